@@ -279,10 +279,24 @@ def test_body_bytes_bound_the_whole_request(messages: list, tools: list, model: 
     assert tokens.upper_bound(sent) + media >= tokens.count_chat(messages, model, tools)
 
 
-REQUEST_KEYS = (
-    "role content type text tool_calls function name parameters properties enum items image_url input_audio description "
-    "arguments function_call"
-).split()
+REQUEST_KEYS = [
+    "role",
+    "content",
+    "type",
+    "text",
+    "tool_calls",
+    "function",
+    "name",
+    "parameters",
+    "properties",
+    "enum",
+    "items",
+    "image_url",
+    "input_audio",
+    "description",
+    "arguments",
+    "function_call",
+]
 json_value = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
     lambda inner: st.one_of(
