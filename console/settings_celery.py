@@ -1,0 +1,44 @@
+"""Celery: Redis where there is one, otherwise a broker made of files that needs no service."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+_data_dir = Path(
+    os.environ.get("CONSOLE_DATA_DIR") or Path(__file__).resolve().parent.parent / "var"
+).absolute()
+_redis_url = os.environ.get("REDIS_URL", "")
+
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+
+if _redis_url:
+    CELERY_BROKER_URL = _redis_url
+    CELERY_TASK_ACKS_LATE = True
+    CELERY_TASK_REJECT_ON_WORKER_LOST = True
+else:
+    _broker = _data_dir / "broker"
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(_broker / "queue"),
+        "data_folder_out": str(_broker / "queue"),
+        "processed_folder": str(_broker / "processed"),
+        "control_folder": str(_broker / "control"),
+        "store_processed": False,
+    }
+
+CELERY_BEAT_SCHEDULE_FILENAME = str(_data_dir / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
+    "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
+    "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
+    "resume jobs whose worker died": {"task": "usage.resume_jobs", "schedule": timedelta(seconds=30)},
+}

@@ -1,0 +1,102 @@
+"""Projects, who belongs to them, and the keys with which services call."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+
+from llmops.access.rules import ROLES
+from llmops.base.models import TimestampedModel
+
+slug_validator = RegexValidator(
+    r"^[a-z0-9][a-z0-9._-]{0,62}$",
+    "Use lowercase letters, digits, dots, underscores and hyphens, at most 63, starting with a letter or digit.",
+)
+
+
+class Project(TimestampedModel):
+    """The unit that spends: keys, budgets, calls and knowledge belong to one project."""
+
+    slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    name = models.CharField(max_length=120)
+    owner = models.EmailField(blank=True, help_text="Who answers for this project's spend.")
+    cost_center = models.CharField("cost centre", max_length=40, blank=True)
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "access_project"
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.name or self.slug
+
+
+class Membership(TimestampedModel):
+    """A role of a person in one project, or in the whole organisation where ``project`` is empty."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    project = models.ForeignKey(
+        Project,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="memberships",
+        help_text="Leave empty for the whole organisation.",
+    )
+    role = models.CharField(max_length=20, choices=[(role, role.capitalize()) for role in ROLES])
+
+    class Meta:
+        db_table = "access_membership"
+        ordering = ["user", "project"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "project", "role"], name="access_membership_once", nulls_distinct=False
+            ),
+            models.CheckConstraint(condition=models.Q(role__in=ROLES), name="access_membership_role_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.project or 'the organisation'}"
+
+
+class ServiceKey(TimestampedModel):
+    """A bearer key of a service. Only SHA-256 of the key is stored; the key itself is shown once.
+
+    Keys are 256 random bits (or at least 24 characters when declared), so a plain fast hash is enough. While
+    ``previous_valid_until`` lies ahead, the key's predecessor (``previous_hash``) works too.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="service_keys")
+    name = models.CharField(max_length=80)
+    prefix = models.CharField(
+        max_length=16, editable=False, help_text="The part of the key that may be shown."
+    )
+    secret_hash = models.CharField(max_length=64, unique=True, editable=False)
+    previous_hash = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)
+    previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
+    scopes = models.JSONField(default=list)
+    allowed_routes = models.JSONField(
+        default=list, help_text='Route names, or "*" for every published route.'
+    )
+    allowed_models = models.JSONField(default=list, help_text='Model slugs callable without a route, or "*".')
+    rpm = models.PositiveIntegerField(
+        "requests per minute", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    tpm = models.PositiveIntegerField(
+        "tokens per minute", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    concurrency = models.PositiveIntegerField(
+        "calls at once", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "access_service_key"
+        ordering = ["project", "name"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="access_service_key_name")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"

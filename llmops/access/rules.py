@@ -1,0 +1,72 @@
+"""Who may do what: the one table that admin, API and dashboards read.
+
+A role is held in one project, or in the whole organisation (a membership without a project). A superuser holds every
+role everywhere. Service keys carry scopes instead of roles; ``SCOPE_PERMISSIONS`` says what each scope may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+OPERATOR, REVIEWER, FINANCE, AUDITOR, ADMIN = "operator", "reviewer", "finance", "auditor", "admin"
+ROLES = (OPERATOR, REVIEWER, FINANCE, AUDITOR, ADMIN)
+
+#: permission -> roles that hold it
+PERMISSIONS: dict[str, frozenset[str]] = {
+    "project.view": frozenset(ROLES),
+    "project.manage": frozenset({ADMIN}),
+    "member.manage": frozenset({ADMIN}),
+    "service_key.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
+    "service_key.manage": frozenset({OPERATOR, ADMIN}),
+    "provider.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
+    "provider.manage": frozenset({OPERATOR, ADMIN}),
+    "model.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    "model.manage": frozenset({OPERATOR, ADMIN}),
+    "price.manage": frozenset({OPERATOR, FINANCE, ADMIN}),
+    "route.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    "route.manage": frozenset({OPERATOR, ADMIN}),
+    "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
+    "revision.publish": frozenset({OPERATOR, ADMIN}),
+    "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    "budget.manage": frozenset({FINANCE, ADMIN}),
+    "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    "usage.rebuild": frozenset({FINANCE, ADMIN}),
+    "audit.view": frozenset({AUDITOR, ADMIN}),
+}
+
+#: Permissions whose objects belong to no project: only an organisation-wide role grants the power to change them.
+ORGANISATION_WIDE = frozenset(
+    {"provider.manage", "model.manage", "price.manage", "route.manage", "revision.publish", "usage.rebuild"}
+)
+
+#: scope of a service key -> permissions. ``inference`` opens the data plane and nothing else.
+SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
+    "inference": frozenset(),
+    "read": frozenset(permission for permission in PERMISSIONS if permission.endswith(".view"))
+    - {"audit.view"},
+    "configure": frozenset(
+        {
+            "provider.manage",
+            "model.manage",
+            "price.manage",
+            "route.manage",
+            "revision.publish",
+            "project.manage",
+        }
+    ),
+    "keys": frozenset({"service_key.manage"}),
+    "budgets": frozenset({"budget.manage", "usage.rebuild"}),
+    "audit": frozenset({"audit.view"}),
+    "members": frozenset({"member.manage"}),
+    #: makes the other scopes reach every project instead of the key's own
+    "organisation": frozenset(),
+}
+SCOPES = tuple(SCOPE_PERMISSIONS)
+
+
+def roles_allow(roles: Iterable[str], permission: str) -> bool:
+    return not PERMISSIONS[permission].isdisjoint(roles)
+
+
+def scopes_allow(scopes: Iterable[str], permission: str) -> bool:
+    return any(permission in SCOPE_PERMISSIONS.get(scope, ()) for scope in scopes)

@@ -1,0 +1,91 @@
+"""Appending to the trail. Other apps call ``record`` as the last statement of their transaction."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
+from django.utils import timezone
+
+from llmops.audit import chain
+from llmops.audit.models import ChainHead, Event
+from llmops.core.actors import Actor
+from llmops.core.redaction import redact
+
+
+def record(
+    actor: Actor,
+    *,
+    action: str,
+    object_type: str,
+    object_id: Any,
+    object_name: str,
+    project_id: UUID | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    reason: str = "",
+) -> Event:
+    """Append one event inside the caller's transaction.
+
+    ``before`` and ``after`` hold only what changed (or the whole new object), as JSON-like values; secrets are masked
+    here once more, whatever the caller passed. The chain head is locked until the transaction ends, so this comes last.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("audit.record needs the transaction of the change it describes")
+    head = ChainHead.objects.select_for_update().get(pk=1)
+    row: dict[str, Any] = {
+        "sequence": head.sequence + 1,
+        "at": timezone.now(),
+        "actor_kind": actor.kind,
+        "actor_id": actor.identifier[:64],
+        "actor_name": actor.name[:200],
+        "ip": actor.ip[:64],
+        "request_id": actor.request_id[:80],
+        "action": action,
+        "object_type": object_type,
+        "object_id": str(object_id)[:64],
+        "object_name": object_name[:200],
+        "project_id": project_id,
+        "before": _plain(before),
+        "after": _plain(after),
+        "reason": redact(reason),
+        "prev_hash": head.hash,
+    }
+    event = Event(**row)
+    event.hash = chain.event_hash(as_exported(event))
+    event.save(force_insert=True)
+    ChainHead.objects.filter(pk=1).update(sequence=event.sequence, hash=event.hash)
+    return event
+
+
+def as_exported(event: Event) -> dict[str, Any]:
+    """The event as the chain hashes and the export writes it: JSON-like, times as text."""
+    return {
+        "sequence": event.sequence,
+        "at": chain.time_text(event.at),
+        "actor_kind": event.actor_kind,
+        "actor_id": event.actor_id,
+        "actor_name": event.actor_name,
+        "ip": event.ip,
+        "request_id": event.request_id,
+        "action": event.action,
+        "object_type": event.object_type,
+        "object_id": event.object_id,
+        "object_name": event.object_name,
+        "project_id": str(event.project_id) if event.project_id else None,
+        "before": event.before,
+        "after": event.after,
+        "reason": event.reason,
+        "prev_hash": event.prev_hash,
+        "hash": event.hash,
+    }
+
+
+def _plain(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """JSON-like copy without secrets; floats become text, since databases do not all give them back unchanged."""
+    if value is None:
+        return None
+    return json.loads(json.dumps(redact(value), cls=DjangoJSONEncoder), parse_float=str)

@@ -1,0 +1,22 @@
+"""Telling data planes that something they hold in memory has changed."""
+
+from __future__ import annotations
+
+from django.db.models import F
+
+from llmops.base.models import LiveVersion
+
+REVISION = "revision"
+LIVE_STATE = "live_state"
+NAMES = (REVISION, LIVE_STATE)
+
+
+def touch(name: str) -> None:
+    """Raise the counter of ``name``; call it inside the transaction that makes the change."""
+    if not LiveVersion.objects.filter(name=name).update(number=F("number") + 1):
+        LiveVersion.objects.create(name=name, number=1)
+
+
+def versions() -> dict[str, int]:
+    """The current counters; a name that was never touched is absent."""
+    return dict(LiveVersion.objects.values_list("name", "number"))

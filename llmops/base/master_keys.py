@@ -1,0 +1,41 @@
+"""The master keys of this process, and the proof that they are the right ones."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from django.conf import settings
+
+from llmops.base.crypto import MasterKeys
+from llmops.base.models import MasterKeyVerifier
+
+_PHRASE = "llmops-console master key"
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> MasterKeys:
+    return MasterKeys.parse(text)
+
+
+def master_keys() -> MasterKeys:
+    return _parsed(settings.MASTER_KEYS)
+
+
+def verify_master_keys() -> None:
+    """Check every known key id against its verifier and enrol the active key on first use.
+
+    Raises ``ConfigurationRefused`` naming the key id that is missing or wrong: a process with wrong keys must not
+    start, because it would seal what nobody else can read.
+    """
+    keys = master_keys()
+    for verifier in MasterKeyVerifier.objects.filter(retired_at=None):
+        keys.open(verifier.sealed, identity=f"base.master_key:{verifier.key_id}")
+    MasterKeyVerifier.objects.get_or_create(
+        key_id=keys.active_id,
+        defaults={"sealed": keys.seal(_PHRASE, identity=f"base.master_key:{keys.active_id}")},
+    )
+
+
+def required_key_ids() -> set[str]:
+    """Ids of the master keys that stored secrets still need."""
+    return set(MasterKeyVerifier.objects.filter(retired_at=None).values_list("key_id", flat=True))

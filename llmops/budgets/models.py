@@ -1,0 +1,129 @@
+"""Budgets, their windows, and the leases data planes hold on them. All amounts are nanodollars."""
+
+from __future__ import annotations
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+
+from llmops.access.models import Project, slug_validator
+from llmops.base.models import TimestampedModel
+from llmops.budgets.periods import PERIODS
+from llmops.budgets.scopes import SCOPE_KINDS
+
+
+class Budget(TimestampedModel):
+    """What may be spent in a period by whatever matches the scope.
+
+    ``scope_value`` is the project's slug, the service key's id, the route's slug, or the feature, end user or tag as
+    callers send it; empty for the organisation. ``project`` narrows any scope to one project (and says who may see
+    the budget); it is empty only for budgets that span the organisation.
+    """
+
+    slug = models.CharField(
+        max_length=63, unique=True, validators=[slug_validator], help_text="Named in refusals."
+    )
+    scope_kind = models.CharField(max_length=20, choices=SCOPE_KINDS)
+    scope_value = models.CharField(max_length=200, blank=True)
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, null=True, blank=True, related_name="budgets"
+    )
+    period = models.CharField(max_length=10, choices=PERIODS, default="month")
+    timezone = models.CharField(max_length=60, default="UTC")
+    limit_nano = models.BigIntegerField(validators=[MinValueValidator(0)])
+    hard = models.BooleanField(
+        default=True, help_text="A hard budget refuses what it cannot pay for; a soft one only tells."
+    )
+    thresholds = models.JSONField(
+        default=list, blank=True, help_text="Percentages at which to tell, such as [50, 80, 100]."
+    )
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "budgets_budget"
+        ordering = ["slug"]
+        constraints = [
+            models.CheckConstraint(condition=Q(limit_nano__gte=0), name="budgets_limit_not_negative")
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Window(models.Model):
+    """One period of a budget. ``settled + leased <= limit`` at every instant when hard; the database enforces it.
+
+    ``limit_nano`` follows the budget's limit, but never falls below what is settled and leased: a lowered limit takes
+    effect as leases come back. ``overrun`` is what providers charged beyond a hold; ``unattributed`` is the part of
+    ``settled`` that a lost journal cost and nobody has explained yet.
+    """
+
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="windows")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True)
+    hard = models.BooleanField()
+    limit_nano = models.BigIntegerField()
+    settled_nano = models.BigIntegerField(default=0)
+    leased_nano = models.BigIntegerField(default=0)
+    overrun_nano = models.BigIntegerField(default=0)
+    unattributed_nano = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "budgets_window"
+        ordering = ["budget", "-starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "starts_at"], name="budgets_window_once"),
+            models.CheckConstraint(
+                condition=Q(hard=False) | Q(limit_nano__gte=F("settled_nano") + F("leased_nano")),
+                name="budgets_window_never_exceeded",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    settled_nano__gte=0, leased_nano__gte=0, overrun_nano__gte=0, unattributed_nano__gte=0
+                ),
+                name="budgets_window_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.budget.slug} from {self.starts_at:%Y-%m-%d}"
+
+
+class Lease(models.Model):
+    """Money of a window that one data-plane process (its journal) may spend without asking.
+
+    Three counters that only grow; ``granted - returned - consumed`` is outstanding and equals this lease's share of
+    the window's ``leased``. A process that lost the answer to a request re-reads them and knows where it stands.
+    """
+
+    OPEN, CLOSED, FORFEITED = "open", "closed", "forfeited"
+
+    window = models.ForeignKey(Window, on_delete=models.PROTECT, related_name="leases")
+    journal_id = models.UUIDField(db_index=True)
+    granted_nano = models.BigIntegerField(default=0)
+    returned_nano = models.BigIntegerField(default=0)
+    consumed_nano = models.BigIntegerField(default=0)
+    state = models.CharField(
+        max_length=10,
+        default=OPEN,
+        choices=[(OPEN, "Open"), (CLOSED, "Closed"), (FORFEITED, "Charged whole")],
+    )
+    opened_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        db_table = "budgets_lease"
+        constraints = [
+            models.UniqueConstraint(fields=["window", "journal_id"], name="budgets_lease_once"),
+            models.CheckConstraint(
+                condition=Q(granted_nano__gte=F("returned_nano") + F("consumed_nano")),
+                name="budgets_lease_not_overdrawn",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"lease of {self.window}"
+
+    @property
+    def outstanding_nano(self) -> int:
+        return self.granted_nano - self.returned_nano - self.consumed_nano

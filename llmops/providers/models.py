@@ -1,0 +1,224 @@
+"""Providers, their credentials, pinned models with prices, and routes."""
+
+from __future__ import annotations
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+from llmops.access.models import slug_validator
+from llmops.base.models import TimestampedModel, UUIDModel
+from llmops.providers.rules import (
+    CREDENTIAL_SOURCES,
+    CREDENTIAL_STATES,
+    PROVIDER_KINDS,
+    TOKEN_CLASSES,
+)
+
+
+class Provider(TimestampedModel):
+    """An endpoint that serves models. Time-outs are milliseconds; ``read`` is the longest silence of an answer."""
+
+    slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    name = models.CharField(max_length=120, blank=True)
+    kind = models.CharField(max_length=20, choices=PROVIDER_KINDS)
+    base_url = models.URLField(
+        max_length=300, help_text="Up to and including the version, such as https://api.openai.com/v1"
+    )
+    connect_timeout_ms = models.PositiveIntegerField(default=5_000, validators=[MinValueValidator(100)])
+    read_timeout_ms = models.PositiveIntegerField(default=60_000, validators=[MinValueValidator(100)])
+    write_timeout_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(100)])
+    pool_timeout_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(100)])
+    max_connections = models.PositiveIntegerField(default=1_000, validators=[MinValueValidator(1)])
+    proxy_url = models.CharField(max_length=300, blank=True)
+    organization = models.CharField(max_length=120, blank=True)
+    provider_project = models.CharField(max_length=120, blank=True)
+    allow_private_network = models.BooleanField(
+        default=False,
+        help_text="Allow an address on a private or loopback network (a model served in-house).",
+    )
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    pause_reason = models.CharField(max_length=300, blank=True, editable=False)
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "providers_provider"
+        ordering = ["slug"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=[k for k, _ in PROVIDER_KINDS]), name="providers_kind_known"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.slug
+
+
+class Credential(TimestampedModel):
+    """A provider key: sealed under a master key, or a reference into a secret store. It can be written, never read.
+
+    ``fingerprint`` is the first 12 hex digits of SHA-256 of the secret: enough to tell two keys apart.
+    """
+
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="credentials")
+    name = models.CharField(max_length=80)
+    source = models.CharField(max_length=10, choices=CREDENTIAL_SOURCES)
+    reference = models.CharField(
+        max_length=300,
+        blank=True,
+        help_text="Name of the environment variable, path of the file, path in the store.",
+    )
+    sealed = models.TextField(blank=True, editable=False)
+    fingerprint = models.CharField(max_length=12, blank=True, editable=False)
+    state = models.CharField(max_length=10, choices=CREDENTIAL_STATES, default="staged", editable=False)
+    state_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_probe_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_probe_result = models.CharField(max_length=300, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_failure = models.CharField(max_length=120, blank=True, editable=False)
+
+    class Meta:
+        db_table = "providers_credential"
+        ordering = ["provider", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "name"], name="providers_credential_name"),
+            models.CheckConstraint(
+                condition=Q(source="sealed") | Q(sealed=""), name="providers_credential_sealed_only_when_kept"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider.slug}/{self.name}"
+
+
+class Model(TimestampedModel):
+    """The name under which a pinned model is known; ``current`` points to its newest immutable configuration."""
+
+    slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    current = models.ForeignKey(
+        "ModelConfig", on_delete=models.PROTECT, null=True, editable=False, related_name="current_of"
+    )
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "providers_model"
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class ModelConfig(UUIDModel):
+    """One immutable version of how a model is called. Token counts in tokens; ``parameters`` are request defaults."""
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
+    version = models.PositiveIntegerField(editable=False)
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="model_configs")
+    upstream_model = models.CharField(
+        max_length=120, help_text="The pinned snapshot id, as the provider names it."
+    )
+    floats = models.BooleanField(default=False, help_text="The provider may change what this name means.")
+    context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])
+    max_output_tokens = models.PositiveIntegerField(validators=[MinValueValidator(0)])
+    default_max_output_tokens = models.PositiveIntegerField(validators=[MinValueValidator(0)])
+    parameters = models.JSONField(default=dict, blank=True)
+    capabilities = models.JSONField(default=list, blank=True)
+    note = models.CharField(max_length=300, blank=True)
+    digest = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=200, editable=False)
+
+    class Meta:
+        db_table = "providers_model_config"
+        ordering = ["model", "-version"]
+        verbose_name = "model version"
+        constraints = [
+            models.UniqueConstraint(fields=["model", "version"], name="providers_model_config_version"),
+            models.CheckConstraint(
+                condition=Q(default_max_output_tokens__lte=models.F("max_output_tokens")),
+                name="providers_default_output_within_max",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_id and self.model.slug} v{self.version}"
+
+
+class Price(UUIDModel):
+    """What a token class of a model costs from a moment on, in nanodollars per million tokens. Never edited."""
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="prices")
+    token_class = models.CharField(max_length=20, choices=TOKEN_CLASSES)
+    nano_per_million = models.BigIntegerField(validators=[MinValueValidator(0)])
+    effective_from = models.DateTimeField()
+    source = models.CharField(max_length=200, blank=True, help_text="Where the price was read, and when.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=200, editable=False)
+
+    class Meta:
+        db_table = "providers_price"
+        ordering = ["model", "token_class", "-effective_from"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "token_class", "effective_from"], name="providers_price_dated_once"
+            ),
+            models.CheckConstraint(condition=Q(nano_per_million__gte=0), name="providers_price_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model.slug} {self.token_class} from {self.effective_from:%Y-%m-%d}"
+
+
+class Route(TimestampedModel):
+    """A public name for weighted targets and ordered fallbacks. A draft until published, except its pause switch."""
+
+    slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
+    description = models.CharField(max_length=300, blank=True)
+    attempts = models.PositiveSmallIntegerField(
+        default=3,
+        validators=[MinValueValidator(1), MaxValueValidator(10)],
+        help_text="Attempts in all, over targets and fallbacks.",
+    )
+    total_timeout_ms = models.PositiveIntegerField(default=90_000, validators=[MinValueValidator(1_000)])
+    breaker_failure_percent = models.PositiveSmallIntegerField(
+        default=50, validators=[MinValueValidator(1), MaxValueValidator(100)]
+    )
+    breaker_window_s = models.PositiveIntegerField(default=60, validators=[MinValueValidator(1)])
+    breaker_min_calls = models.PositiveIntegerField(default=20, validators=[MinValueValidator(1)])
+    breaker_cooldown_s = models.PositiveIntegerField(default=30, validators=[MinValueValidator(1)])
+    cache_ttl_s = models.PositiveIntegerField(default=0, help_text="0 switches the response cache off.")
+    clamp_output = models.BooleanField(
+        default=True,
+        help_text="Lower the output cap to what a budget still allows, instead of refusing the call.",
+    )
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    pause_reason = models.CharField(max_length=300, blank=True, editable=False)
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        db_table = "providers_route"
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class RouteTarget(UUIDModel):
+    """A model of a route: a weighted target, or a fallback at ``position`` (ascending)."""
+
+    route = models.ForeignKey(Route, on_delete=models.CASCADE, related_name="targets")
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="route_targets")
+    fallback = models.BooleanField(default=False)
+    weight = models.PositiveIntegerField(default=100, help_text="Share among targets; ignored for fallbacks.")
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        db_table = "providers_route_target"
+        ordering = ["fallback", "position", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["route", "model", "fallback"], name="providers_route_target_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.route.slug} → {self.model.slug}"

@@ -1,0 +1,201 @@
+"""What a data-plane process holds in memory, as plain structures. Imports no framework.
+
+``RevisionDocument`` is the published part: immutable, digested, free of secrets. ``LiveState`` is the part that takes
+effect at once: keys, budgets, credentials, pauses. ``Snapshot`` joins the two with the indexes a request needs; it is
+built off the request path and swapped in by one assignment.
+
+Durations carry their unit in the name; prices are nanodollars per million tokens; times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+FORMAT = 1
+
+
+class PriceRow(msgspec.Struct, frozen=True, order=True):
+    """A price of a token class from ``since`` (Unix seconds) on."""
+
+    token_class: str
+    since: int
+    nano_per_million: int
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    slug: str
+    version: int
+    provider: str
+    upstream_model: str
+    context_window: int
+    max_output_tokens: int
+    default_max_output_tokens: int
+    parameters: dict[str, object] = {}
+    capabilities: tuple[str, ...] = ()
+    prices: tuple[PriceRow, ...] = ()
+
+
+class ProviderEntry(msgspec.Struct, frozen=True):
+    slug: str
+    kind: str
+    base_url: str
+    connect_timeout_ms: int
+    read_timeout_ms: int
+    write_timeout_ms: int
+    pool_timeout_ms: int
+    max_connections: int
+    proxy_url: str = ""
+    organization: str = ""
+    provider_project: str = ""
+    allow_private_network: bool = False
+
+
+class TargetEntry(msgspec.Struct, frozen=True):
+    model: str
+    weight: int = 100
+
+
+class RouteEntry(msgspec.Struct, frozen=True):
+    slug: str
+    targets: tuple[TargetEntry, ...]
+    fallbacks: tuple[str, ...] = ()
+    attempts: int = 3
+    total_timeout_ms: int = 90_000
+    breaker_failure_percent: int = 50
+    breaker_window_s: int = 60
+    breaker_min_calls: int = 20
+    breaker_cooldown_s: int = 30
+    cache_ttl_s: int = 0
+    clamp_output: bool = True
+
+
+class RevisionDocument(msgspec.Struct, frozen=True):
+    """Everything published, each list sorted by slug, so that equal configuration has equal bytes."""
+
+    format: int
+    providers: tuple[ProviderEntry, ...]
+    models: tuple[ModelEntry, ...]
+    routes: tuple[RouteEntry, ...]
+
+
+class KeyEntry(msgspec.Struct, frozen=True):
+    """A service key as the data plane knows it. ``expires`` is Unix seconds; ``None`` limits do not apply."""
+
+    id: str
+    name: str
+    prefix: str
+    project: str
+    project_id: str
+    scopes: frozenset[str]
+    allowed_routes: frozenset[str]
+    allowed_models: frozenset[str]
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    expires: float | None = None
+
+    def may_route(self, slug: str) -> bool:
+        return "*" in self.allowed_routes or slug in self.allowed_routes
+
+    def may_model(self, slug: str) -> bool:
+        return "*" in self.allowed_models or slug in self.allowed_models
+
+
+class HashEntry(msgspec.Struct, frozen=True):
+    """A stored hash of a key, and until when it is honoured (a rotated key's predecessor; None = while the key is)."""
+
+    key: KeyEntry
+    valid_until: float | None = None
+
+
+class BudgetEntry(msgspec.Struct, frozen=True):
+    id: str
+    slug: str
+    scope_kind: str
+    scope_value: str
+    project: str | None
+    period: str
+    timezone: str
+    limit_nano: int
+    hard: bool
+
+
+class CredentialEntry(msgspec.Struct, frozen=True):
+    """A provider key in use; ``secret`` never leaves the process and is not in ``repr``."""
+
+    id: str
+    name: str
+    provider: str
+    secret: str
+    draining: bool = False
+
+    def __repr__(self) -> str:
+        return f"CredentialEntry(id={self.id!r}, provider={self.provider!r}, name={self.name!r})"
+
+
+class LiveState(msgspec.Struct, frozen=True):
+    """State outside revisions. ``keys`` maps SHA-256 hex of a key to its entry; credentials by provider slug."""
+
+    keys: dict[str, HashEntry]
+    budgets: tuple[BudgetEntry, ...]
+    credentials: dict[str, tuple[CredentialEntry, ...]]
+    paused_routes: dict[str, str] = {}
+    paused_providers: dict[str, str] = {}
+
+
+class Snapshot:
+    """One consistent view: the live revision and the live state, indexed. Never changed after it is built.
+
+    ``problems`` holds sentences about parts of the live state that could not be read (a credential whose store did
+    not answer); such parts are absent, the rest serves.
+    """
+
+    __slots__ = (
+        "budgets_by_scope",
+        "digest",
+        "live",
+        "live_version",
+        "models",
+        "problems",
+        "providers",
+        "revision",
+        "revision_version",
+        "routes",
+    )
+
+    def __init__(
+        self,
+        *,
+        revision: int,
+        digest: str,
+        document: RevisionDocument,
+        live: LiveState,
+        revision_version: int,
+        live_version: int,
+        problems: tuple[str, ...] = (),
+    ) -> None:
+        self.revision = revision
+        self.digest = digest
+        self.live = live
+        self.revision_version = revision_version
+        self.live_version = live_version
+        self.problems = problems
+        self.providers = {entry.slug: entry for entry in document.providers}
+        self.models = {entry.slug: entry for entry in document.models}
+        self.routes = {entry.slug: entry for entry in document.routes}
+        self.budgets_by_scope: dict[tuple[str, str], list[BudgetEntry]] = {}
+        for budget in live.budgets:
+            self.budgets_by_scope.setdefault((budget.scope_kind, budget.scope_value), []).append(budget)
+
+
+EMPTY_DOCUMENT = RevisionDocument(format=FORMAT, providers=(), models=(), routes=())
+
+
+def encode_document(document: RevisionDocument) -> bytes:
+    """Canonical bytes of a document: the digest is taken over exactly these."""
+    return msgspec.json.encode(document, order="sorted")
+
+
+def decode_document(data: bytes | str) -> RevisionDocument:
+    """The document of stored bytes. Raises ``msgspec.ValidationError`` naming the member that does not fit."""
+    return msgspec.json.decode(data, type=RevisionDocument)

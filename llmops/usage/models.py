@@ -1,0 +1,264 @@
+"""What was called and what it cost: calls, journals, rollups. Durations are microseconds, amounts nanodollars."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from llmops.base.models import UUIDModel
+from llmops.core.ids import uuid7
+
+
+class Journal(models.Model):
+    """A data-plane process's append-only files, and how far they have been moved into the database.
+
+    A journal is a series of segments ``<id>.<number>.jsonl``. ``segment``, ``offset`` (bytes) and ``sequence``
+    (records) advance by compare-and-set in the transaction that books the records, which makes re-reading harmless.
+    ``floor_segment`` and ``floor_offset`` point at or before the oldest hold whose end has not been booked: older
+    segments may be deleted, and a reader that starts anew rebuilds the open holds from there. ``closed`` means that
+    the process is gone and nothing of it is left to book.
+    """
+
+    OPEN, CLOSED, LOST = "open", "closed", "lost"
+
+    id = models.UUIDField(primary_key=True)
+    host = models.CharField(max_length=200)
+    path = models.CharField(max_length=500)
+    opened_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="Last sign of life of the process, or of its ingester.")
+    segment = models.PositiveIntegerField(default=0)
+    offset = models.BigIntegerField(default=0)
+    sequence = models.BigIntegerField(default=0)
+    floor_segment = models.PositiveIntegerField(default=0)
+    floor_offset = models.BigIntegerField(default=0)
+    state = models.CharField(
+        max_length=10, default=OPEN, choices=[(OPEN, "Open"), (CLOSED, "Closed"), (LOST, "Lost")]
+    )
+
+    class Meta:
+        db_table = "usage_journal"
+        ordering = ["-opened_at"]
+
+    def __str__(self) -> str:
+        return f"journal {self.id}"
+
+
+class Call(UUIDModel):
+    """One request of a service and all that came of it. Written once by the ingester."""
+
+    OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED, UNKNOWN = (
+        "ok",
+        "error",
+        "refused",
+        "client_closed",
+        "interrupted",
+        "unknown",
+    )
+    STATUSES = [
+        (OK, "Answered"),
+        (ERROR, "Failed"),
+        (REFUSED, "Refused by the console"),
+        (CLIENT_CLOSED, "Client hung up"),
+        (INTERRUPTED, "Stream interrupted"),
+        (UNKNOWN, "Unknown: the process died"),
+    ]
+
+    started_at = models.DateTimeField()
+    journal_id = models.UUIDField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    endpoint = models.CharField(max_length=40)
+    route = models.CharField(max_length=63, blank=True)
+    model = models.CharField(
+        max_length=63, blank=True, help_text="Slug of the model that answered, or was tried last."
+    )
+    model_version = models.PositiveIntegerField(null=True)
+    provider = models.CharField(max_length=63, blank=True)
+    upstream_model = models.CharField(
+        max_length=120, blank=True, help_text="As the provider named it in its answer."
+    )
+    revision = models.PositiveIntegerField()
+    status = models.CharField(max_length=14, choices=STATUSES)
+    http_status = models.PositiveSmallIntegerField()
+    error_code = models.CharField(max_length=60, blank=True)
+    error_message = models.CharField(max_length=500, blank=True)
+    streamed = models.BooleanField(default=False)
+    finish_reason = models.CharField(max_length=30, blank=True)
+    attempts = models.JSONField(default=list)
+    attempt_count = models.PositiveSmallIntegerField(default=0)
+    retry_count = models.PositiveSmallIntegerField(default=0)
+    fallback_count = models.PositiveSmallIntegerField(default=0)
+    input_tokens = models.PositiveIntegerField(default=0)
+    cached_input_tokens = models.PositiveIntegerField(default=0)
+    cache_write_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    reasoning_tokens = models.PositiveIntegerField(default=0)
+    usage_estimated = models.BooleanField(
+        default=False, help_text="The provider sent no usage; tokens were bounded."
+    )
+    output_cap = models.PositiveIntegerField(null=True)
+    output_clamped = models.BooleanField(default=False)
+    cost_nano = models.BigIntegerField(default=0)
+    held_nano = models.BigIntegerField(default=0)
+    overrun_nano = models.BigIntegerField(default=0)
+    charges = models.JSONField(
+        default=list, help_text="Budget windows this call was charged to, with amounts."
+    )
+    total_us = models.BigIntegerField(default=0)
+    ttft_us = models.BigIntegerField(null=True)
+    upstream_us = models.BigIntegerField(null=True)
+    queue_us = models.BigIntegerField(default=0)
+    provider_us = models.BigIntegerField(null=True)
+    provider_request_id = models.CharField(max_length=120, blank=True)
+    request_id = models.CharField(max_length=80, blank=True)
+    feature = models.CharField(max_length=100, blank=True)
+    user_digest = models.CharField(max_length=16, blank=True)
+    session = models.CharField(max_length=100, blank=True)
+    tags = models.JSONField(default=list)
+    prompt_digest = models.CharField(max_length=16, blank=True)
+    request_bytes = models.PositiveIntegerField(default=0)
+    response_bytes = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        db_table = "usage_call"
+        ordering = ["-started_at", "-id"]
+        indexes = [
+            models.Index(fields=["-started_at", "-id"], name="usage_call_time"),
+            models.Index(fields=["project_id", "-started_at", "-id"], name="usage_call_project_time"),
+            models.Index(fields=["request_id"], name="usage_call_request"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Rollup(models.Model):
+    """Counts and sums of the calls that started in one bucket, by the dimensions that pages filter on."""
+
+    MINUTE, HOUR, DAY = 60, 3600, 86400
+
+    id = models.BigAutoField(primary_key=True)
+    granularity = models.PositiveIntegerField(help_text="Length of the bucket in seconds.")
+    bucket = models.DateTimeField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    endpoint = models.CharField(max_length=40)
+    route = models.CharField(max_length=63)
+    model = models.CharField(max_length=63)
+    feature = models.CharField(max_length=100)
+    status = models.CharField(max_length=14)
+    error_code = models.CharField(max_length=60)
+    calls = models.BigIntegerField(default=0)
+    streamed = models.BigIntegerField(default=0)
+    attempts = models.BigIntegerField(default=0)
+    retries = models.BigIntegerField(default=0)
+    fallback_calls = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    cost_nano = models.BigIntegerField(default=0)
+    overrun_nano = models.BigIntegerField(default=0)
+
+    DIMENSIONS = (
+        "granularity",
+        "bucket",
+        "project_id",
+        "key_id",
+        "endpoint",
+        "route",
+        "model",
+        "feature",
+        "status",
+        "error_code",
+    )
+    SUMS = (
+        "calls",
+        "streamed",
+        "attempts",
+        "retries",
+        "fallback_calls",
+        "input_tokens",
+        "cached_input_tokens",
+        "cache_write_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cost_nano",
+        "overrun_nano",
+    )
+
+    class Meta:
+        db_table = "usage_rollup"
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "granularity",
+                    "bucket",
+                    "project_id",
+                    "key_id",
+                    "endpoint",
+                    "route",
+                    "model",
+                    "feature",
+                    "status",
+                    "error_code",
+                ],
+                name="usage_rollup_once",
+            )
+        ]
+
+
+class LatencyRollup(models.Model):
+    """Latency sketch of one bucket of time: how many calls fell into each logarithmic bucket (``core.histogram``)."""
+
+    TOTAL, TTFT, OVERHEAD = "total", "ttft", "overhead"
+
+    id = models.BigAutoField(primary_key=True)
+    granularity = models.PositiveIntegerField()
+    bucket = models.DateTimeField()
+    project_id = models.UUIDField()
+    route = models.CharField(max_length=63)
+    model = models.CharField(max_length=63)
+    metric = models.CharField(max_length=8)
+    log_bucket = models.SmallIntegerField()
+    calls = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "usage_latency_rollup"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket"],
+                name="usage_latency_rollup_once",
+            )
+        ]
+
+
+class Job(models.Model):
+    """A long piece of work somebody asked for in the console: its state lives here, not in the broker."""
+
+    QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=40)
+    arguments = models.JSONField(default=dict)
+    state = models.CharField(
+        max_length=10,
+        default=QUEUED,
+        choices=[(QUEUED, "Queued"), (RUNNING, "Running"), (DONE, "Done"), (FAILED, "Failed")],
+    )
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(default=0)
+    message = models.CharField(max_length=300, blank=True)
+    result = models.JSONField(null=True)
+    requested_by = models.CharField(max_length=200)
+    requested_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "usage_job"
+        ordering = ["-requested_at"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.state}"

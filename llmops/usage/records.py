@@ -1,0 +1,177 @@
+"""The journal's records: what a data-plane process writes down, one JSON object a line.
+
+A segment file begins with ``Opened``. Before an attempt goes upstream the process appends ``Held``; when the attempt
+has ended it appends ``Ended``, which settles the hold of that attempt, and with the last attempt carries the whole
+call. A call that never went upstream (refused) is an ``Ended`` without a hold. ``n`` counts the records of a journal
+from 1 without gaps over all its segments; a torn last line (no newline) is what a dying process left and is ignored.
+
+Times are Unix nanoseconds, durations microseconds, amounts nanodollars, ids UUIDs as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Opened(msgspec.Struct, tag="open", tag_field="t", omit_defaults=True):
+    n: int
+    at: int
+    journal: str
+    segment: int
+    host: str
+    pid: int
+    version: int = 1
+
+
+class HeldCharge(msgspec.Struct, array_like=True):
+    """What one attempt holds on one window of a hard budget."""
+
+    window: int
+    held: int
+
+
+class Charge(msgspec.Struct, array_like=True):
+    """What one attempt held on a window and what of it was spent; ``overrun`` is what it cost beyond the hold."""
+
+    window: int
+    held: int
+    cost: int
+    overrun: int = 0
+
+
+class Origin(msgspec.Struct, omit_defaults=True):
+    """Who asked for what: the members of a call that are known before it goes upstream."""
+
+    call: str
+    started: int
+    project: str
+    key: str
+    endpoint: str
+    revision: int
+    route: str = ""
+    streamed: bool = False
+    request: str = ""
+    feature: str = ""
+    user: str = ""
+    session: str = ""
+    tags: list[str] = []
+    prompt: str = ""
+    bytes_in: int = 0
+
+
+class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True):
+    """An attempt is about to go upstream. If no ``Ended`` follows, its outcome is unknown."""
+
+    n: int
+    at: int
+    attempt: int
+    origin: Origin
+    model: str
+    model_version: int
+    provider: str
+    charges: list[HeldCharge] = []
+    soft: list[str] = []
+    worst_cost: int = 0
+    cap: int | None = None
+
+
+class Attempt(msgspec.Struct, omit_defaults=True):
+    """One try at one target, for the call's story. ``code`` is empty for success."""
+
+    n: int
+    model: str
+    provider: str
+    credential: str = ""
+    status: int = 0
+    code: str = ""
+    note: str = ""
+    started_us: int = 0
+    total_us: int = 0
+    ttft_us: int | None = None
+    provider_us: int | None = None
+    provider_request: str = ""
+    cost: int = 0
+    why: str = ""
+
+
+class Tokens(msgspec.Struct, omit_defaults=True):
+    """Billed tokens. ``input`` includes ``cached`` and ``cache_write``; ``output`` includes ``reasoning``."""
+
+    input: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+class Outcome(msgspec.Struct, omit_defaults=True):
+    """What became of a call. ``status`` is one of ``usage.models.Call.STATUSES``."""
+
+    status: str
+    http: int
+    model: str = ""
+    model_version: int | None = None
+    provider: str = ""
+    upstream_model: str = ""
+    code: str = ""
+    message: str = ""
+    finish: str = ""
+    attempts: list[Attempt] = []
+    retries: int = 0
+    fallbacks: int = 0
+    tokens: Tokens = msgspec.field(default_factory=Tokens)
+    cap: int | None = None
+    clamped: bool = False
+    cost: int = 0
+    total_us: int = 0
+    ttft_us: int | None = None
+    upstream_us: int | None = None
+    queue_us: int = 0
+    provider_us: int | None = None
+    provider_request: str = ""
+    bytes_out: int = 0
+
+
+class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
+    """An attempt has ended: its charges are settled. ``outcome`` comes with the last attempt of the call.
+
+    ``cost`` is this attempt's cost. ``attempt`` is 0 for a call that never went upstream.
+    """
+
+    n: int
+    at: int
+    attempt: int
+    origin: Origin
+    charges: list[Charge] = []
+    soft: list[str] = []
+    cost: int = 0
+    outcome: Outcome | None = None
+
+
+class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True):
+    """A provider refused (or first accepted again) a credential; shown beside the credential."""
+
+    n: int
+    at: int
+    credential: str
+    status: int
+    code: str = ""
+
+
+Record = Opened | Held | Ended | CredentialSeen
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """One line, with its newline."""
+    return _encoder.encode(record) + b"\n"
+
+
+def decode(line: bytes) -> Any:
+    """The record of one line. Raises ``msgspec.DecodeError`` for a line that is not one."""
+    return _decoder.decode(line)

@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Entry point of the project's commands: ``python manage.py help``."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+    from django.core.management import execute_from_command_line
+
+    from llmops.core.errors import ConfigurationRefused
+
+    try:
+        execute_from_command_line(sys.argv)
+    except ConfigurationRefused as refusal:
+        sys.exit(f"Refused: {refusal.message}")
+
+
+if __name__ == "__main__":
+    main()
