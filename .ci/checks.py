@@ -39,7 +39,9 @@ def wrong_locks() -> Iterator[str]:
         for number, line in enumerate(text.splitlines(), 1):
             if re.match(r"\s*-(?!-hash=sha256:)", line) or "://" in line or " @ " in line:
                 yield f"{name}:{number}: only pinned names and hashes belong in a lock file, this is: {line.strip()}"
-    pins = {name: dict(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS}
+    pins = {
+        name: dict(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS
+    }
     runtime, dev = (pins[name] for name in LOCKS)
     for package, version in runtime.items():
         if dev.get(package) != version:

@@ -1,0 +1,73 @@
+"""Fixtures that every test may use: databases that come back clean, and whole installations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from django.core.cache import cache
+
+from tests import pristine
+from tests.installation import installation, installation_template, living_installations, module_installation
+
+__all__ = ["installation", "installation_template", "module_installation"]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """A file in place of Django's in-memory database: threads and real locks then meet what production has."""
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"] == "django.db.backends.sqlite3":
+        database["TEST"]["NAME"] = str(Path(os.environ["CONSOLE_DATA_DIR"]) / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    # The server or the directory goes away as a whole, so that connections left open by threads can not be in the way.
+    return True
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: object, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Replace the flush after transactional tests, which append-only tables refuse."""
+    from django.test import TransactionTestCase
+
+    directory = tmp_path_factory.mktemp("pristine")
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        restore = {"default": pristine.remember("default", directory=directory)}
+
+    def bring_back(case: TransactionTestCase) -> None:
+        for alias in case._databases_names(include_mirrors=False):  # type: ignore[attr-defined]
+            restore[alias]()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", bring_back)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached(request: pytest.FixtureRequest) -> None:
+    """Every test starts with an empty cache and, where there is one, an empty Redis database."""
+    cache.clear()
+    if url := os.environ.get("REDIS_URL"):
+        import redis
+
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for found in living_installations():
+            report.sections.extend(
+                (f"log of {process.name}", process.log_tail()) for process in found.processes
+            )
+    return report

@@ -1,0 +1,333 @@
+"""A whole installation for tests that start, kill and restart real processes.
+
+Its database is a copy of one that was migrated once a session, its data directory is its own, and every process that
+was spawned in it is dead when the fixture ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+import pytest
+
+from tests import servers
+
+ROOT = Path(__file__).resolve().parent.parent
+_databases = itertools.count(1)
+_redis_databases = itertools.cycle(range(1, 16))
+_living: list[Installation] = []
+
+
+class Process:
+    """A process of an installation, the leader of a group of its own; what it prints goes to the file ``log``."""
+
+    def __init__(self, command: Sequence[str], *, name: str, log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+        self._killed = False
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, ``-9`` after a kill, or None while it runs."""
+        return self._popen.poll()
+
+    def log_tail(self, lines: int = 60) -> str:
+        return servers.log_tail(self.log, lines)
+
+    def kill(self) -> None:
+        """``kill -9`` of the process and of everything it started; returns when they are gone."""
+        if self._killed:
+            return
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.pid).children(recursive=True)
+        with suppress(ProcessLookupError):
+            # The group outlives its leader as long as one member lives.
+            os.killpg(self.pid, signal.SIGKILL)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._popen.wait(10)
+        deadline = time.monotonic() + 10
+        while any(_lives(member) for member in family):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{self.name} left processes that survive SIGKILL: {family}", pytrace=False)
+            time.sleep(0.01)
+        self._killed = True
+
+    def stop(self, timeout: float = 20) -> int:
+        """SIGTERM; returns the exit status, and fails the test if the process is still there after ``timeout`` s."""
+        self._popen.terminate()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        """Wait for the process to end by itself; returns its exit status."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(
+                f"{self.name} still runs after {timeout} s. Its log ends:\n{self.log_tail()}", pytrace=False
+            )
+
+
+def _lives(process: psutil.Process) -> bool:
+    # A zombie is dead; only nobody has asked for its status.
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Installation:
+    """``env`` is the environment of every process in it; change it before spawning to configure more."""
+
+    def __init__(self, *, home: Path, database_url: str, redis_url: str | None) -> None:
+        self.home = home
+        self.data_dir = home / "data"
+        self.data_dir.mkdir(parents=True, mode=0o700)
+        self.database_url = database_url
+        self.env = _environment(data_dir=self.data_dir, database_url=database_url, redis_url=redis_url)
+        self.processes: list[Process] = []
+
+    free_port = staticmethod(servers.free_port)
+
+    def spawn(
+        self,
+        command: Sequence[str | Path],
+        *,
+        name: str | None = None,
+        env: Mapping[str, object] | None = None,
+    ) -> Process:
+        """Start ``command`` in the background. Its first word may be python, manage.py, granian or celery."""
+        words = _through_this_python([str(word) for word in command])
+        name = f"{name or Path(str(command[0])).name}-{len(self.processes) + 1}"
+        process = Process(words, name=name, log=self.home / f"{name}.log", env=self.env | _text(env))
+        self.processes.append(process)
+        return process
+
+    def manage(
+        self,
+        *arguments: str,
+        check: bool = True,
+        stdin: str | None = None,
+        env: Mapping[str, object] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a management command to its end; fails the test when it does, unless ``check`` is False."""
+        done = subprocess.run(
+            _through_this_python(["manage.py", *arguments]),
+            cwd=ROOT,
+            env=self.env | _text(env),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(
+                f"manage.py {' '.join(arguments)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}",
+                pytrace=False,
+            )
+        return done
+
+    def wait_ready(self, url: str, process: Process | None = None, *, timeout: float = 60) -> None:
+        """Wait until GET ``url`` answers 200; fails at once when ``process`` (or any, if not given) has ended."""
+        watched = [process] if process else self.processes
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=5):
+                    return
+            except urllib.error.HTTPError as answer:
+                last = f"{answer.code}: {answer.read(500).decode(errors='replace')}"
+            except OSError as problem:
+                last = str(problem)
+            for one in watched:
+                if one.returncode is not None:
+                    pytest.fail(
+                        f"{one.name} ended with status {one.returncode} before {url} answered:\n{one.log_tail()}",
+                        pytrace=False,
+                    )
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {one.name}\n{one.log_tail()}" for one in watched)
+                pytest.fail(f"{url} does not answer after {timeout} s (last: {last})\n{logs}", pytrace=False)
+            time.sleep(0.05)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a SELECT answers, over a connection of its own to this installation's database."""
+        if self.database_url.startswith("sqlite"):
+            with closing(
+                sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=20)
+            ) as connection:
+                return connection.execute(query).fetchall()
+        import psycopg
+
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+def living_installations() -> list[Installation]:
+    return list(_living)
+
+
+@contextmanager
+def an_installation(template: Template, home: Path) -> Iterator[Installation]:
+    """An installation in the empty directory ``home``, for fixtures of any scope."""
+    with template.copy(home) as database_url:
+        found = Installation(home=home, database_url=database_url, redis_url=_own_redis())
+        _living.append(found)
+        try:
+            yield found
+        finally:
+            _living.remove(found)
+            for process in found.processes:
+                process.kill()
+
+
+@pytest.fixture
+def installation(installation_template: Template, tmp_path: Path) -> Iterator[Installation]:
+    """A migrated installation of this test alone; nothing runs in it yet."""
+    with an_installation(installation_template, tmp_path / "installation") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def module_installation(
+    installation_template: Template, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """The same for all tests of a module, where starting processes anew for each would take too long."""
+    with an_installation(installation_template, tmp_path_factory.mktemp("installation") / "home") as found:
+        yield found
+
+
+class Template:
+    """A migrated database, and how to copy it."""
+
+    def __init__(self, url: str, copy: Callable[[Path], Any]) -> None:
+        self.url = url
+        self.copy = copy
+
+
+@pytest.fixture(scope="session")
+def installation_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """Migrated once a session, on first use."""
+    directory = tmp_path_factory.mktemp("template")
+    if os.environ["CONSOLE_TEST_BACKEND"] == "sqlite":
+        template = _sqlite_template(directory / "template.sqlite3")
+    else:
+        template = _postgres_template(f"template_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+    env = _environment(data_dir=directory, database_url=template.url, redis_url=os.environ.get("REDIS_URL"))
+    command = _through_this_python(["manage.py", "migrate", "--verbosity", "0"])
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
+    if done.returncode != 0:
+        pytest.fail(f"the template could not be migrated:\n{done.stdout}{done.stderr}", pytrace=False)
+    return template
+
+
+def _sqlite_template(path: Path) -> Template:
+    @contextmanager
+    def copy(home: Path) -> Iterator[str]:
+        target = home / "database" / "console.sqlite3"
+        target.parent.mkdir(parents=True)
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as sink:
+            source.backup(sink)
+        try:
+            yield f"sqlite:///{target}"
+        finally:
+            shutil.rmtree(target.parent)
+
+    return Template(f"sqlite:///{path}", copy)
+
+
+def _postgres_template(name: str) -> Template:
+    import psycopg
+
+    server = os.environ["DATABASE_URL"]
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(_with_database(server, "postgres"), autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+    @contextmanager
+    def copy(home: Path) -> Iterator[str]:
+        database = f"{name}_copy_{next(_databases)}"
+        execute(f"CREATE DATABASE {database} TEMPLATE {name}")
+        try:
+            yield _with_database(server, database)
+        finally:
+            execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+    execute(f"CREATE DATABASE {name}")
+    return Template(_with_database(server, name), copy)
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def _own_redis() -> str | None:
+    """One of the numbered databases beside the tests' own (0), emptied; more than 15 at a time would share."""
+    if not (url := os.environ.get("REDIS_URL")):
+        return None
+    import redis
+
+    url = _with_database(url, str(next(_redis_databases)))
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+def _environment(*, data_dir: Path, database_url: str, redis_url: str | None) -> dict[str, str]:
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CONSOLE_TEST_"))
+    }
+    env |= {
+        "CONSOLE_DATA_DIR": str(data_dir),
+        "DATABASE_URL": database_url,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    env.pop("REDIS_URL", None)
+    return env | ({"REDIS_URL": redis_url} if redis_url else {})
+
+
+def _text(env: Mapping[str, object] | None) -> dict[str, str]:
+    return {name: str(value) for name, value in (env or {}).items()}
+
+
+def _through_this_python(words: list[str]) -> list[str]:
+    """The same command through the interpreter of the tests: scripts of a venv name the path it was made at."""
+    match words[0]:
+        case "python":
+            return [sys.executable, *words[1:]]
+        case "manage.py":
+            return [sys.executable, *words]
+        case "granian" | "celery":
+            return [sys.executable, "-m", *words]
+        case _:
+            return words
