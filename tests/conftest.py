@@ -12,7 +12,12 @@ from django.core.cache import cache
 from tests import pristine
 from tests.installation import installation, installation_template, living_installations, module_installation
 
-__all__ = ["installation", "installation_template", "module_installation"]
+__all__ = [
+    "installation",
+    "installation_template",
+    "module_installation",
+    "pytest_runtest_makereport",
+]
 
 
 @pytest.fixture(scope="session")
