@@ -1,0 +1,343 @@
+"""``./dev run``: the whole console on one machine, with nothing but Python.
+
+Starts and watches four processes (the web server with both planes, the ingester, a Celery worker with beat, and the
+simulator as provider) over SQLite and a broker made of files. Imports no Django, so that watching costs little memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_WITHIN_S = 60
+STOP_WITHIN_S = 15
+#: A child that dies sooner than this after its start is given a pause before the next try.
+STEADY_AFTER_S = 10
+
+
+class Refusal(Exception):
+    """The console cannot start; the text says why and what to do."""
+
+
+@dataclass
+class Child:
+    """One watched process. ``essential``: when it cannot be kept alive, the console stops."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def main() -> int:
+    try:
+        return run()
+    except Refusal as refusal:
+        print(f"Cannot start: {refusal}", file=sys.stderr)
+        return 3
+
+
+def run() -> int:
+    data_dir = Path(os.environ.get("CONSOLE_DATA_DIR") or ROOT / "var").absolute()
+    host, port = os.environ.get("HOST", "127.0.0.1"), _port()
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Refusal(
+            f"the data directory {data_dir} cannot be made ({error.strerror}). Set CONSOLE_DATA_DIR to a directory "
+            "that you can write to."
+        ) from None
+    with _only_one(data_dir):
+        _refuse_taken(host, port)
+        _make_keys(data_dir)
+        simulator_port = _simulator_port(data_dir, near=port + 1)
+        environment = {
+            **os.environ,
+            "CONSOLE_DATA_DIR": str(data_dir),
+            "DJANGO_SETTINGS_MODULE": "console.settings",
+            "PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
+        }
+        _prepare(environment)
+        watch = Watch(_children(host, port, simulator_port), environment, data_dir / "logs")
+        return watch.run(lambda: _welcome(data_dir, host, port))
+
+
+def _port() -> int:
+    text = os.environ.get("PORT", "8000")
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise Refusal(f"PORT is {text!r}; it must be a number from 1 to 65535.")
+    return int(text)
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path):
+    with (data_dir / "embedded.lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            raise Refusal(
+                f"a console already runs on the data directory {data_dir} (process {handle.read().strip() or '?'}). "
+                "Stop it first, or set CONSOLE_DATA_DIR to another directory and PORT to another port."
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    if not _free(host, port):
+        raise Refusal(
+            f"port {port} on {host} is in use by another program. Stop that program, or choose another port: "
+            f"PORT={port + 10} ./dev run"
+        )
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _make_keys(data_dir: Path) -> None:
+    """Make the secret key and the master key of this installation once; an environment that sets them wins."""
+    path = data_dir / "keys.env"
+    if path.exists() or (os.environ.get("CONSOLE_SECRET_KEY") and os.environ.get("CONSOLE_MASTER_KEYS")):
+        return
+    if (data_dir / "console.sqlite3").exists():
+        raise Refusal(
+            f"{path} is missing, but {data_dir} holds a database whose secrets need it. Put the file back, or set "
+            "CONSOLE_SECRET_KEY and CONSOLE_MASTER_KEYS to what they were."
+        )
+    text = (
+        f"CONSOLE_SECRET_KEY={secrets.token_urlsafe(48)}\n"
+        f"CONSOLE_MASTER_KEYS=k{time.strftime('%Y%m%d')}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+    )
+    write_private(path, text)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def _simulator_port(data_dir: Path, *, near: int) -> int:
+    """The port of the last run while it is free: providers keep their address over restarts."""
+    path = data_dir / "simulator.port"
+    wanted = [int(path.read_text())] if path.exists() and path.read_text().isdigit() else []
+    for port in [*wanted, *range(near, near + 50)]:
+        if 0 < port < 65536 and _free("127.0.0.1", port):
+            path.write_text(str(port))
+            return port
+    raise Refusal(f"no free port from {near} to {near + 49} for the simulator. Choose another PORT.")
+
+
+def _prepare(environment: dict[str, str]) -> None:
+    """Migrate and, the first time, fill the installation; says itself what is wrong."""
+    finished = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "bootstrap"], env=environment, cwd=ROOT, check=False
+    )
+    if finished.returncode:
+        raise Refusal("preparing the database failed; the reason stands above.")
+
+
+def _children(host: str, port: int, simulator_port: int) -> list[Child]:
+    python = sys.executable
+    return [
+        Child("simulator", [python, "-m", "llmops.simulator", "--host", "127.0.0.1", "--port", str(simulator_port)]),
+        Child(
+            "web",
+            [
+                python, "-m", "granian", "--interface", "asginl", "--host", host, "--port", str(port),
+                "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning",
+                "--workers-kill-timeout", "10", "console.asgi:application",
+            ],
+        ),
+        Child("ingest", [python, str(ROOT / "manage.py"), "ingest"]),
+        Child(
+            "worker",
+            [
+                python, "-m", "celery", "-A", "console", "worker", "-B", "-P", "threads", "--concurrency", "2",
+                "--loglevel", "warning", "--without-gossip", "--without-mingle",
+            ],
+        ),
+    ]  # fmt: skip
+
+
+class Watch:
+    """Starts children, restarts those that die, and stops them all in order."""
+
+    def __init__(self, children: list[Child], environment: dict[str, str], log_dir: Path) -> None:
+        self.children = children
+        self.environment = environment
+        self.log_dir = log_dir
+        self.log_dir.mkdir(exist_ok=True)
+        self.stopping = False
+
+    def run(self, when_ready) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        try:
+            for child in self.children:
+                self._start(child)
+            deadline = time.monotonic() + READY_WITHIN_S
+            ready = False
+            while not self.stopping:
+                self._tend()
+                if not ready:
+                    if _answers(int(self.environment["PORT"]), "/readyz"):
+                        when_ready()
+                        ready = True
+                    elif time.monotonic() > deadline:
+                        raise Refusal(
+                            f"the web server was not ready within {READY_WITHIN_S} s. Its log: {self.log_dir}/web.log"
+                        )
+                time.sleep(0.5 if ready else 0.05)
+            return 0
+        finally:
+            self._stop_all()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _start(self, child: Child) -> None:
+        log = (self.log_dir / f"{child.name}.log").open("ab")
+        child.process = subprocess.Popen(
+            child.command,
+            env={**self.environment, **child.environment},
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        log.close()
+        child.started = time.monotonic()
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is None:
+                if now >= child.retry_at:
+                    self._start(child)
+                continue
+            status = child.process.poll()
+            if status is None:
+                continue
+            # What the process left behind (a web server's workers) must not go on holding its port or its journal.
+            _signal_group(child.process, signal.SIGKILL)
+            steady = now - child.started > STEADY_AFTER_S
+            child.failures = 0 if steady else child.failures + 1
+            child.retry_at = now if steady else now + min(2.0**child.failures / 4, 15.0)
+            child.process = None
+            _say(
+                f"{child.name} ended with status {status}; starting it again. Its log: {self.log_dir}/{child.name}.log"
+            )
+            if child.failures >= 5:
+                raise Refusal(
+                    f"{child.name} keeps ending at once. The end of {self.log_dir}/{child.name}.log:\n"
+                    + _tail(self.log_dir / f"{child.name}.log")
+                )
+
+    def _stop_all(self) -> None:
+        running = [child for child in reversed(self.children) if child.process is not None]
+        for child in running:
+            child.process.terminate()  # type: ignore[union-attr]
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for child in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.1, deadline - time.monotonic()))  # type: ignore[union-attr]
+            _signal_group(child.process, signal.SIGKILL)  # type: ignore[arg-type]
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _die_with_parent() -> None:
+    """Linux: ask the kernel to end this child when the watcher dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
+            return answer.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def _say(text: str, stream: IO[str] | None = None) -> None:
+    print(text, file=stream or sys.stdout, flush=True)
+
+
+def _welcome(data_dir: Path, host: str, port: int) -> None:
+    first = json.loads((data_dir / "first-run.json").read_text())
+    first["console_url"] = f"http://{host}:{port}"
+    first["gateway_url"] = f"http://{host}:{port}/v1"
+    write_private(data_dir / "first-run.json", json.dumps(first, indent=2) + "\n")
+    _say(
+        f"""
+LLMOps Console is ready.
+
+  Console      {first["console_url"]}
+  Sign in as   {first["username"]}  with  {first["password"]}
+  Gateway      {first["gateway_url"]}
+  Service key  {first["service_key"]}
+
+Make a call (the demo's provider is a simulator; set OPENAI_API_KEY before the first start to reach OpenAI too):
+
+  curl {first["gateway_url"]}/chat/completions -H "Authorization: Bearer {first["service_key"]}" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "{first["model"]}", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+
+The same is kept in {data_dir / "first-run.json"} (only you can read it). Stop with Ctrl-C.
+"""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
