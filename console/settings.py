@@ -117,6 +117,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")
 JOURNAL_DIR = Path(env.str("CONSOLE_JOURNAL_DIR", default=str(DATA_DIR / "journal"))).absolute()
+#: The only directories from which ``file:`` references of provider keys are read.
+SECRET_FILE_DIRS = env.list("CONSOLE_SECRET_DIRS", default=["/run/secrets", str(DATA_DIR / "secrets")])
 TOKENIZER_DIR = Path(env.str("CONSOLE_TOKENIZER_DIR", default=str(DATA_DIR / "tiktoken"))).absolute()
 #: How long a data plane may go on spending leased money without having reached the database, in seconds.
 LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)

@@ -9,6 +9,8 @@ Durations carry their unit in the name; prices are nanodollars per million token
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 FORMAT = 1
@@ -132,6 +134,9 @@ class CredentialEntry(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"CredentialEntry(id={self.id!r}, provider={self.provider!r}, name={self.name!r})"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
+        yield from (("id", self.id), ("provider", self.provider), ("name", self.name))
+
 
 class LiveState(msgspec.Struct, frozen=True):
     """State outside revisions. ``keys`` maps SHA-256 hex of a key to its entry; credentials by provider slug."""
@@ -153,6 +158,7 @@ class Snapshot:
     __slots__ = (
         "budgets_by_scope",
         "digest",
+        "document",
         "live",
         "live_version",
         "models",
@@ -176,6 +182,7 @@ class Snapshot:
     ) -> None:
         self.revision = revision
         self.digest = digest
+        self.document = document
         self.live = live
         self.revision_version = revision_version
         self.live_version = live_version

@@ -1,0 +1,154 @@
+"""Reading what is live."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.utils import timezone
+
+from llmops.access.models import ServiceKey
+from llmops.base.live import LIVE_STATE, REVISION, versions
+from llmops.base.reads import consistent_read
+from llmops.budgets.models import Budget
+from llmops.core.errors import ConsoleError
+from llmops.providers.models import Credential, Provider, Route
+from llmops.providers.selectors import reveal
+from llmops.serving.models import LivePointer, Revision
+from llmops.serving.snapshot import (
+    EMPTY_DOCUMENT,
+    BudgetEntry,
+    CredentialEntry,
+    HashEntry,
+    KeyEntry,
+    LiveState,
+    RevisionDocument,
+    Snapshot,
+    decode_document,
+)
+
+
+def live_revision() -> Revision | None:
+    """The revision that is live, or None before the first publish."""
+    pointer = LivePointer.objects.select_related("revision").first()
+    return pointer.revision if pointer else None
+
+
+def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
+    """Everything a data-plane process holds in memory, as the database has it at one moment.
+
+    The document of ``previous`` is kept when the same revision is still live. A provider key that cannot be read is
+    left out and named in ``problems``; everything else serves. Before the first publish: an empty document, revision
+    and digest 0 and "". Raises only what the database raises.
+    """
+    now = timezone.now()
+    with consistent_read():
+        numbers = versions()
+        revision, digest, document = _document(previous)
+        keys = _keys(now)
+        budgets = _budgets()
+        stored = list(
+            Credential.objects.filter(state__in=("active", "draining"))
+            .select_related("provider")
+            .order_by("provider__slug", "-state_changed_at", "name")
+        )
+        paused_routes = _pauses(Route)
+        paused_providers = _pauses(Provider)
+    # Outside the transaction: a reference may lead to a slow file system.
+    credentials, problems = _credentials(stored)
+    return Snapshot(
+        revision=revision,
+        digest=digest,
+        document=document,
+        live=LiveState(
+            keys=keys,
+            budgets=budgets,
+            credentials=credentials,
+            paused_routes=paused_routes,
+            paused_providers=paused_providers,
+        ),
+        revision_version=numbers.get(REVISION, 0),
+        live_version=numbers.get(LIVE_STATE, 0),
+        problems=problems,
+    )
+
+
+def _document(previous: Snapshot | None) -> tuple[int, str, RevisionDocument]:
+    found = LivePointer.objects.values_list("revision__number", "revision__digest").first()
+    if found is None:
+        return 0, "", EMPTY_DOCUMENT
+    number, digest = found
+    if previous is not None and (previous.revision, previous.digest) == (number, digest):
+        return number, digest, previous.document
+    text = Revision.objects.values_list("document", flat=True).get(number=number)
+    return number, digest, decode_document(text)
+
+
+def _keys(now: datetime) -> dict[str, HashEntry]:
+    keys: dict[str, HashEntry] = {}
+    rows = ServiceKey.objects.filter(revoked_at=None, project__archived_at=None).select_related("project")
+    for row in rows:
+        entry = KeyEntry(
+            id=str(row.pk),
+            name=row.name,
+            prefix=row.prefix,
+            project=row.project.slug,
+            project_id=str(row.project_id),
+            scopes=frozenset(row.scopes),
+            allowed_routes=frozenset(row.allowed_routes),
+            allowed_models=frozenset(row.allowed_models),
+            rpm=row.rpm,
+            tpm=row.tpm,
+            concurrency=row.concurrency,
+            expires=row.expires_at.timestamp() if row.expires_at else None,
+        )
+        keys[row.secret_hash] = HashEntry(entry)
+        if row.previous_hash and row.previous_valid_until and row.previous_valid_until > now:
+            keys.setdefault(row.previous_hash, HashEntry(entry, row.previous_valid_until.timestamp()))
+    return keys
+
+
+def _budgets() -> tuple[BudgetEntry, ...]:
+    rows = Budget.objects.filter(archived_at=None).select_related("project").order_by("slug")
+    return tuple(
+        BudgetEntry(
+            id=str(row.pk),
+            slug=row.slug,
+            scope_kind=row.scope_kind,
+            scope_value=row.scope_value,
+            project=row.project.slug if row.project else None,
+            period=row.period,
+            timezone=row.timezone,
+            limit_nano=row.limit_nano,
+            hard=row.hard,
+        )
+        for row in rows
+    )
+
+
+def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEntry, ...]], tuple[str, ...]]:
+    """Readable provider keys by provider, those in use before those draining, and sentences about the others."""
+    readable: dict[str, list[CredentialEntry]] = {}
+    problems: list[str] = []
+    for credential in stored:
+        try:
+            secret = reveal(credential)
+        except ConsoleError as error:
+            problems.append(f"Provider key {credential} is left out. {error.message}")
+            continue
+        readable.setdefault(credential.provider.slug, []).append(
+            CredentialEntry(
+                id=str(credential.pk),
+                name=credential.name,
+                provider=credential.provider.slug,
+                secret=secret,
+                draining=credential.state == "draining",
+            )
+        )
+    for entries in readable.values():
+        entries.sort(key=lambda entry: entry.draining)
+    return {provider: tuple(entries) for provider, entries in readable.items()}, tuple(problems)
+
+
+def _pauses(model: type[Route] | type[Provider]) -> dict[str, str]:
+    rows = model._default_manager.filter(paused_at__isnull=False)
+    return dict(rows.values_list("slug", "pause_reason"))
