@@ -7,6 +7,7 @@ are made once and kept in ``<data dir>/keys.env`` (mode 0600) by ``console.embed
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -87,9 +88,9 @@ TEMPLATES = [
 ]
 
 
-def _database() -> dict[str, object]:
+def _database() -> dict[str, Any]:
     url = env.str("DATABASE_URL", default="") or f"sqlite:///{DATA_DIR / 'console.sqlite3'}"
-    config: dict[str, object] = env.db_url_config(url)
+    config: dict[str, Any] = env.db_url_config(url)
     if config["ENGINE"] == "django.db.backends.sqlite3":
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
@@ -138,6 +139,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+#: Who may do what, and what happened to an object: rooms below the answer ask by these names.
+AUTHORITY = "llmops.access.selectors"
+OBJECT_HISTORY = "llmops.audit.selectors.object_history"
+#: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.
+TRUSTED_PROXIES = env.list("CONSOLE_TRUSTED_PROXIES", default=[])
+AXES_CLIENT_IP_CALLABLE = "llmops.base.requests.client_ip"
+# Unlocking goes through a service, so that it is on the record.
+AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

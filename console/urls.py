@@ -1,4 +1,41 @@
-from django.contrib import admin
-from django.urls import path
+"""Every address of the control plane."""
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from django.views import defaults
+from django.views.generic import RedirectView
+
+from console import api
+
+urlpatterns: list[Any] = [
+    path("admin/", admin.site.urls),
+    path("api/v1/", include(api.urlpatterns())),
+    path("api/", api.no_such_address),
+    path("api/<path:rest>", api.no_such_address),
+]
+if find_spec("llmops.dashboards.urls") is not None:
+    urlpatterns.append(path("", include("llmops.dashboards.urls")))
+else:
+    urlpatterns.append(path("", RedirectView.as_view(pattern_name="admin:index")))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path_info.startswith("/api/"):
+        return api.no_such_address(request)
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if request.path_info.startswith("/api/"):
+        return api.failed(request)
+    return defaults.server_error(request)
+
+
+handler404 = "console.urls.not_found"
+handler500 = "console.urls.server_error"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
+from django.db.models import Model
 from django.utils import timezone
 
 from llmops.audit import chain
@@ -59,6 +60,40 @@ def record(
     event.save(force_insert=True)
     ChainHead.objects.filter(pk=1).update(sequence=event.sequence, hash=event.hash)
     return event
+
+
+def record_about(
+    actor: Actor,
+    row: Model,
+    *,
+    action: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    reason: str = "",
+    project_id: UUID | None = None,
+) -> Event:
+    """``record`` with the object's type, id, name and project read from ``row``.
+
+    Where both ``before`` and ``after`` are given, only the fields that differ are kept. Call it even when nothing differs:
+    that somebody saved is on the record too.
+    """
+    if before is not None and after is not None:
+        differing = [name for name in after if before.get(name) != after[name]]
+        before, after = (
+            {name: before.get(name) for name in differing},
+            {name: after[name] for name in differing},
+        )
+    return record(
+        actor,
+        action=action,
+        object_type=row._meta.label_lower,
+        object_id=row.pk,
+        object_name=str(row),
+        project_id=project_id or getattr(row, "project_id", None),
+        before=before,
+        after=after,
+        reason=reason,
+    )
 
 
 def as_exported(event: Event) -> dict[str, Any]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db.models import QuerySet
 from django.http import Http404
-from rest_framework import exceptions
+from rest_framework import exceptions, viewsets
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 
-from llmops.core.errors import ConsoleError, InvalidRequest, NotFound, PermissionDenied
+from llmops.base.authority import authority
+from llmops.base.refusals import as_console_error
+from llmops.base.requests import actor_of
+from llmops.core.actors import Actor
+from llmops.core.errors import AuthenticationFailed, ConsoleError, InvalidRequest, NotFound, PermissionDenied
 from llmops.core.redaction import redact_text
 
 
@@ -50,30 +54,76 @@ def render_error(raised: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _as_console_error(raised: Exception) -> ConsoleError | None:
-    if isinstance(raised, ConsoleError):
-        return raised
     if isinstance(raised, Http404 | exceptions.NotFound):
         return NotFound("There is no such object here, or it is not yours to see.")
     if isinstance(raised, DjangoPermissionDenied):
         return PermissionDenied("You may not do this here.")
-    if isinstance(raised, DjangoValidationError):
-        return _invalid(raised.message_dict if hasattr(raised, "error_dict") else {"": raised.messages})
     if isinstance(raised, exceptions.ValidationError):
         return _invalid(raised.detail if isinstance(raised.detail, dict) else {"": raised.detail})
+    if isinstance(raised, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        return AuthenticationFailed('Send an API key as "Authorization: Bearer ...", or sign in.')
     if isinstance(raised, exceptions.APIException):
         error = ConsoleError(str(raised.detail), code=str(raised.default_code))
         error.status = raised.status_code  # type: ignore[misc]
         return error
-    return None
+    return as_console_error(raised)
 
 
 def _invalid(detail: dict[str, Any]) -> InvalidRequest:
-    problems = {field or "request": _first_text(value) for field, value in detail.items()}
+    problems = {
+        "request" if field in ("", "non_field_errors") else field: _first_text(value)
+        for field, value in detail.items()
+    }
     field, message = next(iter(problems.items()))
-    return InvalidRequest(f"{field}: {message}", param=field, data={"problems": problems})
+    return InvalidRequest(
+        f"{field}: {message}", param=None if field == "request" else field, data={"problems": problems}
+    )
 
 
 def _first_text(value: Any) -> str:
     while isinstance(value, list | tuple | dict) and value:
         value = next(iter(value.values())) if isinstance(value, dict) else value[0]
     return str(value)
+
+
+class ConsoleViewSet(viewsets.GenericViewSet[Any]):
+    """The ground of every resource: rows that whoever asks may see; anything else is a 404.
+
+    A view declares ``permission_map`` (action -> permission; what is not declared is refused) and ``project_path``, the
+    path to a row's project (``"project"``, ``"budget__project"``, ``"pk"`` for projects, None where rows belong to the
+    organisation). Changes are plain methods that decode with a serializer, call one service with ``self.actor`` and
+    encode with ``self.answer``.
+    """
+
+    permission_map: dict[str, str] = {}
+    project_path: str | None = "project"
+    pagination_class = NewestFirst
+
+    @property
+    def actor(self) -> Actor:
+        return actor_of(self.request)
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Rows visible through the permission of this action, or through the one for looking."""
+        looked = [self.permission_map.get(name) for name in (self.action, "retrieve", "list")]
+        permissions = list(dict.fromkeys(name for name in looked if name))
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset().none()
+        return authority().visible(
+            super().get_queryset(), self.request, permissions, project=self.project_path
+        )
+
+    def decoded(self, data: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Validated values of the request's body (or of ``data``); raises what names the field."""
+        serializer = self.get_serializer(data=self.request.data if data is None else data, **kwargs)
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def answer(self, row: Any, *, status: int = 200) -> Response:
+        return Response(self.get_serializer(row).data, status=status)
+
+    def check_may(self, permission: str, project: Any) -> None:
+        """Refuse what whoever asks may not do in ``project`` (None: the whole organisation). For rows not yet made."""
+        if not authority().may(self.request, permission, project):
+            where = f"in the project {project.slug}" if project is not None else "for the whole organisation"
+            raise PermissionDenied(f"You may not do this {where}.", param="project")

@@ -1,0 +1,66 @@
+"""``/api/v1``: one router, to which every app adds its resources.
+
+``<app>/api.py`` offers ``register(router)``; an app is one line in ``APPS``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from django.http import HttpRequest, JsonResponse
+from django.urls import URLPattern, URLResolver, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import SimpleRouter
+
+from llmops.base.drf import error_body
+from llmops.core.errors import ConsoleError, NotFound
+
+APPS = (
+    "llmops.access",
+    "llmops.audit",
+    "llmops.providers",
+    "llmops.budgets",
+    "llmops.usage",
+    "llmops.serving",
+    "llmops.dashboards",
+)
+
+
+class Schema(SpectacularAPIView):
+    permission_map = {"get": "project.view"}
+
+
+class Docs(SpectacularSwaggerView):
+    permission_map = {"get": "project.view"}
+
+
+def no_such_address(request: HttpRequest, **_: object) -> JsonResponse:
+    """404 below ``/api/`` in the API's own words, whatever the method."""
+    return JsonResponse(error_body(NotFound("There is no such address in this API.")), status=404)
+
+
+def failed(request: HttpRequest) -> JsonResponse:
+    """500 below ``/api/``: nothing of the fault is told, the request id leads to it in the log."""
+    request_id = getattr(request, "request_id", "")
+    return JsonResponse(
+        error_body(ConsoleError(f"The console failed to answer. The log has this request as {request_id}.")),
+        status=500,
+    )
+
+
+def build_router() -> SimpleRouter:
+    router = SimpleRouter()
+    for app in APPS:
+        if find_spec(f"{app}.api") is not None:
+            import_module(f"{app}.api").register(router)
+    return router
+
+
+def urlpatterns() -> list[URLPattern | URLResolver]:
+    return [
+        path("schema/", Schema.as_view(), name="api-schema"),
+        path("docs/", Docs.as_view(url_name="api-schema"), name="api-docs"),
+        *build_router().urls,
+        re_path(r"", no_such_address),
+    ]

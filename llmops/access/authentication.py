@@ -1,0 +1,78 @@
+"""Service keys as bearer tokens of the API.
+
+The answer to a wrong key is one sentence, whatever was wrong with it, so that nobody learns which part was right. The key
+is found by its SHA-256: keys are 256 random bits, so neither the index nor a comparison tells anything about one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+
+from llmops.access.models import ServiceKey
+from llmops.core.digests import equal, sha256_hex
+from llmops.core.errors import AuthenticationFailed
+
+REFUSAL = "The API key is missing, unknown, expired or revoked."
+_LONGEST = 512
+_TOUCH_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class KeyHolder:
+    """What stands in ``request.user`` when a service key opened the door."""
+
+    key: ServiceKey
+    is_authenticated = True
+    is_anonymous = False
+    is_active = True
+    is_staff = False
+    is_superuser = False
+
+    @property
+    def pk(self) -> str:
+        return f"service_key:{self.key.pk}"
+
+    def get_username(self) -> str:
+        return self.key.name
+
+
+class ServiceKeyAuthentication(BaseAuthentication):
+    def authenticate(self, request: Any) -> tuple[KeyHolder, ServiceKey] | None:
+        words = get_authorization_header(request).split()
+        if not words:
+            return None
+        if len(words) != 2 or words[0].lower() != b"bearer" or len(words[1]) > _LONGEST:
+            raise AuthenticationFailed(REFUSAL)
+        key = find_key(words[1])
+        if key is None:
+            raise AuthenticationFailed(REFUSAL)
+        plain = request._request
+        plain.service_key = key
+        plain._powers = None
+        return KeyHolder(key), key
+
+    def authenticate_header(self, request: Any) -> str:
+        return 'Bearer realm="llmops"'
+
+
+def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey | None:
+    """The usable key whose secret this is, or None. A rotated secret works until its grace period ends."""
+    now = at or timezone.now()
+    hashed = sha256_hex(secret.encode() if isinstance(secret, str) else secret)
+    key = (
+        ServiceKey.objects.select_related("project")
+        .filter(Q(secret_hash=hashed) | Q(previous_hash=hashed, previous_valid_until__gt=now))
+        .filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None, project__archived_at=None)
+        .first()
+    )
+    if key is None or not (equal(key.secret_hash, hashed) or equal(key.previous_hash or "", hashed)):
+        return None
+    if key.last_used_at is None or now - key.last_used_at > _TOUCH_EVERY:
+        ServiceKey.objects.filter(pk=key.pk).update(last_used_at=now)
+    return key

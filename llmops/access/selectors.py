@@ -1,0 +1,168 @@
+"""Who holds what, and what they may therefore see. ``settings.AUTHORITY`` points here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.db.models import Model, Q, QuerySet
+
+from llmops.access.models import Membership, Project, ServiceKey
+from llmops.access.rules import ORGANISATION_WIDE, PERMISSIONS, roles_allow, scopes_allow
+from llmops.core.actors import Actor
+
+_M = TypeVar("_M", bound=Model)
+_EVERYTHING = frozenset(PERMISSIONS)
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Permissions held in the whole organisation, and those held in single projects."""
+
+    everywhere: frozenset[str] = frozenset()
+    by_project: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
+
+    def allow(self, permission: str, project_id: UUID | None) -> bool:
+        """Whether ``permission`` is held in the project, or (None) in the whole organisation."""
+        if permission not in PERMISSIONS:
+            raise KeyError(f"{permission!r} is not a permission; llmops/access/rules.py lists them")
+        if permission in self.everywhere:
+            return True
+        if project_id is None or permission in ORGANISATION_WIDE:
+            return False
+        return permission in self.by_project.get(project_id, ())
+
+    def allow_anywhere(self, permission: str) -> bool:
+        """Whether ``permission`` is held in at least one place where it means something."""
+        return self.allow(permission, None) or (
+            permission not in ORGANISATION_WIDE
+            and any(permission in held for held in self.by_project.values())
+        )
+
+    def cover(self, other: Powers) -> bool:
+        """Whether whoever holds these powers may do everything that ``other`` allows."""
+        return other.everywhere <= self.everywhere and all(
+            held <= self.everywhere | self.by_project.get(project_id, frozenset())
+            for project_id, held in other.by_project.items()
+        )
+
+
+ALL_POWERFUL = Powers(everywhere=_EVERYTHING)
+POWERLESS = Powers()
+
+
+def powers_of(who: Any) -> Powers:
+    """Powers of a request (read once per request), a user, a service key, or ``Powers`` themselves."""
+    if isinstance(who, Powers):
+        return who
+    if isinstance(who, ServiceKey):
+        return _powers_of_key(who)
+    if isinstance(who, AbstractBaseUser):
+        return _powers_of_user(who)
+    if hasattr(who, "META"):
+        return _powers_of_request(getattr(who, "_request", who))
+    if isinstance(key := getattr(who, "key", None), ServiceKey):
+        return _powers_of_key(key)
+    if who is None or not getattr(who, "is_authenticated", False):
+        return POWERLESS
+    # request.user is a lazy object around a user.
+    return _powers_of_user(who)
+
+
+def powers_of_actor(actor: Actor) -> Powers:
+    """What the actor of a service function holds now. Commands, jobs and the system itself hold everything."""
+    if actor.kind == "user":
+        user = get_user_model().objects.filter(pk=actor.identifier).first()
+        return powers_of(user)
+    if actor.kind == "service_key":
+        key = ServiceKey.objects.filter(pk=actor.identifier).first()
+        return powers_of(key)
+    return POWERLESS if actor.identifier == "anonymous" else ALL_POWERFUL
+
+
+def may(who: Any, permission: str, project: Project | UUID | None = None) -> bool:
+    """Whether ``who`` holds ``permission`` in ``project``; None asks for the whole organisation.
+
+    So ``may(request, "budget.manage", budget.project)`` is right for budgets of a project and for those of none.
+    """
+    return powers_of(who).allow(permission, project.pk if isinstance(project, Project) else project)
+
+
+def may_anywhere(who: Any, permission: str) -> bool:
+    """Whether a page about ``permission`` has anything to show to ``who``; says nothing about any one object."""
+    return powers_of(who).allow_anywhere(permission)
+
+
+def projects_for(who: Any, permissions: str | Sequence[str]) -> QuerySet[Project]:
+    """Projects in which ``who`` holds at least one of ``permissions``."""
+    return Project.objects.filter(_among(powers_of(who), permissions, "pk"))
+
+
+def visible(
+    queryset: QuerySet[_M], who: Any, permissions: str | Sequence[str], *, project: str | None = "project"
+) -> QuerySet[_M]:
+    """Rows of ``queryset`` on which ``who`` holds at least one of ``permissions``.
+
+    ``project`` is the path to the row's project (``"pk"`` for projects themselves); a row whose project is empty
+    belongs to the organisation. None: all rows do, and whoever holds the permission anywhere may look at them.
+    """
+    powers = powers_of(who)
+    if project is None:
+        return queryset if any(map(powers.allow_anywhere, _listed(permissions))) else queryset.none()
+    return queryset.filter(_among(powers, permissions, project))
+
+
+def _among(powers: Powers, permissions: str | Sequence[str], path: str) -> Q:
+    wanted = _listed(permissions)
+    if any(powers.allow(permission, None) for permission in wanted):
+        return Q()
+    held = [
+        project_id
+        for project_id in powers.by_project
+        if any(powers.allow(permission, project_id) for permission in wanted)
+    ]
+    return Q(**{f"{path}__in": held})
+
+
+def _listed(permissions: str | Sequence[str]) -> Sequence[str]:
+    return (permissions,) if isinstance(permissions, str) else permissions
+
+
+def _powers_of_request(request: Any) -> Powers:
+    found: Powers | None = getattr(request, "_powers", None)
+    if found is None:
+        key = getattr(request, "service_key", None)
+        found = request._powers = powers_of(key if key is not None else getattr(request, "user", None))
+    return found
+
+
+def _powers_of_key(key: ServiceKey) -> Powers:
+    held = frozenset(permission for permission in PERMISSIONS if scopes_allow(key.scopes, permission))
+    if "organisation" in key.scopes:
+        return Powers(everywhere=held)
+    return Powers(by_project={key.project_id: held})
+
+
+def _powers_of_user(user: Any) -> Powers:
+    if not user.is_active:
+        return POWERLESS
+    if user.is_superuser:
+        return ALL_POWERFUL
+    roles: dict[UUID | None, set[str]] = {}
+    for project_id, role in Membership.objects.filter(user_id=user.pk).values_list("project_id", "role"):
+        roles.setdefault(project_id, set()).add(role)
+    return powers_of_roles(roles)
+
+
+def powers_of_roles(roles: Mapping[UUID | None, Iterable[str]]) -> Powers:
+    """Powers that follow from roles by project, where the key None stands for the organisation."""
+    held = {
+        project_id: frozenset(permission for permission in PERMISSIONS if roles_allow(names, permission))
+        for project_id, names in roles.items()
+    }
+    everywhere = held.pop(None, frozenset())
+    return Powers(everywhere=everywhere, by_project={key: value for key, value in held.items() if key})

@@ -1,0 +1,128 @@
+"""Buttons of the admin that change something: a page asks first, only its POST acts, and a service does the work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+from unfold.enums import ActionVariant
+
+from llmops.base.refusals import REFUSALS, as_console_error
+from llmops.base.requests import actor_of
+from llmops.core.redaction import redact_text
+
+log = logging.getLogger(__name__)
+
+Work = Callable[..., "str | HttpResponse"]
+
+
+def admin_action(
+    *,
+    label: str,
+    question: str,
+    permission: str | None = None,
+    form: type[Form] | None = None,
+    icon: str | None = None,
+    danger: bool = False,
+    available: Callable[[Any], bool] | None = None,
+) -> Callable[[Work], Any]:
+    """Make a method ``(self, request, actor, obj, data) -> str | HttpResponse`` a confirmed action of a ``ServiceAdmin``.
+
+    Name the method in ``actions_detail`` (``obj`` is the row) or ``actions_list`` (``obj`` is None). The page shows
+    ``question`` (``{obj}`` is filled in) and ``form``, whose cleaned data arrive as ``data``; the text that the method
+    returns becomes the message on the page that follows. ``permission`` defaults to the admin's ``manage_permission``.
+    ``available(obj)`` hides a button that would be refused anyway.
+    """
+
+    def decorate(work: Work) -> Any:
+        @wraps(work)
+        def view(self: Any, request: HttpRequest, object_id: str | None = None) -> HttpResponse:
+            return _run(self, view, work, request, object_id)
+
+        action: Any = view
+        action.short_description = label
+        action.url_path = work.__name__.replace("_", "-")
+        action.attrs = {}
+        action.icon = icon
+        action.variant = ActionVariant.DANGER if danger else ActionVariant.DEFAULT
+        action.original_function_name = work.__name__
+        action.console = {
+            "permission": permission,
+            "question": question,
+            "form": form or Form,
+            "danger": danger,
+            "available": available,
+            "label": label,
+        }
+        return action
+
+    return decorate
+
+
+def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str | None) -> HttpResponse:
+    how = view.console
+    obj = admin.get_object(request, unquote(object_id)) if object_id is not None else None
+    if not admin.holds(request, how["permission"] or admin.manage_permission, obj):
+        raise PermissionDenied
+    return require_http_methods(["GET", "HEAD", "POST"])(_page)(request, admin, how, work, obj)
+
+
+def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponse:
+    posted = request.method == "POST"
+    form = how["form"](request.POST if posted else None)
+    if posted and form.is_valid():
+        try:
+            result = work(admin, request, actor_of(request), obj, form.cleaned_data)
+        except REFUSALS as raised:
+            show_refusal(form, raised)
+        else:
+            if isinstance(result, HttpResponse):
+                return result
+            messages.success(request, result)
+            return HttpResponseRedirect(back_to(admin, obj))
+    context = {
+        **admin.admin_site.each_context(request),
+        "opts": admin.opts,
+        "title": how["label"],
+        "subtitle": str(obj) if obj is not None else None,
+        "question": how["question"].format(obj=obj),
+        "danger": how["danger"],
+        "form": form,
+        "back": back_to(admin, obj),
+        "media": admin.media + form.media,
+    }
+    request.current_app = admin.admin_site.name
+    return TemplateResponse(request, "base/action.html", context)
+
+
+def back_to(admin: Any, obj: Any) -> str:
+    """Address of the change page of ``obj``, or of the list."""
+    site, opts = admin.admin_site.name, admin.opts
+    if obj is None:
+        return reverse(f"{site}:{opts.app_label}_{opts.model_name}_changelist")
+    return reverse(f"{site}:{opts.app_label}_{opts.model_name}_change", args=[obj.pk])
+
+
+def show_refusal(form: Any, raised: Exception) -> None:
+    """Put what was refused on the field it names, or on top of the form."""
+    error = as_console_error(raised)
+    if error is None:
+        raise raised
+    if isinstance(raised, IntegrityError):
+        log.warning("the database refused a change: %s", redact_text(str(raised)))
+    problems = error.data.get("problems")
+    if not isinstance(problems, dict):
+        problems = {error.param or "": error.message}
+    for field, message in problems.items():
+        form.add_error(field if field in form.fields else None, redact_text(str(message)))
