@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -24,11 +25,12 @@ def consistent_read() -> Iterator[None]:
             yield
         return
     connection.ensure_connection()
-    usual = connection.transaction_mode
-    connection.transaction_mode = "DEFERRED"
+    wrapper: Any = connection
+    usual = wrapper.transaction_mode
+    wrapper.transaction_mode = "DEFERRED"
     try:
         with transaction.atomic():
-            connection.transaction_mode = usual
+            wrapper.transaction_mode = usual
             yield
     finally:
-        connection.transaction_mode = usual
+        wrapper.transaction_mode = usual

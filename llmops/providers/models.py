@@ -15,6 +15,10 @@ from llmops.providers.rules import (
     TOKEN_CLASSES,
 )
 
+#: of milliseconds: a tenth of a second to an hour
+duration = [MinValueValidator(100), MaxValueValidator(3_600_000)]
+tokens = [MaxValueValidator(100_000_000)]
+
 
 class Provider(TimestampedModel):
     """An endpoint that serves models. Time-outs are milliseconds; ``read`` is the longest silence of an answer."""
@@ -25,14 +29,22 @@ class Provider(TimestampedModel):
     base_url = models.URLField(
         max_length=300, help_text="Up to and including the version, such as https://api.openai.com/v1"
     )
-    connect_timeout_ms = models.PositiveIntegerField(default=5_000, validators=[MinValueValidator(100)])
-    read_timeout_ms = models.PositiveIntegerField(default=60_000, validators=[MinValueValidator(100)])
-    write_timeout_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(100)])
-    pool_timeout_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(100)])
-    max_connections = models.PositiveIntegerField(default=1_000, validators=[MinValueValidator(1)])
-    proxy_url = models.CharField(max_length=300, blank=True)
-    organization = models.CharField(max_length=120, blank=True)
-    provider_project = models.CharField(max_length=120, blank=True)
+    connect_timeout_ms = models.PositiveIntegerField(default=5_000, validators=duration)
+    read_timeout_ms = models.PositiveIntegerField(default=60_000, validators=duration)
+    write_timeout_ms = models.PositiveIntegerField(default=10_000, validators=duration)
+    pool_timeout_ms = models.PositiveIntegerField(default=10_000, validators=duration)
+    max_connections = models.PositiveIntegerField(
+        default=1_000, validators=[MinValueValidator(1), MaxValueValidator(100_000)]
+    )
+    proxy_url = models.CharField(
+        max_length=300, blank=True, help_text="http://host:port of a proxy on the way, without a password."
+    )
+    organization = models.CharField(
+        max_length=120, blank=True, help_text="Sent as OpenAI-Organization where it is given."
+    )
+    provider_project = models.CharField(
+        "project", max_length=120, blank=True, help_text="Sent as OpenAI-Project where it is given."
+    )
     allow_private_network = models.BooleanField(
         default=False,
         help_text="Allow an address on a private or loopback network (a model served in-house).",
@@ -86,6 +98,10 @@ class Credential(TimestampedModel):
             models.CheckConstraint(
                 condition=Q(source="sealed") | Q(sealed=""), name="providers_credential_sealed_only_when_kept"
             ),
+            models.CheckConstraint(
+                condition=Q(state__in=[state for state, _ in CREDENTIAL_STATES]),
+                name="providers_credential_state_known",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -119,9 +135,12 @@ class ModelConfig(UUIDModel):
         max_length=120, help_text="The pinned snapshot id, as the provider names it."
     )
     floats = models.BooleanField(default=False, help_text="The provider may change what this name means.")
-    context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])
-    max_output_tokens = models.PositiveIntegerField(validators=[MinValueValidator(0)])
-    default_max_output_tokens = models.PositiveIntegerField(validators=[MinValueValidator(0)])
+    floats_reason = models.CharField(
+        max_length=300, blank=True, help_text="Why a name that may change its meaning is used all the same."
+    )
+    context_window = models.PositiveIntegerField(validators=[MinValueValidator(1), *tokens])
+    max_output_tokens = models.PositiveIntegerField(validators=tokens)
+    default_max_output_tokens = models.PositiveIntegerField(validators=tokens)
     parameters = models.JSONField(default=dict, blank=True)
     capabilities = models.JSONField(default=list, blank=True)
     note = models.CharField(max_length=300, blank=True)
@@ -138,6 +157,13 @@ class ModelConfig(UUIDModel):
             models.CheckConstraint(
                 condition=Q(default_max_output_tokens__lte=models.F("max_output_tokens")),
                 name="providers_default_output_within_max",
+            ),
+            models.CheckConstraint(
+                condition=Q(max_output_tokens__lte=models.F("context_window")),
+                name="providers_max_output_within_context",
+            ),
+            models.CheckConstraint(
+                condition=Q(floats=False) | ~Q(floats_reason=""), name="providers_floating_on_the_record"
             ),
         ]
 
@@ -180,14 +206,24 @@ class Route(TimestampedModel):
         validators=[MinValueValidator(1), MaxValueValidator(10)],
         help_text="Attempts in all, over targets and fallbacks.",
     )
-    total_timeout_ms = models.PositiveIntegerField(default=90_000, validators=[MinValueValidator(1_000)])
+    total_timeout_ms = models.PositiveIntegerField(default=90_000, validators=duration)
     breaker_failure_percent = models.PositiveSmallIntegerField(
         default=50, validators=[MinValueValidator(1), MaxValueValidator(100)]
     )
-    breaker_window_s = models.PositiveIntegerField(default=60, validators=[MinValueValidator(1)])
-    breaker_min_calls = models.PositiveIntegerField(default=20, validators=[MinValueValidator(1)])
-    breaker_cooldown_s = models.PositiveIntegerField(default=30, validators=[MinValueValidator(1)])
-    cache_ttl_s = models.PositiveIntegerField(default=0, help_text="0 switches the response cache off.")
+    breaker_window_s = models.PositiveIntegerField(
+        default=60, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
+    )
+    breaker_min_calls = models.PositiveIntegerField(
+        default=20, validators=[MinValueValidator(1), MaxValueValidator(1_000_000)]
+    )
+    breaker_cooldown_s = models.PositiveIntegerField(
+        default=30, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
+    )
+    cache_ttl_s = models.PositiveIntegerField(
+        default=0,
+        validators=[MaxValueValidator(2_592_000)],
+        help_text="0 switches the response cache off.",
+    )
     clamp_output = models.BooleanField(
         default=True,
         help_text="Lower the output cap to what a budget still allows, instead of refusing the call.",
@@ -210,7 +246,11 @@ class RouteTarget(UUIDModel):
     route = models.ForeignKey(Route, on_delete=models.CASCADE, related_name="targets")
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="route_targets")
     fallback = models.BooleanField(default=False)
-    weight = models.PositiveIntegerField(default=100, help_text="Share among targets; ignored for fallbacks.")
+    weight = models.PositiveIntegerField(
+        default=100,
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="Share among targets; ignored for fallbacks.",
+    )
     position = models.PositiveSmallIntegerField(default=0)
 
     class Meta:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
+
+from llmops.core.digests import canonical_json
+from llmops.core.redaction import SECRET_FIELDS
+from llmops.providers.network_guard import host_refusal
 
 PROVIDER_KINDS = [
     ("openai", "OpenAI"),
@@ -70,3 +75,110 @@ def looks_floating(kind: str, upstream_model: str) -> bool:
     if upstream_model.startswith(("text-embedding-", "ft:")):
         return False
     return _DATED.search(upstream_model) is None
+
+
+_MASKS = re.compile(
+    r"^[*•·xX.\-_]{3,}$|\*{3,}|[•·]{3,}|\.{3}|…|\[redacted\]|\[hidden\]|<hidden>|<redacted>", re.IGNORECASE
+)
+
+
+def looks_masked(secret: str) -> bool:
+    """Whether a text is a mask or a shortened key that came back from a form, not a key."""
+    return _MASKS.search(secret) is not None
+
+
+def url_problem(url: str, *, allow_private: bool) -> str | None:
+    """What is wrong with a provider's base URL, or None.
+
+    ``https`` everywhere; ``http`` only where private networks are allowed. No credentials, query or fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "this is not a URL such as https://api.openai.com/v1"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "start it with https:// and a host, such as https://api.openai.com/v1"
+    if any(character <= " " or character == "\x7f" or character == "\\" for character in url):
+        return "it holds white space, a backslash or a control character"
+    if "@" in parts.netloc:
+        return "it must not hold a user name or password; add a credential instead"
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        return "leave out everything from ? or # on"
+    if port == 0:
+        return "port 0 cannot be called"
+    if parts.scheme == "http" and not allow_private:
+        return "plain http is only for private networks (allow them on the provider); use https"
+    return host_refusal(parts.hostname, allow_private=allow_private)
+
+
+def proxy_problem(url: str) -> str | None:
+    """What is wrong with a proxy's address, or None. A proxy may be on a private network."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "this is not a URL such as http://proxy.example.com:3128"
+    if parts.scheme != "http" or not parts.hostname:
+        return "write it as http://host:port"
+    if "@" in parts.netloc:
+        return "it must not hold a user name or password, since it is stored and shown in the clear"
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        return "leave out everything after the port"
+    return host_refusal(parts.hostname, allow_private=True)
+
+
+def may_activate(state: str, *, probed: bool, unprobed_reason: str) -> str | None:
+    """Why a credential cannot become active yet, or None. One that never answered needs a reason on the record."""
+    if state == "staged" and not probed and not unprobed_reason.strip():
+        return "This key was never seen working. Probe it first, or say why it is to be used unprobed."
+    return None
+
+
+#: Members of a request that the console decides itself, or that change what a call costs: never defaults of a model.
+RESERVED_PARAMETERS = frozenset(
+    {
+        "model", "messages", "input", "prompt", "instructions", "stream", "stream_options", "n", "best_of",
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "store", "user", "metadata", "tools",
+        "tool_choice", "functions", "function_call", "service_tier", "prediction", "background",
+        "safety_identifier", "extra_headers", "extra_body", "extra_query", "timeout",
+    }
+)  # fmt: skip
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_MOST_PARAMETER_BYTES = 8_192
+
+
+def parameters_problem(parameters: object) -> str | None:
+    """What is wrong with a model's request defaults, or None."""
+    if not isinstance(parameters, dict):
+        return 'give an object such as {"temperature": 0}'
+    for name in parameters:
+        if not isinstance(name, str) or not _PARAMETER.fullmatch(name):
+            return f"{str(name)[:40]!r} is not the name of a request member"
+        if name in RESERVED_PARAMETERS:
+            return f"{name} is decided for each call and cannot be a default"
+        if SECRET_FIELDS.search(name):
+            return f"{name} looks like a secret; keys belong to credentials"
+    try:
+        size = len(canonical_json(parameters))
+    except (ValueError, TypeError, RecursionError):
+        return "JSON cannot hold one of the values"
+    if size > _MOST_PARAMETER_BYTES:
+        return f"at most {_MOST_PARAMETER_BYTES} bytes are kept"
+    return text_problem(parameters)
+
+
+def text_problem(value: object) -> str | None:
+    """What keeps a text, or a text inside a JSON-like value, from being stored on one line, or None."""
+    if isinstance(value, str):
+        if any(character < " " or character == "\x7f" for character in value):
+            return "line breaks and control characters cannot be kept"
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            return "it holds half a character (a lone surrogate)"
+    elif isinstance(value, dict):
+        return next(filter(None, (text_problem(part) for item in value.items() for part in item)), None)
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(text_problem, value)), None)
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
@@ -10,9 +11,12 @@ from llmops.access.models import ServiceKey
 from llmops.base.live import LIVE_STATE, REVISION, versions
 from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
+from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.providers.models import Credential, Provider, Route
 from llmops.providers.selectors import reveal
+from llmops.serving.compile import compile_document
+from llmops.serving.differences import describe
 from llmops.serving.models import LivePointer, Revision
 from llmops.serving.snapshot import (
     EMPTY_DOCUMENT,
@@ -24,7 +28,9 @@ from llmops.serving.snapshot import (
     RevisionDocument,
     Snapshot,
     decode_document,
+    encode_document,
 )
+from llmops.serving.validation import ERROR, Problem
 
 
 def live_revision() -> Revision | None:
@@ -152,3 +158,38 @@ def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEn
 def _pauses(model: type[Route] | type[Provider]) -> dict[str, str]:
     rows = model._default_manager.filter(paused_at__isnull=False)
     return dict(rows.values_list("slug", "pause_reason"))
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a publish would do now: ``changes`` in words against revision ``live`` (0 for none), and problems."""
+
+    live: int
+    digest: str
+    changes: list[str]
+    problems: list[Problem]
+
+    @property
+    def publishable(self) -> bool:
+        return bool(self.changes) and not self.errors
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.level == ERROR]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.level != ERROR]
+
+
+def pending() -> Pending:
+    """What is configured, compared with what is live."""
+    with consistent_read():
+        live = live_revision()
+        document, problems = compile_document()
+    return Pending(
+        live=live.number if live else 0,
+        digest=sha256_hex(encode_document(document)),
+        changes=describe(decode_document(live.document) if live else EMPTY_DOCUMENT, document),
+        problems=problems,
+    )

@@ -9,8 +9,6 @@ Durations carry their unit in the name; prices are nanodollars per million token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 FORMAT = 1
@@ -134,8 +132,8 @@ class CredentialEntry(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"CredentialEntry(id={self.id!r}, provider={self.provider!r}, name={self.name!r})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
-        yield from (("id", self.id), ("provider", self.provider), ("name", self.name))
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("id", self.id), ("provider", self.provider), ("name", self.name)]
 
 
 class LiveState(msgspec.Struct, frozen=True):

@@ -1,0 +1,65 @@
+"""Changes to providers, their keys, models, prices and routes.
+
+Each function is one transaction with one audit event. Providers, models, prices and routes are drafts: a change is
+served once it is published. Keys and pauses take effect at once.
+"""
+
+from llmops.providers.services.credentials import (
+    activate_credential,
+    add_credential,
+    drain_credential,
+    probe_credential,
+    replace_secret,
+    revoke_credential,
+)
+from llmops.providers.services.draft import DRAFT_LOCK
+from llmops.providers.services.models import (
+    add_price,
+    archive_model,
+    create_model,
+    pin_model,
+    unarchive_model,
+)
+from llmops.providers.services.providers import (
+    archive_provider,
+    create_provider,
+    pause_provider,
+    resume_provider,
+    unarchive_provider,
+    update_provider,
+)
+from llmops.providers.services.routes import (
+    archive_route,
+    create_route,
+    pause_route,
+    resume_route,
+    unarchive_route,
+    update_route,
+)
+
+__all__ = [
+    "DRAFT_LOCK",
+    "activate_credential",
+    "add_credential",
+    "add_price",
+    "archive_model",
+    "archive_provider",
+    "archive_route",
+    "create_model",
+    "create_provider",
+    "create_route",
+    "drain_credential",
+    "pause_provider",
+    "pause_route",
+    "pin_model",
+    "probe_credential",
+    "replace_secret",
+    "resume_provider",
+    "resume_route",
+    "revoke_credential",
+    "unarchive_model",
+    "unarchive_provider",
+    "unarchive_route",
+    "update_provider",
+    "update_route",
+]

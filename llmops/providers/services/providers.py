@@ -1,0 +1,123 @@
+"""Providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+
+from llmops.audit.services import record
+from llmops.core.actors import Actor
+from llmops.core.errors import Conflict, InvalidRequest
+from llmops.providers.models import Model, Provider
+from llmops.providers.rules import proxy_problem, url_problem
+from llmops.providers.services import draft
+
+KIND = "providers.provider"
+FIELDS = (
+    "name",
+    "kind",
+    "base_url",
+    "connect_timeout_ms",
+    "read_timeout_ms",
+    "write_timeout_ms",
+    "pool_timeout_ms",
+    "max_connections",
+    "proxy_url",
+    "organization",
+    "provider_project",
+    "allow_private_network",
+)
+
+
+def create_provider(
+    actor: Actor, *, slug: str, kind: str, base_url: str, fields: Mapping[str, Any] | None = None
+) -> Provider:
+    """A new provider; ``fields`` are any of ``FIELDS``, time-outs in milliseconds.
+
+    Raises ``InvalidRequest`` naming the field.
+    """
+    with transaction.atomic():
+        draft.editing()
+        provider = Provider(slug=slug, kind=kind, base_url=base_url)
+        draft.assign(provider, fields or {}, allowed=FIELDS)
+        _check(provider)
+        draft.inserted(provider)
+        record(
+            actor,
+            action="provider.created",
+            object_type=KIND,
+            object_id=provider.pk,
+            object_name=provider.slug,
+            after=draft.values(provider, ("slug", *FIELDS)),
+        )
+    return provider
+
+
+def update_provider(actor: Actor, *, provider: Provider, changes: Mapping[str, Any]) -> Provider:
+    """Change fields of a provider; served once published. Without a difference nothing is written."""
+    with transaction.atomic():
+        draft.editing()
+        stored = draft.locked(provider)
+        before = draft.values(stored, FIELDS)
+        draft.assign(stored, changes, allowed=FIELDS)
+        _check(stored)
+        old, new = draft.difference(before, draft.values(stored, FIELDS))
+        if not new:
+            return stored
+        stored.save()
+        record(
+            actor,
+            action="provider.updated",
+            object_type=KIND,
+            object_id=stored.pk,
+            object_name=stored.slug,
+            before=old,
+            after=new,
+        )
+    return stored
+
+
+def archive_provider(actor: Actor, *, provider: Provider) -> Provider:
+    """Put a provider away. Refused while a model that is not archived is called through it."""
+    with transaction.atomic():
+        draft.editing()
+        users = list(
+            Model.objects.filter(archived_at=None, current__provider=provider)
+            .order_by("slug")
+            .values_list("slug", flat=True)[:6]
+        )
+        if users:
+            raise Conflict(
+                f"{provider.slug} serves the models {', '.join(users[:5])}{' and others' if len(users) > 5 else ''}. "
+                "Archive them or move them to another provider first."
+            )
+        return draft.set_archived(actor, draft.locked(provider), kind=KIND, archived=True)
+
+
+def unarchive_provider(actor: Actor, *, provider: Provider) -> Provider:
+    with transaction.atomic():
+        draft.editing()
+        return draft.set_archived(actor, draft.locked(provider), kind=KIND, archived=False)
+
+
+def pause_provider(actor: Actor, *, provider: Provider, reason: str) -> Provider:
+    """Send nothing to this provider from now on; routes use their other targets and fallbacks."""
+    with transaction.atomic():
+        return draft.set_paused(actor, draft.locked(provider), kind=KIND, paused=True, reason=reason)
+
+
+def resume_provider(actor: Actor, *, provider: Provider, reason: str = "") -> Provider:
+    with transaction.atomic():
+        return draft.set_paused(actor, draft.locked(provider), kind=KIND, paused=False, reason=reason)
+
+
+def _check(provider: Provider) -> None:
+    if isinstance(provider.base_url, str):
+        provider.base_url = provider.base_url.rstrip("/")
+        if problem := url_problem(provider.base_url, allow_private=provider.allow_private_network is True):
+            raise InvalidRequest(f"base_url: {problem}.", param="base_url")
+    if isinstance(provider.proxy_url, str) and (problem := proxy_problem(provider.proxy_url)):
+        raise InvalidRequest(f"proxy_url: {problem}.", param="proxy_url")
+    draft.checked(provider)

@@ -1,0 +1,129 @@
+"""From what is configured to one document, and what stands in the way. Reads the database, changes nothing.
+
+The caller holds ``providers.services.DRAFT_LOCK``, or accepts that somebody may be changing a draft meanwhile.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Prefetch
+from django.utils import timezone
+
+from llmops.budgets.models import Budget
+from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
+from llmops.serving.snapshot import (
+    FORMAT,
+    ModelEntry,
+    PriceRow,
+    ProviderEntry,
+    RevisionDocument,
+    RouteEntry,
+    TargetEntry,
+)
+from llmops.serving.validation import Facts, Problem, validate
+
+
+def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, list[Problem]]:
+    """The document of everything configured and not archived, and its problems (errors first).
+
+    The document does not depend on the time, nor on ids: equal configuration gives equal bytes.
+    """
+    providers = list(Provider.objects.order_by("slug"))
+    models = list(
+        Model.objects.filter(archived_at=None)
+        .select_related("current__provider")
+        .prefetch_related(Prefetch("prices", Price.objects.order_by("effective_from", "id")))
+        .order_by("slug")
+    )
+    routes = list(
+        Route.objects.filter(archived_at=None)
+        .prefetch_related(
+            Prefetch(
+                "targets",
+                RouteTarget.objects.select_related("model").order_by("position", "model__slug"),
+            )
+        )
+        .order_by("slug")
+    )
+    document = RevisionDocument(
+        format=FORMAT,
+        providers=tuple(_provider(row) for row in providers if row.archived_at is None),
+        models=tuple(_model(row, row.current) for row in models if row.current is not None),
+        routes=tuple(_route(row) for row in routes),
+    )
+    facts = Facts(
+        now=(now or timezone.now()).timestamp(),
+        archived_models=frozenset(
+            Model.objects.filter(archived_at__isnull=False).values_list("slug", flat=True)
+        ),
+        archived_providers=frozenset(row.slug for row in providers if row.archived_at is not None),
+        versionless_models=frozenset(row.slug for row in models if row.current is None),
+        paused_routes={row.slug: row.pause_reason for row in routes if row.paused_at},
+        paused_providers={row.slug: row.pause_reason for row in providers if row.paused_at},
+        providers_with_keys=frozenset(
+            Credential.objects.filter(state="active").values_list("provider__slug", flat=True)
+        ),
+        hard_budgets=Budget.objects.filter(archived_at=None, hard=True).exists(),
+    )
+    return document, validate(document, facts)
+
+
+def _provider(row: Provider) -> ProviderEntry:
+    return ProviderEntry(
+        slug=row.slug,
+        kind=row.kind,
+        base_url=row.base_url,
+        connect_timeout_ms=row.connect_timeout_ms,
+        read_timeout_ms=row.read_timeout_ms,
+        write_timeout_ms=row.write_timeout_ms,
+        pool_timeout_ms=row.pool_timeout_ms,
+        max_connections=row.max_connections,
+        proxy_url=row.proxy_url,
+        organization=row.organization,
+        provider_project=row.provider_project,
+        allow_private_network=row.allow_private_network,
+    )
+
+
+def _model(row: Model, version: ModelConfig) -> ModelEntry:
+    # Two prices within one second: the later one holds.
+    prices = {
+        (price.token_class, int(price.effective_from.timestamp())): price.nano_per_million
+        for price in row.prices.all()
+    }
+    return ModelEntry(
+        slug=row.slug,
+        version=version.version,
+        provider=version.provider.slug,
+        upstream_model=version.upstream_model,
+        context_window=version.context_window,
+        max_output_tokens=version.max_output_tokens,
+        default_max_output_tokens=version.default_max_output_tokens,
+        parameters=version.parameters,
+        capabilities=tuple(sorted(version.capabilities)),
+        prices=tuple(
+            PriceRow(token_class, since, nano) for (token_class, since), nano in sorted(prices.items())
+        ),
+    )
+
+
+def _route(row: Route) -> RouteEntry:
+    targets = list(row.targets.all())
+    return RouteEntry(
+        slug=row.slug,
+        targets=tuple(
+            TargetEntry(target.model.slug, target.weight)
+            for target in sorted(targets, key=lambda target: target.model.slug)
+            if not target.fallback
+        ),
+        fallbacks=tuple(target.model.slug for target in targets if target.fallback),
+        attempts=row.attempts,
+        total_timeout_ms=row.total_timeout_ms,
+        breaker_failure_percent=row.breaker_failure_percent,
+        breaker_window_s=row.breaker_window_s,
+        breaker_min_calls=row.breaker_min_calls,
+        breaker_cooldown_s=row.breaker_cooldown_s,
+        cache_ttl_s=row.cache_ttl_s,
+        clamp_output=row.clamp_output,
+    )

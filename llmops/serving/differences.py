@@ -1,0 +1,119 @@
+"""What changed between two documents, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from llmops.core.money import format_usd
+from llmops.serving.snapshot import ModelEntry, PriceRow, RevisionDocument, RouteEntry
+
+_LABELS = {
+    "base_url": "base URL",
+    "connect_timeout_ms": "connect time-out (ms)",
+    "read_timeout_ms": "read time-out (ms)",
+    "write_timeout_ms": "write time-out (ms)",
+    "pool_timeout_ms": "pool time-out (ms)",
+    "total_timeout_ms": "total time-out (ms)",
+    "max_connections": "connections",
+    "proxy_url": "proxy",
+    "provider_project": "project at the provider",
+    "allow_private_network": "private networks allowed",
+    "upstream_model": "model at the provider",
+    "context_window": "context window",
+    "max_output_tokens": "maximum output",
+    "default_max_output_tokens": "default output",
+    "breaker_failure_percent": "breaker failure rate (%)",
+    "breaker_window_s": "breaker window (s)",
+    "breaker_min_calls": "breaker minimum of calls",
+    "breaker_cooldown_s": "breaker cool-down (s)",
+    "cache_ttl_s": "cache (s)",
+    "clamp_output": "lowers the output cap to the budget",
+}
+
+
+def describe(old: RevisionDocument, new: RevisionDocument) -> list[str]:
+    """One line for each difference, in a stable order: providers, models, routes, each by slug."""
+    return [
+        *_of_kind("provider", old.providers, new.providers),
+        *_of_kind("model", old.models, new.models),
+        *_of_kind("route", old.routes, new.routes),
+    ]
+
+
+def _of_kind(kind: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[str]:
+    before, after = {entry.slug: entry for entry in old}, {entry.slug: entry for entry in new}
+    for slug in sorted(before.keys() | after.keys()):
+        if slug not in before:
+            yield f"{kind} {slug} added{_summary(after[slug])}"
+        elif slug not in after:
+            yield f"{kind} {slug} removed"
+        elif before[slug] != after[slug]:
+            for line in _within(before[slug], after[slug]):
+                yield f"{kind} {slug}: {line}"
+
+
+def _summary(entry: Any) -> str:
+    if isinstance(entry, ModelEntry):
+        return f": {entry.upstream_model} at {entry.provider}"
+    if isinstance(entry, RouteEntry):
+        targets = ", ".join(f"{target.model} ({target.weight})" for target in entry.targets)
+        return f": {targets}" + (f"; then {', '.join(entry.fallbacks)}" if entry.fallbacks else "")
+    return f": {entry.base_url}"
+
+
+def _within(old: Any, new: Any) -> Iterator[str]:
+    for name in new.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after:
+            continue
+        if name == "prices":
+            yield from _prices(before, after)
+        elif name == "targets":
+            yield from _members(
+                "target",
+                {target.model: f"weight {target.weight}" for target in before},
+                {target.model: f"weight {target.weight}" for target in after},
+            )
+        elif name == "parameters":
+            yield from _members("parameter", _texts(before), _texts(after))
+        else:
+            yield f"{_LABELS.get(name, name.replace('_', ' '))} {_text(before)} → {_text(after)}"
+
+
+def _members(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            yield f"{what} {name} added ({after[name]})"
+        elif name not in after:
+            yield f"{what} {name} removed"
+        elif before[name] != after[name]:
+            yield f"{what} {name} {before[name]} → {after[name]}"
+
+
+def _prices(before: Sequence[PriceRow], after: Sequence[PriceRow]) -> Iterator[str]:
+    for row in sorted(set(before) | set(after)):
+        if (row in before) == (row in after):
+            continue
+        since = datetime.fromtimestamp(row.since, UTC)
+        yield (
+            f"price of {row.token_class.replace('_', ' ')} {'added' if row in after else 'removed'}: "
+            f"{format_usd(row.nano_per_million)} USD per million tokens from {since:%Y-%m-%d %H:%M} UTC"
+        )
+
+
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if value == "":
+        return "none"
+    return str(value) if isinstance(value, str | int) else msgspec.json.encode(value).decode()
