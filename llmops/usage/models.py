@@ -13,9 +13,10 @@ class Journal(models.Model):
 
     A journal is a series of segments ``<id>.<number>.jsonl``. ``segment``, ``offset`` (bytes) and ``sequence``
     (records) advance by compare-and-set in the transaction that books the records, which makes re-reading harmless.
-    ``floor_segment`` and ``floor_offset`` point at or before the oldest hold whose end has not been booked: older
-    segments may be deleted, and a reader that starts anew rebuilds the open holds from there. ``closed`` means that
-    the process is gone and nothing of it is left to book.
+    ``floor_segment``, ``floor_offset`` and ``floor_sequence`` point at or before the first record of the oldest call
+    that has not ended in what was booked: older segments may be deleted, and a reader that starts anew rebuilds the
+    open calls from there. ``closed`` means that the process is gone and nothing of it is left to book; ``lost``, that
+    nobody could read it before its leases ran out. ``problem`` says why it cannot be read on.
     """
 
     OPEN, CLOSED, LOST = "open", "closed", "lost"
@@ -30,9 +31,11 @@ class Journal(models.Model):
     sequence = models.BigIntegerField(default=0)
     floor_segment = models.PositiveIntegerField(default=0)
     floor_offset = models.BigIntegerField(default=0)
+    floor_sequence = models.BigIntegerField(default=0)
     state = models.CharField(
         max_length=10, default=OPEN, choices=[(OPEN, "Open"), (CLOSED, "Closed"), (LOST, "Lost")]
     )
+    problem = models.CharField(max_length=500, blank=True)
 
     class Meta:
         db_table = "usage_journal"
@@ -124,6 +127,12 @@ class Call(UUIDModel):
         indexes = [
             models.Index(fields=["-started_at", "-id"], name="usage_call_time"),
             models.Index(fields=["project_id", "-started_at", "-id"], name="usage_call_project_time"),
+            models.Index(fields=["key_id", "-started_at", "-id"], name="usage_call_key_time"),
+            models.Index(
+                fields=["error_code", "-started_at", "-id"],
+                name="usage_call_error_time",
+                condition=~models.Q(error_code=""),
+            ),
             models.Index(fields=["request_id"], name="usage_call_request"),
         ]
 
@@ -207,6 +216,9 @@ class Rollup(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"{self.calls} calls in {self.granularity} s from {self.bucket}"
+
 
 class LatencyRollup(models.Model):
     """Latency sketch of one bucket of time: how many calls fell into each logarithmic bucket (``core.histogram``)."""
@@ -232,9 +244,16 @@ class LatencyRollup(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"{self.calls} of {self.metric} in {self.granularity} s from {self.bucket}"
+
 
 class Job(models.Model):
-    """A long piece of work somebody asked for in the console: its state lives here, not in the broker."""
+    """A long piece of work somebody asked for in the console: its state lives here, not in the broker.
+
+    The worker that has it is named in ``claimed_by`` and shows itself in ``heartbeat_at``; one that falls silent loses
+    it to another, which goes on at ``done``. ``tries`` counts claims since the last progress.
+    """
 
     QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 
@@ -250,6 +269,8 @@ class Job(models.Model):
     total = models.BigIntegerField(default=0)
     message = models.CharField(max_length=300, blank=True)
     result = models.JSONField(null=True)
+    claimed_by = models.CharField(max_length=36, blank=True)
+    tries = models.PositiveSmallIntegerField(default=0)
     requested_by = models.CharField(max_length=200)
     requested_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
@@ -262,3 +283,17 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.state}"
+
+
+class RetentionMark(models.Model):
+    """The one row that says from which moment on every call is still there; older ones have been removed."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    calls_since = models.DateTimeField()
+
+    class Meta:
+        db_table = "usage_retention_mark"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="usage_retention_mark_single")]
+
+    def __str__(self) -> str:
+        return f"calls since {self.calls_since:%Y-%m-%d}"

@@ -1,0 +1,121 @@
+"""What a budget may say. Pure; every refusal is an ``InvalidRequest`` that names the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from llmops.budgets.periods import PERIODS, zone
+from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT, ROUTE, SCOPE_KINDS
+from llmops.core.errors import InvalidRequest
+from llmops.core.money import MAX_NANO
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_LONGEST_VALUE = 200
+_MOST_THRESHOLDS = 20
+_HIGHEST_THRESHOLD = 1000
+
+
+def checked_slug(slug: str) -> str:
+    if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
+        raise InvalidRequest(
+            "slug: use lowercase letters, digits, dots, underscores and hyphens, at most 63, starting with a letter "
+            "or digit.",
+            param="slug",
+        )
+    return slug
+
+
+def checked_period(period: str) -> str:
+    names = [name for name, _ in PERIODS]
+    if period not in names:
+        raise InvalidRequest(f"period: {period!r} is not one of {', '.join(names)}.", param="period")
+    return period
+
+
+def checked_timezone(timezone: str) -> str:
+    if not isinstance(timezone, str) or not timezone:
+        raise InvalidRequest("timezone: name a time zone, such as Europe/Berlin or UTC.", param="timezone")
+    zone(timezone)
+    return timezone
+
+
+def checked_limit(limit_nano: int) -> int:
+    """``limit_nano`` in nanodollars; texts in USD are parsed by ``core.money.parse_usd`` before they come here."""
+    if isinstance(limit_nano, bool) or not isinstance(limit_nano, int):
+        raise InvalidRequest("limit_usd: the limit is a whole number of nanodollars.", param="limit_usd")
+    if not 0 <= limit_nano <= MAX_NANO:
+        raise InvalidRequest(
+            "limit_usd: the limit must be zero or more, and at most 9.2 billion USD.", param="limit_usd"
+        )
+    return limit_nano
+
+
+def checked_thresholds(thresholds: Iterable[int]) -> list[int]:
+    """Percentages, ascending and each once."""
+    if isinstance(thresholds, str) or not isinstance(thresholds, Iterable):
+        raise InvalidRequest(
+            "thresholds: write a list of percentages, such as [50, 80, 100].", param="thresholds"
+        )
+    found = list(thresholds)
+    for item in found:
+        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= _HIGHEST_THRESHOLD:
+            raise InvalidRequest(
+                f"thresholds: {str(item)[:40]!r} is not a whole percentage from 1 to {_HIGHEST_THRESHOLD}.",
+                param="thresholds",
+            )
+    if len(found) > _MOST_THRESHOLDS:
+        raise InvalidRequest(f"thresholds: at most {_MOST_THRESHOLDS} are kept.", param="thresholds")
+    return sorted(set(found))
+
+
+def checked_scope(kind: str, value: str) -> tuple[str, str]:
+    """``(scope kind, value)`` without outer blanks."""
+    kinds = [name for name, _ in SCOPE_KINDS]
+    if kind not in kinds:
+        raise InvalidRequest(f"scope_kind: {kind!r} is not one of {', '.join(kinds)}.", param="scope_kind")
+    if not isinstance(value, str):
+        raise InvalidRequest("scope_value: this must be text.", param="scope_value")
+    value = value.strip()
+    if kind == ORGANISATION and value:
+        raise InvalidRequest(
+            "scope_value: leave this empty, because the budget spans the whole organisation.",
+            param="scope_value",
+        )
+    if kind != ORGANISATION and not value:
+        raise InvalidRequest(f"scope_value: say which {kind} the budget is for.", param="scope_value")
+    if len(value) > _LONGEST_VALUE or not value.isprintable():
+        raise InvalidRequest(
+            f"scope_value: at most {_LONGEST_VALUE} printable characters.", param="scope_value"
+        )
+    if kind == ROUTE and not _SLUG.fullmatch(value):
+        raise InvalidRequest(
+            f"scope_value: {value[:80]!r} can not be the slug of a route.", param="scope_value"
+        )
+    return kind, value
+
+
+def checked_uuid(value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError:
+        raise InvalidRequest(
+            f"scope_value: {value[:80]!r} is not the id of a service key. Copy it from the key's page.",
+            param="scope_value",
+        ) from None
+
+
+def refuse_misplaced_project(kind: str, owner: Any, given: Any) -> None:
+    """A project given beside a scope must be the one the scope belongs to; the organisation's has none."""
+    if given is None:
+        return
+    if kind == ORGANISATION:
+        raise InvalidRequest(
+            "project: leave this empty, because the budget spans the whole organisation.", param="project"
+        )
+    if kind in (PROJECT, KEY) and given != owner:
+        raise InvalidRequest(
+            f"project: the {kind} named as the scope belongs to another project.", param="project"
+        )

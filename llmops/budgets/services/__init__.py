@@ -1,0 +1,36 @@
+"""Everything that changes budgets: what operators decide, what data planes lease, what the ingester books.
+
+Every function that moves money locks the window's row first and then touches its leases; windows are locked in the
+order of their ids, budgets before windows. So nothing here can deadlock with itself.
+"""
+
+from llmops.budgets.services.booking import SoftCharge, WindowCharge, book, close_leases
+from llmops.budgets.services.changes import archive_budget, create_budget, update_budget
+from llmops.budgets.services.leases import (
+    LeaseState,
+    WindowState,
+    give_back,
+    lease,
+    open_window,
+    read_lease,
+    reap_leases,
+    renew_leases,
+)
+
+__all__ = [
+    "LeaseState",
+    "SoftCharge",
+    "WindowCharge",
+    "WindowState",
+    "archive_budget",
+    "book",
+    "close_leases",
+    "create_budget",
+    "give_back",
+    "lease",
+    "open_window",
+    "read_lease",
+    "reap_leases",
+    "renew_leases",
+    "update_budget",
+]

@@ -1,0 +1,239 @@
+"""What operators decide about budgets: each function one transaction, one audit event, one sign to the data planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone as django_timezone
+
+from llmops.access.models import Project, ServiceKey
+from llmops.audit.services import record
+from llmops.base.live import LIVE_STATE, touch
+from llmops.budgets import rules
+from llmops.budgets.models import Budget, Window
+from llmops.budgets.scopes import KEY, PROJECT
+from llmops.budgets.services.windows import is_current
+from llmops.core.actors import Actor
+from llmops.core.errors import Conflict, InvalidRequest, NotFound
+from llmops.core.money import format_usd
+
+
+class _Unchanged:
+    pass
+
+
+UNCHANGED: Final = _Unchanged()
+_FIELDS = ("slug", "scope_kind", "scope_value", "period", "timezone", "hard", "thresholds")
+_FIXED = ("scope_kind", "scope_value", "project_id", "period", "timezone")
+
+
+def create_budget(
+    actor: Actor,
+    *,
+    slug: str,
+    scope_kind: str,
+    scope_value: str = "",
+    project_id: UUID | None = None,
+    period: str = "month",
+    timezone: str = "UTC",
+    limit_nano: int,
+    hard: bool = True,
+    thresholds: Iterable[int] = (),
+    reason: str = "",
+) -> Budget:
+    """A new budget, in force for calls that begin within a second. Raises ``InvalidRequest`` naming the field."""
+    budget = Budget(
+        slug=rules.checked_slug(slug),
+        period=rules.checked_period(period),
+        timezone=rules.checked_timezone(timezone),
+        limit_nano=rules.checked_limit(limit_nano),
+        hard=hard,
+        thresholds=rules.checked_thresholds(thresholds),
+    )
+    with transaction.atomic():
+        _set_scope(budget, scope_kind, scope_value, project_id)
+        _save(budget, new=True)
+        touch(LIVE_STATE)
+        _audit(actor, "budget.create", budget, before=None, after=_as_audited(budget), reason=reason)
+    return budget
+
+
+def update_budget(
+    actor: Actor,
+    *,
+    budget_id: UUID,
+    slug: str | None = None,
+    scope_kind: str | None = None,
+    scope_value: str | None = None,
+    project_id: UUID | _Unchanged | None = UNCHANGED,
+    period: str | None = None,
+    timezone: str | None = None,
+    limit_nano: int | None = None,
+    hard: bool | None = None,
+    thresholds: Iterable[int] | None = None,
+    reason: str = "",
+) -> Budget:
+    """Change what is given; what is left out (or equal) stays. A call that changes nothing leaves no audit event.
+
+    A new limit counts at once, for the present window too: a lower one stops new leases now, and the window's own
+    limit comes down as money that processes hold already is spent or given back. Scope, period and time zone are
+    fixed once the budget has a window, because what was spent was spent under them: raises ``Conflict``.
+    """
+    with transaction.atomic():
+        budget = _locked(budget_id)
+        before = _as_audited(budget)
+        if slug is not None:
+            budget.slug = rules.checked_slug(slug)
+        if period is not None:
+            budget.period = rules.checked_period(period)
+        if timezone is not None:
+            budget.timezone = rules.checked_timezone(timezone)
+        if limit_nano is not None:
+            budget.limit_nano = rules.checked_limit(limit_nano)
+        if hard is not None:
+            budget.hard = hard
+        if thresholds is not None:
+            budget.thresholds = rules.checked_thresholds(thresholds)
+        _rescope(budget, scope_kind, scope_value, project_id)
+        after = _as_audited(budget)
+        changed = [name for name in after if after[name] != before[name]]
+        if not changed:
+            return budget
+        _refuse_fixed(budget, before, changed)
+        _save(budget, new=False)
+        if {"limit_usd", "hard"} & set(changed):
+            _apply_to_windows(budget)
+        touch(LIVE_STATE)
+        _audit(
+            actor,
+            "budget.update",
+            budget,
+            before={name: before[name] for name in changed},
+            after={name: after[name] for name in changed},
+            reason=reason,
+        )
+    return budget
+
+
+def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget:
+    """Take a budget out of force; its windows stay as history. Raises ``Conflict`` when it is archived already."""
+    with transaction.atomic():
+        budget = _locked(budget_id)
+        budget.archived_at = django_timezone.now()
+        budget.save(update_fields=["archived_at", "updated_at"])
+        touch(LIVE_STATE)
+        _audit(actor, "budget.archive", budget, before=_as_audited(budget), after=None, reason=reason)
+    return budget
+
+
+def _locked(budget_id: UUID) -> Budget:
+    budget = Budget.objects.select_for_update().filter(pk=budget_id).first()
+    if budget is None:
+        raise NotFound("There is no such budget.")
+    if budget.archived_at is not None:
+        raise Conflict(f"The budget {budget.slug} is archived and can not be changed. Create a new one.")
+    return budget
+
+
+def _rescope(
+    budget: Budget, kind: str | None, value: str | None, project_id: UUID | _Unchanged | None
+) -> None:
+    if kind is None and value is None and isinstance(project_id, _Unchanged):
+        return
+    kind = budget.scope_kind if kind is None else kind
+    value = budget.scope_value if value is None else value
+    if isinstance(project_id, _Unchanged):
+        # The project of a project's or key's budget follows from the scope; another's is its own choice.
+        project_id = budget.project_id if kind == budget.scope_kind and kind not in (PROJECT, KEY) else None
+    _set_scope(budget, kind, value, project_id)
+
+
+def _set_scope(budget: Budget, kind: str, value: str, project_id: UUID | None) -> None:
+    """Check the scope against what exists; the project of a project's or key's budget follows from it."""
+    kind, value = rules.checked_scope(kind, value)
+    owner: Project | None = None
+    if kind == PROJECT:
+        owner = Project.objects.filter(slug=value, archived_at=None).first()
+        if owner is None:
+            raise InvalidRequest(
+                f"scope_value: there is no project {value!r}. Write the project's slug.", param="scope_value"
+            )
+    elif kind == KEY:
+        key = ServiceKey.objects.select_related("project").filter(pk=rules.checked_uuid(value)).first()
+        if key is None:
+            raise InvalidRequest(
+                f"scope_value: there is no service key with the id {value}.", param="scope_value"
+            )
+        value, owner = str(key.pk), key.project
+    elif project_id is not None:
+        owner = Project.objects.filter(pk=project_id).first()
+        if owner is None:
+            raise InvalidRequest("project: there is no such project.", param="project")
+    rules.refuse_misplaced_project(kind, owner.pk if owner else None, project_id)
+    budget.scope_kind, budget.scope_value, budget.project = kind, value, owner
+
+
+def _refuse_fixed(budget: Budget, before: dict[str, Any], changed: list[str]) -> None:
+    fixed = [name for name in _FIXED if name in changed]
+    if fixed and Window.objects.filter(budget=budget).exists():
+        raise Conflict(
+            f"{fixed[0]}: scope, period and time zone of the budget {before['slug']} are fixed, because calls were "
+            "charged to it already. Archive it and create another.",
+            param=fixed[0],
+        )
+
+
+def _save(budget: Budget, *, new: bool) -> None:
+    try:
+        with transaction.atomic():
+            budget.save(force_insert=new, force_update=not new)
+    except IntegrityError:
+        if not Budget.objects.filter(slug=budget.slug).exclude(pk=budget.pk).exists():
+            raise
+        raise InvalidRequest(
+            f"slug: there is a budget named {budget.slug!r} already (it may be archived). Choose another name.",
+            param="slug",
+        ) from None
+
+
+def _apply_to_windows(budget: Budget) -> None:
+    for window in Window.objects.select_for_update().filter(budget=budget).order_by("pk"):
+        if not is_current(window):
+            continue
+        used = window.settled_nano + window.leased_nano
+        window.hard = budget.hard
+        window.limit_nano = max(budget.limit_nano, used) if budget.hard else budget.limit_nano
+        window.save(update_fields=["hard", "limit_nano"])
+
+
+def _as_audited(budget: Budget) -> dict[str, Any]:
+    return {
+        **{name: getattr(budget, name) for name in _FIELDS},
+        "project_id": str(budget.project_id) if budget.project_id else None,
+        "limit_usd": format_usd(budget.limit_nano),
+    }
+
+
+def _audit(
+    actor: Actor,
+    action: str,
+    budget: Budget,
+    *,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    reason: str,
+) -> None:
+    record(
+        actor,
+        action=action,
+        object_type="budget",
+        object_id=budget.pk,
+        object_name=budget.slug,
+        project_id=budget.project_id,
+        before=before,
+        after=after,
+        reason=reason,
+    )
