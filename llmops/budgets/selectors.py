@@ -1,0 +1,123 @@
+"""Reading budgets: where each stands now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from llmops.budgets.models import Budget, Window
+from llmops.budgets.periods import bounds
+from llmops.budgets.scopes import ORGANISATION, PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A budget in its present period. Amounts are nanodollars; ``held_nano`` is leased to data planes, so may be spent.
+
+    ``percent`` is what is settled and held of the limit, rounded down; None where the limit is zero.
+    ``resets_at`` is None for a budget that never resets.
+    """
+
+    budget_id: UUID
+    slug: str
+    scope: str
+    project_id: UUID | None
+    project_slug: str | None
+    period: str
+    timezone: str
+    hard: bool
+    limit_nano: int
+    settled_nano: int
+    held_nano: int
+    overrun_nano: int
+    unattributed_nano: int
+    thresholds: tuple[int, ...]
+    starts_at: datetime
+    resets_at: datetime | None
+
+    @property
+    def left_nano(self) -> int:
+        return max(0, self.limit_nano - self.settled_nano - self.held_nano)
+
+    @property
+    def percent(self) -> int | None:
+        return (self.settled_nano + self.held_nano) * 100 // self.limit_nano if self.limit_nano else None
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        """Thresholds that what is settled has reached."""
+        return tuple(one for one in self.thresholds if self.settled_nano * 100 >= one * self.limit_nano)
+
+
+def active_budgets() -> QuerySet[Budget]:
+    return Budget.objects.filter(archived_at=None).select_related("project")
+
+
+def gauges(project_ids: Collection[UUID] | None, now: datetime) -> list[Gauge]:
+    """Every budget in force in these projects (None: all, and the organisation's own), by name. Two queries."""
+    budgets = active_budgets()
+    if project_ids is not None:
+        budgets = budgets.filter(project_id__in=list(project_ids))
+    found = list(budgets.order_by("slug"))
+    current = Window.objects.filter(starts_at__lte=now, budget__in=found).filter(
+        Q(ends_at=None) | Q(ends_at__gt=now)
+    )
+    windows = {window.budget_id: window for window in current.order_by("starts_at")}
+    return [gauge(budget, windows.get(budget.pk), now) for budget in found]
+
+
+def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
+    """The gauge of one budget; ``window`` is the one that holds ``now``, None when nothing was spent in it yet."""
+    starts_at, resets_at = bounds(budget.period, budget.timezone, now)
+    return Gauge(
+        budget_id=budget.pk,
+        slug=budget.slug,
+        scope=scope_text(budget),
+        project_id=budget.project_id,
+        project_slug=budget.project.slug if budget.project else None,
+        period=budget.period,
+        timezone=budget.timezone,
+        hard=budget.hard,
+        limit_nano=budget.limit_nano,
+        settled_nano=window.settled_nano if window else 0,
+        held_nano=window.leased_nano if window else 0,
+        overrun_nano=window.overrun_nano if window else 0,
+        unattributed_nano=window.unattributed_nano if window else 0,
+        thresholds=tuple(budget.thresholds),
+        starts_at=starts_at,
+        resets_at=resets_at,
+    )
+
+
+def current_window(budget: Budget, now: datetime) -> Window | None:
+    starts_at, _ = bounds(budget.period, budget.timezone, now)
+    return Window.objects.filter(budget=budget, starts_at=starts_at).first()
+
+
+def window_names(window_ids: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Budget and period of windows, for showing what a call was charged to."""
+    rows = Window.objects.filter(pk__in=list(window_ids)).select_related("budget")
+    return {
+        row.pk: {
+            "budget_id": row.budget_id,
+            "budget": row.budget.slug,
+            "starts_at": row.starts_at,
+            "ends_at": row.ends_at,
+        }
+        for row in rows
+    }
+
+
+def scope_text(budget: Budget) -> str:
+    """The scope in words, such as ``feature search in project support``."""
+    if budget.scope_kind == ORGANISATION:
+        return "organisation"
+    text = f"{budget.scope_kind} {budget.scope_value}"
+    if budget.project and budget.scope_kind != PROJECT:
+        text += f" in project {budget.project.slug}"
+    return text

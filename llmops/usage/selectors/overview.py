@@ -1,0 +1,257 @@
+"""The figures of the Overview page, from rollups alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet, Sum
+
+from llmops.core.errors import InvalidRequest
+from llmops.core.histogram import quantile
+from llmops.usage.models import Call, LatencyRollup, Rollup
+
+#: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
+ERRORS = (Call.ERROR, Call.INTERRUPTED, Call.UNKNOWN)
+GRANULARITIES = (Rollup.MINUTE, Rollup.HOUR, Rollup.DAY)
+_MOST_POINTS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Microseconds, within 1 %; None where there were no calls to measure."""
+
+    p50: int | None = None
+    p95: int | None = None
+    p99: int | None = None
+    calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCount:
+    """How many calls ended with an error code; ``status`` is one of ``Call.STATUSES``."""
+
+    code: str
+    status: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSums:
+    """``input`` includes cached and cache-write tokens, ``output`` includes reasoning tokens."""
+
+    input: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+@dataclass(slots=True)
+class Point:
+    """One bucket of the series, from ``at`` on. Durations microseconds, spend nanodollars."""
+
+    at: datetime
+    calls: int = 0
+    errors: int = 0
+    refused: int = 0
+    spend_nano: int = 0
+    p50_us: int | None = None
+    p95_us: int | None = None
+    ttft_p50_us: int | None = None
+    ttft_p95_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Sums over ``start <= started < end``, which are the asked bounds widened to whole buckets.
+
+    ``errors`` counts calls that failed, broke off or whose outcome is unknown; ``refused`` those the console refused.
+    Latency is that of answered calls, ``overhead`` the console's own part of it. Rates are 0..1, None without calls;
+    ``fallback_rate`` is the share of calls that went upstream and were answered (or last tried) by a fallback.
+    """
+
+    start: datetime
+    end: datetime
+    granularity: int
+    calls: int
+    errors: int
+    refused: int
+    client_closed: int
+    error_codes: list[CodeCount]
+    by_status: dict[str, int]
+    spend_nano: int
+    overrun_nano: int
+    total: Percentiles
+    ttft: Percentiles
+    overhead: Percentiles
+    fallback_calls: int
+    fallback_rate: float | None
+    error_rate: float | None
+    attempts: int
+    retries: int
+    streamed: int
+    tokens: TokenSums
+    series: list[Point] = field(default_factory=list)
+
+
+def overview(
+    *,
+    start: datetime,
+    end: datetime,
+    project_ids: Collection[UUID] | None,
+    granularity: int | None = None,
+    route: str | None = None,
+    model: str | None = None,
+) -> Overview:
+    """Figures of the calls that started in the range, in these projects (None: in all). Two queries.
+
+    ``granularity`` is 60, 3600 or 86400 seconds; left out, it follows from the length of the range. Raises
+    ``InvalidRequest`` for an empty range or one that has too many buckets.
+    """
+    granularity = _granularity(start, end, granularity)
+    start, end = _floor(start, granularity), _ceil(end, granularity)
+    if (end - start) / timedelta(seconds=granularity) > _MOST_POINTS:
+        raise InvalidRequest(
+            f"granularity: {granularity} s gives more than {_MOST_POINTS} points for this range. Choose a coarser one.",
+            param="granularity",
+        )
+    points = _empty_series(start, end, granularity)
+    conditions: dict[str, Any] = {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
+    if project_ids is not None:
+        conditions["project_id__in"] = list(project_ids)
+    conditions |= {name: value for name, value in (("route", route), ("model", model)) if value is not None}
+    sums, statuses, codes = _counts(Rollup.objects.filter(**conditions), points)
+    latency = _latency(LatencyRollup.objects.filter(**conditions), points)
+    calls, refused = sums["calls"], statuses.get(Call.REFUSED, 0)
+    errors = sum(statuses.get(status, 0) for status in ERRORS)
+    return Overview(
+        start=start,
+        end=end,
+        granularity=granularity,
+        calls=calls,
+        errors=errors,
+        refused=refused,
+        client_closed=statuses.get(Call.CLIENT_CLOSED, 0),
+        error_codes=codes,
+        by_status=statuses,
+        spend_nano=sums["cost_nano"],
+        overrun_nano=sums["overrun_nano"],
+        total=latency[LatencyRollup.TOTAL],
+        ttft=latency[LatencyRollup.TTFT],
+        overhead=latency[LatencyRollup.OVERHEAD],
+        fallback_calls=sums["fallback_calls"],
+        fallback_rate=sums["fallback_calls"] / (calls - refused) if calls > refused else None,
+        error_rate=errors / calls if calls else None,
+        attempts=sums["attempts"],
+        retries=sums["retries"],
+        streamed=sums["streamed"],
+        tokens=TokenSums(
+            input=sums["input_tokens"],
+            cached_input=sums["cached_input_tokens"],
+            cache_write=sums["cache_write_tokens"],
+            output=sums["output_tokens"],
+            reasoning=sums["reasoning_tokens"],
+        ),
+        series=list(points.values()),
+    )
+
+
+def _granularity(start: datetime, end: datetime, asked: int | None) -> int:
+    if end <= start:
+        raise InvalidRequest("end: the range is empty, because it ends before it begins.", param="end")
+    if asked is None:
+        length = end - start
+        if length <= timedelta(hours=2):
+            return Rollup.MINUTE
+        return Rollup.HOUR if length <= timedelta(days=7) else Rollup.DAY
+    if asked not in GRANULARITIES:
+        raise InvalidRequest("granularity: choose 60, 3600 or 86400 seconds.", param="granularity")
+    return asked
+
+
+def _floor(at: datetime, granularity: int) -> datetime:
+    seconds = int(at.timestamp()) // granularity * granularity
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def _ceil(at: datetime, granularity: int) -> datetime:
+    floor = _floor(at, granularity)
+    return floor if floor == at else floor + timedelta(seconds=granularity)
+
+
+def _empty_series(start: datetime, end: datetime, granularity: int) -> dict[datetime, Point]:
+    step, points = timedelta(seconds=granularity), {}
+    while start < end:
+        points[start] = Point(at=start)
+        start += step
+    return points
+
+
+def _counts(
+    rollups: QuerySet[Rollup], points: dict[datetime, Point]
+) -> tuple[dict[str, int], dict[str, int], list[CodeCount]]:
+    sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
+    statuses: dict[str, int] = defaultdict(int)
+    codes: dict[tuple[str, str], int] = defaultdict(int)
+    grouped = (
+        rollups.order_by()
+        .values("bucket", "status", "error_code")
+        .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})
+    )
+    for row in grouped:
+        calls, status = row["sum_calls"], row["status"]
+        for name in Rollup.SUMS:
+            sums[name] += row[f"sum_{name}"]
+        statuses[status] += calls
+        if row["error_code"]:
+            codes[row["error_code"], status] += calls
+        point = points[row["bucket"]]
+        point.calls += calls
+        point.spend_nano += row["sum_cost_nano"]
+        if status in ERRORS:
+            point.errors += calls
+        elif status == Call.REFUSED:
+            point.refused += calls
+    counted = [CodeCount(code, status, calls) for (code, status), calls in codes.items()]
+    return sums, dict(statuses), sorted(counted, key=lambda one: (-one.calls, one.code, one.status))
+
+
+def _latency(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]) -> dict[str, Percentiles]:
+    whole: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    series: dict[tuple[datetime, str], list[tuple[int, int]]] = defaultdict(list)
+    grouped = (
+        rollups.order_by().values_list("bucket", "metric", "log_bucket").annotate(sum_calls=Sum("calls"))
+    )
+    for bucket, metric, log_bucket, calls in grouped:
+        whole[metric][log_bucket] += calls
+        if metric != LatencyRollup.OVERHEAD:
+            series[bucket, metric].append((log_bucket, calls))
+    for (bucket, metric), counts in series.items():
+        point = points[bucket]
+        if metric == LatencyRollup.TOTAL:
+            point.p50_us, point.p95_us = _rounded(counts, 0.5), _rounded(counts, 0.95)
+        else:
+            point.ttft_p50_us, point.ttft_p95_us = _rounded(counts, 0.5), _rounded(counts, 0.95)
+    return {
+        metric: _percentiles(list(whole[metric].items()))
+        for metric in (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
+    }
+
+
+def _percentiles(counts: list[tuple[int, int]]) -> Percentiles:
+    return Percentiles(
+        p50=_rounded(counts, 0.5),
+        p95=_rounded(counts, 0.95),
+        p99=_rounded(counts, 0.99),
+        calls=sum(calls for _, calls in counts),
+    )
+
+
+def _rounded(counts: list[tuple[int, int]], q: float) -> int | None:
+    value = quantile(counts, q)
+    return None if value is None else round(value)
