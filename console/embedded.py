@@ -79,7 +79,7 @@ def run() -> int:
         }
         _prepare(environment)
         watch = Watch(_children(host, port, simulator_port), environment, data_dir / "logs")
-        return watch.run(lambda: _welcome(data_dir, host, port))
+        return watch.run(lambda: _welcome(data_dir, host, port, environment))
 
 
 def _port() -> int:
@@ -314,7 +314,24 @@ def _say(text: str, stream: IO[str] | None = None) -> None:
     print(text, file=stream or sys.stdout, flush=True)
 
 
-def _welcome(data_dir: Path, host: str, port: int) -> None:
+def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> None:
+    """Make the demo's calls once, beside the console; they need not be waited for."""
+    try:
+        (data_dir / "demo-traffic").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    subprocess.Popen(
+        [sys.executable, "-m", "console.demo.traffic", str(data_dir / "first-run.json")],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent,
+    )
+
+
+def _welcome(data_dir: Path, host: str, port: int, environment: dict[str, str]) -> None:
     first = json.loads((data_dir / "first-run.json").read_text())
     first["console_url"] = f"http://{host}:{port}"
     first["gateway_url"] = f"http://{host}:{port}/v1"
@@ -337,6 +354,7 @@ Make a call (the demo's provider is a simulator; set OPENAI_API_KEY before the f
 The same is kept in {data_dir / "first-run.json"} (only you can read it). Stop with Ctrl-C.
 """
     )
+    _demo_traffic(data_dir, environment)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""The first filling of an embedded installation; running it again changes nothing that is there.
+
+What is generated (the administrator's password, two service keys) is written to ``first-run.json`` before it is used, so
+that a start that is cut off in the middle can be finished by the next one with the same values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from console.declarative import apply_text
+from console.embedded import write_private
+from llmops.access.models import Project, ServiceKey
+from llmops.access.rules import SCOPES
+from llmops.access.secrets import new_secret
+from llmops.access.services import create_service_key, create_user
+from llmops.base.master_keys import verify_master_keys
+from llmops.core.actors import Actor, command_actor
+from llmops.providers.models import Provider
+from llmops.providers.services import update_provider
+from llmops.serving.services import publish
+
+_DEMO = Path(__file__).parent / "demo"
+
+
+def bootstrap() -> None:
+    """Migrate, check the master keys, and make the demo's configuration, administrator and keys if they are missing."""
+    _migrate()
+    verify_master_keys()
+    actor = command_actor("bootstrap")
+    first = _first_run()
+    simulator_url = os.environ.get("CONSOLE_SIMULATOR_URL", "http://127.0.0.1:8001/v1")
+    if not Provider.objects.exists():
+        text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", simulator_url)
+        apply_text(actor, text, source="console/demo/embedded.yaml")
+        if os.environ.get("OPENAI_API_KEY"):
+            apply_text(actor, (_DEMO / "openai.yaml").read_text(), source="console/demo/openai.yaml")
+    _follow_simulator(actor, simulator_url)
+    _people_and_keys(actor, first)
+
+
+def _migrate() -> None:
+    executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        call_command("migrate", interactive=False, verbosity=0)
+
+
+def _first_run() -> dict[str, Any]:
+    path = settings.DATA_DIR / "first-run.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    port = os.environ.get("PORT", "8000")
+    first = {
+        "console_url": f"http://127.0.0.1:{port}",
+        "gateway_url": f"http://127.0.0.1:{port}/v1",
+        "username": "admin",
+        "password": secrets.token_urlsafe(15),
+        "service_key": new_secret(),
+        "admin_key": new_secret(),
+        "model": "chat",
+    }
+    write_private(path, json.dumps(first, indent=2) + "\n")
+    return first
+
+
+def _people_and_keys(actor: Actor, first: dict[str, Any]) -> None:
+    if not get_user_model().objects.exists():
+        create_user(actor, username=first["username"], password=first["password"], is_superuser=True)
+    if ServiceKey.objects.exists():
+        return
+    support = Project.objects.get(slug="support")
+    create_service_key(
+        actor,
+        project=support,
+        name="first key",
+        scopes=["inference"],
+        allowed_models=["*"],
+        secret=first["service_key"],
+    )
+    create_service_key(
+        actor,
+        project=support,
+        name="administration",
+        scopes=SCOPES,
+        allowed_models=["*"],
+        secret=first["admin_key"],
+    )
+
+
+def _follow_simulator(actor: Actor, url: str) -> None:
+    """The simulator listens where a port was free; the provider that stands for it follows."""
+    simulator = Provider.objects.filter(slug="simulator", kind="simulator", archived_at=None).first()
+    if simulator is not None and simulator.base_url != url:
+        update_provider(actor, provider=simulator, changes={"base_url": url})
+        publish(actor, reason="The simulator moved to another port.")
