@@ -27,7 +27,8 @@ PAGE_SIZE, MOST_PER_PAGE = 50, 500
 class CallFilters:
     """What a list of calls is narrowed to; None and empty do not narrow. ``project_ids`` is what the reader may see.
 
-    ``status`` and ``error_code`` take one value or several; ``errors_only`` every call with an error code.
+    ``status`` and ``error_code`` take one value or several; ``errors_only`` every call with an error code,
+    ``fallback`` those that were answered by, or tried last at, a fallback.
     """
 
     project_ids: Collection[UUID] | None = None
@@ -38,6 +39,7 @@ class CallFilters:
     status: str | Collection[str] = ""
     error_code: str | Collection[str] = ""
     errors_only: bool = False
+    fallback: bool = False
     feature: str = ""
     session: str = ""
     request_id: str = ""
@@ -100,6 +102,8 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
             calls = calls.filter(**{f"{name}__in": [wanted] if isinstance(wanted, str) else list(wanted)})
     if filters.errors_only:
         calls = calls.filter(~Q(error_code=""))
+    if filters.fallback:
+        calls = calls.filter(fallback_count__gt=0)
     if filters.start:
         calls = calls.filter(started_at__gte=filters.start)
     if filters.end:
