@@ -127,6 +127,8 @@ LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)
 CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
 #: The largest request body the data plane reads, in bytes.
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
+#: The largest body that the console's own API reads, in bytes.
+MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 #: Address under which this installation reaches its own data plane (jobs, playground).
 GATEWAY_URL = env.str("CONSOLE_GATEWAY_URL", default=f"http://127.0.0.1:{env.int('PORT', default=8000)}/v1")
 
@@ -151,6 +153,9 @@ AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+# Attempts during the pause neither prolong it nor are written down again; sessions are on the audit trail.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "dashboards:overview"
@@ -183,7 +188,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["llmops.access.permissions.DeniesUnlessDeclared"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["llmops.base.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "EXCEPTION_HANDLER": "llmops.base.drf.render_error",

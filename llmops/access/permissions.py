@@ -29,14 +29,18 @@ class HasPermission(BasePermission):
         if request.user is None or not request.user.is_authenticated:
             return False
         permission = required_permission(view, request)
-        return permission is not None and may_anywhere(request, permission)
+        if permission is None:
+            return False
+        if getattr(view, "organisation_only", False):
+            return may(request, permission, None)
+        return may_anywhere(request, permission)
 
     def has_object_permission(self, request: Any, view: Any, obj: Any) -> bool:
         permission = required_permission(view, request)
         if permission is None:
             return False
         path = getattr(view, "project_path", "project")
-        if path is None and permission.endswith(".view"):
+        if path is None and permission.endswith(".view") and not getattr(view, "organisation_only", False):
             return may_anywhere(request, permission)
         return may(request, permission, project_of(obj, path))
 

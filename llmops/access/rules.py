@@ -15,6 +15,7 @@ ROLES = (OPERATOR, REVIEWER, FINANCE, AUDITOR, ADMIN)
 PERMISSIONS: dict[str, frozenset[str]] = {
     "project.view": frozenset(ROLES),
     "project.manage": frozenset({ADMIN}),
+    "member.view": frozenset({AUDITOR, ADMIN}),
     "member.manage": frozenset({ADMIN}),
     "service_key.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "service_key.manage": frozenset({OPERATOR, ADMIN}),

@@ -14,7 +14,7 @@ from django.utils import timezone
 from llmops.audit import chain
 from llmops.audit.models import ChainHead, Event
 from llmops.core.actors import Actor
-from llmops.core.redaction import redact
+from llmops.core.redaction import redact, redact_text
 
 
 def record(
@@ -42,17 +42,17 @@ def record(
         "at": timezone.now(),
         "actor_kind": actor.kind,
         "actor_id": actor.identifier[:64],
-        "actor_name": actor.name[:200],
-        "ip": actor.ip[:64],
-        "request_id": actor.request_id[:80],
+        "actor_name": _text(actor.name, 200),
+        "ip": _text(actor.ip, 64),
+        "request_id": _text(actor.request_id, 80),
         "action": action,
         "object_type": object_type,
         "object_id": str(object_id)[:64],
-        "object_name": object_name[:200],
+        "object_name": _text(object_name, 200),
         "project_id": project_id,
         "before": _plain(before),
         "after": _plain(after),
-        "reason": redact(reason),
+        "reason": _text(reason),
         "prev_hash": head.hash,
     }
     event = Event(**row)
@@ -98,29 +98,29 @@ def record_about(
 
 def as_exported(event: Event) -> dict[str, Any]:
     """The event as the chain hashes and the export writes it: JSON-like, times as text."""
-    return {
-        "sequence": event.sequence,
-        "at": chain.time_text(event.at),
-        "actor_kind": event.actor_kind,
-        "actor_id": event.actor_id,
-        "actor_name": event.actor_name,
-        "ip": event.ip,
-        "request_id": event.request_id,
-        "action": event.action,
-        "object_type": event.object_type,
-        "object_id": event.object_id,
-        "object_name": event.object_name,
-        "project_id": str(event.project_id) if event.project_id else None,
-        "before": event.before,
-        "after": event.after,
-        "reason": event.reason,
-        "prev_hash": event.prev_hash,
-        "hash": event.hash,
-    }
+    found = {name: getattr(event, name) for name in chain.FIELDS}
+    found["at"] = chain.time_text(event.at)
+    found["project_id"] = str(event.project_id) if event.project_id else None
+    return found
 
 
 def _plain(value: dict[str, Any] | None) -> dict[str, Any] | None:
     """JSON-like copy without secrets; floats become text, since databases do not all give them back unchanged."""
     if value is None:
         return None
-    return json.loads(json.dumps(redact(value), cls=DjangoJSONEncoder), parse_float=str)
+    return _storable(json.loads(json.dumps(redact(value), cls=DjangoJSONEncoder), parse_float=str))
+
+
+def _text(text: str, longest: int | None = None) -> str:
+    return _storable(redact_text(text))[:longest]
+
+
+def _storable(value: Any) -> Any:
+    """Text without what a database refuses to hold (NUL, halves of surrogate pairs)."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value

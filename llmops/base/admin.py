@@ -45,6 +45,8 @@ class ServiceAdmin(ModelAdmin):
     view_permission: str = ""
     manage_permission: str = ""
     project_path: str | None = "project"
+    #: True: also looking takes the permission in the whole organisation.
+    organisation_only = False
     change_form_template = "base/change_form.html"
     object_history_template = "base/history.html"
     list_per_page = 50
@@ -77,6 +79,8 @@ class ServiceAdmin(ModelAdmin):
 
     def holds(self, request: HttpRequest, permission: str, obj: models.Model | None = None) -> bool:
         """Whether whoever asks holds ``permission`` on ``obj``; without one: anywhere at all."""
+        if self.organisation_only:
+            return authority().may(request, permission, None)
         if obj is None:
             return authority().may_anywhere(request, permission)
         if self.project_path is None and permission == self.view_permission:
@@ -101,6 +105,18 @@ class ServiceAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return self.offers("remove") and self.holds(request, self.manage_permission, obj)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Offers the projects that whoever asks manages, and "the whole organisation" only to who manages that."""
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        if field is not None and db_field.name == self.project_path:
+            field.queryset = authority().visible(
+                field.queryset, request, self.manage_permission, project="pk"
+            )
+            if not field.required:
+                field.empty_label = "The whole organisation"
+                field.required = not authority().may(request, self.manage_permission, None)
+        return field
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         permissions = [name for name in (self.view_permission, self.manage_permission) if name]

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
-from rest_framework import exceptions, viewsets
+from rest_framework import exceptions, serializers, viewsets
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 
@@ -97,6 +97,8 @@ class ConsoleViewSet(viewsets.GenericViewSet[Any]):
 
     permission_map: dict[str, str] = {}
     project_path: str | None = "project"
+    #: True: also looking takes the permission in the whole organisation.
+    organisation_only = False
     pagination_class = NewestFirst
 
     @property
@@ -113,10 +115,18 @@ class ConsoleViewSet(viewsets.GenericViewSet[Any]):
             super().get_queryset(), self.request, permissions, project=self.project_path
         )
 
-    def decoded(self, data: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Validated values of the request's body (or of ``data``); raises what names the field."""
-        serializer = self.get_serializer(data=self.request.data if data is None else data, **kwargs)
+    def decoded(
+        self, serializer_class: type[serializers.BaseSerializer[Any]] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Validated values of the request's body; raises what names the field, also for fields that do not exist."""
+        build = self.get_serializer if serializer_class is None else serializer_class
+        kwargs.setdefault("context", self.get_serializer_context())
+        serializer: Any = build(data=self.request.data, **kwargs)
         serializer.is_valid(raise_exception=True)
+        for name in self.request.data:
+            if name not in serializer.fields:
+                known = ", ".join(key for key, field in serializer.fields.items() if not field.read_only)
+                raise InvalidRequest(f"There is no field {name!r} here. Fields are {known}.", param=name)
         return dict(serializer.validated_data)
 
     def answer(self, row: Any, *, status: int = 200) -> Response:

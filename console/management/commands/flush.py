@@ -1,0 +1,3 @@
+from console.management.refused import refused
+
+Command = refused("flush")

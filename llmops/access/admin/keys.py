@@ -1,0 +1,184 @@
+"""Service keys. A secret is on the page that answers the request which made it, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from unfold.decorators import display
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+)
+
+from llmops.access import services
+from llmops.access.admin.projects import ReasonForm
+from llmops.access.models import ServiceKey
+from llmops.access.rules import SCOPES
+from llmops.base.admin import ServiceAdmin, admin_action
+from llmops.base.admin_actions import back_to
+from llmops.core.actors import Actor
+
+_SCOPE_WORDS = {
+    "inference": "call models",
+    "read": "look at everything of the project but the audit trail",
+    "configure": "change providers, models, prices, routes; publish",
+    "keys": "issue and revoke keys",
+    "budgets": "change budgets",
+    "audit": "read the audit trail",
+    "members": "manage members",
+    "organisation": "all of the above in every project, not in its own only",
+}
+
+
+class LinesField(forms.CharField):
+    """Names, one a line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("widget", UnfoldAdminTextareaWidget(attrs={"rows": 3}))
+        super().__init__(required=False, max_length=40_000, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [line.strip() for line in (super().to_python(value) or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.to_python(self.prepare_value(initial)) != self.to_python(data)
+
+    def run_validators(self, value: Any) -> None:
+        super().run_validators("\n".join(value))
+
+
+class ServiceKeyForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, f"{scope}: {_SCOPE_WORDS[scope]}") for scope in SCOPES],
+        initial=["inference"],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="You can give only what you may do yourself.",
+    )
+    allowed_routes = LinesField(
+        initial=["*"], help_text='Route names, one a line; "*" for every published route.'
+    )
+    allowed_models = LinesField(help_text='Model slugs callable without a route, one a line; "*" for all.')
+
+    class Meta:
+        model = ServiceKey
+        fields = (
+            "project",
+            "name",
+            "scopes",
+            "allowed_routes",
+            "allowed_models",
+            "rpm",
+            "tpm",
+            "concurrency",
+            "expires_at",
+        )
+
+
+class RotateForm(ReasonForm):
+    grace_hours = forms.IntegerField(
+        min_value=0,
+        max_value=30 * 24,
+        initial=24,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        label="Hours during which the present secret works too",
+        help_text="0 ends it at once.",
+    )
+    field_order = ("grace_hours", "reason")
+
+
+@admin.register(ServiceKey)
+class ServiceKeyAdmin(ServiceAdmin):
+    view_permission, manage_permission = "service_key.view", "service_key.manage"
+    form = ServiceKeyForm
+    list_display = ("name", "project", "prefix", "state", "scopes_in_words", "expires_at", "last_used_at")
+    list_filter = ("project",)
+    list_select_related = ("project",)
+    search_fields = ("name", "prefix", "project__slug")
+    actions_detail = ("rotate", "revoke")
+    fieldsets = (
+        (None, {"fields": ("project", "name", "scopes")}),
+        ("What it may call", {"fields": ("allowed_routes", "allowed_models")}),
+        ("Limits", {"fields": ("rpm", "tpm", "concurrency", "expires_at")}),
+    )
+    _state = ("Now", {"fields": ("prefix", "state", "previous_valid_until", "revoked_at", "last_used_at")})
+
+    def get_fieldsets(self, request: HttpRequest, obj: ServiceKey | None = None) -> Any:
+        return self.fieldsets if obj is None else (*self.fieldsets, self._state)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ServiceKey | None = None) -> tuple[str, ...]:
+        shown = ("prefix", "state", "previous_valid_until", "revoked_at", "last_used_at")
+        return shown if obj is None else ("project", *shown)
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> ServiceKey:
+        issued = services.create_service_key(actor, **data)
+        issued.key._issued = issued  # type: ignore[attr-defined]
+        return issued.key
+
+    def update(self, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> ServiceKey:
+        return services.update_service_key(actor, key=obj, **data)
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return self._shown_once(request, obj._issued)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
+        return (obj is None or obj.revoked_at is None) and super().has_change_permission(request, obj)
+
+    @display(description="state", label={"active": "success", "revoked": "danger", "expired": "warning"})
+    def state(self, key: ServiceKey) -> str:
+        if key.revoked_at is not None:
+            return "revoked"
+        return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
+
+    @display(description="scopes")
+    def scopes_in_words(self, key: ServiceKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin_action(
+        label="Rotate",
+        question="Give {obj} a new secret? It is shown once, on the next page.",
+        form=RotateForm,
+        available=lambda key: key.revoked_at is None,
+    )
+    def rotate(
+        self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]
+    ) -> HttpResponse:
+        grace = timedelta(hours=data["grace_hours"])
+        return self._shown_once(
+            request, services.rotate_service_key(actor, key=obj, grace=grace, reason=data["reason"])
+        )
+
+    @admin_action(
+        label="Revoke",
+        question="Revoke {obj}? Calls with it are refused within a second. This cannot be undone.",
+        form=ReasonForm,
+        danger=True,
+        available=lambda key: key.revoked_at is None,
+    )
+    def revoke(self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> str:
+        services.revoke_service_key(actor, key=obj, **data)
+        return f"{obj} is revoked."
+
+    def _shown_once(self, request: HttpRequest, issued: services.IssuedKey) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"The secret of {issued.key.name}",
+            "key": issued.key,
+            "secret": issued.secret,
+            "next": back_to(self, issued.key),
+        }
+        return TemplateResponse(
+            request, "access/secret_once.html", context, headers={"Cache-Control": "no-store"}
+        ).render()

@@ -1,0 +1,3 @@
+from llmops.access.management.unlocking import audited
+
+Command = audited("axes_reset_ip")

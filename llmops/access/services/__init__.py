@@ -1,0 +1,51 @@
+"""Changes of projects, service keys, memberships and people. Each function is one transaction with one audit event.
+
+Surfaces decide whether somebody may come in at all; what must hold whichever door was used (nobody gives away what they
+do not hold, the last administrator stays) is decided here, against what the actor holds at that moment.
+"""
+
+from llmops.access.services.keys import (
+    IssuedKey,
+    create_service_key,
+    revoke_service_key,
+    rotate_service_key,
+    update_service_key,
+)
+from llmops.access.services.members import add_member, change_role, remove_member
+from llmops.access.services.people import (
+    activate_user,
+    change_own_password,
+    create_user,
+    deactivate_user,
+    set_password,
+    unlock_user,
+    update_user,
+)
+from llmops.access.services.projects import (
+    archive_project,
+    create_project,
+    restore_project,
+    update_project,
+)
+
+__all__ = [
+    "IssuedKey",
+    "activate_user",
+    "add_member",
+    "archive_project",
+    "change_own_password",
+    "change_role",
+    "create_project",
+    "create_service_key",
+    "create_user",
+    "deactivate_user",
+    "remove_member",
+    "restore_project",
+    "revoke_service_key",
+    "rotate_service_key",
+    "set_password",
+    "unlock_user",
+    "update_project",
+    "update_service_key",
+    "update_user",
+]

@@ -1,0 +1,255 @@
+"""Service keys: issued, changed, rotated, revoked. A secret leaves this module once, in the ``IssuedKey`` it made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from llmops.access import secrets
+from llmops.access.models import Project, ServiceKey
+from llmops.access.rules import SCOPE_PERMISSIONS, SCOPES
+from llmops.access.selectors import powers_of_actor
+from llmops.access.services._rows import apply, locked, seen
+from llmops.audit.services import record_about
+from llmops.base.live import LIVE_STATE, touch
+from llmops.core.actors import Actor
+from llmops.core.digests import sha256_hex
+from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
+
+CHANGEABLE = (
+    "name",
+    "scopes",
+    "allowed_routes",
+    "allowed_models",
+    "rpm",
+    "tpm",
+    "concurrency",
+    "expires_at",
+)
+DEFAULT_GRACE = timedelta(hours=24)
+LONGEST_GRACE = timedelta(days=30)
+_MOST_NAMES, _LONGEST_NAME = 200, 200
+# The model's own validation takes an empty list for a missing one.
+_CHECKED_HERE = ("scopes", "allowed_routes", "allowed_models")
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A key and its secret, which is shown now or never."""
+
+    key: ServiceKey
+    secret: str = field(repr=False)
+
+
+@transaction.atomic
+def create_service_key(
+    actor: Actor,
+    *,
+    project: Project,
+    name: str,
+    scopes: Sequence[str] = ("inference",),
+    allowed_routes: Sequence[str] = ("*",),
+    allowed_models: Sequence[str] = (),
+    rpm: int | None = None,
+    tpm: int | None = None,
+    concurrency: int | None = None,
+    expires_at: datetime | None = None,
+    secret: str | None = None,
+) -> IssuedKey:
+    """Issue a key for ``project``. ``secret`` declares it (see ``access.secrets``); otherwise it is made at random.
+
+    Limits are requests and tokens per minute and calls at once; None means unlimited. Raises ``PermissionDenied`` for
+    scopes that the actor does not hold there, ``Conflict`` for a name that is taken.
+    """
+    if project.archived_at is not None:
+        raise Conflict(f"The project {project.slug} is archived; restore it first.", param="project")
+    key = ServiceKey(
+        project=project,
+        name=name,
+        scopes=_scopes(scopes),
+        allowed_routes=_names(allowed_routes, "allowed_routes"),
+        allowed_models=_names(allowed_models, "allowed_models"),
+        rpm=rpm,
+        tpm=tpm,
+        concurrency=concurrency,
+        expires_at=_ahead(expires_at),
+    )
+    _must_hold(actor, project, key.scopes)
+    plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
+    _refuse_taken(key, plain)
+    key.prefix, key.secret_hash = secrets.prefix_of(plain), sha256_hex(plain.encode())
+    key.full_clean(exclude=_CHECKED_HERE)
+    key.save(force_insert=True)
+    touch(LIVE_STATE)
+    record_about(
+        actor, key, action="service_key.created", after={"prefix": key.prefix, **seen(key, CHANGEABLE)}
+    )
+    return IssuedKey(key, plain)
+
+
+@transaction.atomic
+def update_service_key(actor: Actor, *, key: ServiceKey, **changes: Any) -> ServiceKey:
+    """Change limits, scopes, allowed routes and models, name or expiry; felt by every data plane within a second."""
+    stored = _usable(key)
+    before = seen(stored, CHANGEABLE)
+    if "scopes" in changes:
+        changes["scopes"] = _scopes(changes["scopes"])
+        _must_hold(actor, stored.project, set(changes["scopes"]) - set(stored.scopes))
+    for name in ("allowed_routes", "allowed_models"):
+        if name in changes:
+            changes[name] = _names(changes[name], name)
+    if changes.get("expires_at") != stored.expires_at:
+        _ahead(changes.get("expires_at"))
+    apply(stored, changes, allowed=CHANGEABLE)
+    if stored.name != before["name"]:
+        _refuse_taken(stored, None)
+    stored.full_clean(exclude=_CHECKED_HERE)
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(actor, stored, action="service_key.changed", before=before, after=seen(stored, CHANGEABLE))
+    return stored
+
+
+@transaction.atomic
+def rotate_service_key(
+    actor: Actor,
+    *,
+    key: ServiceKey,
+    grace: timedelta = DEFAULT_GRACE,
+    secret: str | None = None,
+    reason: str = "",
+) -> IssuedKey:
+    """Give ``key`` a new secret. Until ``grace`` is over the present one works too; zero ends it at once.
+
+    A secret still in grace from an earlier rotation ends now: at most two work at any time. Whoever rotates learns the
+    new secret, so they must hold everything the key may do.
+    """
+    if not timedelta(0) <= grace <= LONGEST_GRACE:
+        raise InvalidRequest(
+            f"grace is between 0 and {LONGEST_GRACE.days} days; for longer, issue a second key.",
+            param="grace",
+        )
+    stored = _usable(key)
+    _must_hold(actor, stored.project, stored.scopes)
+    plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
+    _refuse_taken(stored, plain)
+    before = {"prefix": stored.prefix}
+    stored.previous_hash = stored.secret_hash if grace else None
+    stored.previous_valid_until = timezone.now() + grace if grace else None
+    stored.prefix, stored.secret_hash = secrets.prefix_of(plain), sha256_hex(plain.encode())
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="service_key.rotated",
+        before=before,
+        after={"prefix": stored.prefix, "previous_valid_until": stored.previous_valid_until},
+        reason=reason,
+    )
+    return IssuedKey(stored, plain)
+
+
+@transaction.atomic
+def revoke_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> ServiceKey:
+    """End ``key`` and its predecessor for good; felt by every data plane within a second."""
+    stored = _usable(key)
+    stored.revoked_at = timezone.now()
+    stored.previous_hash = stored.previous_valid_until = None
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="service_key.revoked",
+        before={"revoked": False},
+        after={"revoked": True},
+        reason=reason,
+    )
+    return stored
+
+
+def _usable(key: ServiceKey) -> ServiceKey:
+    stored = locked(key)
+    if stored.revoked_at is not None:
+        raise Conflict(
+            f"The key {stored.name} was revoked at {stored.revoked_at:%Y-%m-%d %H:%M} UTC; issue a new one."
+        )
+    return stored
+
+
+def _must_hold(actor: Actor, project: Project, scopes: Collection[str]) -> None:
+    """Refuse scopes that reach further than the actor does, lest a key be a way up."""
+    powers = powers_of_actor(actor)
+    place = None if "organisation" in scopes else project.pk
+    if place is None and not powers.allow("service_key.manage", None):
+        raise PermissionDenied(
+            "Only who manages keys of the whole organisation may give the scope 'organisation'.",
+            param="scopes",
+        )
+    for scope in sorted(scopes):
+        wanted = SCOPE_PERMISSIONS[scope]
+        held = (
+            powers.everywhere
+            if place is None
+            else powers.everywhere | powers.by_project.get(place, frozenset())
+        )
+        if lacking := sorted(wanted - held):
+            raise PermissionDenied(
+                f"You cannot give the scope {scope!r}: it allows {', '.join(lacking)}, which you may not do "
+                + ("in the whole organisation." if place is None else f"in the project {project.slug}."),
+                param="scopes",
+            )
+
+
+def _refuse_taken(key: ServiceKey, secret: str | None) -> None:
+    others = ServiceKey.objects.exclude(pk=key.pk)
+    if others.filter(project=key.project, name=key.name).exists():
+        raise Conflict(f"The project {key.project.slug} already has a key {key.name!r}.", param="name")
+    if secret is None:
+        return
+    hashed = sha256_hex(secret.encode())
+    # Its own hashes count too: rotating to the secret one has would rotate nothing.
+    if ServiceKey.objects.filter(Q(secret_hash=hashed) | Q(previous_hash=hashed)).exists():
+        raise Conflict("This secret is in use already; declare another one.", param="secret")
+
+
+def _scopes(given: Sequence[str]) -> list[str]:
+    unknown = sorted(set(given) - set(SCOPES))
+    if unknown:
+        raise InvalidRequest(
+            f"There is no scope {unknown[0]!r}. Scopes are {', '.join(SCOPES)}.", param="scopes"
+        )
+    if not set(given) - {"organisation"}:
+        raise InvalidRequest(
+            "A key needs at least one scope beside 'organisation', such as 'inference'.", param="scopes"
+        )
+    return [scope for scope in SCOPES if scope in given]
+
+
+def _names(given: Sequence[str], param: str) -> list[str]:
+    names = list(dict.fromkeys(given))
+    if len(names) > _MOST_NAMES:
+        raise InvalidRequest(f'{param} holds at most {_MOST_NAMES} names; use "*" for all.', param=param)
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME or "\0" in name:
+            raise InvalidRequest(f'{param} is a list of names or "*".', param=param)
+    return names
+
+
+def _ahead(expires_at: datetime | None) -> datetime | None:
+    if expires_at is None:
+        return None
+    if timezone.is_naive(expires_at):
+        raise InvalidRequest(
+            "expires_at needs a time zone, such as 2027-01-31T00:00:00Z.", param="expires_at"
+        )
+    if expires_at <= timezone.now():
+        raise InvalidRequest("expires_at lies in the past; revoke the key to end it now.", param="expires_at")
+    return expires_at

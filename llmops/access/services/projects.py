@@ -1,0 +1,83 @@
+"""Projects: made, changed, archived. A project is never removed, because its calls and its spend stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from llmops.access.models import Project
+from llmops.access.services._rows import apply, locked, seen
+from llmops.audit.services import record_about
+from llmops.base.live import LIVE_STATE, touch
+from llmops.core.actors import Actor
+from llmops.core.errors import Conflict
+
+#: The slug is not among them: budgets and calls of the past name it.
+CHANGEABLE = ("name", "owner", "cost_center")
+_SHOWN = ("slug", *CHANGEABLE)
+
+
+@transaction.atomic
+def create_project(
+    actor: Actor, *, slug: str, name: str = "", owner: str = "", cost_center: str = ""
+) -> Project:
+    """A new project. ``name`` defaults to the slug. Raises ``Conflict`` where the slug is taken."""
+    if Project.objects.filter(slug=slug).exists():
+        raise Conflict(f"There is already a project {slug!r}.", param="slug")
+    project = Project(slug=slug, name=name or slug, owner=owner, cost_center=cost_center)
+    project.full_clean()
+    project.save(force_insert=True)
+    record_about(actor, project, action="project.created", after=seen(project, _SHOWN), project_id=project.pk)
+    return project
+
+
+@transaction.atomic
+def update_project(actor: Actor, *, project: Project, **changes: Any) -> Project:
+    """Change ``name``, ``owner`` or ``cost_center``."""
+    stored = locked(project)
+    before = seen(stored, CHANGEABLE)
+    apply(stored, changes, allowed=CHANGEABLE)
+    stored.full_clean()
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="project.changed",
+        before=before,
+        after=seen(stored, CHANGEABLE),
+        project_id=stored.pk,
+    )
+    return stored
+
+
+def archive_project(actor: Actor, *, project: Project, reason: str = "") -> Project:
+    """Close a project: its keys stop working at once, everything recorded stays readable."""
+    return _set_archived(actor, project, archived=True, reason=reason)
+
+
+def restore_project(actor: Actor, *, project: Project, reason: str = "") -> Project:
+    """Open an archived project again; its keys that were not revoked work again."""
+    return _set_archived(actor, project, archived=False, reason=reason)
+
+
+@transaction.atomic
+def _set_archived(actor: Actor, project: Project, *, archived: bool, reason: str) -> Project:
+    stored = locked(project)
+    if (stored.archived_at is not None) == archived:
+        raise Conflict(f"The project {stored.slug} is {'already' if archived else 'not'} archived.")
+    stored.archived_at = timezone.now() if archived else None
+    stored.save(update_fields=["archived_at", "updated_at"])
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="project.archived" if archived else "project.restored",
+        before={"archived": not archived},
+        after={"archived": archived},
+        reason=reason,
+        project_id=stored.pk,
+    )
+    return stored

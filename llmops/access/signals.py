@@ -1,0 +1,66 @@
+"""Sessions on the record: signed in, refused, signed out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db import transaction
+from django.dispatch import receiver
+from django.utils import timezone
+
+from llmops.audit.selectors import events
+from llmops.audit.services import record, record_about
+from llmops.base.requests import NOBODY, actor_of, client_ip, user_actor
+from llmops.core.actors import Actor
+
+#: The trail only grows, so an address that guesses cannot make it grow without end.
+MOST_REFUSALS, REFUSALS_WINDOW = 60, timedelta(minutes=15)
+
+
+@receiver(user_logged_in, dispatch_uid="access.signed_in")
+def signed_in(sender: Any, request: Any, user: Any, **_: Any) -> None:
+    with transaction.atomic():
+        record_about(_actor(request, user), user, action="session.signed_in")
+
+
+@receiver(user_logged_out, dispatch_uid="access.signed_out")
+def signed_out(sender: Any, request: Any, user: Any, **_: Any) -> None:
+    if user is None:
+        return
+    with transaction.atomic():
+        record_about(_actor(request, user), user, action="session.signed_out")
+
+
+@receiver(user_login_failed, dispatch_uid="access.sign_in_refused")
+def sign_in_refused(sender: Any, credentials: dict[str, Any], request: Any = None, **_: Any) -> None:
+    """One event per wrong attempt, none while the address is locked out, and a bounded number per address.
+
+    The name is kept only where it is one of an account: people type passwords into that field.
+    """
+    if request is None or getattr(request, "axes_locked_out", False):
+        return
+    ip = client_ip(request)
+    recent = events(action="session.refused", since=timezone.now() - REFUSALS_WINDOW).filter(ip=ip)
+    if recent[:MOST_REFUSALS].count() >= MOST_REFUSALS:
+        return
+    named = str(credentials.get("username") or "")
+    user = get_user_model().objects.filter(username=named).first() if "\0" not in named else None
+    with transaction.atomic():
+        record(
+            NOBODY.from_request(ip=ip, request_id=getattr(request, "request_id", "")),
+            action="session.refused",
+            object_type="auth.user",
+            object_id=user.pk if user else "",
+            object_name=user.get_username() if user else "an account that does not exist",
+        )
+
+
+def _actor(request: Any, user: Any) -> Actor:
+    if request is None:
+        return user_actor(user)
+    seen = actor_of(request)
+    # While the signal is sent the request may still, or already, belong to nobody.
+    return user_actor(user).from_request(ip=seen.ip, request_id=seen.request_id)

@@ -1,0 +1,83 @@
+"""The trail, to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+
+from llmops.audit import wording
+from llmops.audit.models import Event
+from llmops.base.admin import ReadOnlyAdmin
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    view_permission = manage_permission = "audit.view"
+    project_path = "project_id"
+    paginator = InfinitePaginator
+    list_display = ("sequence", "when", "actor_name", "action", "what", "in_short")
+    list_display_links = ("sequence", "when")
+    list_filter = (
+        ("at", RangeDateTimeFilter),
+        ("action", FieldTextFilter),
+        ("actor_name", FieldTextFilter),
+        ("object_type", FieldTextFilter),
+        ("object_id", FieldTextFilter),
+    )
+    list_filter_submit = True
+    search_fields = ("actor_name", "action", "object_name", "object_id", "request_id", "ip")
+    fieldsets = (
+        (None, {"fields": ("sequence", "when", "action", "what", "changes", "reason")}),
+        ("Who", {"fields": ("actor_name", "actor_kind", "actor_id", "ip", "request_id")}),
+        ("The chain", {"fields": ("prev_hash", "hash")}),
+    )
+    readonly_fields = (
+        *(field.name for field in Event._meta.fields),
+        "when",
+        "what",
+        "changes",
+    )
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        return self.change_view(request, object_id)
+
+    @display(description="time (UTC)", ordering="sequence")
+    def when(self, event: Event) -> str:
+        return f"{event.at:%Y-%m-%d %H:%M:%S}"
+
+    @display(description="object")
+    def what(self, event: Event) -> SafeString | str:
+        name = f"{event.object_type} {event.object_name}"
+        address = address_of(event)
+        return format_html('<a href="{}">{}</a>', address, name) if address else name
+
+    @display(description="changes")
+    def in_short(self, event: Event) -> str:
+        lines = wording.changes(event.before, event.after)
+        more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
+        return "; ".join(lines[:2]) + more
+
+    @display(description="what changed")
+    def changes(self, event: Event) -> SafeString | str:
+        lines = wording.changes(event.before, event.after)
+        return format_html_join("", "<div>{}</div>", ((line,) for line in lines)) or "nothing"
+
+
+def address_of(event: Event) -> str | None:
+    """Where the object of ``event`` is shown, if its kind has a page. The page decides who may see it."""
+    try:
+        model = apps.get_model(event.object_type)
+        return reverse(
+            f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[event.object_id]
+        )
+    except (LookupError, ValueError, NoReverseMatch):
+        return None
