@@ -57,6 +57,8 @@ def publish(actor: Actor, *, reason: str, expected_revision: int | None = None) 
                     ]
                 },
             )
+        if live is None and document == EMPTY_DOCUMENT:
+            raise NothingToPublish("Nothing to publish: no provider, model or route is configured.")
         encoded = encode_document(document)
         if live is not None and live.digest == sha256_hex(encoded):
             raise NothingToPublish(

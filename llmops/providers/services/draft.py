@@ -101,7 +101,7 @@ def set_archived(actor: Actor, row: _M, *, kind: str, archived: bool) -> _M:
         raise Conflict(f"This {name} is {'already archived' if archived else 'not archived'}.")
     record(
         actor,
-        action=f"{name}.{'archived' if archived else 'unarchived'}",
+        action=f"{name}.{'archived' if archived else 'restored'}",
         object_type=kind,
         object_id=row.pk,
         object_name=str(row),

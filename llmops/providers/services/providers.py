@@ -69,7 +69,7 @@ def update_provider(actor: Actor, *, provider: Provider, changes: Mapping[str, A
         stored.save()
         record(
             actor,
-            action="provider.updated",
+            action="provider.changed",
             object_type=KIND,
             object_id=stored.pk,
             object_name=stored.slug,

@@ -90,7 +90,7 @@ def update_route(
         stored.save()
         record(
             actor,
-            action="route.updated",
+            action="route.changed",
             object_type=KIND,
             object_id=stored.pk,
             object_name=stored.slug,

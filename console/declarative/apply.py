@@ -1,0 +1,262 @@
+"""Carrying a plan out: every step is a call of the service that the console itself uses, all in one transaction.
+
+Each step leaves the audit event of its service; publishing leaves one more. Where anything is refused, nothing stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from console.declarative import schema
+from console.declarative.checks import BadFile, Found
+from console.declarative.plan import (
+    ACTIVATE,
+    BRING_BACK,
+    CHANGE,
+    CREATE,
+    PRICE,
+    REPLACE,
+    ROTATE,
+    Plan,
+    Step,
+    make_plan,
+)
+from console.declarative.schema import Secret
+from console.declarative.state import read_state
+from llmops.access import services as access
+from llmops.access.models import Project, ServiceKey
+from llmops.base.locks import lock
+from llmops.base.refusals import REFUSALS, as_console_error
+from llmops.budgets import services as budgets
+from llmops.budgets.models import Budget
+from llmops.budgets.scopes import KEY
+from llmops.core.actors import Actor
+from llmops.core.errors import UnprocessableEntity
+from llmops.providers import secret_stores
+from llmops.providers import services as providers
+from llmops.providers.models import Credential, Model, Provider, Route
+from llmops.serving.selectors import pending
+from llmops.serving.services import NothingToPublish, publish
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was (or, in a rehearsal, would be) done. ``revision`` is the number published, None where none was."""
+
+    plan: Plan
+    revision: int | None
+    published: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not self.plan.steps and self.revision is None
+
+
+class _Rehearsed(Exception):
+    """Ends the transaction of a rehearsal."""
+
+
+def apply_text(
+    actor: Actor,
+    text: str,
+    *,
+    source: str = "a file",
+    reason: str = "",
+    with_publish: bool = True,
+    dry_run: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Applied:
+    """Make the database match the file ``text`` and publish what came of it.
+
+    ``source`` names the file in the reason of the revision, unless ``reason`` says something else. ``dry_run`` does all of it and takes it back, so that it refuses exactly what the real thing would. ``environment``
+    is where ``env:`` secrets of service keys are read (this process's by default). Raises ``BadFile`` with lines, or
+    ``UnprocessableEntity`` when the result cannot be published; nothing is applied then.
+    """
+    entries = schema.read(text)
+    applied: Applied | None = None
+    try:
+        with transaction.atomic():
+            # Exclusive: what the plan was made from stays true until it is carried out.
+            lock(providers.DRAFT_LOCK)
+            plan = make_plan(entries, read_state(), reveal=_revealer(environment))
+            for step in plan.steps:
+                _carry_out(actor, step)
+            applied = (
+                _publish(actor, plan, reason or f"applied {source}") if with_publish else Applied(plan, None)
+            )
+            if dry_run:
+                raise _Rehearsed
+    except _Rehearsed:
+        pass
+    assert applied is not None
+    return applied
+
+
+def _publish(actor: Actor, plan: Plan, reason: str) -> Applied:
+    warnings = tuple(problem.message for problem in pending().warnings)
+    try:
+        revision = publish(actor, reason=reason[:300])
+    except NothingToPublish:
+        return Applied(plan, None, warnings=warnings if plan.steps else ())
+    except UnprocessableEntity as refused:
+        raise UnprocessableEntity(
+            "Nothing was applied: " + refused.message.removeprefix("Nothing was published; "),
+            data=refused.data,
+        ) from None
+    return Applied(plan, revision.number, tuple(revision.changes), warnings)
+
+
+def _revealer(environment: Mapping[str, str] | None) -> Callable[[Secret], str | None]:
+    variables = os.environ if environment is None else environment
+
+    def reveal(secret: Secret) -> str | None:
+        if secret.scheme == "plain":
+            return secret.value
+        secret_stores.check_reference(secret.scheme, secret.value)
+        if secret.scheme == "env":
+            return variables.get(secret.value, "").strip() or None
+        try:
+            return secret_stores.read_secret(secret.scheme, secret.value)
+        except secret_stores.SecretUnavailable:
+            return None
+
+    return reveal
+
+
+def _carry_out(actor: Actor, step: Step) -> None:
+    try:
+        with transaction.atomic():
+            _DO[step.kind](actor, step)
+    except REFUSALS as refused:
+        error = as_console_error(refused)
+        if error is None:
+            raise
+        raise BadFile([Found(step.line, f"{step.kind} {step.key}", error.message)]) from None
+
+
+def _project(actor: Actor, step: Step) -> None:
+    if step.action == CREATE:
+        access.create_project(actor, slug=step.key, **step.values)
+        return
+    project = Project.objects.get(slug=step.key)
+    if step.action == BRING_BACK:
+        access.restore_project(actor, project=project, reason="named in an applied file")
+    elif step.action == CHANGE:
+        access.update_project(actor, project=project, **step.values)
+
+
+def _provider(actor: Actor, step: Step) -> None:
+    if step.action == CREATE:
+        fields = {name: value for name, value in step.values.items() if name not in ("kind", "base_url")}
+        providers.create_provider(
+            actor, slug=step.key, kind=step.values["kind"], base_url=step.values["base_url"], fields=fields
+        )
+        return
+    provider = Provider.objects.get(slug=step.key)
+    if step.action == BRING_BACK:
+        providers.unarchive_provider(actor, provider=provider)
+    elif step.action == CHANGE:
+        providers.update_provider(actor, provider=provider, changes=step.values)
+
+
+def _credential(actor: Actor, step: Step) -> None:
+    provider = Provider.objects.get(slug=step.values["provider"])
+    name = step.values["name"]
+    secret: Secret = step.values["secret"]
+    where: dict[str, Any] = (
+        {"source": "sealed", "secret": secret.value}
+        if secret.scheme == "plain"
+        else {"source": secret.scheme, "reference": secret.value}
+    )
+    if step.action == CREATE:
+        providers.add_credential(actor, provider=provider, name=name, activate=True, **where)
+        return
+    credential = Credential.objects.get(provider=provider, name=name)
+    if step.action == REPLACE:
+        providers.replace_secret(actor, credential=credential, **where)
+    elif step.action == ACTIVATE:
+        providers.activate_credential(
+            actor, credential=credential, unprobed_reason="declared in an applied file"
+        )
+
+
+def _model(actor: Actor, step: Step) -> None:
+    values = dict(step.values)
+    if "provider" in values:
+        values["provider"] = Provider.objects.get(slug=values["provider"])
+    if step.action == CREATE:
+        providers.create_model(actor, slug=step.key, **values)
+        return
+    model = Model.objects.get(slug=step.key)
+    if step.action == BRING_BACK:
+        providers.unarchive_model(actor, model=model)
+    elif step.action == CHANGE:
+        providers.pin_model(actor, model=model, changes=values)
+    elif step.action == PRICE:
+        providers.add_price(actor, model=model, source="applied file", **values)
+
+
+def _route(actor: Actor, step: Step) -> None:
+    values = dict(step.values)
+    targets, fallbacks = values.pop("targets", None), values.pop("fallbacks", None)
+    models = Model.objects.in_bulk([*(targets or {}), *(fallbacks or [])], field_name="slug")
+    chosen = None if targets is None else [(models[slug], weight) for slug, weight in targets.items()]
+    then = None if fallbacks is None else [models[slug] for slug in fallbacks]
+    if step.action == CREATE:
+        providers.create_route(
+            actor, slug=step.key, targets=chosen or [], fallbacks=then or [], fields=values
+        )
+        return
+    route = Route.objects.get(slug=step.key)
+    if step.action == BRING_BACK:
+        providers.unarchive_route(actor, route=route)
+    elif step.action == CHANGE:
+        providers.update_route(actor, route=route, changes=values, targets=chosen, fallbacks=then)
+
+
+def _service_key(actor: Actor, step: Step) -> None:
+    values = dict(step.values)
+    if step.action == CREATE:
+        access.create_service_key(actor, **{**values, "project": Project.objects.get(slug=values["project"])})
+        return
+    project, _, name = step.key.partition("/")
+    key = ServiceKey.objects.get(project__slug=project, name=name)
+    if step.action == CHANGE:
+        access.update_service_key(actor, key=key, **values)
+    elif step.action == ROTATE:
+        access.rotate_service_key(
+            actor, key=key, secret=values["secret"], reason="declared in an applied file"
+        )
+
+
+def _budget(actor: Actor, step: Step) -> None:
+    values = dict(step.values)
+    if "project" in values:
+        slug = values.pop("project")
+        values["project_id"] = Project.objects.get(slug=slug).pk if slug else None
+    present = Budget.objects.filter(slug=step.key).first()
+    kind = values.get("scope_kind", present.scope_kind if present else None)
+    if kind == KEY and "scope_value" in values:
+        project, _, name = values["scope_value"].partition("/")
+        values["scope_value"] = str(ServiceKey.objects.get(project__slug=project, name=name).pk)
+    if step.action == CREATE:
+        budgets.create_budget(actor, slug=step.key, **values)
+    elif step.action == CHANGE and present is not None:
+        budgets.update_budget(actor, budget_id=present.pk, **values)
+
+
+_DO: dict[str, Callable[[Actor, Step], None]] = {
+    "project": _project,
+    "provider": _provider,
+    "credential": _credential,
+    "model": _model,
+    "route": _route,
+    "service key": _service_key,
+    "budget": _budget,
+}

@@ -1,0 +1,326 @@
+"""What has to be done so that the database matches the file. Pure: entries and state in, ordered steps in words out.
+
+Objects that the file does not name are left alone; inside an object the file says everything, except that keys of a
+provider and prices are only ever added.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from console.declarative.checks import Report
+from console.declarative.schema import Entry, PriceLine, Secret
+from console.declarative.state import Present, Prices, State
+from llmops.budgets.scopes import KEY, PROJECT, ROUTE
+from llmops.core.digests import sha256_hex
+from llmops.core.errors import ConsoleError
+from llmops.core.money import format_usd
+from llmops.providers.rules import looks_floating
+from llmops.providers.secret_stores import environment
+
+CREATE, CHANGE, BRING_BACK, ACTIVATE, REPLACE, ROTATE, PRICE = (
+    "create",
+    "change",
+    "bring back",
+    "activate",
+    "replace",
+    "rotate",
+    "price",
+)
+_SIGNS = {CREATE: "+", CHANGE: "~", BRING_BACK: "+", ACTIVATE: "~", REPLACE: "~", ROTATE: "~", PRICE: "+"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a service. ``values`` are what it is given (a change: only what differs); ``words`` say it."""
+
+    action: str
+    kind: str
+    key: str
+    line: int
+    values: dict[str, Any] = field(repr=False)
+    words: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        head = f"{_SIGNS[self.action]} {self.kind} {self.key}"
+        if self.action not in (CREATE, CHANGE):
+            head += f": {self.action}"
+        return "\n".join([head, *(f"    {line}" for line in self.words)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+
+#: The secret behind a reference as this process sees it, or None where it cannot be read here; raises ``ConsoleError``
+#: for a reference that can never be read.
+Reveal = Callable[[Secret], str | None]
+
+
+def make_plan(entries: list[Entry], state: State, *, reveal: Reveal) -> Plan:
+    """Ordered steps. Raises ``BadFile`` with the lines of everything that cannot be done."""
+    planner = _Planner(entries, state, reveal)
+    steps = [step for entry in entries for step in planner.steps(entry)]
+    planner.report.raise_if_any()
+    return Plan(tuple(steps), tuple(planner.notes))
+
+
+def placeholder(*names: str) -> str:
+    """The environment variable that an export names in place of a secret that is kept in the database."""
+    name = re.sub(r"[^A-Z0-9]+", "_", "_".join(names).upper()).strip("_")[:190]
+    try:
+        environment.check(name)
+    except ConsoleError:
+        name = f"KEY_{name}"
+    return name
+
+
+class _Planner:
+    def __init__(self, entries: list[Entry], state: State, reveal: Reveal) -> None:
+        self.state = state
+        self.reveal = reveal
+        self.report = Report()
+        self.notes: list[str] = []
+        self.declared = {(entry.kind, entry.key): entry for entry in entries}
+
+    def steps(self, entry: Entry) -> Iterator[Step]:
+        present = self.state.find(entry.kind, entry.key)
+        yield from _BY_KIND[entry.kind](self, entry, present)
+
+    def project(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        yield from self._plain(entry, present, entry.values)
+
+    def provider(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        yield from self._plain(entry, present, entry.values)
+
+    def credential(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        secret: Secret = entry.values["secret"]
+        if present is not None and present.gone:
+            self._bad(entry, "name", "the key of this name is revoked; give the new one another name")
+            return
+        try:
+            readable = self.reveal(secret)
+        except ConsoleError as error:
+            self._bad(entry, "secret", _bare(error))
+            return
+        if readable is None and secret.scheme != "plain" and present is None:
+            self.notes.append(f"{entry.kind} {entry.key}: {secret} cannot be read by this process.")
+        values = {"provider": entry.values["provider"], "name": entry.values["name"], "secret": secret}
+        if present is None:
+            yield self._step(CREATE, entry, values, (str(secret),))
+            return
+        if not self._same_secret(entry, present, secret, readable):
+            yield self._step(REPLACE, entry, values, (f"{_place(present)} → {secret}",))
+        if present.values["state"] != "active":
+            yield self._step(ACTIVATE, entry, values, (f"{present.values['state']} → active",))
+
+    def _same_secret(self, entry: Entry, present: Present, secret: Secret, readable: str | None) -> bool:
+        kept_here = present.values["source"] == "sealed"
+        if secret.scheme == "plain":
+            return kept_here and present.values["fingerprint"] == sha256_hex(secret.value.encode())[:12]
+        if not kept_here:
+            return (present.values["source"], present.values["reference"]) == (secret.scheme, secret.value)
+        # An exported file names a placeholder for a key that is kept here: that key stays.
+        return (secret.scheme, secret.value) == (
+            "env",
+            placeholder(entry.values["provider"], entry.values["name"]),
+        ) and (readable is None or sha256_hex(readable.encode())[:12] == present.values["fingerprint"])
+
+    def model(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        self._refer(entry, "provider", "provider", entry.values["provider"])
+        values = {name: value for name, value in entry.values.items() if name != "prices"}
+        if not looks_floating(self._provider_kind(values["provider"]), values["upstream_model"]):
+            values["floats_reason"] = ""
+        yield from self._plain(entry, present, values)
+        known: dict[str, Prices] = present.values["prices"] if present else {}
+        for token_class, lines in entry.values["prices"].items():
+            yield from self._prices(entry, token_class, lines, known.get(token_class, Prices()))
+
+    def _provider_kind(self, slug: str) -> str:
+        found = self.declared.get(("provider", slug)) or self.state.find("provider", slug)
+        return str(found.values["kind"]) if found else ""
+
+    def _prices(
+        self, entry: Entry, token_class: str, lines: list[PriceLine], known: Prices
+    ) -> Iterator[Step]:
+        past = [line for line in lines if line.since is None or line.since <= self.state.at]
+        if past:
+            latest = max(past, key=lambda line: (line.since is not None, line.since))
+            if latest.nano_per_million != known.now:
+                yield self._price(entry, token_class, latest.nano_per_million, None, known.now)
+        for line in lines:
+            if line.since is None or line.since <= self.state.at:
+                continue
+            planned = known.later.get(line.since)
+            if planned is None:
+                yield self._price(entry, token_class, line.nano_per_million, line.since, None)
+            elif planned != line.nano_per_million:
+                self._bad(
+                    entry,
+                    "prices",
+                    f"the price of {token_class} from {line.since:%Y-%m-%dT%H:%M:%SZ} is recorded as "
+                    f"{format_usd(planned)}, and prices are never edited; give the other one another moment",
+                )
+
+    def _price(
+        self, entry: Entry, token_class: str, nano: int, since: datetime | None, before: int | None
+    ) -> Step:
+        words = f"{token_class} {format_usd(nano)} USD per million tokens"
+        if before is not None:
+            words += f" (was {format_usd(before)})"
+        words += f" from {since:%Y-%m-%d %H:%M} UTC" if since else " from now on"
+        return self._step(
+            PRICE,
+            entry,
+            {"token_class": token_class, "nano_per_million": nano, "effective_from": since},
+            (words,),
+        )
+
+    def route(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        for slug in entry.values["targets"]:
+            self._refer(entry, "targets", "model", slug)
+        for slug in entry.values["fallbacks"]:
+            self._refer(entry, "fallbacks", "model", slug)
+        yield from self._plain(entry, present, entry.values)
+
+    def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        if present is None:
+            self._refer(entry, "project", "project", entry.values["project"])
+        secret: Secret = entry.values["secret"]
+        if present is not None and present.gone:
+            self._bad(entry, "name", "the key of this name is revoked; give the new one another name")
+            return
+        try:
+            plain = self.reveal(secret)
+        except ConsoleError as error:
+            self._bad(entry, "secret", _bare(error))
+            return
+        values = {name: value for name, value in entry.values.items() if name != "secret"}
+        if present is None:
+            if plain is None:
+                self._bad(
+                    entry,
+                    "secret",
+                    f"{secret} cannot be read by this process, and only its hash is kept: set it for the process that "
+                    "applies the file",
+                )
+                return
+            yield self._step(CREATE, entry, {**values, "secret": plain}, (str(secret),))
+            return
+        yield from self._plain(entry, present, values)
+        if plain is None:
+            self.notes.append(
+                f"{entry.kind} {entry.key}: {secret} cannot be read by this process, so the present secret stays."
+            )
+        elif sha256_hex(plain.encode()) != present.values["hash"]:
+            yield self._step(
+                ROTATE,
+                entry,
+                {"secret": plain},
+                (f"to {secret}; the present secret works for 24 hours more",),
+            )
+
+    def budget(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        if present is not None and present.gone:
+            self._bad(entry, "name", "the budget of this name is archived; give the new one another name")
+            return
+        kind, value = entry.values["scope_kind"], entry.values["scope_value"]
+        if kind in (PROJECT, KEY) and not self._keeps(entry, present, "scope_kind", "scope_value"):
+            self._refer(entry, "scope_value", "project" if kind == PROJECT else "service key", value)
+        if kind == ROUTE and self._missing("route", value):
+            self.notes.append(
+                f"budget {entry.key}: there is no route {value!r}; it counts calls once there is."
+            )
+        if entry.values["project"] is not None and not self._keeps(entry, present, "project"):
+            self._refer(entry, "project", "project", entry.values["project"])
+        yield from self._plain(entry, present, entry.values)
+
+    def _plain(self, entry: Entry, present: Present | None, values: Mapping[str, Any]) -> Iterator[Step]:
+        if present is None:
+            yield self._step(CREATE, entry, dict(values), ())
+            return
+        if present.gone:
+            yield self._step(BRING_BACK, entry, {}, ())
+        changed = {name: value for name, value in values.items() if not _same(value, present.values[name])}
+        if changed:
+            words = tuple(
+                f"{name}: {_shown(name, present.values[name])} → {_shown(name, value)}"
+                for name, value in changed.items()
+            )
+            yield self._step(CHANGE, entry, changed, words)
+
+    def _keeps(self, entry: Entry, present: Present | None, *names: str) -> bool:
+        """Whether the object exists and says the same: what it refers to may have gone out of use since."""
+        return present is not None and all(entry.values[name] == present.values[name] for name in names)
+
+    def _missing(self, kind: str, key: str) -> bool:
+        found = self.state.find(kind, key)
+        return (kind, key) not in self.declared and (found is None or bool(found.gone))
+
+    def _refer(self, entry: Entry, member: str, kind: str, key: str) -> None:
+        """Refuse a name that neither the file nor the database has in use."""
+        if (kind, key) in self.declared:
+            return
+        found = self.state.find(kind, key)
+        if found is None:
+            self._bad(entry, member, f"there is no {kind} {key!r}, neither in this file nor configured")
+        elif found.gone:
+            self._bad(entry, member, f"the {kind} {key!r} is {found.gone}")
+
+    def _step(self, action: str, entry: Entry, values: dict[str, Any], words: tuple[str, ...]) -> Step:
+        return Step(action, entry.kind, entry.key, entry.line, values, words)
+
+    def _bad(self, entry: Entry, member: str, reason: str) -> None:
+        self.report.bad(entry.line_of(member), f"{entry.kind} {entry.key}", reason)
+
+
+_BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]] = {
+    "project": _Planner.project,
+    "provider": _Planner.provider,
+    "credential": _Planner.credential,
+    "model": _Planner.model,
+    "route": _Planner.route,
+    "service key": _Planner.service_key,
+    "budget": _Planner.budget,
+}
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality that tells true from 1, as JSON does, and 1.0 not from 1, as a database may."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
+
+
+def _bare(error: ConsoleError) -> str:
+    prefix = f"{error.param}: "
+    return error.message.removeprefix(prefix) if error.param else error.message
+
+
+def _place(present: Present) -> str:
+    if present.values["source"] == "sealed":
+        return f"kept here ({present.values['fingerprint']}…)"
+    return f"{present.values['source']}:{present.values['reference']}"
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.endswith("_nano"):
+        return f"{format_usd(value)} USD"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value in (None, "", [], {}):
+        return "none"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

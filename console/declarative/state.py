@@ -1,0 +1,190 @@
+"""The database in the words of the file: what is configured now, by kind and key, with the values ``schema`` uses.
+
+Archived and revoked objects are in it, marked, because a file may name them again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from llmops.access.models import Project, ServiceKey
+from llmops.budgets.models import Budget
+from llmops.budgets.scopes import KEY, PROJECT
+from llmops.providers.models import Credential, Model, Provider, Route
+from llmops.providers.services.models import VERSION_FIELDS
+from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
+from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
+
+
+@dataclass(frozen=True)
+class Present:
+    """One object as it is. ``gone`` says why it is out of use (``archived``, ``revoked``), or is empty."""
+
+    pk: Any
+    values: dict[str, Any]
+    gone: str = ""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a token class costs now (None: nothing yet), and what it will cost from later moments on."""
+
+    now: int | None = None
+    later: dict[datetime, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    at: datetime
+    objects: dict[str, dict[str, Present]]
+
+    def find(self, kind: str, key: str) -> Present | None:
+        return self.objects.get(kind, {}).get(key)
+
+
+def read_state(*, at: datetime | None = None) -> State:
+    """Everything the file can speak of. Call it in a transaction that shows one moment."""
+    now = at or timezone.now()
+    return State(
+        now,
+        {
+            "project": _projects(),
+            "provider": _providers(),
+            "credential": _credentials(),
+            "model": _models(now),
+            "route": _routes(),
+            "service key": _service_keys(),
+            "budget": _budgets(),
+        },
+    )
+
+
+def _archived(row: Any) -> str:
+    return "archived" if row.archived_at else ""
+
+
+def _projects() -> dict[str, Present]:
+    return {
+        row.slug: Present(
+            row.pk, {"name": row.name, "owner": row.owner, "cost_center": row.cost_center}, _archived(row)
+        )
+        for row in Project.objects.all()
+    }
+
+
+def _providers() -> dict[str, Present]:
+    return {
+        row.slug: Present(row.pk, {name: getattr(row, name) for name in PROVIDER_FIELDS}, _archived(row))
+        for row in Provider.objects.all()
+    }
+
+
+def _credentials() -> dict[str, Present]:
+    return {
+        f"{row.provider.slug}/{row.name}": Present(
+            row.pk,
+            {
+                "provider": row.provider.slug,
+                "name": row.name,
+                "source": row.source,
+                "reference": row.reference,
+                "fingerprint": row.fingerprint,
+                "state": row.state,
+            },
+            "revoked" if row.state == "revoked" else "",
+        )
+        for row in Credential.objects.select_related("provider")
+    }
+
+
+def _models(now: datetime) -> dict[str, Present]:
+    found: dict[str, Present] = {}
+    for row in Model.objects.select_related("current__provider").prefetch_related("prices"):
+        if row.current is None:
+            continue
+        rows = defaultdict(list)
+        for price in row.prices.all():
+            rows[price.token_class].append((price.effective_from, price.nano_per_million))
+        prices = {}
+        for token_class, dated in rows.items():
+            past = [amount for since, amount in sorted(dated) if since <= now]
+            prices[token_class] = Prices(
+                past[-1] if past else None, {since: amount for since, amount in dated if since > now}
+            )
+        values = {name: getattr(row.current, name) for name in VERSION_FIELDS if name != "floats"}
+        found[row.slug] = Present(
+            row.pk,
+            {"provider": row.current.provider.slug, **values, "prices": prices},
+            _archived(row),
+        )
+    return found
+
+
+def _routes() -> dict[str, Present]:
+    found: dict[str, Present] = {}
+    for row in Route.objects.prefetch_related("targets__model"):
+        targets = sorted(row.targets.all(), key=lambda target: (target.position, target.pk))
+        found[row.slug] = Present(
+            row.pk,
+            {
+                **{name: getattr(row, name) for name in ROUTE_FIELDS},
+                "targets": {target.model.slug: target.weight for target in targets if not target.fallback},
+                "fallbacks": [target.model.slug for target in targets if target.fallback],
+            },
+            _archived(row),
+        )
+    return found
+
+
+def _service_keys() -> dict[str, Present]:
+    return {
+        f"{row.project.slug}/{row.name}": Present(
+            row.pk,
+            {
+                "project": row.project.slug,
+                "name": row.name,
+                "hash": row.secret_hash,
+                "scopes": sorted(row.scopes),
+                "allowed_routes": sorted(row.allowed_routes),
+                "allowed_models": sorted(row.allowed_models),
+                "rpm": row.rpm,
+                "tpm": row.tpm,
+                "concurrency": row.concurrency,
+                "expires_at": row.expires_at,
+            },
+            "revoked" if row.revoked_at else "",
+        )
+        for row in ServiceKey.objects.select_related("project")
+    }
+
+
+def _budgets() -> dict[str, Present]:
+    keys = {
+        str(pk): f"{slug}/{name}"
+        for pk, slug, name in ServiceKey.objects.values_list("pk", "project__slug", "name")
+    }
+    return {
+        row.slug: Present(
+            row.pk,
+            {
+                "scope_kind": row.scope_kind,
+                "scope_value": keys.get(row.scope_value, row.scope_value)
+                if row.scope_kind == KEY
+                else row.scope_value,
+                # The project of a project's or key's budget follows from the scope.
+                "project": row.project.slug if row.project and row.scope_kind not in (PROJECT, KEY) else None,
+                "period": row.period,
+                "timezone": row.timezone,
+                "limit_nano": row.limit_nano,
+                "hard": row.hard,
+                "thresholds": sorted(row.thresholds),
+            },
+            _archived(row),
+        )
+        for row in Budget.objects.select_related("project")
+    }

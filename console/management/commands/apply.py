@@ -1,0 +1,79 @@
+"""``manage.py apply -f FILE``: make the database match a declarative file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from console.declarative.apply import Applied, apply_text
+from console.declarative.checks import BadFile
+from llmops.base.master_keys import verify_master_keys
+from llmops.core.actors import command_actor
+from llmops.core.errors import ConsoleError
+
+
+class Command(BaseCommand):
+    help = "Make the database match a YAML file, and publish what came of it. Nothing is applied if anything is wrong."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("-f", "--file", required=True, help="the file, or - for standard input")
+        parser.add_argument("--dry-run", action="store_true", help="show the plan, change nothing")
+        parser.add_argument("--no-publish", action="store_true", help="leave what changed as a draft")
+        parser.add_argument("--reason", default="", help="kept with the revision and in the audit trail")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        source = options["file"]
+        text = _read(source)
+        verify_master_keys()
+        try:
+            applied = apply_text(
+                command_actor("apply"),
+                text=text,
+                reason=options["reason"]
+                or f"applied {Path(source).name if source != '-' else 'standard input'}",
+                with_publish=not options["no_publish"],
+                dry_run=options["dry_run"],
+            )
+        except BadFile as bad:
+            lines = [f"{source}:{str(found).removeprefix('line ')}" for found in bad.found]
+            raise CommandError("\n".join([*lines, "Nothing was applied."])) from None
+        except ConsoleError as refused:
+            raise CommandError(refused.message) from None
+        self._tell(applied, dry_run=options["dry_run"], no_publish=options["no_publish"])
+
+    def _tell(self, applied: Applied, *, dry_run: bool, no_publish: bool) -> None:
+        for step in applied.plan.steps:
+            self.stdout.write(str(step))
+        for note in (*applied.plan.notes, *applied.warnings):
+            self.stdout.write(f"note: {note}")
+        if applied.nothing_to_do:
+            self.stdout.write("Nothing to do: the database matches the file.")
+            return
+        count = len(applied.plan.steps)
+        changes = f"{count} change{'' if count == 1 else 's'}"
+        if applied.revision is not None:
+            for line in applied.published:
+                self.stdout.write(f"publish: {line}")
+        if dry_run:
+            publishing = "and published" if applied.revision is not None else "and nothing published"
+            self.stdout.write(f"Dry run: {changes} would be made {publishing}. Nothing was changed.")
+        elif applied.revision is not None:
+            self.stdout.write(f"Applied {changes}; revision {applied.revision} is live.")
+        elif no_publish:
+            self.stdout.write(f"Applied {changes}; not published (--no-publish).")
+        else:
+            self.stdout.write(f"Applied {changes}; there was nothing to publish.")
+
+
+def _read(source: str) -> str:
+    try:
+        if source == "-":
+            return sys.stdin.read()
+        return Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{source} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{source} is not UTF-8 text.") from None
