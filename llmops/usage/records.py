@@ -2,8 +2,10 @@
 
 A segment file begins with ``Opened``. Before an attempt goes upstream the process appends ``Held``; when the attempt
 has ended it appends ``Ended``, which settles the hold of that attempt, and with the last attempt carries the whole
-call. A call that never went upstream (refused) is an ``Ended`` without a hold. ``n`` counts the records of a journal
-from 1 without gaps over all its segments; a torn last line (no newline) is what a dying process left and is ignored.
+call. A call that never went upstream (refused) is an ``Ended`` without a hold. Every ``Held`` has exactly one ``Ended``
+(an attempt that in the end was not made, one with cost 0), and the one with the outcome comes last of its call. ``n``
+counts the records of a journal from 1 without gaps over all its segments; a torn last line (no newline) is what a dying
+process left and is ignored.
 
 Times are Unix nanoseconds, durations microseconds, amounts nanodollars, ids UUIDs as text.
 """
@@ -42,7 +44,10 @@ class Charge(msgspec.Struct, array_like=True):
 
 
 class Origin(msgspec.Struct, omit_defaults=True):
-    """Who asked for what: the members of a call that are known before it goes upstream."""
+    """Who asked for what: the members of a call that are known before it goes upstream.
+
+    ``user`` and ``prompt`` are digests (16 hex digits); whatever else stands there is digested when it is booked.
+    """
 
     call: str
     started: int
@@ -108,7 +113,10 @@ class Tokens(msgspec.Struct, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
-    """What became of a call. ``status`` is one of ``usage.models.Call.STATUSES``."""
+    """What became of a call. ``status`` is one of ``usage.models.Call.STATUSES``.
+
+    ``cost`` is the sum over its attempts, as their ``Ended`` records carry it.
+    """
 
     status: str
     http: int
@@ -138,7 +146,7 @@ class Outcome(msgspec.Struct, omit_defaults=True):
 class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     """An attempt has ended: its charges are settled. ``outcome`` comes with the last attempt of the call.
 
-    ``cost`` is this attempt's cost. ``attempt`` is 0 for a call that never went upstream.
+    ``cost`` is what this attempt cost in all, overrun included. ``attempt`` is 0 for a call that never went upstream.
     """
 
     n: int
@@ -152,7 +160,7 @@ class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
 
 
 class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True):
-    """A provider refused (or first accepted again) a credential; shown beside the credential."""
+    """A provider refused (or, with a ``status`` below 400, first accepted again) a credential, named by its id."""
 
     n: int
     at: int

@@ -8,6 +8,9 @@ from uuid import UUID
 from llmops.base.clock import database_now
 from llmops.usage.models import Journal
 
+#: Held shared by whoever books calls into rollups, alone by whoever recomputes rollups from calls.
+ROLLUPS_LOCK = "usage.rollups"
+
 
 def open_journal(*, journal_id: UUID, host: str, path: str, opened_at: datetime | None = None) -> Journal:
     """Register a journal; harmless when it is registered already. ``path`` is its directory on ``host``."""

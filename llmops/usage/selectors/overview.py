@@ -198,7 +198,7 @@ def _counts(
     sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
     statuses: dict[str, int] = defaultdict(int)
     codes: dict[tuple[str, str], int] = defaultdict(int)
-    grouped = (
+    grouped: Any = (
         rollups.order_by()
         .values("bucket", "status", "error_code")
         .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})

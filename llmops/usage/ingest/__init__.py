@@ -1,0 +1,1 @@
+"""From journals to the database. ``follower.py`` is the page to read first."""

@@ -1,0 +1,252 @@
+"""From journal records to what one transaction writes. Pure.
+
+``Ledger`` follows the calls of one journal that have begun and not ended; ``Batch`` is what a stretch of records adds
+to the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from llmops.core.histogram import bucket_of
+from llmops.usage.ingest.rows import (
+    BadRecord,
+    CallRow,
+    Facts,
+    OpenCall,
+    abandoned,
+    call_row,
+    identifier,
+    moment,
+)
+from llmops.usage.journal import Entry, Position
+from llmops.usage.records import Charge, CredentialSeen, Ended, Held, Opened, Outcome
+
+_HOUR, _DAY = 3600, 86400
+GRANULARITIES = (60, _HOUR, _DAY)
+
+#: (granularity, bucket as Unix seconds, project, key, endpoint, route, model, feature, status, error code) -> sums
+Rollups = dict[tuple[int, int, UUID, UUID, str, str, str, str, str, str], list[int]]
+#: (granularity, bucket as Unix seconds, project, route, model, metric, logarithmic bucket) -> calls
+Latencies = dict[tuple[int, int, UUID, str, str, str, int], int]
+
+
+@dataclass(slots=True)
+class Batch:
+    """``charges`` is window -> [cost, overrun]; ``soft`` holds (budget, moment the call began, cost)."""
+
+    calls: list[CallRow] = field(default_factory=list)
+    charges: dict[int, list[int]] = field(default_factory=dict)
+    soft: list[tuple[UUID, datetime, int]] = field(default_factory=list)
+    keys_used: dict[UUID, int] = field(default_factory=dict)
+    credentials_used: dict[UUID, int] = field(default_factory=dict)
+    credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+
+    def rollups(self) -> Rollups:
+        """What the calls add to the rollups of every granularity."""
+        minutes: dict[tuple[int, tuple[UUID, UUID, str, str, str, str, str, str]], list[int]] = {}
+        for row in self.calls:
+            facts = row.facts
+            sums = minutes.get((facts.minute, facts.dimensions))
+            if sums is None:
+                minutes[facts.minute, facts.dimensions] = list(facts.sums)
+            else:
+                _add(sums, facts.sums)
+        found: Rollups = {}
+        for (minute, dimensions), added in minutes.items():
+            for length in GRANULARITIES:
+                key = (length, minute - minute % length, *dimensions)
+                sums = found.get(key)
+                if sums is None:
+                    found[key] = list(added)
+                else:
+                    _add(sums, added)
+        return found
+
+    def latencies(self) -> Latencies:
+        """What the calls add to the latency sketches of every granularity."""
+        minutes: dict[tuple[int, UUID, str, str, str, int], int] = {}
+        for row in self.calls:
+            facts = row.facts
+            for metric, value in _measured(facts):
+                project, _, _, route, model, *_ = facts.dimensions
+                key = (facts.minute, project, route, model, metric, bucket_of(value))
+                minutes[key] = minutes.get(key, 0) + 1
+        found: Latencies = {}
+        for (minute, *dimensions), calls in minutes.items():
+            for length in GRANULARITIES:
+                long_key = (length, minute - minute % length, *dimensions)
+                found[long_key] = found.get(long_key, 0) + calls  # type: ignore[index, arg-type]
+        return found
+
+
+class Ledger:
+    """The open calls of one journal, oldest first."""
+
+    def __init__(self, journal_id: UUID) -> None:
+        self.journal_id = journal_id
+        self.open: dict[str, OpenCall] = {}
+
+    def floor(self, position: Position) -> Position:
+        """Where a reader that starts anew must begin to know the open calls at ``position``."""
+        return next(iter(self.open.values())).first if self.open else position
+
+    def take(self, entries: Sequence[Entry], batch: Batch) -> int:
+        """Add records to ``batch``; how many, which is fewer than given when the next one is bad.
+
+        Raises ``BadRecord`` when the first one is.
+        """
+        for index, entry in enumerate(entries):
+            try:
+                self._take_one(entry, batch)
+            except BadRecord:
+                if index:
+                    return index
+                raise
+        return len(entries)
+
+    def abandon(self, batch: Batch) -> None:
+        """End every open call as unknown, its open holds at their full amount: the process is dead."""
+        for call in self.open.values():
+            outcome = abandoned(call)
+            for held in list(call.holds.values()):
+                charges = [Charge(one.window, one.held, one.held) for one in held.charges]
+                cost = max([held.worst_cost, *(one.held for one in held.charges)])
+                ended = Ended(
+                    n=0,
+                    at=held.at,
+                    attempt=held.attempt,
+                    origin=held.origin,
+                    charges=charges,
+                    soft=held.soft,
+                    cost=cost,
+                )
+                self._charge(ended, batch)
+                call.end(ended)
+            self._store(call, outcome, held_at(call), batch)
+        self.open.clear()
+
+    def _take_one(self, entry: Entry, batch: Batch) -> None:
+        record = entry.record
+        if isinstance(record, Held):
+            self._hold(record, entry.start)
+        elif isinstance(record, Ended):
+            self._end(record, entry.start, batch)
+        elif isinstance(record, CredentialSeen):
+            self._credential(record, batch)
+        elif not isinstance(record, Opened):
+            raise BadRecord(f"is of a kind that is not known: {type(record).__name__}")
+
+    def _hold(self, held: Held, start: Position) -> None:
+        if held.attempt < 1 or any(one.held < 0 for one in held.charges) or held.worst_cost < 0:
+            raise BadRecord("holds a negative amount or numbers its attempt below 1")
+        call = self.open.get(held.origin.call)
+        if call is not None and held.attempt in call.holds:
+            raise BadRecord(f"holds twice for attempt {held.attempt} of call {held.origin.call}")
+        if call is None:
+            _check_ids(held)
+            call = self.open[held.origin.call] = OpenCall(first=start, origin=held.origin)
+        call.holds[held.attempt] = held
+
+    def _end(self, ended: Ended, start: Position, batch: Batch) -> None:
+        call = self.open.get(ended.origin.call)
+        if ended.attempt and (call is None or ended.attempt not in call.holds):
+            raise BadRecord(f"ends attempt {ended.attempt} of call {ended.origin.call}, which holds nothing")
+        if ended.cost < 0 or any(min(one.held, one.cost, one.overrun) < 0 for one in ended.charges):
+            raise BadRecord("settles a negative amount")
+        if ended.outcome is None:
+            if call is None:
+                raise BadRecord(f"ends call {ended.origin.call} without an outcome or an attempt")
+            self._charge(ended, batch)
+            call.end(ended)
+            return
+        if call is None:
+            call = OpenCall(first=start, origin=ended.origin)
+        elif set(call.holds) - {ended.attempt}:
+            raise BadRecord(f"ends call {ended.origin.call} while another attempt of it holds money")
+        # Everything that may be refused comes before the first change.
+        row_call = _after(call, ended)
+        row = call_row(row_call, ended.outcome, self.journal_id)
+        self._charge(ended, batch)
+        self._add(row, row_call, ended.outcome, ended.at, batch)
+        self.open.pop(ended.origin.call, None)
+
+    def _store(self, call: OpenCall, outcome: Outcome, at: int, batch: Batch) -> None:
+        self._add(call_row(call, outcome, self.journal_id), call, outcome, at, batch)
+
+    def _add(self, row: CallRow, call: OpenCall, outcome: Outcome, at: int, batch: Batch) -> None:
+        batch.calls.append(row)
+        key = row.facts.dimensions[1]
+        batch.keys_used[key] = max(at, batch.keys_used.get(key, 0))
+        for attempt in outcome.attempts:
+            if attempt.credential:
+                self._credential_used(attempt.credential, at, batch)
+
+    def _credential_used(self, credential: str, at: int, batch: Batch) -> None:
+        try:
+            key = identifier(credential, "credential")
+        except BadRecord:
+            # A credential that no row stands for (one of the environment) has nowhere to note its use.
+            return
+        batch.credentials_used[key] = max(at, batch.credentials_used.get(key, 0))
+
+    def _credential(self, seen: CredentialSeen, batch: Batch) -> None:
+        key = identifier(seen.credential, "credential")
+        if seen.status < 400:
+            batch.credentials_used[key] = max(seen.at, batch.credentials_used.get(key, 0))
+        else:
+            batch.credential_failures[key] = (seen.at, f"{seen.status} {seen.code}".strip())
+
+    def _charge(self, ended: Ended, batch: Batch) -> None:
+        soft = [(identifier(budget, "budget"), moment(ended.origin.started)) for budget in ended.soft]
+        for charge in ended.charges:
+            amounts = batch.charges.setdefault(charge.window, [0, 0])
+            amounts[0] += charge.cost
+            amounts[1] += charge.overrun
+        batch.soft.extend((budget, at, ended.cost) for budget, at in soft)
+
+
+def held_at(call: OpenCall) -> int:
+    return max((held.at for held in call.holds.values()), default=call.origin.started)
+
+
+def _after(call: OpenCall, ended: Ended) -> OpenCall:
+    """``call`` with its last attempt ended, as a copy: nothing changes when the record turns out to be bad."""
+    copy = OpenCall(
+        first=call.first,
+        origin=call.origin,
+        holds=dict(call.holds),
+        attempts=call.attempts,
+        cost=call.cost,
+        held=call.held,
+        overrun=call.overrun,
+        charges={window: list(amounts) for window, amounts in call.charges.items()},
+        soft=dict(call.soft),
+    )
+    copy.end(ended)
+    return copy
+
+
+def _check_ids(held: Held) -> None:
+    """A hold whose call could not be stored must be refused when it is read, not when its process has died."""
+    origin = held.origin
+    identifier(origin.call, "call")
+    identifier(origin.project, "project")
+    identifier(origin.key, "key")
+    moment(origin.started)
+    for budget in held.soft:
+        identifier(budget, "budget")
+
+
+def _measured(facts: Facts) -> list[tuple[str, int]]:
+    found = (("total", facts.total_us), ("ttft", facts.ttft_us), ("overhead", facts.overhead_us))
+    return [(metric, value) for metric, value in found if value is not None]
+
+
+def _add(sums: list[int], added: Sequence[int]) -> None:
+    for index, value in enumerate(added):
+        if value:
+            sums[index] += value

@@ -1,0 +1,291 @@
+"""From journal records to the row of a call. Pure.
+
+Texts are cut to their columns and freed of NUL, numbers are kept within theirs: what a caller sent must not stop a
+journal. Ids and amounts are not bent: a record whose ids or amounts make no sense is a ``BadRecord``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from llmops.core.digests import sha256_hex
+from llmops.usage.journal import Position
+from llmops.usage.records import Attempt, Ended, Held, Origin, Outcome
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
+_DIGEST = re.compile(r"[0-9a-f]{0,16}")
+UNKNOWN = "unknown"
+UNKNOWN_CODE = "outcome_unknown"
+STATUSES = frozenset({"ok", "error", "refused", "client_closed", "interrupted", UNKNOWN})
+
+#: Columns of ``usage_call`` in the order of ``CallRow.values``.
+COLUMNS = (
+    "id",
+    "started_at",
+    "journal_id",
+    "project_id",
+    "key_id",
+    "endpoint",
+    "route",
+    "model",
+    "model_version",
+    "provider",
+    "upstream_model",
+    "revision",
+    "status",
+    "http_status",
+    "error_code",
+    "error_message",
+    "streamed",
+    "finish_reason",
+    "attempts",
+    "attempt_count",
+    "retry_count",
+    "fallback_count",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "usage_estimated",
+    "output_cap",
+    "output_clamped",
+    "cost_nano",
+    "held_nano",
+    "overrun_nano",
+    "charges",
+    "total_us",
+    "ttft_us",
+    "upstream_us",
+    "queue_us",
+    "provider_us",
+    "provider_request_id",
+    "request_id",
+    "feature",
+    "user_digest",
+    "session",
+    "tags",
+    "prompt_digest",
+    "request_bytes",
+    "response_bytes",
+)
+
+
+class BadRecord(Exception):
+    """A record that decodes but cannot be booked; the text says why."""
+
+
+@dataclass(slots=True)
+class OpenCall:
+    """A call whose end has not been read. Amounts nanodollars; ``charges`` is window -> [held, cost, overrun]."""
+
+    first: Position
+    origin: Origin
+    holds: dict[int, Held] = field(default_factory=dict)
+    attempts: int = 0
+    cost: int = 0
+    held: int = 0
+    overrun: int = 0
+    charges: dict[int, list[int]] = field(default_factory=dict)
+    soft: dict[str, int] = field(default_factory=dict)
+
+    def end(self, ended: Ended) -> None:
+        """Add what an attempt held and cost; its hold is over."""
+        if ended.attempt:
+            self.holds.pop(ended.attempt)
+            self.attempts = max(self.attempts, ended.attempt)
+        self.cost += ended.cost
+        held = overrun = 0
+        for charge in ended.charges:
+            amounts = self.charges.setdefault(charge.window, [0, 0, 0])
+            amounts[0] += charge.held
+            amounts[1] += charge.cost
+            amounts[2] += charge.overrun
+            held, overrun = max(held, charge.held), max(overrun, charge.overrun)
+        self.held += held
+        self.overrun += overrun
+        for budget in ended.soft:
+            self.soft[budget] = self.soft.get(budget, 0) + ended.cost
+
+
+@dataclass(slots=True)
+class Facts:
+    """What rollups need of a call. ``total_us`` and ``overhead_us`` are None where they say nothing about speed."""
+
+    minute: int
+    dimensions: tuple[UUID, UUID, str, str, str, str, str, str]
+    sums: tuple[int, ...]
+    total_us: int | None
+    ttft_us: int | None
+    overhead_us: int | None
+
+
+@dataclass(slots=True)
+class CallRow:
+    values: tuple[Any, ...]
+    facts: Facts
+
+
+def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
+    """The row of a call that has ended, and what rollups need of it. Raises ``BadRecord``."""
+    origin, tokens = call.origin, outcome.tokens
+    if outcome.status not in STATUSES:
+        raise BadRecord(f"has the status {outcome.status!r}, which is not known")
+    project, key = identifier(origin.project, "project"), identifier(origin.key, "key")
+    endpoint, route, model = text(origin.endpoint, 40), text(origin.route, 63), text(outcome.model, 63)
+    feature, code = text(origin.feature, 100), text(outcome.code, 60)
+    attempt_count = max(call.attempts, len(outcome.attempts))
+    total_us = within(outcome.total_us, _BIG)
+    ttft_us, upstream_us = optional(outcome.ttft_us, _BIG), optional(outcome.upstream_us, _BIG)
+    counts = (
+        within(tokens.input, _INT),
+        within(tokens.cached, _INT),
+        within(tokens.cache_write, _INT),
+        within(tokens.output, _INT),
+        within(tokens.reasoning, _INT),
+    )
+    retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
+    values = (
+        identifier(origin.call, "call"),
+        moment(origin.started),
+        journal_id,
+        project,
+        key,
+        endpoint,
+        route,
+        model,
+        optional(outcome.model_version, _INT),
+        text(outcome.provider, 63),
+        text(outcome.upstream_model, 120),
+        within(origin.revision, _INT),
+        outcome.status,
+        within(outcome.http, _SMALL),
+        code,
+        text(outcome.message, 500),
+        origin.streamed,
+        text(outcome.finish, 30),
+        json_text(outcome.attempts),
+        within(attempt_count, _SMALL),
+        retries,
+        fallbacks,
+        *counts,
+        tokens.estimated,
+        optional(outcome.cap, _INT),
+        outcome.clamped,
+        call.cost,
+        call.held,
+        call.overrun,
+        json_text(_charges(call)),
+        total_us,
+        ttft_us,
+        upstream_us,
+        within(outcome.queue_us, _BIG),
+        optional(outcome.provider_us, _BIG),
+        text(outcome.provider_request, 120),
+        text(origin.request, 80),
+        feature,
+        digested(origin.user),
+        text(origin.session, 100),
+        json_text([text(tag, 200) for tag in origin.tags]),
+        digested(origin.prompt),
+        within(origin.bytes_in, _INT),
+        within(outcome.bytes_out, _INT),
+    )
+    answered = outcome.status == "ok" and attempt_count > 0
+    overhead_us = max(0, total_us - upstream_us) if answered and upstream_us is not None else None
+    facts = Facts(
+        minute=origin.started // 60_000_000_000 * 60,
+        dimensions=(project, key, endpoint, route, model, feature, outcome.status, code),
+        sums=(
+            1,
+            int(origin.streamed),
+            attempt_count,
+            retries,
+            int(fallbacks > 0),
+            *counts,
+            call.cost,
+            call.overrun,
+        ),
+        total_us=total_us if answered else None,
+        ttft_us=ttft_us if outcome.status != UNKNOWN else None,
+        overhead_us=overhead_us,
+    )
+    return CallRow(values, facts)
+
+
+def abandoned(call: OpenCall) -> Outcome:
+    """The outcome of a call whose process died. Its open holds are ended at their full amount, as ``Ended`` records."""
+    last = call.holds[max(call.holds)] if call.holds else None
+    return Outcome(
+        status=UNKNOWN,
+        http=0,
+        model=last.model if last else "",
+        model_version=last.model_version if last else None,
+        provider=last.provider if last else "",
+        code=UNKNOWN_CODE,
+        message="The process died before the outcome was written down; "
+        + ("the attempt under way is charged at its full hold." if last else "no attempt was under way."),
+        attempts=[
+            Attempt(n=held.attempt, model=held.model, provider=held.provider, code=UNKNOWN_CODE)
+            for held in call.holds.values()
+        ],
+        cap=last.cap if last else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _known_identifier(value: str) -> UUID:
+    return UUID(value)
+
+
+def identifier(value: str, what: str) -> UUID:
+    try:
+        return UUID(value) if what == "call" else _known_identifier(value)
+    except ValueError:
+        raise BadRecord(f"names as its {what} {value[:80]!r}, which is not a UUID") from None
+
+
+def moment(nanoseconds: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        raise BadRecord(f"tells the time {nanoseconds} ns, which no calendar has") from None
+
+
+def text(value: str, width: int) -> str:
+    if "\0" in value:
+        value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return value[:width]
+
+
+def within(value: int, most: int) -> int:
+    return 0 if value < 0 else min(value, most)
+
+
+def optional(value: int | None, most: int) -> int | None:
+    return None if value is None else within(value, most)
+
+
+def digested(value: str) -> str:
+    return value if _DIGEST.fullmatch(value) else sha256_hex(value.encode())[:16]
+
+
+def json_text(value: Any) -> str:
+    # PostgreSQL's jsonb takes every character but NUL.
+    return msgspec.json.encode(value).replace(b"\\u0000", b"\\ufffd").decode()
+
+
+def _charges(call: OpenCall) -> list[dict[str, Any]]:
+    hard: list[dict[str, Any]] = [
+        {"window": window, "held": held, "cost": cost, "overrun": overrun}
+        for window, (held, cost, overrun) in call.charges.items()
+    ]
+    return hard + [{"budget": budget, "cost": cost} for budget, cost in call.soft.items()]

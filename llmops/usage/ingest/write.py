@@ -1,0 +1,93 @@
+"""The SQL of the ingester: many rows a statement, and sums that are added to, not replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, models
+
+from llmops.usage.ingest.batch import Latencies, Rollups
+from llmops.usage.ingest.rows import COLUMNS, CallRow
+from llmops.usage.models import Call, LatencyRollup, Rollup
+
+LATENCY_DIMENSIONS = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
+
+
+def insert_calls(rows: Sequence[CallRow]) -> None:
+    if not rows:
+        return
+    table, columns = Call._meta.db_table, ", ".join(COLUMNS)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with (
+                connection.wrap_database_errors,
+                cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy,
+            ):
+                for row in rows:
+                    copy.write_row(row.values)
+            return
+        marks = ", ".join(["%s"] * len(COLUMNS))
+        cursor.executemany(
+            f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608
+            [[_sqlite(value) for value in row.values] for row in rows],
+        )
+
+
+def add_rollups(rollups: Rollups) -> None:
+    """Add sums to the rollups; rows are touched in one order everywhere, so that two writers cannot deadlock."""
+    rows = [
+        (key[0], datetime.fromtimestamp(key[1], tz=UTC), *key[2:], *sums)
+        for key, sums in sorted(rollups.items(), key=lambda item: item[0])
+    ]
+    _add(Rollup, Rollup.DIMENSIONS, Rollup.SUMS, rows)
+
+
+def add_latencies(latencies: Latencies) -> None:
+    rows = [
+        (key[0], datetime.fromtimestamp(key[1], tz=UTC), *key[2:], calls)
+        for key, calls in sorted(latencies.items())
+    ]
+    _add(LatencyRollup, LATENCY_DIMENSIONS, ("calls",), rows)
+
+
+def _add(
+    model: type[models.Model], dimensions: Sequence[str], sums: Sequence[str], rows: list[tuple[Any, ...]]
+) -> None:
+    if not rows:
+        return
+    table, columns = model._meta.db_table, (*dimensions, *sums)
+    adding = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
+    into = f"INSERT INTO {table} ({', '.join(columns)})"
+    conflict = f"ON CONFLICT ({', '.join(dimensions)}) DO UPDATE SET {adding}"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            types = [model._meta.get_field(name).db_type(connection) for name in columns]
+            arrays = ", ".join(f"%s::{kind}[]" for kind in types)
+            cursor.execute(
+                f"{into} SELECT * FROM unnest({arrays}) {conflict}",  # noqa: S608
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+            return
+        marks = ", ".join(["%s"] * len(columns))
+        cursor.executemany(
+            f"{into} VALUES ({marks}) {conflict}", [[_sqlite(value) for value in row] for row in rows]
+        )
+
+
+def note_use(model: type[models.Model], times: Iterable[tuple[UUID, datetime]]) -> None:
+    """Move ``last_used_at`` forward; rows that are gone are passed over."""
+    for pk, at in sorted(times):
+        earlier = models.Q(last_used_at=None) | models.Q(last_used_at__lt=at)
+        model._base_manager.filter(earlier, pk=pk).update(last_used_at=at)
+
+
+def _sqlite(value: Any) -> Any:
+    """As Django stores it on SQLite."""
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return connection.ops.adapt_datetimefield_value(value)
+    return value
