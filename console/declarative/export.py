@@ -45,12 +45,13 @@ class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
-    def represent_list(self, data: list[Any]) -> yaml.Node:
-        plain = all(isinstance(item, str | int | float | bool) for item in data)
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
+
+def _list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
+    plain = all(isinstance(item, str | int | float | bool) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
 
 
-_Dumper.add_representer(list, _Dumper.represent_list)
+_Dumper.add_representer(list, _list)
 
 
 def _in_use(state: State, kind: str) -> Iterator[tuple[str, Present]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
@@ -37,7 +37,9 @@ def locked(row: _M) -> _M:
 
 
 def checked(row: models.Model) -> None:
-    """Raises ``InvalidRequest`` naming the first field that does not fit, with all of them in its data."""
+    """Raises ``InvalidRequest`` naming the first field that does not fit, with all of them in its data; ``Conflict``
+    where the only thing wrong is a name that is taken.
+    """
     for field in row._meta.concrete_fields:
         if problem := text_problem(getattr(row, field.attname)):
             raise InvalidRequest(f"{field.name}: {problem}.", param=field.name)
@@ -45,11 +47,13 @@ def checked(row: models.Model) -> None:
         row.full_clean()
     except ValidationError as invalid:
         problems = {
-            (name if name != "__all__" else "request"): messages[0]
+            (name if name != NON_FIELD_ERRORS else "request"): messages[0]
             for name, messages in invalid.message_dict.items()
         }
         name, message = next(iter(problems.items()))
-        raise InvalidRequest(
+        codes = {error.code for errors in invalid.error_dict.values() for error in errors}
+        kind = Conflict if codes <= {"unique", "unique_together"} else InvalidRequest
+        raise kind(
             f"{name}: {message}",
             param=name if name != "request" else None,
             data={"problems": problems},
