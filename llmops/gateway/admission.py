@@ -1,0 +1,173 @@
+"""Whether a call may go upstream: limits of its key, and money held on every budget it touches.
+
+The hold is the worst case: an upper bound of the input and the capped output at the target's dearest prices. The bytes of
+the request bound its tokens for free; they are counted exactly, off the loop, only when the bound does not fit. What still
+does not fit waits a moment for money that other calls hold, then gets a lower output cap, or is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from math import inf
+
+from llmops.budgets.escrow import Hold
+from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
+from llmops.core.money import format_usd
+from llmops.gateway.call import Call
+from llmops.gateway.endpoints.base import Asked
+from llmops.gateway.purse import Short
+from llmops.gateway.routing import Budgets, Target
+from llmops.providers.pricing import Prices
+from llmops.serving.snapshot import ModelEntry
+
+#: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).
+LEAST_OUTPUT = 16
+#: A refusal whose money is only held by other calls asks to come back this soon, in seconds.
+SOON_S = 2.0
+
+
+class Holding:
+    """Money held for one attempt. ``worst`` is its worst cost, ``cap`` the output cap to send (None: as asked)."""
+
+    __slots__ = ("cap", "clamped", "hard", "hold", "prices", "soft", "worst")
+
+    def __init__(self, prices: Prices | None, hard: Budgets, soft: list[str]) -> None:
+        self.prices = prices
+        self.hard = hard
+        self.soft = soft
+        self.hold: Hold | None = None
+        self.worst = 0
+        self.cap: int | None = None
+        self.clamped = False
+
+
+async def admit(call: Call) -> None:
+    """Take a place under the key's limits. Raises ``RateLimited``."""
+    key, asked, resolution = call.key, call.asked, call.resolution
+    assert key is not None and asked is not None and resolution is not None
+    limits = call.plane.limits
+    if key.tpm is None:
+        call.ticket = limits.admit(key, 0, time.time())
+        return
+    target = resolution.targets[0]
+    output = output_bound(asked, target.entry, output_cap(asked, target.entry))
+    bound = call.endpoint.input_bound(asked, target)
+    try:
+        call.ticket = limits.admit(key, bound + output, time.time())
+    except RateLimited as refusal:
+        if not refusal.code.startswith("tokens"):
+            raise
+        counted = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
+        if counted >= bound:
+            raise
+        call.ticket = limits.admit(key, counted + output, time.time())
+
+
+async def hold(call: Call, target: Target) -> Holding:
+    """Hold the worst cost of one attempt on all hard budgets or on none.
+
+    Raises ``BudgetExceeded``, ``UnpricedModel``, or ``ServiceUnavailable`` when the budgets cannot be asked.
+    """
+    asked = call.asked
+    assert asked is not None
+    prices = target.prices.at(time.time())
+    entry = target.entry
+    budgets = call.budgets
+    hard = budgets if all(budget.hard for budget in budgets) else tuple(b for b in budgets if b.hard)
+    soft = [] if hard is budgets else [budget.id for budget in budgets if not budget.hard]
+    holding = Holding(prices, hard, soft)
+    cap = output_cap(asked, entry)
+    if cap is not None and cap != asked.cap:
+        holding.cap = cap
+    if prices is None or (prices.output is None and call.endpoint.has_output):
+        if budgets:
+            raise _unpriced(target, budgets)
+        holding.prices = None
+        return holding
+    output = output_bound(asked, entry, cap) if call.endpoint.has_output else 0
+    bound = call.endpoint.input_bound(asked, target)
+    holding.worst = prices.worst_cost(bound, output)
+    if hard and holding.worst:
+        holding.hold = call.plane.purse.hold_now(hard, holding.worst)
+        if holding.hold is None:
+            await _hold_slowly(call, target, holding, prices, bound, output)
+    return holding
+
+
+async def _hold_slowly(
+    call: Call, target: Target, holding: Holding, prices: Prices, bound: int, output: int
+) -> None:
+    """Ask for money; then count exactly; then wait for other calls; then lower the cap; then refuse."""
+    purse, asked = call.plane.purse, call.asked
+    assert asked is not None and call.resolution is not None
+    began = time.perf_counter()
+    try:
+        found = await purse.hold(holding.hard, holding.worst, wait=False)
+        if isinstance(found, Short):
+            bound = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
+            holding.worst = prices.worst_cost(bound, output)
+            found = await purse.hold(holding.hard, holding.worst)
+        if isinstance(found, Hold):
+            holding.hold = found
+            return
+        if call.resolution.route.clamp_output and output:
+            cap = _affordable_cap(call, holding, prices, bound)
+            if cap is not None:
+                holding.worst = prices.worst_cost(bound, cap * asked.choices)
+                holding.hold = purse.hold_now(holding.hard, holding.worst)
+                holding.cap, holding.clamped = cap, True
+        if holding.hold is None:
+            raise _exceeded(found, holding.worst, time.time())
+    finally:
+        call.queue_us += int((time.perf_counter() - began) * 1_000_000)
+
+
+def _affordable_cap(call: Call, holding: Holding, prices: Prices, bound: int) -> int | None:
+    asked = call.asked
+    assert asked is not None
+    tokens = prices.affordable_output(call.plane.purse.left(holding.hard), bound)
+    if tokens is None:
+        return None
+    cap = tokens // asked.choices
+    least = LEAST_OUTPUT if asked.cap is None else min(LEAST_OUTPUT, asked.cap)
+    return cap if cap >= least else None
+
+
+def output_cap(asked: Asked, entry: ModelEntry) -> int | None:
+    """The output cap of one choice: what was asked for or the model's default, within the model's largest output."""
+    cap = asked.cap or entry.default_max_output_tokens or None
+    if cap is None:
+        return None
+    return min(cap, entry.max_output_tokens) if entry.max_output_tokens else cap
+
+
+def output_bound(asked: Asked, entry: ModelEntry, cap: int | None) -> int:
+    """The most output tokens of all choices together."""
+    return asked.choices * (cap or entry.max_output_tokens or entry.context_window)
+
+
+def _unpriced(target: Target, budgets: Budgets) -> UnpricedModel:
+    return UnpricedModel(
+        f"The model {target.slug!r} has no price, so it cannot be called under the budget {budgets[0].slug!r}. "
+        "Give it a price in the console and publish.",
+        param="model",
+    )
+
+
+def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
+    budget = short.budget
+    resets, wait = "It does not reset.", None
+    if short.ends is not None:
+        when = datetime.fromtimestamp(short.ends, tz=UTC)
+        resets, wait = f"It resets at {when:%Y-%m-%d %H:%M} UTC.", max(1.0, short.ends - now)
+    held = ""
+    if short.limit - short.spent >= needed:
+        held, wait = " The rest is held by calls under way: try again shortly.", SOON_S
+    left = max(0, min(short.left, short.limit))
+    return BudgetExceeded(
+        f"The budget {budget.slug!r} has ${format_usd(left, places=6)} of its ${format_usd(short.limit)} left, and this "
+        f"call may cost up to ${format_usd(needed, places=6)}.{held} {resets}",
+        retry_after=wait,
+        data={"budget": budget.slug, "left_nano": left, "needed_nano": needed, "resets": short.ends or inf},
+    )

@@ -1,0 +1,140 @@
+"""The data plane as an ASGI application: routes, health, start-up and shut-down. No framework: its cost would be felt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from llmops.core.errors import ConsoleError, NotFound
+from llmops.core.ids import uuid7
+from llmops.gateway.call import Message, Receive, Send, request_id_of
+from llmops.gateway.endpoints import models
+from llmops.gateway.endpoints.base import Endpoint
+from llmops.gateway.endpoints.chat import CHAT
+from llmops.gateway.endpoints.embeddings import EMBEDDINGS
+from llmops.gateway.errors import JSON_TYPE, Headers, error_body
+from llmops.gateway.pipeline import serve
+from llmops.gateway.plane import Plane
+
+log = logging.getLogger(__name__)
+
+_POST: dict[str, Endpoint] = {"/v1/chat/completions": CHAT, "/v1/embeddings": EMBEDDINGS}
+_MODELS = "/v1/models"
+#: Where the data plane answers; everything else belongs to the control plane.
+PREFIX = "/v1/"
+HEALTH_PATHS = frozenset(("/healthz", "/readyz"))
+
+
+class MethodNotAllowed(ConsoleError):
+    code = "method_not_allowed"
+    status = 405
+    openai_type = "invalid_request_error"
+
+
+class Runtime(Protocol):
+    """What starts and stops a plane: ``boot.Runtime``."""
+
+    plane: Plane
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Gateway:
+    """``make`` builds the runtime on the loop that serves. A server without lifespan starts it with the first request."""
+
+    def __init__(self, make: Callable[[], Runtime]) -> None:
+        self._make = make
+        self._runtime: Runtime | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    def owns(self, path: str) -> bool:
+        return path.startswith(PREFIX) or path in HEALTH_PATHS or path == "/v1"
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            runtime = self._runtime
+            if runtime is None:
+                runtime = await self._started()
+            await self._http(runtime.plane, scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        endpoint = _POST.get(path)
+        if endpoint is not None:
+            if method == "POST":
+                await serve(plane, endpoint, scope, receive, send)
+            else:
+                await _refuse(scope, send, _wrong_method(method, path, "POST"), [(b"allow", b"POST")])
+        elif path == _MODELS or path.startswith(_MODELS + "/"):
+            if method in ("GET", "HEAD"):
+                name = path[len(_MODELS) + 1 :] or None
+                await models.serve(plane, scope, send, name)
+            else:
+                await _refuse(scope, send, _wrong_method(method, path, "GET"), [(b"allow", b"GET, HEAD")])
+        elif path == "/healthz":
+            await _answer(send, 200, {"status": "alive"})
+        elif path == "/readyz":
+            reason = plane.unready()
+            await _answer(send, 503 if reason else 200, {"status": reason or "ready"})
+        else:
+            await _refuse(
+                scope, send, NotFound(f"There is nothing at {method} {path[:200]}.", code="unknown_url")
+            )
+
+    # ------------------------------------------------------------------ life
+
+    async def _started(self) -> Runtime:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+        assert self._runtime is not None
+        return self._runtime
+
+    async def _start(self) -> None:
+        runtime = self._make()
+        await runtime.start()
+        self._runtime = runtime
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._started()
+                except Exception as error:
+                    log.error("the data plane does not start", exc_info=error)
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._runtime is not None:
+                    await self._runtime.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _wrong_method(method: str, path: str, right: str) -> MethodNotAllowed:
+    return MethodNotAllowed(f"{path} takes {right}, not {method}.")
+
+
+async def _answer(send: Send, status: int, content: object, headers: Headers | None = None) -> None:
+    body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    sent: Headers = [JSON_TYPE, (b"content-length", b"%d" % len(body)), *(headers or [])]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse(scope: Message, send: Send, error: ConsoleError, headers: Headers | None = None) -> None:
+    request = request_id_of(dict(scope["headers"]), str(uuid7()))
+    more: Headers = [(b"x-request-id", request.encode()), *(headers or [])]
+    await _answer(send, error.status, error_body(error), more)

@@ -1,0 +1,47 @@
+"""Bearer key -> service key, from the snapshot alone."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from llmops.core.errors import AuthenticationFailed, PermissionDenied
+from llmops.serving.snapshot import KeyEntry, Snapshot
+
+INFERENCE = "inference"
+_MAX_KEY = 512
+
+
+def authenticate(snapshot: Snapshot, authorization: bytes | None, now: float) -> KeyEntry:
+    """The key of an ``Authorization`` header at ``now`` (Unix seconds).
+
+    Raises ``AuthenticationFailed`` without saying what was wrong with a key, ``PermissionDenied`` for a key that is not
+    meant for the data plane.
+    """
+    if not authorization:
+        raise AuthenticationFailed(
+            "No service key was sent. Send it as the header Authorization: Bearer YOUR_KEY "
+            "(the api_key of an OpenAI client)."
+        )
+    scheme, _, key = authorization.partition(b" ")
+    key = key.strip()
+    if scheme.lower() != b"bearer" or not key or len(key) > _MAX_KEY:
+        raise AuthenticationFailed("The Authorization header must have the form: Bearer YOUR_KEY.")
+    found = snapshot.live.keys.get(sha256(key).hexdigest())
+    if found is None:
+        raise _refused()
+    entry = found.key
+    if (found.valid_until is not None and found.valid_until <= now) or (
+        entry.expires is not None and entry.expires <= now
+    ):
+        raise _refused()
+    if INFERENCE not in entry.scopes:
+        raise PermissionDenied(
+            f"The service key {entry.name!r} has no scope {INFERENCE!r}, which calling models takes."
+        )
+    return entry
+
+
+def _refused() -> AuthenticationFailed:
+    return AuthenticationFailed(
+        "The service key is not valid: it is unknown, expired or revoked. Make a new one in the console."
+    )

@@ -1,0 +1,315 @@
+"""One request as the data plane sees it: who asks, what is known so far, and the way back to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
+from llmops.core.ids import uuid7
+from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_headers
+from llmops.usage.records import Attempt, Origin
+
+if TYPE_CHECKING:
+    from llmops.gateway.endpoints.base import Asked, Endpoint
+    from llmops.gateway.limits import Ticket
+    from llmops.gateway.plane import Plane
+    from llmops.gateway.resilience import Plan
+    from llmops.gateway.routing import Budgets, Resolution
+    from llmops.serving.snapshot import KeyEntry
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+#: A client that hangs up sooner than this is noticed this late; most calls of fast providers never start to listen.
+LISTEN_AFTER_S = 0.05
+#: A body must be complete within this time.
+BODY_TIMEOUT_S = 60.0
+MAX_FEATURE, MAX_USER, MAX_SESSION, MAX_TAG, MAX_TAGS = 100, 256, 100, 64, 16
+
+_CACHE_OFF = (b"x-llmops-cache", b"off")
+_FALLBACK = {False: (b"x-llmops-fallback", b"false"), True: (b"x-llmops-fallback", b"true")}
+_EVENTS_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_CACHE = (b"cache-control", b"no-cache")
+_NO_BUFFERING = (b"x-accel-buffering", b"no")
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,80}")
+
+
+class ClientGone(Exception):
+    """The client hung up."""
+
+
+class Watch:
+    """Cancels the task that answers a request when the client hangs up, or when its time is over.
+
+    ``reason`` tells a cancellation of ours (``client``, ``deadline``, ``shutdown``) from one of somebody else (None).
+    """
+
+    __slots__ = ("_caught", "_deadline", "_listener", "_loop", "_receive", "_task", "_timer", "reason")
+
+    def __init__(self, receive: Receive) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._listener: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.reason: str | None = None
+        self._caught = False
+
+    def start(self, seconds: float) -> None:
+        """From now on; the whole may take ``seconds``."""
+        self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen, self._loop.time() + seconds)
+
+    def _listen(self, deadline: float) -> None:
+        self._deadline = self._loop.call_at(deadline, self.fire, "deadline")
+        self._listener = self._loop.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.fire("client")
+
+    def fire(self, reason: str) -> None:
+        if self.reason is None and self._task is not None:
+            self.reason = reason
+            self._task.cancel()
+
+    def caught(self) -> None:
+        """The cancellation was seen and is dealt with."""
+        if self.reason is not None and self._task is not None and not self._caught:
+            self._caught = True
+            self._task.uncancel()
+
+    def open_end(self) -> None:
+        """The answer has begun: it may take as long as it likes, while it goes on."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        elif self._timer is not None and self._listener is None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen_only)
+
+    def _listen_only(self) -> None:
+        self._listener = self._loop.create_task(self._until_gone())
+
+    def close(self) -> None:
+        self._task = None
+        for handle in (self._timer, self._deadline):
+            if handle is not None:
+                handle.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+
+
+class Call:
+    """State of one request, filled step by step by the pipeline."""
+
+    __slots__ = (
+        "asked",
+        "attempts",
+        "budgets",
+        "bytes_in",
+        "bytes_out",
+        "cap_header",
+        "cost",
+        "ended",
+        "endpoint",
+        "fallbacks",
+        "headers",
+        "id",
+        "key",
+        "origin",
+        "plan",
+        "plane",
+        "queue_us",
+        "receive",
+        "request_id",
+        "resolution",
+        "retries",
+        "send",
+        "started",
+        "started_ns",
+        "started_sending",
+        "ticket",
+        "user",
+        "view",
+        "watch",
+    )
+
+    def __init__(
+        self, plane: Plane, endpoint: Endpoint, scope: Message, receive: Receive, send: Send
+    ) -> None:
+        self.plane = plane
+        self.view = plane.view
+        self.endpoint = endpoint
+        self.receive = receive
+        self.send = send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.started_ns = time.time_ns()
+        self.started = time.perf_counter()
+        self.id = str(uuid7())
+        self.request_id = request_id_of(self.headers, self.id)
+        self.watch = Watch(receive)
+        self.key: KeyEntry | None = None
+        self.asked: Asked | None = None
+        self.resolution: Resolution | None = None
+        self.budgets: Budgets = ()
+        self.origin: Origin | None = None
+        self.plan: Plan | None = None
+        self.ticket: Ticket | None = None
+        self.user = ""
+        self.attempts: list[Attempt] = []
+        self.retries = 0
+        self.fallbacks = 0
+        self.cost = 0
+        self.queue_us = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.cap_header: int | None = None
+        #: the outcome is recorded
+        self.ended = False
+        self.started_sending = False
+
+    def elapsed_us(self) -> int:
+        return int((time.perf_counter() - self.started) * 1_000_000)
+
+    def close(self) -> None:
+        self.watch.close()
+        if self.ticket is not None:
+            self.ticket.release()
+        self.plane.leave(self)
+
+    # ------------------------------------------------------------------ in
+
+    async def read_body(self) -> bytes:
+        """Raises ``RequestTooLarge`` as soon as more than the limit has come, and ``ClientGone``."""
+        largest = self.plane.max_body
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > largest:
+            raise _too_large(largest)
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    body = await self._rest(body, largest)
+            except TimeoutError:
+                raise InvalidRequest(
+                    f"The body was not complete after {BODY_TIMEOUT_S:g} s.", code="request_timeout"
+                ) from None
+        if len(body) > largest:
+            raise _too_large(largest)
+        self.bytes_in = len(body)
+        return body
+
+    async def _rest(self, first: bytes, largest: int) -> bytes:
+        parts, size = [first], len(first)
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > largest:
+                raise _too_large(largest)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def header_text(self, name: bytes, longest: int) -> str:
+        """A header of ours as text; empty when it was not sent. Raises ``InvalidRequest`` naming it."""
+        raw = self.headers.get(name)
+        if raw is None:
+            return ""
+        shown = name.decode()
+        try:
+            text = raw.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{shown}: must be UTF-8 text.", param=shown) from None
+        if len(text) > longest:
+            raise InvalidRequest(f"{shown}: longer than {longest} characters.", param=shown)
+        if not _PLAIN.fullmatch(text):
+            raise InvalidRequest(f"{shown}: must not hold control characters.", param=shown)
+        return text
+
+    def tags(self) -> list[str]:
+        """Tags of ``x-llmops-tags``, separated by commas, each once."""
+        text = self.header_text(b"x-llmops-tags", (MAX_TAG + 1) * MAX_TAGS)
+        if not text:
+            return []
+        tags = list(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))
+        if len(tags) > MAX_TAGS:
+            raise InvalidRequest(f"x-llmops-tags: more than {MAX_TAGS} tags.", param="x-llmops-tags")
+        if any(len(tag) > MAX_TAG for tag in tags):
+            raise InvalidRequest(
+                f"x-llmops-tags: a tag is longer than {MAX_TAG} characters.", param="x-llmops-tags"
+            )
+        return tags
+
+    # ------------------------------------------------------------------ out
+
+    def answer_headers(self) -> Headers:
+        headers: Headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-llmops-call-id", self.id.encode()),
+            _CACHE_OFF,
+        ]
+        if self.attempts:
+            last = self.attempts[-1]
+            headers.append((b"x-llmops-model", last.model.encode()))
+            headers.append((b"x-llmops-attempts", b"%d" % len(self.attempts)))
+            headers.append(_FALLBACK[self.fallbacks > 0])
+        if self.cap_header is not None:
+            headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
+        ticket = self.ticket
+        if ticket is not None and (ticket.key.rpm is not None or ticket.key.tpm is not None):
+            headers += self.plane.limits.headers(ticket, time.time())
+        return headers
+
+    async def send_whole(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:
+        """A JSON answer in one piece."""
+        self.started_sending = True
+        sent = self.answer_headers()
+        sent.append(JSON_TYPE)
+        sent.append((b"content-length", b"%d" % len(body)))
+        if headers:
+            sent += headers
+        send = self.send
+        await send({"type": "http.response.start", "status": status, "headers": sent})
+        await send({"type": "http.response.body", "body": body})
+
+    async def start_events(self) -> None:
+        """The head of a stream."""
+        self.started_sending = True
+        headers = self.answer_headers()
+        headers += (_EVENTS_TYPE, _NO_CACHE, _NO_BUFFERING)
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send_piece(self, data: bytes, *, last: bool = False) -> None:
+        self.bytes_out += len(data)
+        await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def send_error(self, error: ConsoleError) -> None:
+        body = error_body(error)
+        self.bytes_out += len(body)
+        await self.send_whole(error.status, body, headers=error_headers(error))
+
+
+def request_id_of(headers: dict[bytes, bytes], call_id: str) -> str:
+    """The caller's ``x-request-id`` when it is a sane one, else one made of the call's id."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return "req_" + call_id.replace("-", "")
+
+
+def _too_large(largest: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than the {largest} bytes that are read here.")

@@ -1,0 +1,195 @@
+"""What the pipeline asks of an endpoint, and reading request bodies without touching what need not change.
+
+A body is split into its top-level members as raw JSON; only members that are looked at are decoded, and a member that
+need not change goes to the provider with its very bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import msgspec
+
+from llmops.core.errors import InvalidRequest
+from llmops.gateway.routing import Target
+from llmops.usage.records import Tokens
+
+Raw = msgspec.Raw
+Members = dict[str, Raw]
+
+MAX_MODEL = 200
+MAX_TOKENS = 10_000_000
+MAX_USER = 256
+#: Usage beyond this is not believed (a provider's mistake must not empty a budget's arithmetic).
+MAX_USAGE_TOKENS = 100_000_000
+
+decode_any = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+encode = msgspec.json.Encoder().encode
+_POSITION = re.compile(r"\(byte (\d+)\)")
+NULL = b"null"
+
+
+class Asked:
+    """A request body, as far as the data plane looks into it. ``cap`` is the largest output the caller allows a choice."""
+
+    __slots__ = ("cap", "cap_field", "choices", "members", "model", "size", "stream", "user", "wants_usage")
+
+    def __init__(self, members: Members, size: int) -> None:
+        self.members = members
+        self.size = size
+        self.model = text_member(members, "model", required=True, longest=MAX_MODEL)
+        self.user = text_member(members, "user", longest=MAX_USER)
+        self.stream = False
+        self.wants_usage = False
+        self.choices = 1
+        self.cap: int | None = None
+        self.cap_field = ""
+
+
+class Endpoint(Protocol):
+    """``name`` is what calls are recorded under, ``path`` follows the provider's base URL."""
+
+    name: str
+    path: str
+    #: whether output is billed, and a price for it must be known
+    has_output: bool
+
+    def read(self, body: bytes) -> Asked:
+        """Raises ``InvalidRequest`` naming the member that is wrong."""
+        ...
+
+    def encode(self, asked: Asked, target: Target, cap: int | None) -> bytes:
+        """The body for a target; ``cap`` is the output cap to set, None leaves it as it is."""
+        ...
+
+    def input_bound(self, asked: Asked, target: Target) -> int:
+        """At least as many tokens as the provider can bill as input."""
+        ...
+
+    def count_input(self, asked: Asked, target: Target) -> int:
+        """The same, closer and slower: run it off the event loop."""
+        ...
+
+    def usage(self, raw: bytes | None) -> Tokens | None:
+        """Billed tokens of a ``usage`` member in JSON; None when there is none that can be believed."""
+        ...
+
+
+def read_members(body: bytes) -> Members:
+    """The members of a JSON object. Of a member that is given twice the last counts, and only that is sent on."""
+    try:
+        return _decode_members(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("The body must be a JSON object.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        where = _POSITION.search(str(error))
+        at = f" (near byte {where[1]})" if where else ""
+        raise InvalidRequest(f"The body is not valid JSON{at}.", code="invalid_json") from None
+
+
+def member(members: Members, name: str) -> Any:
+    """The decoded value of a member; None when it is absent or null."""
+    raw = members.get(name)
+    if raw is None:
+        return None
+    try:
+        return decode_any(raw)
+    except RecursionError:
+        raise InvalidRequest(f"{name}: nested too deeply.", param=name) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidRequest(f"{name}: not valid JSON.", param=name, code="invalid_json") from None
+
+
+def text_member(members: Members, name: str, *, longest: int, required: bool = False) -> str:
+    value = member(members, name)
+    if value is None:
+        if required:
+            raise InvalidRequest(
+                f"{name}: missing; it is needed.", param=name, code="missing_required_parameter"
+            )
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: must be text.", param=name, code="invalid_type")
+    if required and not value:
+        raise InvalidRequest(f"{name}: must not be empty.", param=name)
+    if len(value) > longest:
+        raise InvalidRequest(f"{name}: longer than {longest} characters.", param=name)
+    return value
+
+
+def flag_member(members: Members, name: str) -> bool:
+    value = member(members, name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}: must be true or false.", param=name, code="invalid_type")
+    return value
+
+
+def count_member(members: Members, name: str, *, largest: int) -> int | None:
+    """A whole number from 1 to ``largest``, or None."""
+    value = member(members, name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequest(f"{name}: must be a whole number.", param=name, code="invalid_type")
+    if value < 1:
+        raise InvalidRequest(f"{name}: must be at least 1, not {value}.", param=name)
+    if value > largest:
+        raise InvalidRequest(f"{name}: {value} is more than the {largest} that are possible.", param=name)
+    return value
+
+
+def with_defaults(members: Members, target: Target) -> dict[str, Any]:
+    """Members for a target: its own model name, its default parameters where the caller gave none."""
+    sent: dict[str, Any] = dict(members)
+    sent["model"] = target.entry.upstream_model
+    for name, value in target.entry.parameters.items():
+        if name not in sent:
+            sent[name] = value
+    return sent
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+_NO_DETAILS = _Details()
+
+
+def believable_usage(raw: bytes | None) -> Tokens | None:
+    """Tokens of OpenAI's ``usage`` member: whole numbers, not negative, not absurd, and never an input of nothing."""
+    if not raw or raw == NULL:
+        return None
+    try:
+        usage = _decode_usage(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    asked = usage.prompt_tokens_details or _NO_DETAILS
+    answered = usage.completion_tokens_details or _NO_DETAILS
+    cached, written = asked.cached_tokens or 0, asked.cache_write_tokens or 0
+    reasoned = answered.reasoning_tokens or 0
+    numbers = (usage.prompt_tokens, usage.completion_tokens, cached, written, reasoned)
+    if min(numbers) < 0 or max(numbers) > MAX_USAGE_TOKENS or usage.prompt_tokens == 0:
+        return None
+    return Tokens(
+        input=usage.prompt_tokens,
+        cached=min(cached, usage.prompt_tokens),
+        cache_write=min(written, max(0, usage.prompt_tokens - cached)),
+        output=usage.completion_tokens,
+        reasoning=min(reasoned, usage.completion_tokens),
+    )

@@ -1,0 +1,65 @@
+"""Our errors in OpenAI's error body, so that SDKs raise the class a programmer expects."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from llmops.core.errors import BudgetExceeded, ConsoleError
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+SAFE_SECONDS_LEFT = 60
+_encode = msgspec.json.Encoder().encode
+
+
+class Unexpected(ConsoleError):
+    """A fault of our own. The message is the same for all of them; the log has the traceback."""
+
+    def __init__(self) -> None:
+        super().__init__("The server met an unexpected error; its log has the details under the request id.")
+
+
+def error_body(error: ConsoleError) -> bytes:
+    """``{"error": {"message", "type", "param", "code"}}``."""
+    return _encode({"error": error_members(error)})
+
+
+def error_event(error: ConsoleError) -> bytes:
+    """The server-sent event that tells a client that its stream broke off; no ``[DONE]`` follows it."""
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+def error_members(error: ConsoleError) -> Mapping[str, Any]:
+    return {
+        "message": error.message,
+        "type": error.openai_type,
+        "param": error.param,
+        "code": error.code,
+    }
+
+
+def error_headers(error: ConsoleError) -> Headers:
+    """``retry-after`` (seconds, rounded up) and, where a retry cannot help soon, the SDKs' ``x-should-retry: false``."""
+    headers: Headers = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if isinstance(error, BudgetExceeded) and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT:
+        headers.append((b"x-should-retry", b"false"))
+    return headers
+
+
+def as_console_error(error: Exception, *, where: str) -> ConsoleError:
+    """The error itself when it is one of ours, else one that tells nothing; the log has the rest."""
+    if isinstance(error, ConsoleError):
+        return error
+    log.error("unexpected error in %s at %d", where, time.time(), exc_info=error)
+    return Unexpected()

@@ -1,0 +1,441 @@
+"""One request from its first byte to its last.
+
+    identify  key, from the snapshot                          auth.py
+    read      body, attribution, name -> targets, budgets     endpoints/, routing.py
+    admit     limits of the key                               limits.py, admission.py
+    attempt   hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, streaming.py
+    settle    price, write ``Ended``, then the last byte      settle.py
+    again     another attempt, target or credential           resilience.py
+
+A call keeps the snapshot it began with. Whatever happens, an attempt that was written down as held is settled once, and a
+call whose key was identified is recorded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import msgspec
+
+from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted, UpstreamTimeout
+from llmops.core.redaction import redact_text
+from llmops.gateway import admission, settle
+from llmops.gateway.auth import authenticate
+from llmops.gateway.call import (
+    MAX_FEATURE,
+    MAX_SESSION,
+    MAX_USER,
+    Call,
+    ClientGone,
+    Message,
+    Receive,
+    Send,
+)
+from llmops.gateway.endpoints.base import Endpoint
+from llmops.gateway.endpoints.chat import answer_text
+from llmops.gateway.errors import as_console_error, error_body, error_event
+from llmops.gateway.plane import Plane
+from llmops.gateway.resilience import MALFORMED, STATUS, TIMEOUT, Failure, Plan, Step
+from llmops.gateway.settle import Trial
+from llmops.gateway.streaming import Relay
+from llmops.gateway.upstream import Failed, Response, failure_of, failure_of_status, read_whole
+from llmops.usage.records import Tokens
+
+#: After ``[DONE]`` a provider has this long to end its answer, or its connection is not used again.
+_TAIL_S = 1.0
+
+
+async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
+    """Answer one request of an endpoint, whatever happens."""
+    call = Call(plane, endpoint, scope, receive, send)
+    try:
+        plane.enter(call)
+        identify(call)
+        await read(call)
+        await admission.admit(call)
+        await attempts(call)
+    except ClientGone:
+        settle.never_sent(
+            call,
+            status=settle.CLIENT_CLOSED,
+            http=settle.CLIENT_CLOSED_STATUS,
+            code="client_closed",
+            message="",
+        )
+    except asyncio.CancelledError:
+        reason = call.watch.reason
+        call.watch.caught()
+        status = settle.CLIENT_CLOSED if reason == "client" else settle.ERROR
+        settle.never_sent(
+            call,
+            status=status,
+            http=settle.CLIENT_CLOSED_STATUS,
+            code=f"{reason or 'server'}_closed",
+            message="",
+        )
+        if reason is None:
+            raise
+        if reason != "client" and not call.started_sending:
+            await call.send_error(shutting_down() if reason == "shutdown" else out_of_time(call))
+    except Exception as error:
+        await refuse(call, as_console_error(error, where=f"{endpoint.name} {call.request_id}"))
+    finally:
+        call.close()
+
+
+def identify(call: Call) -> None:
+    call.key = authenticate(call.view.snapshot, call.headers.get(b"authorization"), time.time())
+    # From here on the call is recorded, however it ends.
+    call.origin = settle.origin_of(call)
+
+
+async def read(call: Call) -> None:
+    """The body, who it is for, what it leads to."""
+    key = call.key
+    assert key is not None
+    asked = call.asked = call.endpoint.read(await call.read_body())
+    headers = call.headers
+    feature = session = ""
+    tags: list[str] = []
+    if b"x-llmops-feature" in headers:
+        feature = call.header_text(b"x-llmops-feature", MAX_FEATURE)
+    if b"x-llmops-session" in headers:
+        session = call.header_text(b"x-llmops-session", MAX_SESSION)
+    if b"x-llmops-tags" in headers:
+        tags = call.tags()
+    call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
+    call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
+    resolution = call.resolution = call.view.resolve(key, asked.model)
+    call.origin.route = resolution.route.slug
+    largest = max(target.entry.max_output_tokens for target in resolution.every_target())
+    if asked.cap is not None and largest and asked.cap > largest:
+        raise InvalidRequest(
+            f"{asked.cap_field}: {asked.cap} is more than the {largest} tokens that {asked.model!r} can answer with.",
+            param=asked.cap_field,
+        )
+    call.budgets = call.view.budgets(resolution, feature=feature, user=call.user, tags=tags)
+    route = resolution.route
+    call.plan = Plan(
+        resolution,
+        call.view.snapshot,
+        call.plane.breakers,
+        time.monotonic() + route.total_timeout_ms / 1000,
+        sticky=session or call.user,
+    )
+    call.watch.start(route.total_timeout_ms / 1000)
+
+
+async def attempts(call: Call) -> None:
+    """Attempt after attempt, until one answers or the plan gives up."""
+    plan = call.plan
+    assert plan is not None
+    step: Step | None = plan.first(time.monotonic())
+    while step is not None:
+        if step.delay:
+            await asyncio.sleep(step.delay)
+        trial = await prepare(call, step)
+        failure = await attempt(call, trial)
+        breaker = plan.breakers.of(plan.resolution.route, step.target)
+        now = time.monotonic()
+        breaker.record(failure is None or not failure.counts, now)
+        if failure is None:
+            return
+        following = plan.after(failure, now) if call.watch.reason is None else None
+        if following is None:
+            await give_up(call, trial, failure)
+            return
+        settle.failed(call, trial, failure)
+        step = following
+
+
+async def prepare(call: Call, step: Step) -> Trial:
+    """Money and a line in the journal for one attempt."""
+    assert call.plan is not None
+    try:
+        holding = await admission.hold(call, step.target)
+        return settle.begin(call, step, holding)
+    except BaseException:
+        call.plan.breakers.of(call.plan.resolution.route, step.target).forget_probe()
+        raise
+
+
+async def attempt(call: Call, trial: Trial) -> Failure | None:
+    """Send, and relay what comes. None: the client has its answer, and it is settled."""
+    asked, step = call.asked, trial.step
+    assert asked is not None
+    relay = Relay(hide_usage=not asked.wants_usage) if asked.stream else None
+    channel = call.plane.transport.channel(step.target.provider)
+    channel.in_flight += 1
+    response: Response | None = None
+    try:
+        body = call.endpoint.encode(asked, step.target, trial.holding.cap)
+        response = await channel.send(
+            call.endpoint.path, body, step.credential, f"{call.id}.{trial.record.n}"
+        )
+        note_head(trial, response)
+        call.plane.credential_answered(step.credential.id, response.status, call.started_ns)
+        if response.status != 200:
+            return await failure_of_status(response, step.credential)
+        if relay is not None:
+            return await relay_stream(call, trial, response, relay)
+        return await relay_whole(call, trial, response)
+    except Failed as failed:
+        return failed.failure
+    except asyncio.CancelledError:
+        return await cancelled(call, trial, relay)
+    except BaseException:
+        if not trial.settled:
+            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=None))
+        raise
+    finally:
+        channel.in_flight -= 1
+        if response is not None:
+            # Gives the connection back when the answer was read to its end, closes it otherwise.
+            response.release()
+
+
+def note_head(trial: Trial, response: Response) -> None:
+    record, headers = trial.record, response.headers
+    record.status = response.status
+    record.provider_request = headers.get("x-request-id", "")[:120]
+    took = headers.get("openai-processing-ms")
+    if took is not None and took.isdecimal() and len(took) < 10:
+        record.provider_us = int(took) * 1000
+
+
+# ---------------------------------------------------------------------- a whole answer
+
+
+class _Head(msgspec.Struct):
+    """What is read of an answer; the client gets its bytes as they are."""
+
+    model: str = ""
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    choices: list[_HeadChoice] = []
+
+
+class _HeadChoice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
+    body = await read_whole(response)
+    head = _head(body)
+    if head is None:
+        return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
+    if head.error and bytes(head.error) != b"null":
+        return Failure(STATUS, "an error in place of an answer", status=502)
+    tokens = call.endpoint.usage(bytes(head.usage))
+    unknown = False
+    if tokens is None:
+        text = answer_text(body) if call.endpoint.has_output else ""
+        tokens = await settle.count(call, trial, text)
+        unknown = trial.step.target.reasons
+    call.bytes_out = len(body)
+    finish = head.choices[0].finish_reason or "" if head.choices else ""
+    settle.answered(call, trial, tokens, model=head.model, finish=finish, charge_hold=unknown)
+    await call.send_whole(200, body)
+    return None
+
+
+def _head(body: bytes) -> _Head | None:
+    try:
+        return _decode_head(body)
+    except msgspec.ValidationError:
+        pass
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    try:
+        members = _decode_object(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    nothing = msgspec.Raw()
+    return _Head(usage=members.get("usage", nothing), error=members.get("error", nothing))
+
+
+# ---------------------------------------------------------------------- a stream
+
+
+async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        return Failure(MALFORMED, "the answer is not a stream of events", billed=None)
+    content = response.content
+    failure: Failure | None = None
+    out = b""
+    while True:
+        try:
+            data = await content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = failure_of(error)
+            break
+        if data:
+            out = relay.feed(data)
+        else:
+            relay.end()
+        if relay.done or relay.broken:
+            break
+        if out:
+            if not call.started_sending:
+                await begin_stream(call, trial)
+            await call.send_piece(out)
+            out = b""
+    if relay.done:
+        await finish_stream(call, trial, relay, out, response)
+        return None
+    if failure is None:
+        failure = Failure(MALFORMED, relay.broken, billed=None)
+    if not call.started_sending and not out:
+        return failure
+    if not call.started_sending:
+        await begin_stream(call, trial)
+    await break_off(call, trial, relay, out, failure)
+    return None
+
+
+async def begin_stream(call: Call, trial: Trial) -> None:
+    """Something of the answer goes out: from here on nothing is tried again."""
+    call.watch.open_end()
+    trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
+    await call.start_events()
+
+
+async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
+    tokens = call.endpoint.usage(relay.usage)
+    unknown = False
+    if tokens is None:
+        tokens = await settle.count(call, trial, relay.text())
+        unknown = trial.step.target.reasons
+    if trial.record.ttft_us is None:
+        trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
+    last = out + relay.tail
+    started = call.started_sending
+    call.bytes_out += len(last)
+    settle.answered(call, trial, tokens, model=relay.model, finish=relay.finish, charge_hold=unknown)
+    call.bytes_out -= len(last)
+    if not started:
+        await call.start_events()
+    await call.send_piece(last, last=True)
+    if not response.content.at_eof():
+        try:
+            async with asyncio.timeout(_TAIL_S):
+                await response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+
+
+async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure) -> None:
+    """The provider's stream ended before its end: say so, settle what came, and never send ``[DONE]``."""
+    tokens = await partial_tokens(call, trial, relay)
+    reason = relay.broken or failure.message
+    error = StreamInterrupted(
+        f"The answer of the provider {trial.record.provider!r} broke off: {redact_text(reason)}. "
+        "What came before is not complete."
+    )
+    last = out + error_event(error)
+    call.bytes_out += len(last)
+    settle.answered(
+        call,
+        trial,
+        tokens,
+        model=relay.model,
+        finish=relay.finish,
+        charge_hold=tokens.estimated and trial.step.target.reasons,
+        status=settle.INTERRUPTED,
+        code=error.code,
+        message=reason,
+    )
+    call.bytes_out -= len(last)
+    await call.send_piece(last, last=True)
+
+
+async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
+    tokens = call.endpoint.usage(relay.usage)
+    return tokens if tokens is not None else await settle.count(call, trial, relay.text())
+
+
+# ---------------------------------------------------------------------- ends that are no answer
+
+
+async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
+    """The attempt was cancelled: its time is over, the client is gone, or the server stops.
+
+    Returns the failure of a time-out that another attempt might mend; raises otherwise, with everything settled.
+    """
+    reason = call.watch.reason
+    call.watch.caught()
+    if trial.settled:
+        # The answer was complete and accounted for; only its last bytes did not reach the client.
+        raise asyncio.CancelledError
+    if reason == "deadline":
+        return Failure(TIMEOUT, "the time for the whole call is over", billed=None)
+    status, code = (
+        (settle.CLIENT_CLOSED, "client_closed")
+        if reason == "client"
+        else (settle.INTERRUPTED, "server_closed")
+    )
+    if relay is None:
+        # Whether the provider goes on without us, and how far it came, nobody tells.
+        tokens, unknown = Tokens(), True
+    else:
+        tokens = await partial_tokens(call, trial, relay)
+        unknown = tokens.estimated and trial.step.target.reasons
+    settle.answered(
+        call,
+        trial,
+        tokens,
+        model=relay.model if relay else "",
+        finish="",
+        charge_hold=unknown,
+        status=status,
+        code=code,
+        http=settle.CLIENT_CLOSED_STATUS if reason == "client" else 200 if call.started_sending else 503,
+    )
+    if reason == "shutdown" and call.started_sending:
+        await call.send_piece(error_event(shutting_down()), last=True)
+    raise asyncio.CancelledError
+
+
+async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
+    """The last failure becomes the answer: the provider's own words for what the caller did wrong, ours otherwise."""
+    target = trial.step.target
+    error = failure.error(target)
+    status, body = error.status, b""
+    code = settle.code_of(failure)
+    if failure.kind == STATUS and 400 <= failure.status < 500:
+        status = failure.status
+        body = failure.body or b""
+    if not body:
+        body = error_body(error)
+        code = error.code if failure.kind != STATUS else code
+    call.bytes_out = len(body)
+    settle.failed(call, trial, failure, http=status, code=code)
+    headers = []
+    if failure.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(failure.retry_after))))
+    await call.send_whole(status, body, headers=headers)
+
+
+async def refuse(call: Call, error: ConsoleError) -> None:
+    """The console itself refuses or fails."""
+    status = settle.ERROR if call.attempts or error.status >= 500 else settle.REFUSED
+    settle.never_sent(call, status=status, http=error.status, code=error.code, message=error.message)
+    if call.started_sending:
+        await call.send_piece(error_event(error), last=True)
+    else:
+        await call.send_error(error)
+
+
+def shutting_down() -> ConsoleError:
+    return StreamInterrupted("This server is shutting down; the answer is not complete.", retry_after=1)
+
+
+def out_of_time(call: Call) -> ConsoleError:
+    assert call.asked is not None
+    return UpstreamTimeout(f"No answer for {call.asked.model!r} within the time that its route allows.")

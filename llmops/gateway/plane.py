@@ -1,0 +1,173 @@
+"""What a data-plane process is made of: the parts that all its calls share. Filled by ``boot``; belongs to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from llmops.core.errors import ServiceUnavailable
+from llmops.gateway.limits import Limits
+from llmops.gateway.purse import Purse
+from llmops.gateway.resilience import Breakers
+from llmops.gateway.routing import View
+from llmops.gateway.upstream import Transport
+from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
+from llmops.usage.records import CredentialSeen, Ended, Record
+
+if TYPE_CHECKING:
+    from llmops.gateway.pipeline import Call
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+#: Calls under way in one process; more are refused at once.
+MAX_IN_FLIGHT = 8_192
+#: Records that could not be written although their call was served; beyond this no call is taken.
+MAX_UNWRITTEN = 10_000
+
+
+class Journal(Protocol):
+    """``usage.journal.JournalWriter``."""
+
+    @property
+    def healthy(self) -> bool: ...
+    def append(self, record: Record) -> None: ...
+
+
+def nothing() -> Snapshot:
+    """Before the first snapshot is loaded: nobody may do anything."""
+    return Snapshot(
+        revision=0,
+        digest="",
+        document=EMPTY_DOCUMENT,
+        live=LiveState(keys={}, budgets=(), credentials={}),
+        revision_version=-1,
+        live_version=-1,
+    )
+
+
+@dataclass(eq=False)
+class Plane:
+    journal: Journal
+    purse: Purse
+    max_body: int
+    digest_key: bytes
+    transport: Transport = field(default_factory=Transport)
+    limits: Limits = field(default_factory=Limits)
+    breakers: Breakers = field(default_factory=Breakers)
+    view: View = field(default_factory=lambda: View(nothing()))
+    #: for work that would stall the loop: counting tokens
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=2, thread_name_prefix="gateway-count")
+    )
+    calls: set[Call] = field(default_factory=set)
+    draining: bool = False
+    _unwritten: list[Ended] = field(default_factory=list)
+    _refused_credentials: set[str] = field(default_factory=set)
+
+    # ------------------------------------------------------------------ what is live
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.view.snapshot
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Serve ``snapshot`` from now on; calls under way keep the one they began with."""
+        for problem in snapshot.problems:
+            log.warning("%s", problem)
+        self.view = View(snapshot)
+
+    @property
+    def loaded(self) -> bool:
+        return self.snapshot.revision_version >= 0
+
+    def unready(self) -> str:
+        """Why this process should get no calls; empty when it should."""
+        if self.draining:
+            return "draining"
+        if not self.loaded:
+            return "starting"
+        if not self.journal.healthy or self._unwritten:
+            return "journal"
+        return ""
+
+    # ------------------------------------------------------------------ calls
+
+    def enter(self, call: Call) -> None:
+        """Raises ``ServiceUnavailable`` when no call can be taken."""
+        if self.draining:
+            raise ServiceUnavailable("This server is shutting down; try again.", retry_after=1)
+        if len(self.calls) >= MAX_IN_FLIGHT:
+            raise ServiceUnavailable("This server has as many calls under way as it can take.", retry_after=1)
+        if len(self._unwritten) >= MAX_UNWRITTEN:
+            raise ServiceUnavailable(
+                "This server cannot record calls at the moment and takes none until it can.", retry_after=5
+            )
+        self.calls.add(call)
+
+    def leave(self, call: Call) -> None:
+        self.calls.discard(call)
+
+    async def off_loop(self, work: Callable[[], Result]) -> Result:
+        """Run CPU-bound ``work`` beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    # ------------------------------------------------------------------ records
+
+    def record_end(self, record: Ended) -> None:
+        """Write how an attempt ended. What cannot be written now is kept and written as soon as it can."""
+        if self._unwritten:
+            self._unwritten.append(record)
+            return
+        try:
+            self.journal.append(record)
+        except ServiceUnavailable:
+            log.error(
+                "the journal cannot be written; the end of call %s is kept in memory", record.origin.call
+            )
+            self._unwritten.append(record)
+
+    def write_kept(self) -> None:
+        """Try again to write the records that were kept."""
+        while self._unwritten:
+            try:
+                self.journal.append(self._unwritten[0])
+            except ServiceUnavailable:
+                return
+            del self._unwritten[0]
+
+    def credential_answered(self, credential: str, status: int, at: int) -> None:
+        """Note a provider's refusal of a credential, and when it is accepted again; the change alone is recorded."""
+        refused = status in (401, 403)
+        if refused == (credential in self._refused_credentials):
+            return
+        if refused:
+            self._refused_credentials.add(credential)
+        else:
+            self._refused_credentials.discard(credential)
+        code = "refused" if refused else "accepted"
+        try:
+            self.journal.append(CredentialSeen(n=0, at=at, credential=credential, status=status, code=code))
+        except ServiceUnavailable:
+            log.warning("credential %s was %s with status %d; not recorded", credential, code, status)
+
+    # ------------------------------------------------------------------ people
+
+    def user_digest(self, project_id: str, user: str) -> str:
+        """16 hex digits that stand for an end user within one project; another project's differ."""
+        mac = blake2b(f"{project_id}\0{user}".encode(), key=self.digest_key, digest_size=8)
+        return mac.hexdigest()
+
+    async def close(self) -> None:
+        await self.transport.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def digest_key(secret: str) -> bytes:
+    """The key of ``user_digest``, from the installation's secret."""
+    return blake2b(b"llmops end user digest\0" + secret.encode(), digest_size=32).digest()

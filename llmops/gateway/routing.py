@@ -1,0 +1,188 @@
+"""Model or route name -> ordered targets, and the budgets that a call touches. Decided from one snapshot, in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import accumulate
+
+from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
+from llmops.core.errors import ModelNotFound, PermissionDenied, ServiceUnavailable
+from llmops.providers.pricing import PriceBook
+from llmops.serving.snapshot import (
+    BudgetEntry,
+    KeyEntry,
+    ModelEntry,
+    ProviderEntry,
+    RouteEntry,
+    Snapshot,
+    TargetEntry,
+)
+
+Budgets = tuple[BudgetEntry, ...]
+#: How a model that is called by its own name, without a route, is tried.
+_DIRECT = RouteEntry(slug="", targets=())
+
+
+class Target:
+    """One model that can be called: its configuration, its provider and its prices."""
+
+    __slots__ = ("entry", "prices", "provider", "reasons", "slug", "slug_bytes")
+
+    def __init__(self, entry: ModelEntry, provider: ProviderEntry) -> None:
+        self.entry = entry
+        self.provider = provider
+        self.prices = PriceBook(entry.prices)
+        self.slug = entry.slug
+        self.slug_bytes = entry.slug.encode()
+        #: whether the model thinks in tokens that are billed and not shown
+        self.reasons = "reasoning" in entry.capabilities
+
+
+class Resolution:
+    """What a name means to a key: ``targets`` share by weight, ``fallbacks`` follow in order."""
+
+    __slots__ = ("budgets", "endings", "fallbacks", "key", "name", "route", "targets")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        key: KeyEntry,
+        route: RouteEntry,
+        targets: Sequence[Target],
+        weights: Sequence[int],
+        fallbacks: Sequence[Target],
+        budgets: Budgets,
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.route = route
+        self.targets = tuple(targets)
+        self.endings = tuple(accumulate(weights))
+        self.fallbacks = tuple(fallbacks)
+        #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
+        self.budgets = budgets
+
+    def every_target(self) -> Iterator[Target]:
+        yield from self.targets
+        yield from self.fallbacks
+
+    def order(self, sticky: str) -> tuple[Target, ...]:
+        """Targets in the order in which to try them: one by weight, the other targets, then the fallbacks.
+
+        Equal ``sticky`` texts (a session or end user) get the same first target while the weights stay as they are.
+        """
+        if len(self.targets) == 1:
+            return self.targets + self.fallbacks if self.fallbacks else self.targets
+        first = self._pick(sticky)
+        others = tuple(target for index, target in enumerate(self.targets) if index != first)
+        return (self.targets[first], *others, *self.fallbacks)
+
+    def _pick(self, sticky: str) -> int:
+        total = self.endings[-1]
+        if total <= 0:
+            return 0
+        if sticky:
+            seed = f"{self.name}\0{sticky}".encode()
+            point = int.from_bytes(blake2b(seed, digest_size=8).digest(), "big") * total >> 64
+        else:
+            point = random.randrange(total)
+        return next(index for index, ending in enumerate(self.endings) if point < ending)
+
+
+class View:
+    """A snapshot with what requests look up again and again. Replaced as a whole when the snapshot is."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.targets: dict[str, Target] = {}
+        for slug, entry in snapshot.models.items():
+            provider = snapshot.providers.get(entry.provider)
+            if provider is not None:
+                self.targets[slug] = Target(entry, provider)
+        self._resolutions: dict[tuple[str, str], Resolution] = {}
+        kinds = {kind for kind, _ in snapshot.budgets_by_scope}
+        #: whether any budget depends on what a caller says about itself
+        self.attributed = bool(kinds & {FEATURE, USER, TAG})
+
+    def resolve(self, key: KeyEntry, name: str) -> Resolution:
+        """What ``name`` (a route or a model slug) means to ``key``.
+
+        Raises ``ModelNotFound``, ``PermissionDenied``, or ``ServiceUnavailable`` with the reason of a pause.
+        """
+        found = self._resolutions.get((key.id, name))
+        if found is None or found.key is not key:
+            found = self._resolve(key, name)
+            self._resolutions[key.id, name] = found
+        return found
+
+    def _resolve(self, key: KeyEntry, name: str) -> Resolution:
+        snapshot = self.snapshot
+        route = snapshot.routes.get(name)
+        if route is not None:
+            if not key.may_route(name):
+                raise PermissionDenied(
+                    f"The service key {key.name!r} may not use the route {name!r}.", param="model"
+                )
+            if name in snapshot.live.paused_routes:
+                reason = snapshot.live.paused_routes[name]
+                raise ServiceUnavailable(
+                    f"The route {name!r} is paused{f': {reason}' if reason else ''}.", code="route_paused"
+                )
+        elif name in snapshot.models:
+            if not key.may_model(name):
+                raise PermissionDenied(
+                    f"The service key {key.name!r} may not call the model {name!r} by its name.",
+                    param="model",
+                )
+            route = _DIRECT
+        else:
+            raise ModelNotFound(
+                f"The model {name[:100]!r} does not exist here. GET /v1/models lists what your key may call.",
+                param="model",
+            )
+        entries = route.targets or (TargetEntry(name),)
+        chosen = [
+            (self.targets[entry.model], entry.weight) for entry in entries if entry.model in self.targets
+        ]
+        fallbacks = [self.targets[slug] for slug in route.fallbacks if slug in self.targets]
+        if not chosen:
+            raise ModelNotFound(f"The model {name!r} leads to nothing that is published.", param="model")
+        pairs = scope_pairs(project=key.project, key=key.id, route=route.slug)
+        return Resolution(
+            name=name,
+            key=key,
+            route=route,
+            targets=[target for target, _ in chosen],
+            weights=[weight for _, weight in chosen],
+            fallbacks=fallbacks,
+            budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
+        )
+
+    def budgets(self, resolution: Resolution, *, feature: str, user: str, tags: Sequence[str]) -> Budgets:
+        """Every budget that a call with these attributes touches."""
+        if not self.attributed or not (feature or user or tags):
+            return resolution.budgets
+        pairs = [(FEATURE, feature)] if feature else []
+        if user:
+            pairs.append((USER, user))
+        pairs += [(TAG, tag) for tag in dict.fromkeys(tags)]
+        return resolution.budgets + _of_project(
+            matching(self.snapshot.budgets_by_scope, pairs), resolution.key
+        )
+
+    def callable_names(self, key: KeyEntry) -> list[tuple[str, str]]:
+        """``(name, owner)`` of every route and model that ``key`` may name, sorted; an owner of a route is the console."""
+        names = [(slug, "llmops-console") for slug in self.snapshot.routes if key.may_route(slug)]
+        names += [
+            (slug, target.provider.slug)
+            for slug, target in self.targets.items()
+            if key.may_model(slug) and slug not in self.snapshot.routes
+        ]
+        return sorted(names)
+
+
+def _of_project(budgets: Sequence[BudgetEntry], key: KeyEntry) -> Budgets:
+    return tuple(budget for budget in budgets if budget.project in (None, key.project))

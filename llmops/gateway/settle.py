@@ -1,0 +1,270 @@
+"""Price an attempt, end its hold, write it down. Each attempt is settled exactly once, whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from llmops.core.errors import ServiceUnavailable
+from llmops.core.tokens import count_text
+from llmops.gateway.admission import Holding, output_bound
+from llmops.gateway.call import Call
+from llmops.gateway.resilience import Failure, Step
+from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
+
+OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
+CLIENT_CLOSED_STATUS = 499
+UNKNOWN_BILL = "the bill is not known: charged at its hold"
+ESTIMATED = "no usage was sent: tokens were counted"
+_MAX_MESSAGE = 300
+
+
+class Trial:
+    """One attempt under way."""
+
+    __slots__ = ("holding", "record", "settled", "started", "step")
+
+    def __init__(self, call: Call, step: Step, holding: Holding) -> None:
+        self.step = step
+        self.holding = holding
+        self.started = time.perf_counter()
+        self.settled = False
+        target = step.target
+        self.record = Attempt(
+            n=len(call.attempts) + 1,
+            model=target.slug,
+            provider=target.provider.slug,
+            credential=step.credential.name,
+            started_us=int((self.started - call.started) * 1_000_000),
+            why=step.why,
+        )
+
+    @property
+    def attempt_id(self) -> int:
+        return self.record.n
+
+
+def begin(call: Call, step: Step, holding: Holding) -> Trial:
+    """Write down that an attempt goes upstream. Raises ``ServiceUnavailable``; then nothing is held any more."""
+    trial = Trial(call, step, holding)
+    assert call.origin is not None
+    held = holding.hold
+    entry = step.target.entry
+    record = Held(
+        n=0,
+        at=time.time_ns(),
+        attempt=trial.record.n,
+        origin=call.origin,
+        model=entry.slug,
+        model_version=entry.version,
+        provider=entry.provider,
+        charges=[HeldCharge(account.window, held.amount) for account in held.accounts] if held else [],
+        soft=holding.soft,
+        worst_cost=holding.worst,
+        cap=holding.cap,
+    )
+    try:
+        call.plane.journal.append(record)
+    except ServiceUnavailable:
+        release(call, holding)
+        raise
+    call.attempts.append(trial.record)
+    call.retries += step.retry
+    call.fallbacks += step.fallback and not step.retry
+    if holding.cap is not None:
+        call.cap_header = holding.cap
+    return trial
+
+
+def release(call: Call, holding: Holding) -> None:
+    """Let go of money for an attempt that never went upstream."""
+    if holding.hold is not None and not holding.hold.ended:
+        call.plane.purse.settle(holding.hold, 0)
+
+
+def answered(
+    call: Call,
+    trial: Trial,
+    tokens: Tokens,
+    *,
+    model: str,
+    finish: str,
+    charge_hold: bool = False,
+    status: str = OK,
+    code: str = "",
+    message: str = "",
+    http: int = 200,
+) -> None:
+    """The attempt brought an answer, whole or in part: price its tokens and end the call."""
+    holding = trial.holding
+    cost = holding.prices.cost(tokens) if holding.prices is not None else 0
+    if tokens.estimated:
+        trial.record.note = ESTIMATED
+        # What was merely counted can not have cost more than the worst case.
+        cost = min(cost, holding.worst)
+    if charge_hold:
+        trial.record.note = UNKNOWN_BILL
+        cost = holding.worst
+    record = trial.record
+    if code:
+        record.code = code
+    outcome = _outcome(call, trial, status=status, http=http, code=code, message=message)
+    outcome.tokens = tokens
+    outcome.finish = finish[:30]
+    outcome.upstream_model = model[:120]
+    if call.ticket is not None:
+        call.ticket.correct(tokens.input + tokens.output, time.time())
+    _end(call, trial, cost, outcome)
+
+
+def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = None, code: str = "") -> None:
+    """The attempt brought nothing. With ``http``, the status the client gets, the call ends with it."""
+    record = trial.record
+    record.code = code_of(failure)
+    record.status = failure.status
+    cost = 0
+    if failure.billed is None:
+        cost = trial.holding.worst
+        record.note = UNKNOWN_BILL
+    outcome = None
+    if http is not None:
+        outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
+        if call.ticket is not None:
+            call.ticket.correct(0, time.time())
+    _end(call, trial, cost, outcome)
+
+
+def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -> None:
+    """The call ends without an attempt under way: refused, or given up between two attempts."""
+    if call.ended or call.origin is None:
+        return
+    outcome = Outcome(status=status, http=http, code=code, message=message[:_MAX_MESSAGE])
+    _fill(call, outcome)
+    if call.attempts:
+        last = call.attempts[-1]
+        outcome.model, outcome.provider = last.model, last.provider
+    if call.ticket is not None:
+        call.ticket.correct(0, time.time())
+    call.ended = True
+    call.plane.record_end(
+        Ended(n=0, at=time.time_ns(), attempt=0, origin=call.origin, cost=0, outcome=outcome)
+    )
+
+
+async def count(call: Call, trial: Trial, text: str) -> Tokens:
+    """Tokens of an answer without usage, counted beside the loop; the bounds when even that is cut short."""
+    asked, target = call.asked, trial.step.target
+    assert asked is not None
+    model = target.entry.upstream_model
+    if trial.holding.prices is None and not text:
+        return Tokens(input=call.endpoint.input_bound(asked, target), estimated=True)
+    try:
+        counted, output = await call.plane.off_loop(
+            lambda: (call.endpoint.count_input(asked, target), count_text(text, model) if text else 0)
+        )
+    except (asyncio.CancelledError, RuntimeError):
+        return Tokens(
+            input=call.endpoint.input_bound(asked, target),
+            output=min(
+                len(text.encode("utf-8", "replace")), output_bound(asked, target.entry, trial.holding.cap)
+            ),
+            estimated=True,
+        )
+    return Tokens(input=counted, output=output, estimated=True)
+
+
+def code_of(failure: Failure) -> str:
+    """A short code of a failure for records and charts; few different ones, whatever providers send."""
+    if failure.kind == "status":
+        known = (
+            "context_length_exceeded",
+            "rate_limit_exceeded",
+            "insufficient_quota",
+            "content_policy_violation",
+        )
+        return failure.code if failure.code in known else f"upstream_{failure.status}"
+    return f"upstream_{failure.kind}"
+
+
+def _end(call: Call, trial: Trial, cost: int, outcome: Outcome | None) -> None:
+    assert not trial.settled and call.origin is not None
+    trial.settled = True
+    record, held = trial.record, trial.holding.hold
+    record.cost = cost
+    record.total_us = int((time.perf_counter() - trial.started) * 1_000_000)
+    call.cost += cost
+    charges: list[Charge] = []
+    if held is not None:
+        spent, overrun = call.plane.purse.settle(held, cost)
+        charges = [Charge(account.window, held.amount, spent, overrun) for account in held.accounts]
+    if outcome is not None:
+        outcome.cost = call.cost
+        outcome.provider_us = record.provider_us
+        outcome.provider_request = record.provider_request
+        outcome.upstream_us = (
+            record.total_us if len(call.attempts) == 1 else sum(a.total_us for a in call.attempts)
+        )
+        call.ended = True
+    call.plane.record_end(
+        Ended(
+            n=0,
+            at=time.time_ns(),
+            attempt=record.n,
+            origin=call.origin,
+            charges=charges,
+            soft=trial.holding.soft,
+            cost=cost,
+            outcome=outcome,
+        )
+    )
+
+
+def _outcome(call: Call, trial: Trial, *, status: str, http: int, code: str, message: str) -> Outcome:
+    entry = trial.step.target.entry
+    outcome = Outcome(
+        status=status,
+        http=http,
+        model=entry.slug,
+        model_version=entry.version,
+        provider=entry.provider,
+        code=code[:60],
+        message=message[:_MAX_MESSAGE],
+        cap=call.cap_header,
+        clamped=trial.holding.clamped,
+        ttft_us=None if trial.record.ttft_us is None else trial.record.started_us + trial.record.ttft_us,
+    )
+    _fill(call, outcome)
+    return outcome
+
+
+def _fill(call: Call, outcome: Outcome) -> None:
+    outcome.attempts = call.attempts
+    outcome.retries = call.retries
+    outcome.fallbacks = call.fallbacks
+    outcome.cost = call.cost
+    outcome.total_us = call.elapsed_us()
+    outcome.queue_us = call.queue_us
+    outcome.bytes_out = call.bytes_out
+
+
+def origin_of(call: Call, *, feature: str = "", session: str = "", tags: list[str] | None = None) -> Origin:
+    """Who asked for what, as far as it is known when the call is recorded."""
+    key = call.key
+    assert key is not None
+    asked, resolution = call.asked, call.resolution
+    return Origin(
+        call=call.id,
+        started=call.started_ns,
+        project=key.project_id,
+        key=key.id,
+        endpoint=call.endpoint.name,
+        revision=call.view.snapshot.revision,
+        route=resolution.route.slug if resolution is not None else "",
+        streamed=asked.stream if asked is not None else False,
+        request=call.request_id,
+        feature=feature,
+        user=call.plane.user_digest(key.project_id, call.user) if call.user else "",
+        session=session,
+        tags=tags or [],
+        bytes_in=call.bytes_in,
+    )

@@ -1,0 +1,235 @@
+"""The transport to providers: one pool for each, with its time-outs, its proxy and its guard against inside addresses.
+
+No redirect is followed, no cookie kept, no proxy taken from the environment. An answer is asked for uncompressed, so that
+it can be relayed byte by byte.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDict
+from yarl import URL
+
+from llmops.core.redaction import redact_text
+from llmops.gateway.resilience import (
+    AUTH,
+    CONNECT,
+    CUT,
+    FORBIDDEN,
+    MALFORMED,
+    STATUS,
+    TIMEOUT,
+    Failure,
+    retry_after,
+)
+from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
+from llmops.providers.network_guard import host_refusal
+from llmops.serving.snapshot import CredentialEntry, ProviderEntry
+
+USER_AGENT = "llmops-console"
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+#: Bodies beyond this are written in pieces, so that other calls get their turn.
+_PIECEWISE_BYTES = 256 * 1024
+_KEEP_ALIVE_S = 30.0
+_DNS_TTL_S = 30
+
+Response = aiohttp.ClientResponse
+
+
+class Failed(Exception):
+    """An attempt failed before anything of its answer could be used."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Channel:
+    """The connections to one provider as it is configured now."""
+
+    def __init__(self, provider: ProviderEntry) -> None:
+        self.provider = provider
+        self.in_flight = 0
+        self.retired = False
+        base = URL(provider.base_url)
+        self._refusal = host_refusal(base.host or "", allow_private=provider.allow_private_network)
+        self._base = provider.base_url.rstrip("/")
+        self._urls: dict[str, URL] = {}
+        self._names_attempts = provider.kind == "simulator"
+        self._key_header = "api-key" if provider.kind == "azure" else "Authorization"
+        connect = provider.connect_timeout_ms / 1000
+        headers = CIMultiDict(
+            {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        )
+        if provider.organization:
+            headers["OpenAI-Organization"] = provider.organization
+        if provider.provider_project:
+            headers["OpenAI-Project"] = provider.provider_project
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=provider.max_connections,
+                # A proxy resolves the provider's name itself, and may be on a private network.
+                resolver=GuardedResolver(
+                    allow_private=provider.allow_private_network or bool(provider.proxy_url)
+                ),
+                ttl_dns_cache=_DNS_TTL_S,
+                keepalive_timeout=_KEEP_ALIVE_S,
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=provider.pool_timeout_ms / 1000 + connect,
+                sock_connect=connect,
+                # Runs from the moment the request is being written, so it bounds a stalled upload as well.
+                sock_read=provider.read_timeout_ms / 1000,
+            ),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            proxy=provider.proxy_url or None,
+        )
+
+    async def send(self, path: str, body: bytes, credential: CredentialEntry, attempt_id: str) -> Response:
+        """POST ``body``; the answer's head. Raises ``Failed``, never for a status."""
+        if self._refusal is not None:
+            raise Failed(Failure(FORBIDDEN, self._refusal))
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._base + path, encoded=True)
+        secret = credential.secret
+        headers = {self._key_header: secret if self._key_header == "api-key" else f"Bearer {secret}"}
+        if self._names_attempts:
+            headers["x-llmops-attempt-id"] = attempt_id
+        try:
+            return await self._session.post(
+                url,
+                data=body if len(body) <= _PIECEWISE_BYTES else io.BytesIO(body),
+                headers=headers,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Failed(failure_of(error)) from error
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Transport:
+    """All channels of a process. A provider that was configured anew gets a new channel; the old one closes when its
+    last call has ended."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, Channel] = {}
+        self._retired: list[Channel] = []
+
+    def channel(self, provider: ProviderEntry) -> Channel:
+        found = self._channels.get(provider.slug)
+        if found is not None and (found.provider is provider or found.provider == provider):
+            found.provider = provider
+            return found
+        if found is not None:
+            found.retired = True
+            self._retired.append(found)
+        channel = self._channels[provider.slug] = Channel(provider)
+        return channel
+
+    async def tidy(self) -> None:
+        """Close retired channels that nobody uses any more."""
+        idle = [channel for channel in self._retired if not channel.in_flight]
+        self._retired = [channel for channel in self._retired if channel.in_flight]
+        for channel in idle:
+            await channel.close()
+
+    async def close(self) -> None:
+        for channel in [*self._channels.values(), *self._retired]:
+            await channel.close()
+        self._channels.clear()
+        self._retired.clear()
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a transport error means: above all whether the provider may have begun to work (and to bill)."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, AddressRefused):
+        return Failure(FORBIDDEN, str(error.os_error))
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Failure(TIMEOUT, "no connection within the time-out")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        return Failure(CONNECT, "no connection could be made")
+    if isinstance(error, TimeoutError):
+        return Failure(TIMEOUT, "nothing came for longer than the read time-out", billed=None)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Failure(MALFORMED, "the answer is not HTTP", billed=None)
+    return Failure(CUT, "the connection broke", billed=None)
+
+
+async def read_whole(response: Response) -> bytes:
+    """The body of an answer. Raises ``Failed``."""
+    try:
+        length = response.content_length
+        if length is not None and length <= MAX_ANSWER_BYTES:
+            return await response.read()
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > MAX_ANSWER_BYTES:
+                raise Failed(Failure(MALFORMED, "the answer is too large", billed=None))
+        return b"".join(parts)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Failed(failure_of(error)) from error
+
+
+async def failure_of_status(response: Response, credential: CredentialEntry) -> Failure:
+    """What a status other than 200 means. The provider's error body is kept when it is in OpenAI's shape, and cleaned of
+    anything that looks like a secret."""
+    body = b""
+    try:
+        body = await response.content.read(MAX_ERROR_BYTES)
+        while (more := await response.content.read(MAX_ERROR_BYTES)) and len(body) < MAX_ERROR_BYTES:
+            body += more
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        body = b""
+    status = response.status
+    if status in (401, 403):
+        return Failure(AUTH, "the credential was refused", status=status)
+    kept, code = _own_words(body, credential)
+    return Failure(
+        STATUS,
+        f"status {status}",
+        status=status,
+        retry_after=retry_after(response.headers, time.time()),
+        body=kept,
+        code=code,
+    )
+
+
+class _ErrorMembers(msgspec.Struct):
+    message: str = ""
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorMembers
+
+
+_decode_error = msgspec.json.Decoder(_ErrorBody).decode
+
+
+def _own_words(body: bytes, credential: CredentialEntry) -> tuple[bytes | None, str]:
+    """The error body to pass on, with members of OpenAI's error only, and its code."""
+    try:
+        found = _decode_error(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, ""
+    code = "" if found.code is None else str(found.code)
+    text = redact_text(found.message.replace(credential.secret, "[redacted]"))[:2_000]
+    shown = {"message": text, "type": found.type, "param": found.param, "code": found.code}
+    encoded = msgspec.json.encode({"error": shown})
+    return (None if credential.secret.encode() in encoded else encoded), code
