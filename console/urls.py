@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views import defaults
-from django.views.generic import RedirectView
 
 from console import api
 
@@ -18,11 +16,8 @@ urlpatterns: list[Any] = [
     path("api/v1/", include(api.urlpatterns())),
     path("api/", api.no_such_address),
     path("api/<path:rest>", api.no_such_address),
+    path("", include("llmops.dashboards.urls")),
 ]
-if find_spec("llmops.dashboards.urls") is not None:
-    urlpatterns.append(path("", include("llmops.dashboards.urls")))
-else:
-    urlpatterns.append(path("", RedirectView.as_view(pattern_name="admin:index")))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

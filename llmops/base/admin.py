@@ -240,6 +240,11 @@ class ServiceAdmin(ModelAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: Any) -> None:
         """The service has already saved."""
 
+    def get_formsets_with_inlines(self, request: HttpRequest, obj: Any | None = None) -> Any:
+        """Inlines only show, so what is posted for them is not even read."""
+        if request.method != "POST" and obj is not None:
+            yield from super().get_formsets_with_inlines(request, obj)
+
     def get_inline_instances(self, request: HttpRequest, obj: Any | None = None) -> list[Any]:
         instances = super().get_inline_instances(request, obj)
         for inline in instances:

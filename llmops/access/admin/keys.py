@@ -83,6 +83,10 @@ class ServiceKeyForm(forms.ModelForm):
             "expires_at",
         )
 
+    def _get_validation_exclusions(self) -> set[str]:
+        # A name that is taken is for the service to say, which says it at the name.
+        return {*super()._get_validation_exclusions(), "project"}  # type: ignore[misc]
+
 
 class RotateForm(ReasonForm):
     grace_hours = forms.IntegerField(
