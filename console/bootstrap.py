@@ -42,9 +42,9 @@ def bootstrap() -> None:
     simulator_url = os.environ.get("CONSOLE_SIMULATOR_URL", "http://127.0.0.1:8001/v1")
     if not Provider.objects.exists():
         text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", simulator_url)
-        apply_text(actor, text, source="console/demo/embedded.yaml")
+        apply_text(actor, text=text, reason="The demo's configuration")
         if os.environ.get("OPENAI_API_KEY"):
-            apply_text(actor, (_DEMO / "openai.yaml").read_text(), source="console/demo/openai.yaml")
+            apply_text(actor, text=(_DEMO / "openai.yaml").read_text(), reason="OpenAI as a second provider")
     _follow_simulator(actor, simulator_url)
     _people_and_keys(actor, first)
 
