@@ -144,6 +144,8 @@ AUTH_PASSWORD_VALIDATORS = [
 #: Who may do what, and what happened to an object: rooms below the answer ask by these names.
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
+#: The Celery application, for those who send tasks (llmops.base.tasks).
+TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.
 TRUSTED_PROXIES = env.list("CONSOLE_TRUSTED_PROXIES", default=[])
 AXES_CLIENT_IP_CALLABLE = "llmops.base.requests.client_ip"

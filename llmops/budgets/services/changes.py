@@ -229,7 +229,7 @@ def _audit(
     record(
         actor,
         action=action,
-        object_type="budget",
+        object_type="budgets.budget",
         object_id=budget.pk,
         object_name=budget.slug,
         project_id=budget.project_id,

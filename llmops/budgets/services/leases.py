@@ -180,7 +180,7 @@ def _tell(actor: Actor, budget: Budget, window: Window, row: Lease, amount: int)
     record(
         actor,
         action="budget.lease_charged_whole",
-        object_type="budget",
+        object_type="budgets.budget",
         object_id=budget.pk,
         object_name=budget.slug,
         project_id=budget.project_id,

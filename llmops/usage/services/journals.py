@@ -1,7 +1,8 @@
-"""What changes usage: journals that open, jobs that people ask for, calls past their retention."""
+"""Journals as rows."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -19,3 +20,9 @@ def open_journal(*, journal_id: UUID, host: str, path: str, opened_at: datetime 
         pk=journal_id,
         defaults={"host": host[:200], "path": path[:500], "opened_at": opened_at or now, "seen_at": now},
     )[0]
+
+
+def mark_lost(journal_ids: Collection[UUID]) -> int:
+    """Note that nobody could read these journals before their leases ran out; booking one opens it again."""
+    rows = Journal.objects.filter(pk__in=list(journal_ids), state=Journal.OPEN)
+    return rows.update(state=Journal.LOST)

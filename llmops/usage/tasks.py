@@ -1,0 +1,63 @@
+"""What workers do for usage and budgets; thin callers of services.
+
+Leases are reaped from here and not from ``budgets``, because first somebody must try to read their journals.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+from celery import shared_task
+from django.conf import settings
+
+from llmops.budgets.services import reap_leases as charge_expired_leases
+from llmops.core.actors import job_actor
+from llmops.usage import journal, services
+from llmops.usage.ingest.loop import Ingester, only_ingester
+
+
+@shared_task(name="usage.ingest_orphans")
+def ingest_orphans() -> int:
+    """Book the journals of this host when no ingester runs beside them."""
+    with only_ingester(settings.JOURNAL_DIR) as ours:
+        return Ingester(settings.JOURNAL_DIR).run_once() if ours else 0
+
+
+@shared_task(name="budgets.reap_leases")
+def reap_leases() -> int:
+    """Charge expired leases whole, unless their journal is here and can be read: then it tells what was spent."""
+    reaped = charge_expired_leases(spare=_Readable(settings.JOURNAL_DIR))
+    services.mark_lost(reaped)
+    return len(reaped)
+
+
+@shared_task(name="usage.apply_retention")
+def apply_retention() -> int:
+    return services.apply_retention(job_actor("usage.apply_retention"), days=settings.CALL_RETENTION_DAYS)
+
+
+@shared_task(name="usage.resume_jobs")
+def resume_jobs() -> int:
+    return len(services.resume_jobs())
+
+
+@shared_task(name="usage.run_job")
+def run_job(job_id: str) -> None:
+    services.run_job(UUID(job_id))
+
+
+class _Readable:
+    """Whether a journal lies in ``directory`` and can be read; reads it to its present end to find out."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ingester: Ingester | None = None
+
+    def __call__(self, journal_id: UUID) -> bool:
+        if journal_id not in journal.found(self._directory):
+            return False
+        if self._ingester is None:
+            self._ingester = Ingester(self._directory)
+            self._ingester.run_once()
+        return journal_id not in self._ingester.problems()
