@@ -1,0 +1,1 @@
+"""How good is good, measured: `./dev bench`. See docs/benchmarks.md."""

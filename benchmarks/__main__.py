@@ -1,0 +1,67 @@
+"""``python -m benchmarks [NAME ...] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from benchmarks import report
+from benchmarks.failure import BenchmarkFailed
+
+#: name -> what it measures; each is a module of this package with ``run(options) -> Section``
+BENCHMARKS = {
+    "data_plane": "one data-plane process against a bare relay: requests/s, latency, CPU per request",
+    "latency": "what the data plane adds to a provider that takes 50 ms",
+    "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
+    "idle": "memory and start times of ./dev run",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="benchmarks:\n" + "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items()),
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all if none is named")
+    parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
+    parser.add_argument("--seconds", type=float, help="how long one measurement lasts")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
+    given = parser.parse_args()
+    unknown = [name for name in given.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    # Servers that a benchmark starts run as users run them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    failed = []
+    for name in given.names or BENCHMARKS:
+        print(f"\n== {name}: {BENCHMARKS[name]}\n", flush=True)
+        command = " ".join(["./dev bench", name, *_figures(given)])
+        try:
+            section = importlib.import_module(f"benchmarks.{name}").run(
+                report.Options(given.rounds, given.seconds)
+            )
+        except BenchmarkFailed as failure:
+            print(f"FAILED: {failure}", file=sys.stderr)
+            failed.append(name)
+            continue
+        print(section.text(command), flush=True)
+        if given.write:
+            report.write(section, command)
+    if failed:
+        print(
+            f"\nThese benchmarks failed, so that they have no figures: {', '.join(failed)}", file=sys.stderr
+        )
+    return bool(failed)
+
+
+def _figures(given: argparse.Namespace) -> list[str]:
+    return [
+        f"--{name} {value:g}" for name in ("rounds", "seconds") if (value := getattr(given, name)) is not None
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

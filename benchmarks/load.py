@@ -1,0 +1,176 @@
+"""A closed-loop load generator: so many keep-alive connections, each with one request in flight.
+
+A bare protocol on uvloop: it spends about a tenth of what a client library would, so that the server is what is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import uvloop
+
+from benchmarks.failure import BenchmarkFailed
+from benchmarks.http1 import Malformed, message_end
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every connection sends, and what must stand in the body of every 200 that it gets."""
+
+    host: str
+    port: int
+    data: bytes
+    mark: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """``latencies`` are seconds, sorted; ``seconds`` is from the first request to the last answer."""
+
+    in_flight: int
+    seconds: float
+    latencies: list[float]
+
+    @property
+    def requests(self) -> int:
+        return len(self.latencies)
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which ``share`` (0 to 1) of the requests were answered."""
+        return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+
+
+def chat_request(*, host: str, port: int, model: str, key: str, mark: bytes) -> Request:
+    """A chat completion of about a hundred words, with the headers that the openai SDK sends."""
+    text = "The quick brown fox jumps over the lazy dog while the band plays on. " * 6
+    body = (
+        b'{"messages":[{"role":"system","content":"You are a terse assistant."},{"role":"user","content":"%b"}],'
+        b'"model":"%b","max_completion_tokens":256,"temperature":0.2}'
+        % (text.strip().encode(), model.encode())
+    )
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json\r\n"
+        "Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.52.0\r\n"
+        f"Authorization: Bearer {key}\r\nx-stainless-lang: python\r\nx-stainless-retry-count: 0\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return Request(host, port, head.encode() + body, mark)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, generator: _Generator) -> None:
+        self._generator = generator
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._sent = 0.0
+        self._waiting = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._waiting:
+            self._generator.fail(
+                f"the connection was lost before the answer ({exc or 'closed by the server'})"
+            )
+
+    def send(self) -> None:
+        if self._transport is None:
+            self._generator.fail("the server closed a connection between two requests")
+            return
+        self._waiting = True
+        self._sent = time.perf_counter()
+        self._transport.write(self._generator.request.data)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer = self._buffer + data if self._buffer else data
+        try:
+            body, end = message_end(buffer)
+        except (Malformed, ValueError) as problem:
+            self._generator.fail(str(problem))
+            return
+        if end < 0:
+            return
+        now = time.perf_counter()
+        if not buffer.startswith(b"HTTP/1.1 200 ") or buffer.find(self._generator.request.mark, body) < 0:
+            self._generator.fail("not the answer of the upstream: " + buffer[:600].decode(errors="replace"))
+            return
+        self._buffer = b""
+        self._waiting = False
+        if self._generator.answered(now - self._sent, now):
+            self.send()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Generator:
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+        self.request = request
+        self.latencies: list[float] = []
+        self.done: asyncio.Future[float] = loop.create_future()
+        self._until = 0.0
+        self._left: int | None = None
+        self._running = 0
+
+    async def run(self, in_flight: int, seconds: float) -> Run:
+        loop = asyncio.get_running_loop()
+        connections = [
+            (await loop.create_connection(lambda: _Connection(self), self.request.host, self.request.port))[1]
+            for _ in range(in_flight)
+        ]
+        try:
+            self._running = in_flight
+            begun = time.perf_counter()
+            self._until = begun + seconds
+            for connection in connections:
+                connection.send()
+            ended = await asyncio.wait_for(self.done, seconds + 30)
+        except TimeoutError:
+            raise BenchmarkFailed("requests stayed without an answer for 30 s") from None
+        finally:
+            for connection in connections:
+                connection.close()
+        return Run(in_flight, ended - begun, sorted(self.latencies))
+
+    def answered(self, latency: float, now: float) -> bool:
+        """Note an answer; whether its connection goes on."""
+        self.latencies.append(latency)
+        if now < self._until:
+            return True
+        self._running -= 1
+        if self._running == 0 and not self.done.done():
+            self.done.set_result(now)
+        return False
+
+    def fail(self, reason: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(BenchmarkFailed(reason))
+
+
+def run(request: Request, *, in_flight: int, seconds: float) -> Run:
+    """Send for so many seconds and wait for the last answers.
+
+    Raises ``BenchmarkFailed`` for any answer that is not a 200 with the mark in it, and for a lost connection.
+    """
+
+    async def measured() -> Run:
+        return await _Generator(request, asyncio.get_running_loop()).run(in_flight, seconds)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(measured())
+    finally:
+        gc.enable()

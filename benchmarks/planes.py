@@ -1,0 +1,113 @@
+"""The relay and one data-plane process over the same upstream, each ready to be called."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import load
+from benchmarks.compare import Side
+from benchmarks.failure import BenchmarkFailed
+from benchmarks.installation import CALL_NANO, ROUTE, SLOW_ROUTE, Installation
+from benchmarks.processes import Stage, Started, cores, plain_environment, stage, wait_for
+from benchmarks.upstream import MARK
+from tests.servers import free_port
+
+PINNED = "The server under test has a core to itself; the upstream, the load generator and the ingester share the rest."
+NOT_PINNED = "Processes are not pinned to cores here, so that the server shares them with the load generator."
+
+
+@dataclass
+class Planes:
+    stage: Stage
+    installation: Installation
+    upstream: Started
+    upstream_url: str
+    relay: Side
+    gateway: Side
+    ingester: Started | None = None
+    pinned: bool = True
+
+    def start_ingester(self) -> None:
+        found = cores()
+        self.ingester = self.stage.start(
+            "ingester", ["manage.py", "ingest"], env=self.installation.env, on=found[1] if found else None
+        )
+
+    def stop_ingester(self) -> None:
+        if self.ingester is not None:
+            self.ingester.must_live()
+            self.ingester.stop()
+            self.ingester = None
+
+    def served(self) -> int:
+        with urllib.request.urlopen(f"{self.upstream_url}/served", timeout=5) as answer:
+            return int(answer.read())
+
+    def must_add_up(self) -> None:
+        """Stop the data plane, book the rest, and compare what was sent, served, recorded and charged.
+
+        Raises ``BenchmarkFailed`` for a call too many or too few anywhere.
+        """
+        sent = self.relay.sent + self.gateway.sent
+        if self.served() != sent:
+            raise BenchmarkFailed(f"{sent} requests were answered, but the upstream served {self.served()}")
+        self.gateway.server.stop()
+        self.stop_ingester()
+        self.installation.manage("ingest", "--once")
+        left = sorted(path.name for path in self.installation.journal_dir.glob("*.jsonl"))
+        if left:
+            raise BenchmarkFailed(f"journals are left after the last ingest: {', '.join(left)}")
+        self.installation.must_hold(calls=self.gateway.sent, cost=self.gateway.sent * CALL_NANO)
+
+
+@contextlib.contextmanager
+def planes(*, slow: bool = False) -> Iterator[Planes]:
+    """Both servers, the upstream and an ingester; ``slow``: over the upstream that takes 50 ms."""
+    found = cores()
+    server, rest = found or (None, None)
+    usual = os.sched_getaffinity(0) if found else None
+    with stage() as here:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        upstream = here.start("upstream", ["-m", "benchmarks.upstream", str(port)], on=rest)
+        wait_for(upstream, f"{url}/served")
+        installation = Installation(here, here.directory / "data")
+        installation.configure(upstream=f"{url}/v1")
+        relay, relay_port = here.serve(
+            "relay",
+            "benchmarks.relay:application",
+            env=plain_environment() | {"BENCH_UPSTREAM": f"{url}/v1"},
+            on=server,
+        )
+        gateway, gateway_port = here.serve(
+            "data plane", "console.asgi_gateway:application", ready="/readyz", env=installation.env, on=server
+        )
+        model = "slow-50" if slow else "any"
+        route = SLOW_ROUTE if slow else ROUTE
+        both = Planes(
+            here,
+            installation,
+            upstream,
+            url,
+            Side("relay", relay, _request(relay_port, model, "no-key-is-asked-for")),
+            Side("data plane", gateway, _request(gateway_port, route, installation.key)),
+            pinned=found is not None,
+        )
+        both.start_ingester()
+        time.sleep(1)
+        try:
+            if rest:
+                os.sched_setaffinity(0, rest)
+            yield both
+        finally:
+            if usual:
+                os.sched_setaffinity(0, usual)
+
+
+def _request(port: int, model: str, key: str) -> load.Request:
+    return load.chat_request(host="127.0.0.1", port=port, model=model, key=key, mark=MARK)

@@ -1,0 +1,61 @@
+"""The yardstick: a bare ASGI + aiohttp relay. It checks nothing, counts nothing and keeps nothing.
+
+Where it sends calls is in the environment variable ``BENCH_UPSTREAM`` (``http://host:port/v1``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import aiohttp
+
+Message = MutableMapping[str, Any]
+
+_UPSTREAM = os.environ["BENCH_UPSTREAM"]
+_session: aiohttp.ClientSession | None = None
+
+
+def _open() -> aiohttp.ClientSession:
+    # As fast as aiohttp goes: no cookies, no limit on connections, no unpacking of bodies.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+async def application(
+    scope: Message,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    global _session
+    if scope["type"] != "http":
+        return
+    message = await receive()
+    body = message["body"]
+    while message.get("more_body"):
+        message = await receive()
+        body += message["body"]
+    if _session is None:
+        _session = _open()
+    path = scope["path"].removeprefix("/v1")
+    async with _session.post(
+        _UPSTREAM + path,
+        data=body,
+        headers={"content-type": "application/json", "authorization": "Bearer upstream"},
+    ) as answer:
+        content = await answer.read()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [
+                (b"content-type", answer.content_type.encode()),
+                (b"content-length", b"%d" % len(content)),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
