@@ -67,18 +67,18 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
     except asyncio.CancelledError:
         reason = call.watch.reason
         call.watch.caught()
-        status = settle.CLIENT_CLOSED if reason == "client" else settle.ERROR
-        settle.never_sent(
-            call,
-            status=status,
-            http=settle.CLIENT_CLOSED_STATUS,
-            code=f"{reason or 'server'}_closed",
-            message="",
-        )
-        if reason is None:
-            raise
-        if reason != "client" and not call.started_sending:
-            await call.send_error(shutting_down() if reason == "shutdown" else out_of_time(call))
+        if reason == "client" or reason is None or call.started_sending:
+            settle.never_sent(
+                call,
+                status=settle.CLIENT_CLOSED if reason == "client" else settle.ERROR,
+                http=settle.CLIENT_CLOSED_STATUS,
+                code=f"{reason or 'server'}_closed",
+                message="",
+            )
+            if reason is None:
+                raise
+        else:
+            await refuse(call, out_of_time(call) if reason == "deadline" else shutting_down())
     except Exception as error:
         await refuse(call, as_console_error(error, where=f"{endpoint.name} {call.request_id}"))
     finally:
@@ -380,6 +380,10 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         if reason == "client"
         else (settle.INTERRUPTED, "server_closed")
     )
+    if trial.record.status not in (0, 200):
+        # The provider had refused already.
+        settle.failed(call, trial, Failure(STATUS, "", status=trial.record.status))
+        raise asyncio.CancelledError
     if relay is None:
         # Whether the provider goes on without us, and how far it came, nobody tells.
         tokens, unknown = Tokens(), True

@@ -102,6 +102,7 @@ class View:
             provider = snapshot.providers.get(entry.provider)
             if provider is not None:
                 self.targets[slug] = Target(entry, provider)
+        self.budgets_by_id = {budget.id: budget for budget in snapshot.live.budgets}
         self._resolutions: dict[tuple[str, str], Resolution] = {}
         kinds = {kind for kind, _ in snapshot.budgets_by_scope}
         #: whether any budget depends on what a caller says about itself

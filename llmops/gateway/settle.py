@@ -34,7 +34,7 @@ class Trial:
             n=len(call.attempts) + 1,
             model=target.slug,
             provider=target.provider.slug,
-            credential=step.credential.name,
+            credential=step.credential.id,
             started_us=int((self.started - call.started) * 1_000_000),
             why=step.why,
         )

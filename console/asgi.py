@@ -1,0 +1,27 @@
+"""Both planes in one process: ``granian --interface asgi console.asgi:application``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+
+from console.startup import set_up
+
+set_up(data_plane=True)
+
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+
+from llmops.gateway.boot import gateway  # noqa: E402
+
+_data_plane = gateway()
+_control_plane = ASGIHandler()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """``/v1`` and health are the data plane's, everything else is Django's."""
+    if scope["type"] != "http" or _data_plane.owns(scope["path"]):
+        await _data_plane(scope, receive, send)
+    else:
+        await _control_plane(scope, receive, send)

@@ -1,0 +1,87 @@
+"""Nothing starts half: what every serving process checks before it takes its first request."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+
+EXIT_REFUSED = 3
+
+
+def set_up(*, data_plane: bool) -> None:
+    """Set Django up and check the installation, or end the process with a sentence on standard error and status 3."""
+    try:
+        django.setup()
+        reason = _reason_to_refuse(data_plane=data_plane)
+    except ImproperlyConfigured as error:
+        reason = str(error)
+    if reason:
+        sys.stderr.write(f"Refused to start: {reason}\n")
+        sys.stderr.flush()
+        sys.exit(EXIT_REFUSED)
+
+
+def _reason_to_refuse(*, data_plane: bool) -> str:
+    """Why this process must not start, as a sentence that says what to do; empty when it may."""
+    from django.db import DatabaseError, InterfaceError, connection
+
+    from llmops.core.errors import ConfigurationRefused
+
+    if reason := _failed_checks():
+        return reason
+    try:
+        if reason := _pending_migrations():
+            return reason
+        from llmops.base.master_keys import verify_master_keys
+
+        verify_master_keys()
+        if data_plane:
+            from django.conf import settings
+
+            return _unusable_directory(settings.JOURNAL_DIR)
+    except ConfigurationRefused as refusal:
+        return refusal.message
+    except (DatabaseError, InterfaceError) as error:
+        said = " ".join(str(error).split())
+        return f"the database cannot be used ({said}). Check DATABASE_URL, and that the server runs and lets this account in."
+    finally:
+        connection.close()
+    return ""
+
+
+def _failed_checks() -> str:
+    from django.core.checks import Error, run_checks
+
+    found = [
+        message for message in run_checks() if message.level >= Error(0).level and not message.is_silenced()
+    ]
+    return " ".join(f"[{one.id}] {one.msg}{f' {one.hint}' if one.hint else ''}" for one in found)
+
+
+def _pending_migrations() -> str:
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan:
+        return ""
+    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
+    return f"{len(plan)} database migrations are pending (the first is {first}). Run: ./dev manage migrate"
+
+
+def _unusable_directory(directory: Path) -> str:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(b"x" * 4096)
+    except OSError as error:
+        return (
+            f"the journal directory {directory} cannot be written ({error.strerror}). Set CONSOLE_JOURNAL_DIR to a "
+            "directory on a local disk with free space that this process may write to."
+        )
+    return ""

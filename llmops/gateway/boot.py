@@ -1,0 +1,131 @@
+"""Starting and stopping a data-plane process: the only place where its parts meet Django, beside feed and keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from django.conf import settings
+
+from llmops.core.tokens import use_cache_dir
+from llmops.gateway.app import Gateway
+from llmops.gateway.database import drop_connection, use_own_connection
+from llmops.gateway.feed import Feed
+from llmops.gateway.keeper import Keeper
+from llmops.gateway.plane import Plane, digest_key
+from llmops.gateway.purse import TICK_S, Command, Purse
+from llmops.serving.selectors import load_snapshot
+from llmops.serving.snapshot import Snapshot
+from llmops.usage.journal import JournalWriter
+from llmops.usage.services import open_journal
+
+log = logging.getLogger(__name__)
+
+#: Calls under way when the process is asked to stop may take this long; then they are ended and settled.
+DRAIN_S = 8.0
+#: What is left to do after that: settle, give leases back.
+WIND_UP_S = 2.0
+
+
+def gateway() -> Gateway:
+    """The data plane's application. Django must be set up."""
+    return Gateway(Runtime)
+
+
+class Runtime:
+    """One data-plane process. ``plane`` is there after ``start``."""
+
+    plane: Plane
+
+    def __init__(self) -> None:
+        self._feed: Feed | None = None
+        self._keeper: Keeper | None = None
+        self._journal: JournalWriter | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises ``ConfigurationRefused`` when the journal cannot be written, or what the database raises."""
+        loop = asyncio.get_running_loop()
+        use_cache_dir(settings.TOKENIZER_DIR)
+        journal = self._journal = JournalWriter(settings.JOURNAL_DIR)
+        snapshot = await asyncio.to_thread(_register, journal)
+        purse = Purse(self._submit)
+        self.plane = Plane(
+            journal=journal,
+            purse=purse,
+            max_body=settings.MAX_REQUEST_BYTES,
+            digest_key=digest_key(settings.SECRET_KEY),
+        )
+        self.plane.swap(snapshot)
+        self._keeper = Keeper(
+            loop, purse, journal_id=journal.journal_id, lease_seconds=settings.LEASE_SECONDS
+        )
+        self._feed = Feed(snapshot, partial(_on_loop, loop, self.plane.swap))
+        self._keeper.start()
+        self._feed.start()
+        self._ticking = loop.create_task(self._tick())
+        # What is loaded by now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+
+    def _submit(self, command: Command) -> None:
+        assert self._keeper is not None
+        self._keeper.submit(command)
+
+    async def _tick(self) -> None:
+        plane = self.plane
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                plane.purse.tick(plane.view.budgets_by_id)
+                plane.write_kept()
+                await plane.transport.tidy()
+            except Exception:
+                log.exception("the data plane's housekeeping failed; it goes on")
+
+    async def stop(self) -> None:
+        """Take no more calls, let those under way end, settle the rest, give the leases back, close the journal."""
+        plane = self.plane
+        plane.draining = True
+        await _until(lambda: not plane.calls, DRAIN_S)
+        for call in list(plane.calls):
+            call.watch.fire("shutdown")
+        await _until(lambda: not plane.calls, WIND_UP_S)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._feed is not None:
+            self._feed.stop()
+        plane.write_kept()
+        plane.purse.close()
+        if self._keeper is not None:
+            self._keeper.stop()
+            await asyncio.to_thread(self._keeper.join, WIND_UP_S)
+        await plane.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _register(journal: JournalWriter) -> Snapshot:
+    use_own_connection()
+    try:
+        open_journal(journal_id=journal.journal_id, host=socket.gethostname(), path=str(settings.JOURNAL_DIR))
+        return load_snapshot(None)
+    finally:
+        drop_connection()
+
+
+def _on_loop(
+    loop: asyncio.AbstractEventLoop, deliver: Callable[[Snapshot], None], snapshot: Snapshot
+) -> None:
+    loop.call_soon_threadsafe(deliver, snapshot)
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - polling is enough once, at the end
+        await asyncio.sleep(0.02)
