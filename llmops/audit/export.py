@@ -1,4 +1,4 @@
-"""The trail as a file: canonical JSON, one event a line, and a checkpoint as the last line.
+"""The trail as a file: JSON, one event a line, and a checkpoint as the last line.
 
 Whoever keeps a checkpoint (its sequence and hash) elsewhere can prove later that nothing up to it was changed: not even
 somebody who recomputes the whole chain can give another history the same hash.
@@ -6,14 +6,15 @@ somebody who recomputes the whole chain can give another history the same hash.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from django.utils import timezone
 
 from llmops.audit import chain, selectors
 from llmops.audit.services import as_exported
 from llmops.base.reads import consistent_read
-from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 
 
@@ -29,11 +30,16 @@ def lines(*, first: int = 1, last: int | None = None) -> Iterator[str]:
             raise InvalidRequest(f"The newest event is {newest}.", param="to" if last else "from")
         sequence, hashed = first - 1, None
         for event in selectors.in_order(first=first, last=last):
-            yield canonical_json(as_exported(event)).decode()
+            yield _line(as_exported(event))
             sequence, hashed = event.sequence, event.hash
         checkpoint = {
             "sequence": sequence,
             "hash": hashed or chain.GENESIS,
             "at": chain.time_text(timezone.now()),
         }
-        yield canonical_json({"checkpoint": checkpoint}).decode()
+        yield _line({"checkpoint": checkpoint})
+
+
+def _line(value: dict[str, Any]) -> str:
+    # ASCII only: some tools take characters such as U+2028 for the end of a line.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
