@@ -19,6 +19,7 @@ from llmops.core.errors import ConfigurationRefused
 
 _VERSION = "v1"
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 
 
 class MasterKeys:
@@ -95,7 +96,10 @@ def split_sealed(sealed: str) -> tuple[str, bytes]:
         version, key_id, encoded = sealed.split(".")
         if version != _VERSION:
             raise ValueError(version)
-        return key_id, base64.urlsafe_b64decode(encoded)
+        body = base64.b64decode(encoded, altchars=b"-_", validate=True)
+        if len(body) < _NONCE_BYTES + _TAG_BYTES:
+            raise ValueError("too short")
+        return key_id, body
     except ValueError:
         raise ConfigurationRefused("A stored secret is not in a form this version can read.") from None
 

@@ -13,8 +13,11 @@ NAMES = (REVISION, LIVE_STATE)
 
 def touch(name: str) -> None:
     """Raise the counter of ``name``; call it inside the transaction that makes the change."""
-    if not LiveVersion.objects.filter(name=name).update(number=F("number") + 1):
-        LiveVersion.objects.create(name=name, number=1)
+    row = LiveVersion.objects.filter(name=name)
+    if not row.update(number=F("number") + 1):
+        # Somebody else may insert the same name at this moment; whoever comes second waits, and then finds it.
+        LiveVersion.objects.bulk_create([LiveVersion(name=name)], ignore_conflicts=True)
+        row.update(number=F("number") + 1)
 
 
 def versions() -> dict[str, int]:
