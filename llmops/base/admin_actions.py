@@ -36,13 +36,16 @@ def admin_action(
     icon: str | None = None,
     danger: bool = False,
     available: Callable[[Any], bool] | None = None,
+    template: str = "base/action.html",
+    facts: Callable[[Any, HttpRequest, Any], dict[str, Any]] | None = None,
 ) -> Callable[[Work], Any]:
     """Make a method ``(self, request, actor, obj, data) -> str | HttpResponse`` a confirmed action of a ``ServiceAdmin``.
 
     Name the method in ``actions_detail`` (``obj`` is the row) or ``actions_list`` (``obj`` is None). The page shows
     ``question`` (``{obj}`` is filled in) and ``form``, whose cleaned data arrive as ``data``; the text that the method
     returns becomes the message on the page that follows. ``permission`` defaults to the admin's ``manage_permission``.
-    ``available(obj)`` hides a button that would be refused anyway.
+    ``available(obj)`` hides a button that would be refused anyway. ``template`` may fill the block ``details`` of
+    ``base/action.html`` with what ``facts(admin, request, obj)`` gives: what one should have seen before confirming.
     """
 
     def decorate(work: Work) -> Any:
@@ -64,6 +67,8 @@ def admin_action(
             "danger": danger,
             "available": available,
             "label": label,
+            "template": template,
+            "facts": facts,
         }
         return action
 
@@ -101,9 +106,10 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         "form": form,
         "back": back_to(admin, obj),
         "media": admin.media + form.media,
+        **(how["facts"](admin, request, obj) if how["facts"] else {}),
     }
     request.current_app = admin.admin_site.name
-    return TemplateResponse(request, "base/action.html", context)
+    return TemplateResponse(request, how["template"], context)
 
 
 def back_to(admin: Any, obj: Any) -> str:

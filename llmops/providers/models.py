@@ -27,17 +27,24 @@ class Provider(TimestampedModel):
     name = models.CharField(max_length=120, blank=True)
     kind = models.CharField(max_length=20, choices=PROVIDER_KINDS)
     base_url = models.URLField(
-        max_length=300, help_text="Up to and including the version, such as https://api.openai.com/v1"
+        "base URL",
+        max_length=300,
+        help_text="Up to and including the version, such as https://api.openai.com/v1",
     )
-    connect_timeout_ms = models.PositiveIntegerField(default=5_000, validators=duration)
-    read_timeout_ms = models.PositiveIntegerField(default=60_000, validators=duration)
-    write_timeout_ms = models.PositiveIntegerField(default=10_000, validators=duration)
-    pool_timeout_ms = models.PositiveIntegerField(default=10_000, validators=duration)
+    connect_timeout_ms = models.PositiveIntegerField(
+        "connect time-out (ms)", default=5_000, validators=duration
+    )
+    read_timeout_ms = models.PositiveIntegerField("read time-out (ms)", default=60_000, validators=duration)
+    write_timeout_ms = models.PositiveIntegerField("write time-out (ms)", default=10_000, validators=duration)
+    pool_timeout_ms = models.PositiveIntegerField("pool time-out (ms)", default=10_000, validators=duration)
     max_connections = models.PositiveIntegerField(
-        default=1_000, validators=[MinValueValidator(1), MaxValueValidator(100_000)]
+        "connections at most", default=1_000, validators=[MinValueValidator(1), MaxValueValidator(100_000)]
     )
     proxy_url = models.CharField(
-        max_length=300, blank=True, help_text="http://host:port of a proxy on the way, without a password."
+        "proxy",
+        max_length=300,
+        blank=True,
+        help_text="http://host:port of a proxy on the way, without a password.",
     )
     organization = models.CharField(
         max_length=120, blank=True, help_text="Sent as OpenAI-Organization where it is given."
@@ -46,6 +53,7 @@ class Provider(TimestampedModel):
         "project", max_length=120, blank=True, help_text="Sent as OpenAI-Project where it is given."
     )
     allow_private_network = models.BooleanField(
+        "private networks allowed",
         default=False,
         help_text="Allow an address on a private or loopback network (a model served in-house).",
     )
@@ -132,15 +140,15 @@ class ModelConfig(UUIDModel):
     version = models.PositiveIntegerField(editable=False)
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="model_configs")
     upstream_model = models.CharField(
-        max_length=120, help_text="The pinned snapshot id, as the provider names it."
+        "model at the provider", max_length=120, help_text="The pinned snapshot id, as the provider names it."
     )
     floats = models.BooleanField(default=False, help_text="The provider may change what this name means.")
     floats_reason = models.CharField(
         max_length=300, blank=True, help_text="Why a name that may change its meaning is used all the same."
     )
     context_window = models.PositiveIntegerField(validators=[MinValueValidator(1), *tokens])
-    max_output_tokens = models.PositiveIntegerField(validators=tokens)
-    default_max_output_tokens = models.PositiveIntegerField(validators=tokens)
+    max_output_tokens = models.PositiveIntegerField("maximum output", validators=tokens)
+    default_max_output_tokens = models.PositiveIntegerField("default output", validators=tokens)
     parameters = models.JSONField(default=dict, blank=True)
     capabilities = models.JSONField(default=list, blank=True)
     note = models.CharField(max_length=300, blank=True)
@@ -206,25 +214,27 @@ class Route(TimestampedModel):
         validators=[MinValueValidator(1), MaxValueValidator(10)],
         help_text="Attempts in all, over targets and fallbacks.",
     )
-    total_timeout_ms = models.PositiveIntegerField(default=90_000, validators=duration)
+    total_timeout_ms = models.PositiveIntegerField("total time-out (ms)", default=90_000, validators=duration)
     breaker_failure_percent = models.PositiveSmallIntegerField(
-        default=50, validators=[MinValueValidator(1), MaxValueValidator(100)]
+        "failure rate (%)", default=50, validators=[MinValueValidator(1), MaxValueValidator(100)]
     )
     breaker_window_s = models.PositiveIntegerField(
-        default=60, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
+        "window (s)", default=60, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
     )
     breaker_min_calls = models.PositiveIntegerField(
-        default=20, validators=[MinValueValidator(1), MaxValueValidator(1_000_000)]
+        "calls at least", default=20, validators=[MinValueValidator(1), MaxValueValidator(1_000_000)]
     )
     breaker_cooldown_s = models.PositiveIntegerField(
-        default=30, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
+        "cool-down (s)", default=30, validators=[MinValueValidator(1), MaxValueValidator(3_600)]
     )
     cache_ttl_s = models.PositiveIntegerField(
+        "cache answers for (s)",
         default=0,
         validators=[MaxValueValidator(2_592_000)],
         help_text="0 switches the response cache off.",
     )
     clamp_output = models.BooleanField(
+        "lower the output cap to the budget",
         default=True,
         help_text="Lower the output cap to what a budget still allows, instead of refusing the call.",
     )

@@ -1,0 +1,183 @@
+"""Provider keys: they can be written, never read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from llmops.base.admin import ServiceAdmin, admin_action
+from llmops.core.actors import Actor
+from llmops.core.errors import UnprocessableEntity
+from llmops.providers import services
+from llmops.providers.admin.forms import ReasonForm
+from llmops.providers.models import Credential
+from llmops.providers.rules import CREDENTIAL_SOURCES
+from llmops.providers.secret_stores import STORES
+
+_SOURCES = [(name, label) for name, label in CREDENTIAL_SOURCES if name == "sealed" or name in STORES]
+
+
+class SecretFields(forms.Form):
+    source = forms.ChoiceField(
+        choices=_SOURCES, initial="sealed", widget=UnfoldAdminSelectWidget, label="Where the key is"
+    )
+    secret = forms.CharField(
+        required=False,
+        strip=True,
+        max_length=10_000,
+        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
+        label="Key",
+        help_text="For a key that is kept here. It can be replaced later, never read.",
+    )
+    reference = forms.CharField(
+        required=False,
+        max_length=300,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="For the other places: the name of an environment variable of the data plane, or the path of a file.",
+    )
+
+
+class CredentialForm(SecretFields, forms.ModelForm):
+    class Meta:
+        model = Credential
+        fields = ("provider", "name", "source", "reference")
+
+
+class ActivateForm(forms.Form):
+    unprobed_reason = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        label="Why it is used unprobed",
+        help_text="Only for a key that was never seen working; goes into the audit trail.",
+    )
+
+
+def _state_in(*states: str) -> Any:
+    return lambda credential: credential.state in states
+
+
+@admin.register(Credential)
+class CredentialAdmin(ServiceAdmin):
+    view_permission, manage_permission = "provider.view", "provider.manage"
+    project_path = None
+    form = CredentialForm
+    list_display = (
+        "name",
+        "provider",
+        "state_in_words",
+        "kept",
+        "fingerprint",
+        "last_probe_at",
+        "last_used_at",
+    )
+    list_filter = ("state", "provider")
+    list_select_related = ("provider",)
+    search_fields = ("name", "provider__slug", "fingerprint")
+    actions_detail = ("probe", "activate", "replace", "drain", "revoke")
+    _shown = (
+        "provider",
+        "name",
+        "state_in_words",
+        "kept",
+        "fingerprint",
+        "state_changed_at",
+        "last_probe_at",
+        "last_probe_result",
+        "last_used_at",
+        "last_failure_at",
+        "last_failure",
+    )
+
+    def get_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
+        return ("provider", "name", "source", "secret", "reference") if obj is None else self._shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
+        return () if obj is None else self._shown
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> Credential:
+        return services.add_credential(actor, **data)
+
+    @display(
+        description="state",
+        ordering="state",
+        label={
+            "Staged": "info",
+            "Probed": "info",
+            "Active": "success",
+            "Draining": "warning",
+            "Revoked": "danger",
+        },
+    )
+    def state_in_words(self, credential: Credential) -> str:
+        return credential.get_state_display()
+
+    @display(description="kept")
+    def kept(self, credential: Credential) -> str:
+        if credential.source == "sealed":
+            return "here, encrypted" if credential.sealed else "wiped"
+        return f"{credential.source}:{credential.reference}"
+
+    @admin_action(
+        label="Probe",
+        question="Try {obj} with a real, small call? It takes at most 15 seconds.",
+        available=_state_in("staged", "probed", "active", "draining"),
+    )
+    def probe(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        credential = services.probe_credential(actor, credential=obj)
+        if credential.last_failure:
+            # What was tried is on record; the page says it where the button was pressed.
+            raise UnprocessableEntity(f"{credential}: {credential.last_probe_result}")
+        return f"{credential}: {credential.last_probe_result}"
+
+    @admin_action(
+        label="Activate",
+        question="Use {obj} from now on? Data planes follow within a second.",
+        form=ActivateForm,
+        available=_state_in("staged", "probed", "draining"),
+    )
+    def activate(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.activate_credential(actor, credential=obj, **data)
+        return f"{obj} is in use."
+
+    @admin_action(
+        label="Replace",
+        question="Put another key in the place of {obj}? If it is in use, the new one is used at once, untried. "
+        "To try a key first, add it as a second one instead.",
+        form=SecretFields,
+        danger=True,
+        available=_state_in("staged", "probed", "active", "draining"),
+    )
+    def replace(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.replace_secret(actor, credential=obj, **data)
+        return f"{obj} was replaced."
+
+    @admin_action(
+        label="Drain",
+        question="Start no more calls on {obj} while another key is in use? Calls under way finish on it.",
+        form=ReasonForm,
+        available=_state_in("active"),
+    )
+    def drain(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.drain_credential(actor, credential=obj, **data)
+        return f"{obj} is draining."
+
+    @admin_action(
+        label="Revoke",
+        question="Never use {obj} again? A key that is kept here is wiped. This cannot be undone.",
+        form=ReasonForm,
+        danger=True,
+        available=_state_in("staged", "probed", "active", "draining"),
+    )
+    def revoke(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.revoke_credential(actor, credential=obj, **data)
+        return f"{obj} is revoked."

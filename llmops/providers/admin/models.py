@@ -1,0 +1,281 @@
+"""Models with their immutable versions, and dated prices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.decorators import display
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.core.actors import Actor
+from llmops.core.money import format_usd
+from llmops.providers import services
+from llmops.providers.admin.forms import CapabilitiesField, JsonObjectField, UsdField
+from llmops.providers.models import Model, ModelConfig, Price, Provider
+from llmops.providers.rules import TOKEN_CLASSES
+from llmops.providers.services.models import VERSION_FIELDS
+
+
+class VersionsInline(ReadOnlyInline):
+    model = ModelConfig
+    verbose_name_plural = "versions"
+    fields = (
+        "version",
+        "upstream_model",
+        "context_window",
+        "max_output_tokens",
+        "default_max_output_tokens",
+        "parameters",
+        "capabilities",
+        "note",
+        "created_by",
+        "created_at",
+    )
+    readonly_fields = fields
+    ordering = ("-version",)
+    show_change_link = False
+
+
+class PricesInline(ReadOnlyInline):
+    model = Price
+    verbose_name_plural = "prices, USD per million tokens"
+    fields = ("token_class", "usd", "effective_from", "source", "created_by")
+    readonly_fields = fields
+    ordering = ("token_class", "-effective_from")
+    show_change_link = False
+
+    @display(description="USD per million")
+    def usd(self, price: Price) -> str:
+        return format_usd(price.nano_per_million)
+
+
+def _tokens(**kwargs: Any) -> forms.IntegerField:
+    return forms.IntegerField(
+        min_value=0, max_value=100_000_000, widget=UnfoldAdminIntegerFieldWidget(), **kwargs
+    )
+
+
+class ModelForm(forms.ModelForm):
+    """A model as its current version has it; saving a change adds a version."""
+
+    provider = forms.ModelChoiceField(
+        queryset=Provider.objects.filter(archived_at=None), widget=UnfoldAdminSelectWidget
+    )
+    upstream_model = forms.CharField(
+        max_length=120,
+        widget=UnfoldAdminTextInputWidget(),
+        label="Model at the provider",
+        help_text="The pinned snapshot id, such as gpt-4o-2024-08-06.",
+    )
+    floats_reason = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        label="Why its name may float",
+        help_text="Only for an alias without a date, whose meaning OpenAI or Azure may change.",
+    )
+    context_window = _tokens(help_text="Tokens, input and output together.")
+    max_output_tokens = _tokens(label="Maximum output", help_text="Tokens; 0 for embeddings.")
+    default_max_output_tokens = _tokens(
+        label="Default output", help_text="Tokens that a call gets which names no limit."
+    )
+    parameters = JsonObjectField(
+        label="Request defaults", help_text='JSON, such as {"temperature": 0}; a call may override them.'
+    )
+    capabilities = CapabilitiesField()
+    note = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="What this version changes, and why.",
+    )
+
+    class Meta:
+        model = Model
+        fields = ("slug",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        current = self.instance.current if self.instance.current_id else None
+        if current is not None:
+            for name in ("provider", *VERSION_FIELDS):
+                if name in self.fields:
+                    self.initial.setdefault(name, getattr(current, name))
+
+
+class PriceForm(forms.Form):
+    token_class = forms.ChoiceField(choices=TOKEN_CLASSES, widget=UnfoldAdminSelectWidget)
+    usd_per_million = UsdField(label="USD per million tokens")
+    effective_from = forms.SplitDateTimeField(
+        required=False,
+        widget=UnfoldAdminSplitDateTimeWidget,
+        help_text="UTC. Empty: from now on. Prices are never edited; a correction is a later one.",
+    )
+    source = forms.CharField(
+        max_length=200,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Where the price was read, and when.",
+    )
+
+
+class NewPriceForm(PriceForm, forms.ModelForm):
+    class Meta:
+        model = Price
+        fields = ("model", "token_class", "source")
+
+
+def _add_price(actor: Actor, model: Model, data: dict[str, Any]) -> Price:
+    return services.add_price(
+        actor,
+        model=model,
+        token_class=data["token_class"],
+        nano_per_million=data["usd_per_million"],
+        effective_from=data["effective_from"],
+        source=data["source"],
+    )
+
+
+@admin.register(Model)
+class ModelAdmin(ServiceAdmin):
+    view_permission, manage_permission = "model.view", "model.manage"
+    project_path = None
+    form = ModelForm
+    list_display = ("slug", "provider", "upstream_model", "version", "context_window", "price_now", "state")
+    list_filter = ("current__provider",)
+    list_select_related = ("current__provider",)
+    search_fields = ("slug", "current__upstream_model")
+    list_before_template = "providers/draft_note.html"
+    change_form_before_template = "providers/draft_note.html"
+    inlines = (PricesInline, VersionsInline)
+    actions_detail = ("price", "archive", "restore")
+    fieldsets = (
+        (None, {"fields": ("slug", "provider", "upstream_model", "floats_reason")}),
+        ("Tokens", {"fields": ("context_window", ("max_output_tokens", "default_max_output_tokens"))}),
+        ("Calls", {"fields": ("parameters", "capabilities")}),
+        ("On the record", {"fields": ("note",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("prices")
+
+    _shown = ("slug", "provider", "upstream_model", "version", "context_window", "price_now", "state")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        if obj is None or self.has_change_permission(request, obj):
+            return self.fieldsets
+        # The rest stands in the table of versions below.
+        return ((None, {"fields": self._shown}),)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ()
+        return ("slug",) if self.has_change_permission(request, obj) else self._shown
+
+    def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
+        return (obj is None or obj.archived_at is None) and super().has_change_permission(request, obj)
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> Model:
+        return services.create_model(actor, **data)
+
+    def update(self, actor: Actor, obj: Model, data: dict[str, Any]) -> Model:
+        note = data.pop("note")
+        return services.pin_model(actor, model=obj, changes=data, note=note).model
+
+    @display(description="provider", ordering="current__provider__slug")
+    def provider(self, model: Model) -> str:
+        return model.current.provider.slug if model.current else ""
+
+    @display(description="model at the provider", ordering="current__upstream_model")
+    def upstream_model(self, model: Model) -> str:
+        return model.current.upstream_model if model.current else ""
+
+    @display(description="version")
+    def version(self, model: Model) -> int | None:
+        return model.current.version if model.current else None
+
+    @display(description="context window", ordering="current__context_window")
+    def context_window(self, model: Model) -> int | None:
+        return model.current.context_window if model.current else None
+
+    @display(description="USD per million, in / out")
+    def price_now(self, model: Model) -> str:
+        now = timezone.now()
+        dated = sorted(model.prices.all(), key=lambda price: price.effective_from)
+        known = {price.token_class: price.nano_per_million for price in dated if price.effective_from <= now}
+        if not known:
+            return "no price"
+        return " / ".join(
+            format_usd(known[name]) if name in known else "none" for name in ("input", "output")
+        )
+
+    @display(description="state", label={"in use": "success", "archived": "default"})
+    def state(self, model: Model) -> str:
+        return "archived" if model.archived_at is not None else "in use"
+
+    @admin_action(
+        label="Add price",
+        question="What does {obj} cost, in USD per million tokens?",
+        permission="price.manage",
+        form=PriceForm,
+    )
+    def price(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+        price = _add_price(actor, obj, data)
+        return f"{price} costs {format_usd(price.nano_per_million)} USD per million tokens, once published."
+
+    @admin_action(
+        label="Archive",
+        question="Put {obj} away? It is left out of what is published next.",
+        available=lambda model: model.archived_at is None,
+    )
+    def archive(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+        services.archive_model(actor, model=obj)
+        return f"{obj} is archived."
+
+    @admin_action(
+        label="Restore",
+        question="Bring {obj} back?",
+        available=lambda model: model.archived_at is not None,
+    )
+    def restore(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+        services.unarchive_model(actor, model=obj)
+        return f"{obj} is back as a draft."
+
+
+@admin.register(Price)
+class PriceAdmin(ServiceAdmin):
+    """Prices are added and looked at; a correction is a later one."""
+
+    view_permission, manage_permission = "model.view", "price.manage"
+    project_path = None
+    form = NewPriceForm
+    list_display = ("model", "token_class", "usd", "effective_from", "source", "created_by")
+    list_filter = ("token_class", "model")
+    list_select_related = ("model",)
+    search_fields = ("model__slug", "source")
+    list_before_template = "providers/draft_note.html"
+
+    def get_fields(self, request: HttpRequest, obj: Price | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ("model", "token_class", "usd_per_million", "effective_from", "source")
+        return ("model", "token_class", "usd", "effective_from", "source", "created_by", "created_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Price | None = None) -> tuple[str, ...]:
+        return () if obj is None else self.get_fields(request, obj)
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> Price:
+        return _add_price(actor, data["model"], data)
+
+    @display(description="USD per million tokens", ordering="nano_per_million")
+    def usd(self, price: Price) -> str:
+        return format_usd(price.nano_per_million)
