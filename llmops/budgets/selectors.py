@@ -64,11 +64,16 @@ def gauges(project_ids: Collection[UUID] | None, now: datetime) -> list[Gauge]:
     if project_ids is not None:
         budgets = budgets.filter(project_id__in=list(project_ids))
     found = list(budgets.order_by("slug"))
-    current = Window.objects.filter(starts_at__lte=now, budget__in=found).filter(
+    return list(gauges_of(found, now).values())
+
+
+def gauges_of(budgets: Collection[Budget], now: datetime) -> dict[UUID, Gauge]:
+    """Gauges of these budgets, by their ids in the same order. One query."""
+    current = Window.objects.filter(starts_at__lte=now, budget__in=[one.pk for one in budgets]).filter(
         Q(ends_at=None) | Q(ends_at__gt=now)
     )
     windows = {window.budget_id: window for window in current.order_by("starts_at")}
-    return [gauge(budget, windows.get(budget.pk), now) for budget in found]
+    return {budget.pk: gauge(budget, windows.get(budget.pk), now) for budget in budgets}
 
 
 def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:

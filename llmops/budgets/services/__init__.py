@@ -5,7 +5,14 @@ order of their ids, budgets before windows. So nothing here can deadlock with it
 """
 
 from llmops.budgets.services.booking import SoftCharge, WindowCharge, book, close_leases
-from llmops.budgets.services.changes import archive_budget, create_budget, update_budget
+from llmops.budgets.services.changes import (
+    archive_budget,
+    create_budget,
+    no_such_scope,
+    resolved_scope,
+    scope_after,
+    update_budget,
+)
 from llmops.budgets.services.leases import (
     LeaseState,
     WindowState,
@@ -28,9 +35,12 @@ __all__ = [
     "create_budget",
     "give_back",
     "lease",
+    "no_such_scope",
     "open_window",
     "read_lease",
     "reap_leases",
     "renew_leases",
+    "resolved_scope",
+    "scope_after",
     "update_budget",
 ]

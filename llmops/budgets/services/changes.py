@@ -54,7 +54,9 @@ def create_budget(
         thresholds=rules.checked_thresholds(thresholds),
     )
     with transaction.atomic():
-        _set_scope(budget, scope_kind, scope_value, project_id)
+        budget.scope_kind, budget.scope_value, budget.project = resolved_scope(
+            scope_kind, scope_value, project_id
+        )
         _save(budget, new=True)
         touch(LIVE_STATE)
         _audit(actor, "budget.create", budget, before=None, after=_as_audited(budget), reason=reason)
@@ -97,7 +99,10 @@ def update_budget(
             budget.hard = hard
         if thresholds is not None:
             budget.thresholds = rules.checked_thresholds(thresholds)
-        _rescope(budget, scope_kind, scope_value, project_id)
+        if (scope_kind, scope_value) != (None, None) or not isinstance(project_id, _Unchanged):
+            budget.scope_kind, budget.scope_value, budget.project = scope_after(
+                budget, scope_kind=scope_kind, scope_value=scope_value, project_id=project_id
+            )
         after = _as_audited(budget)
         changed = [name for name in after if after[name] != before[name]]
         if not changed:
@@ -138,42 +143,53 @@ def _locked(budget_id: UUID) -> Budget:
     return budget
 
 
-def _rescope(
-    budget: Budget, kind: str | None, value: str | None, project_id: UUID | _Unchanged | None
-) -> None:
-    if kind is None and value is None and isinstance(project_id, _Unchanged):
-        return
-    kind = budget.scope_kind if kind is None else kind
-    value = budget.scope_value if value is None else value
+def scope_after(
+    budget: Budget,
+    *,
+    scope_kind: str | None = None,
+    scope_value: str | None = None,
+    project_id: UUID | _Unchanged | None = UNCHANGED,
+) -> tuple[str, str, Project | None]:
+    """The scope and the project that a change of these would leave ``budget`` with; raises what the change would."""
+    kind = budget.scope_kind if scope_kind is None else scope_kind
+    value = budget.scope_value if scope_value is None else scope_value
     if isinstance(project_id, _Unchanged):
         # The project of a project's or key's budget follows from the scope; another's is its own choice.
         project_id = budget.project_id if kind == budget.scope_kind and kind not in (PROJECT, KEY) else None
-    _set_scope(budget, kind, value, project_id)
+    return resolved_scope(kind, value, project_id)
 
 
-def _set_scope(budget: Budget, kind: str, value: str, project_id: UUID | None) -> None:
-    """Check the scope against what exists; the project of a project's or key's budget follows from it."""
+def resolved_scope(kind: str, value: str, project_id: UUID | None) -> tuple[str, str, Project | None]:
+    """The scope as it is stored, checked against what exists, and the project such a budget belongs to.
+
+    The project of a project's or key's budget follows from its scope. Surfaces ask this too, before they decide
+    whether somebody may make such a budget.
+    """
     kind, value = rules.checked_scope(kind, value)
     owner: Project | None = None
     if kind == PROJECT:
         owner = Project.objects.filter(slug=value, archived_at=None).first()
         if owner is None:
-            raise InvalidRequest(
-                f"scope_value: there is no project {value!r}. Write the project's slug.", param="scope_value"
-            )
+            raise no_such_scope(kind, value)
     elif kind == KEY:
         key = ServiceKey.objects.select_related("project").filter(pk=rules.checked_uuid(value)).first()
         if key is None:
-            raise InvalidRequest(
-                f"scope_value: there is no service key with the id {value}.", param="scope_value"
-            )
+            raise no_such_scope(kind, value)
         value, owner = str(key.pk), key.project
     elif project_id is not None:
         owner = Project.objects.filter(pk=project_id).first()
         if owner is None:
             raise InvalidRequest("project: there is no such project.", param="project")
     rules.refuse_misplaced_project(kind, owner.pk if owner else None, project_id)
-    budget.scope_kind, budget.scope_value, budget.project = kind, value, owner
+    return kind, value, owner
+
+
+def no_such_scope(kind: str, value: str) -> InvalidRequest:
+    if kind == PROJECT:
+        text = f"scope_value: there is no project {value!r}. Write the project's slug."
+    else:
+        text = f"scope_value: there is no service key with the id {value}."
+    return InvalidRequest(text, param="scope_value")
 
 
 def _refuse_fixed(budget: Budget, before: dict[str, Any], changed: list[str]) -> None:

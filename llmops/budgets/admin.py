@@ -1,0 +1,192 @@
+"""Budgets and how their windows stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.money_fields import UsdFormField
+from llmops.budgets import services
+from llmops.budgets.guard import check_change, check_new
+from llmops.budgets.models import Budget, Window
+from llmops.budgets.selectors import gauges_of, scope_text
+from llmops.core.actors import Actor
+from llmops.core.money import format_usd
+
+_FIXED = ("scope_kind", "scope_value", "project", "period", "timezone")
+
+
+class PercentagesField(forms.CharField):
+    """A list of percentages, as text with commas."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[int]:
+        items = [item.strip().removesuffix("%") for item in super().clean(value).split(",")]
+        wrong = [item for item in items if item and not (item.isascii() and item.isdigit())]
+        if wrong:
+            raise forms.ValidationError(
+                f"{wrong[0]!r} is not a whole percentage. Write, for example, 50, 80, 100."
+            )
+        return [int(item) for item in items if item]
+
+
+class BudgetForm(forms.ModelForm):
+    limit_usd = UsdFormField(
+        label="Limit, USD", help_text="Per period, exact to nine decimals, such as 50.00"
+    )
+    thresholds = PercentagesField(
+        required=False,
+        initial=[50, 80, 100],
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Percentages of the limit at which to tell.",
+    )
+    reason = forms.CharField(
+        max_length=500,
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="Goes into the audit trail.",
+    )
+
+    class Meta:
+        model = Budget
+        fields = ("slug", "scope_kind", "scope_value", "project", "period", "timezone", "hard")
+        help_texts = {
+            "scope_value": "The project's slug, the key's id, the route's slug, or the feature, end user or tag as "
+            "callers send it. Empty for the organisation.",
+            "project": "Narrows a feature, route, user or tag to one project. Follows from a project or key.",
+            "timezone": "Where a day begins, such as Europe/Berlin.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            self.initial["limit_usd"] = self.instance.limit_nano
+            self.initial["thresholds"] = self.instance.thresholds
+
+
+class ArchiveForm(forms.Form):
+    reason = forms.CharField(
+        max_length=500, required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2})
+    )
+
+
+class WindowsInline(ReadOnlyInline):
+    model = Window
+    verbose_name_plural = "periods"
+    fields = ("starts_at", "ends_at", "stand", "overrun", "unattributed")
+    readonly_fields = ("stand", "overrun", "unattributed")
+    ordering = ("-starts_at",)
+    show_change_link = False
+    per_page = 12
+
+    @display(description="settled + held of limit, USD")
+    def stand(self, window: Window) -> str:
+        return gauge_text(window.settled_nano, window.leased_nano, window.limit_nano)
+
+    @display(description="overrun, USD")
+    def overrun(self, window: Window) -> str:
+        return format_usd(window.overrun_nano)
+
+    @display(description="unattributed, USD")
+    def unattributed(self, window: Window) -> str:
+        return format_usd(window.unattributed_nano)
+
+
+@admin.register(Budget)
+class BudgetAdmin(ServiceAdmin):
+    view_permission, manage_permission = "budget.view", "budget.manage"
+    form = BudgetForm
+    list_display = ("slug", "scope", "period", "kind", "stand", "resets")
+    list_filter = ("scope_kind", "period", "hard")
+    list_select_related = ("project",)
+    search_fields = ("slug", "scope_value", "project__slug")
+    inlines = (WindowsInline,)
+    actions_detail = ("archive",)
+    fields = (
+        "slug",
+        ("scope_kind", "scope_value"),
+        "project",
+        ("period", "timezone"),
+        "limit_usd",
+        "hard",
+        "thresholds",
+        "reason",
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ()
+        return _FIXED if obj.windows.exists() else ()
+
+    def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
+        return self.inlines if obj is not None else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.archived_at is None)
+
+    def check_create(self, request: HttpRequest, data: dict[str, Any]) -> None:
+        check_new(request, _arguments(data))
+
+    def check_update(self, request: HttpRequest, obj: Budget, data: dict[str, Any]) -> None:
+        check_change(request, obj, _arguments(data))
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> Budget:
+        return services.create_budget(actor, **_arguments(data))
+
+    def update(self, actor: Actor, obj: Budget, data: dict[str, Any]) -> Budget:
+        return services.update_budget(actor, budget_id=obj.pk, **_arguments(data))
+
+    @display(description="scope")
+    def scope(self, budget: Budget) -> str:
+        return scope_text(budget)
+
+    @display(description="kind", label={"hard": "info", "soft": "warning", "archived": "danger"})
+    def kind(self, budget: Budget) -> str:
+        if budget.archived_at is not None:
+            return "archived"
+        return "hard" if budget.hard else "soft"
+
+    @display(description="settled + held of limit, USD")
+    def stand(self, budget: Budget) -> str:
+        gauge = gauges_of([budget], timezone.now())[budget.pk]
+        return gauge_text(gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
+
+    @display(description="resets")
+    def resets(self, budget: Budget) -> Any:
+        return gauges_of([budget], timezone.now())[budget.pk].resets_at or "never"
+
+    @admin_action(
+        label="Archive",
+        question="Archive {obj}? Calls are no longer held against it. What was spent stays on record.",
+        form=ArchiveForm,
+        danger=True,
+        available=lambda budget: budget.archived_at is None,
+    )
+    def archive(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
+        services.archive_budget(actor, budget_id=obj.pk, **data)
+        return f"{obj} is archived."
+
+
+def gauge_text(settled: int, held: int, limit: int) -> str:
+    """Such as ``12.50 + 0.75 of 50.00 (26 %)``."""
+    percent = f" ({(settled + held) * 100 // limit} %)" if limit else ""
+    return f"{format_usd(settled)} + {format_usd(held)} of {format_usd(limit)}{percent}"
+
+
+def _arguments(data: dict[str, Any]) -> dict[str, Any]:
+    """What the form says, as the services' arguments."""
+    values = {name: value for name, value in data.items() if name not in ("project", "limit_usd")}
+    if "limit_usd" in data:
+        values["limit_nano"] = data["limit_usd"]
+    if "project" in data:
+        values["project_id"] = data["project"].pk if data["project"] else None
+    return values

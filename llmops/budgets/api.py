@@ -1,0 +1,137 @@
+"""``/api/v1/budgets/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import mixins, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from llmops.access.api import ProjectField
+from llmops.access.models import Project
+from llmops.base.drf import ConsoleViewSet
+from llmops.base.money_fields import UsdField
+from llmops.budgets import services
+from llmops.budgets.guard import check_change, check_new
+from llmops.budgets.models import Budget
+from llmops.budgets.selectors import Gauge, gauges_of
+from llmops.core.money import format_usd
+
+
+class GaugeSerializer(serializers.Serializer[Any]):
+    """Where a budget stands in its present period; amounts in USD as text."""
+
+    limit_usd = serializers.CharField()
+    settled_usd = serializers.CharField()
+    held_usd = serializers.CharField(help_text="Leased to data planes: it may be spent.")
+    left_usd = serializers.CharField()
+    overrun_usd = serializers.CharField(help_text="What providers charged beyond what was held.")
+    unattributed_usd = serializers.CharField(help_text="Charged for journals that were lost.")
+    percent = serializers.IntegerField(allow_null=True)
+    starts_at = serializers.DateTimeField()
+    resets_at = serializers.DateTimeField(allow_null=True)
+
+
+def gauge_body(gauge: Gauge) -> dict[str, Any]:
+    return {
+        "limit_usd": format_usd(gauge.limit_nano),
+        "settled_usd": format_usd(gauge.settled_nano),
+        "held_usd": format_usd(gauge.held_nano),
+        "left_usd": format_usd(gauge.left_nano),
+        "overrun_usd": format_usd(gauge.overrun_nano),
+        "unattributed_usd": format_usd(gauge.unattributed_nano),
+        "percent": gauge.percent,
+        "starts_at": gauge.starts_at,
+        "resets_at": gauge.resets_at,
+    }
+
+
+class _List(serializers.ListSerializer[Any]):
+    def to_representation(self, data: Any) -> Any:
+        rows = list(data)
+        self.child.gauges = gauges_of(rows, timezone.now())  # type: ignore[union-attr]
+        return super().to_representation(rows)
+
+
+class BudgetSerializer(serializers.ModelSerializer[Budget]):
+    project = ProjectField(required=False, allow_null=True)
+    limit_usd = UsdField(source="limit_nano")
+    thresholds = serializers.ListField(child=serializers.IntegerField(), required=False)
+    gauge = serializers.SerializerMethodField()
+    reason = serializers.CharField(max_length=500, write_only=True, required=False, allow_blank=True)
+
+    gauges: dict[Any, Gauge] | None = None
+
+    class Meta:
+        model = Budget
+        list_serializer_class = _List
+        fields = (
+            "id",
+            "slug",
+            "scope_kind",
+            "scope_value",
+            "project",
+            "period",
+            "timezone",
+            "limit_usd",
+            "hard",
+            "thresholds",
+            "gauge",
+            "reason",
+            "archived_at",
+            "created_at",
+            "updated_at",
+        )
+        read_only_fields = ("archived_at",)
+        # The service checks these and names the field.
+        extra_kwargs: dict[str, Any] = {"slug": {"validators": []}, "timezone": {"validators": []}}
+
+    @extend_schema_field(GaugeSerializer)
+    def get_gauge(self, budget: Budget) -> dict[str, Any]:
+        found = self.gauges if self.gauges is not None else gauges_of([budget], timezone.now())
+        return gauge_body(found[budget.pk])
+
+
+class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
+    """What may be spent, by whom, in which period. ``DELETE`` archives: nothing that was spent is forgotten."""
+
+    queryset = Budget.objects.filter(archived_at=None).select_related("project")
+    serializer_class = BudgetSerializer
+    filterset_fields = ("slug", "scope_kind", "scope_value", "project__slug", "hard", "period")
+    permission_map = {
+        "list": "budget.view",
+        "retrieve": "budget.view",
+        "create": "budget.manage",
+        "partial_update": "budget.manage",
+        "destroy": "budget.manage",
+    }
+
+    def create(self, request: Request) -> Response:
+        data = _arguments(self.decoded())
+        check_new(request, data)
+        return self.answer(services.create_budget(self.actor, **data), status=201)
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        budget = self.get_object()
+        data = _arguments(self.decoded(partial=True))
+        check_change(request, budget, data)
+        return self.answer(services.update_budget(self.actor, budget_id=budget.pk, **data))
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        services.archive_budget(self.actor, budget_id=self.get_object().pk)
+        return Response(status=204)
+
+
+def _arguments(data: dict[str, Any]) -> dict[str, Any]:
+    if "project" in data:
+        project: Project | None = data.pop("project")
+        data["project_id"] = project.pk if project else None
+    return data
+
+
+def register(router: BaseRouter) -> None:
+    router.register("budgets", Budgets, basename="budget")

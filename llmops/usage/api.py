@@ -1,0 +1,317 @@
+"""``/api/v1/calls/`` and ``/api/v1/jobs/``."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.http import QueryDict
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+from rest_framework.utils.urls import replace_query_param
+
+from llmops.access.models import Project
+from llmops.access.selectors import powers_of, projects_for
+from llmops.base.drf import ConsoleViewSet
+from llmops.base.money_fields import UsdField
+from llmops.core.errors import InvalidRequest
+from llmops.core.money import format_usd
+from llmops.usage import services
+from llmops.usage.models import Call, Job
+from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
+
+_TEXTS = ("route", "model", "feature", "session", "request_id")
+_FILTERS = {
+    "project": "Slug of a project.",
+    "key": "Id of a service key.",
+    "route": "",
+    "model": "",
+    "status": "One or several, with commas: " + ", ".join(name for name, _ in Call.STATUSES),
+    "error_code": "One or several, with commas.",
+    "errors": "`true`: only calls with an error code.",
+    "feature": "",
+    "session": "",
+    "request_id": "",
+    "from": "Calls that began at or after this moment (ISO 8601, with a time zone).",
+    "to": "Calls that began before this moment.",
+    "cursor": "From `next` of the page before.",
+    "page_size": "At most 500.",
+}
+
+
+class CallSerializer(serializers.ModelSerializer[Call]):
+    """Durations are microseconds, amounts USD as text, tokens billed tokens."""
+
+    cost_usd = UsdField(source="cost_nano", read_only=True)
+    held_usd = UsdField(source="held_nano", read_only=True)
+    overrun_usd = UsdField(source="overrun_nano", read_only=True)
+    project = serializers.SerializerMethodField()
+    key = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Call
+        fields = (
+            "id",
+            "started_at",
+            "project",
+            "project_id",
+            "key",
+            "key_id",
+            "endpoint",
+            "route",
+            "model",
+            "model_version",
+            "provider",
+            "upstream_model",
+            "revision",
+            "status",
+            "http_status",
+            "error_code",
+            "error_message",
+            "streamed",
+            "finish_reason",
+            "attempt_count",
+            "retry_count",
+            "fallback_count",
+            "input_tokens",
+            "cached_input_tokens",
+            "cache_write_tokens",
+            "output_tokens",
+            "reasoning_tokens",
+            "usage_estimated",
+            "output_cap",
+            "output_clamped",
+            "cost_usd",
+            "held_usd",
+            "overrun_usd",
+            "total_us",
+            "ttft_us",
+            "upstream_us",
+            "queue_us",
+            "provider_us",
+            "provider_request_id",
+            "request_id",
+            "feature",
+            "user_digest",
+            "session",
+            "tags",
+            "prompt_digest",
+            "request_bytes",
+            "response_bytes",
+        )
+        read_only_fields = fields
+
+    def get_project(self, call: Call) -> str | None:
+        """The project's slug; null when it is gone."""
+        return self.context.get("projects", {}).get(call.project_id)
+
+    def get_key(self, call: Call) -> str | None:
+        """The service key's name; null when it is gone."""
+        return self.context.get("keys", {}).get(call.key_id)
+
+
+class ChargeSerializer(serializers.Serializer[Any]):
+    budget = serializers.CharField()
+    budget_id = serializers.UUIDField(allow_null=True)
+    soft = serializers.BooleanField()
+    held_usd = serializers.CharField()
+    cost_usd = serializers.CharField()
+    overrun_usd = serializers.CharField()
+    starts_at = serializers.DateTimeField(allow_null=True)
+    ends_at = serializers.DateTimeField(allow_null=True)
+
+
+class CallStorySerializer(CallSerializer):
+    attempts = serializers.JSONField(read_only=True)
+    charges = ChargeSerializer(many=True, read_only=True)
+
+    class Meta(CallSerializer.Meta):
+        fields = (*CallSerializer.Meta.fields, "attempts", "charges")  # type: ignore[assignment]
+        read_only_fields = fields  # type: ignore[assignment]
+
+
+class CallsPage(serializers.Serializer[Any]):
+    next = serializers.CharField(allow_null=True)
+    results = CallSerializer(many=True)
+
+
+class Calls(ConsoleViewSet):
+    """Calls, newest first. A page costs the same however deep it lies."""
+
+    queryset = Call.objects.all()
+    serializer_class = CallSerializer
+    project_path = "project_id"
+    filter_backends = ()
+    permission_map = {"list": "usage.view", "retrieve": "usage.view"}
+
+    @extend_schema(
+        responses=CallsPage,
+        parameters=[
+            OpenApiParameter(name, OpenApiTypes.STR, description=text) for name, text in _FILTERS.items()
+        ],
+    )
+    def list(self, request: Request) -> Response:
+        asked = request.query_params
+        page = calls_page(filters=_filters(request), cursor=asked.get("cursor"), page_size=_page_size(asked))
+        context = {**self.get_serializer_context(), "projects": page.projects, "keys": page.keys}
+        following = None
+        if page.next_cursor:
+            following = replace_query_param(request.build_absolute_uri(), "cursor", page.next_cursor)
+        results = CallSerializer(page.calls, many=True, context=context).data
+        return Response({"next": following, "results": results})
+
+    @extend_schema(responses=CallStorySerializer)
+    def retrieve(self, request: Request, pk: str) -> Response:
+        call: Call = self.get_object()
+        story = call_story(call.pk)
+        context = {
+            **self.get_serializer_context(),
+            "projects": {call.project_id: story.project.slug if story.project else None},
+            "keys": {call.key_id: story.key.name if story.key else None},
+        }
+        body = dict(CallSerializer(call, context=context).data)
+        body["attempts"] = call.attempts
+        body["charges"] = [_charge(charge) for charge in story.charges]
+        return Response(body)
+
+
+def _charge(charge: ChargeStory) -> dict[str, Any]:
+    return {
+        "budget": charge.budget,
+        "budget_id": charge.budget_id,
+        "soft": charge.soft,
+        "held_usd": format_usd(charge.held_nano),
+        "cost_usd": format_usd(charge.cost_nano),
+        "overrun_usd": format_usd(charge.overrun_nano),
+        "starts_at": charge.starts_at,
+        "ends_at": charge.ends_at,
+    }
+
+
+def _filters(request: Request) -> CallFilters:
+    asked = request.query_params
+    for name in asked:
+        if name not in _FILTERS:
+            raise InvalidRequest(
+                f"There is no filter {name!r} here. Filters are {', '.join(_FILTERS)}.", param=name
+            )
+    return CallFilters(
+        project_ids=_visible(request),
+        project_id=_project(request, asked.get("project")),
+        key_id=_uuid(asked, "key"),
+        status=_words(asked, "status", known={name for name, _ in Call.STATUSES}),
+        error_code=_words(asked, "error_code"),
+        errors_only=asked.get("errors", "").lower() in ("1", "true", "yes"),
+        start=_moment(asked, "from"),
+        end=_moment(asked, "to"),
+        **{name: asked.get(name, "") for name in _TEXTS},  # type: ignore[arg-type]
+    )
+
+
+def _visible(request: Request) -> set[UUID] | None:
+    if powers_of(request).allow("usage.view", None):
+        return None
+    return set(projects_for(request, "usage.view").values_list("pk", flat=True))
+
+
+def _project(request: Request, slug: str | None) -> UUID | None:
+    if not slug:
+        return None
+    project: Project | None = projects_for(request, "usage.view").filter(slug=slug).first()
+    if project is None:
+        raise InvalidRequest(f"project: there is no project {slug[:80]!r} that you may see.", param="project")
+    return project.pk
+
+
+def _uuid(asked: QueryDict, name: str) -> UUID | None:
+    try:
+        return UUID(str(asked[name])) if asked.get(name) else None
+    except ValueError:
+        raise InvalidRequest(f"{name}: this is not an id (a UUID).", param=name) from None
+
+
+def _words(asked: QueryDict, name: str, known: set[str] | None = None) -> list[str]:
+    words = [word.strip() for word in asked.get(name, "").split(",") if word.strip()]
+    wrong = [word for word in words if known is not None and word not in known]
+    if wrong:
+        raise InvalidRequest(
+            f"{name}: {wrong[0][:40]!r} is not one of {', '.join(sorted(known or ()))}.", param=name
+        )
+    return words
+
+
+def _moment(asked: QueryDict, name: str) -> Any:
+    text = asked.get(name)
+    if not text:
+        return None
+    try:
+        # A plus sign that was not escaped arrives as a blank.
+        moment = parse_datetime(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidRequest(
+            f"{name}: write a moment with its time zone, such as 2026-11-20T08:00:00Z.", param=name
+        )
+    return moment
+
+
+def _page_size(asked: QueryDict) -> int:
+    text = asked.get("page_size") or "50"
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= 500:
+        raise InvalidRequest("page_size: a number from 1 to 500.", param="page_size")
+    return int(text)
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    class Meta:
+        model = Job
+        fields = (
+            "id",
+            "kind",
+            "arguments",
+            "state",
+            "done",
+            "total",
+            "message",
+            "result",
+            "requested_by",
+            "requested_at",
+            "started_at",
+            "heartbeat_at",
+            "finished_at",
+        )
+        read_only_fields = fields
+
+
+class JobRequest(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=[services.REBUILD], help_text="`rebuild`: a day's figures.")
+    day = serializers.DateField(help_text="The day in UTC.")
+    reason = serializers.CharField(max_length=500, required=False, allow_blank=True, default="")
+
+
+class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
+    """Long pieces of work. They are about the whole organisation, and so is looking at them."""
+
+    queryset = Job.objects.all()
+    serializer_class = JobSerializer
+    project_path = None
+    organisation_only = True
+    filterset_fields = ("kind", "state")
+    permission_map = {"list": "usage.view", "retrieve": "usage.view", "create": "usage.rebuild"}
+
+    @extend_schema(request=JobRequest, responses={202: JobSerializer})
+    def create(self, request: Request) -> Response:
+        asked = self.decoded(JobRequest)
+        job = services.request_rebuild(self.actor, asked["day"], reason=asked["reason"])
+        return self.answer(job, status=202)
+
+
+def register(router: BaseRouter) -> None:
+    router.register("calls", Calls, basename="call")
+    router.register("jobs", Jobs, basename="job")
