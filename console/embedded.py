@@ -28,6 +28,8 @@ READY_WITHIN_S = 60
 STOP_WITHIN_S = 15
 #: A child that dies sooner than this after its start is given a pause before the next try.
 STEADY_AFTER_S = 10
+#: A log longer than this is put aside when its process starts.
+LOG_BYTES = 10_000_000
 
 
 class Refusal(Exception):
@@ -183,13 +185,14 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
                 "--workers-kill-timeout", "10", "console.asgi:application",
             ],
         ),
-        Child("ingest", [python, str(ROOT / "manage.py"), "ingest"]),
+        Child("ingest", [python, str(ROOT / "manage.py"), "ingest"], environment={"CONSOLE_BACKGROUND": "1"}),
         Child(
             "worker",
             [
-                python, "-m", "celery", "-A", "console", "worker", "-B", "-P", "threads", "--concurrency", "2",
+                python, "-m", "celery", "-A", "console", "worker", "--with-beat", "-P", "threads", "--concurrency", "2",
                 "--loglevel", "warning", "--without-gossip", "--without-mingle",
             ],
+            environment={"CONSOLE_BACKGROUND": "1"},
         ),
     ]  # fmt: skip
 
@@ -231,7 +234,10 @@ class Watch:
         self.stopping = True
 
     def _start(self, child: Child) -> None:
-        log = (self.log_dir / f"{child.name}.log").open("ab")
+        path = self.log_dir / f"{child.name}.log"
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        log = path.open("ab")
         child.process = subprocess.Popen(
             child.command,
             env={**self.environment, **child.environment},

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import random
 import sys
-import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 QUESTIONS = {
     "triage": [
@@ -38,52 +38,35 @@ def main(path: str) -> None:
         base_url=first["gateway_url"], api_key=first["service_key"], max_retries=0, timeout=30
     )
     chance = random.Random(7)
-    for number in range(40):
-        feature = chance.choice(sorted(QUESTIONS))
-        headers = {"x-llmops-feature": feature, "x-llmops-user": f"customer-{chance.randrange(9)}"}
-        _tolerate(
-            lambda feature=feature, headers=headers, number=number: _call(
-                client, chance, number, feature, headers
-            )
-        )
-        time.sleep(0.05)
+    plan = [
+        (number, chance.choice(sorted(QUESTIONS)), f"customer-{chance.randrange(9)}") for number in range(40)
+    ]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda one: _tolerate(client, *one), plan))
 
 
-def _call(
-    client: openai.OpenAI, chance: random.Random, number: int, feature: str, headers: dict[str, str]
-) -> None:
-    if number % 8 == 7:
-        client.embeddings.create(
-            model="embed", input=chance.choice(QUESTIONS[feature]), extra_headers=headers
-        )
-        return
-    route = "unreliable" if number % 5 == 4 else "chat"
-    messages = [{"role": "user", "content": chance.choice(QUESTIONS[feature])}]
-    if number % 3:
-        client.chat.completions.create(
-            model=route,
-            messages=messages,  # type: ignore[arg-type]
-            max_tokens=120,
-            extra_headers=headers,
-        )
-        return
-    stream = client.chat.completions.create(
-        model=route,
-        messages=messages,  # type: ignore[arg-type]
-        max_tokens=60,
-        stream=True,
-        extra_headers=headers,
-    )
-    for _ in stream:
-        pass
-
-
-def _tolerate(call: Callable[[], None]) -> None:
+def _tolerate(client: openai.OpenAI, number: int, feature: str, user: str) -> None:
     """A failing call is part of the picture: it shows on Overview as it would in life."""
     try:
-        call()
+        _call(client, number, feature, {"x-llmops-feature": feature, "x-llmops-user": user})
     except openai.APIError:
         return
+
+
+def _call(client: openai.OpenAI, number: int, feature: str, headers: dict[str, str]) -> None:
+    question = QUESTIONS[feature][number % len(QUESTIONS[feature])]
+    if number % 8 == 7:
+        client.embeddings.create(model="embed", input=question, extra_headers=headers)
+        return
+    route = "unreliable" if number % 5 == 4 else "chat"
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": question}]
+    if number % 3:
+        client.chat.completions.create(model=route, messages=messages, max_tokens=120, extra_headers=headers)
+        return
+    for _ in client.chat.completions.create(
+        model=route, messages=messages, max_tokens=60, stream=True, extra_headers=headers
+    ):
+        pass
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def test_a_call_is_recorded_with_its_cost(embedded: Embedded) -> None:
     wait_until(lambda: embedded.recorded(call), lambda: "the call was never booked")
     found = embedded.ask(f"/api/v1/calls/{call}/", key="admin_key")
     assert found["status"] == "ok"
-    assert found["cost_nano"] > 0
+    assert float(found["cost_usd"]) > 0
 
 
 def test_a_second_start_on_the_same_data_or_port_is_a_sentence(embedded: Embedded, tmp_path: Path) -> None:

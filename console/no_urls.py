@@ -1,0 +1,3 @@
+"""The addresses of processes that serve no pages."""
+
+urlpatterns: list[object] = []
