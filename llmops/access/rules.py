@@ -44,7 +44,7 @@ ORGANISATION_WIDE = frozenset(
 SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "inference": frozenset(),
     "read": frozenset(permission for permission in PERMISSIONS if permission.endswith(".view"))
-    - {"audit.view"},
+    - {"audit.view", "member.view"},
     "configure": frozenset(
         {
             "provider.manage",
@@ -58,7 +58,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "keys": frozenset({"service_key.manage"}),
     "budgets": frozenset({"budget.manage", "usage.rebuild"}),
     "audit": frozenset({"audit.view"}),
-    "members": frozenset({"member.manage"}),
+    "members": frozenset({"member.view", "member.manage"}),
     #: makes the other scopes reach every project instead of the key's own
     "organisation": frozenset(),
 }

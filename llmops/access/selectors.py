@@ -141,6 +141,8 @@ def _powers_of_request(request: Any) -> Powers:
 
 
 def _powers_of_key(key: ServiceKey) -> Powers:
+    if key.revoked_at is not None:
+        return POWERLESS
     held = frozenset(permission for permission in PERMISSIONS if scopes_allow(key.scopes, permission))
     if "organisation" in key.scopes:
         return Powers(everywhere=held)

@@ -27,12 +27,12 @@ from llmops.core.actors import Actor
 
 _SCOPE_WORDS = {
     "inference": "call models",
-    "read": "look at everything of the project but the audit trail",
+    "read": "look at everything of the project but its members and the audit trail",
     "configure": "change providers, models, prices, routes; publish",
     "keys": "issue and revoke keys",
     "budgets": "change budgets",
     "audit": "read the audit trail",
-    "members": "manage members",
+    "members": "see and manage members",
     "organisation": "all of the above in every project, not in its own only",
 }
 

@@ -35,6 +35,7 @@ CHANGEABLE = (
 DEFAULT_GRACE = timedelta(hours=24)
 LONGEST_GRACE = timedelta(days=30)
 _MOST_NAMES, _LONGEST_NAME = 200, 200
+_HIGHEST_LIMIT = 2**31 - 1
 # The model's own validation takes an empty list for a missing one.
 _CHECKED_HERE = ("scopes", "allowed_routes", "allowed_models")
 
@@ -84,6 +85,7 @@ def create_service_key(
     plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
     _refuse_taken(key, plain)
     key.prefix, key.secret_hash = secrets.prefix_of(plain), sha256_hex(plain.encode())
+    _check_limits(key)
     key.full_clean(exclude=_CHECKED_HERE)
     key.save(force_insert=True)
     touch(LIVE_STATE)
@@ -100,7 +102,7 @@ def update_service_key(actor: Actor, *, key: ServiceKey, **changes: Any) -> Serv
     before = seen(stored, CHANGEABLE)
     if "scopes" in changes:
         changes["scopes"] = _scopes(changes["scopes"])
-        _must_hold(actor, stored.project, set(changes["scopes"]) - set(stored.scopes))
+    _must_hold(actor, stored.project, set(changes.get("scopes", ())) - set(stored.scopes))
     for name in ("allowed_routes", "allowed_models"):
         if name in changes:
             changes[name] = _names(changes[name], name)
@@ -109,6 +111,7 @@ def update_service_key(actor: Actor, *, key: ServiceKey, **changes: Any) -> Serv
     apply(stored, changes, allowed=CHANGEABLE)
     if stored.name != before["name"]:
         _refuse_taken(stored, None)
+    _check_limits(stored)
     stored.full_clean(exclude=_CHECKED_HERE)
     stored.save()
     touch(LIVE_STATE)
@@ -160,6 +163,7 @@ def rotate_service_key(
 def revoke_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> ServiceKey:
     """End ``key`` and its predecessor for good; felt by every data plane within a second."""
     stored = _usable(key)
+    _must_hold(actor, stored.project, ())
     stored.revoked_at = timezone.now()
     stored.previous_hash = stored.previous_valid_until = None
     stored.save()
@@ -185,8 +189,10 @@ def _usable(key: ServiceKey) -> ServiceKey:
 
 
 def _must_hold(actor: Actor, project: Project, scopes: Collection[str]) -> None:
-    """Refuse scopes that reach further than the actor does, lest a key be a way up."""
+    """Refuse whoever does not manage keys there, and scopes that reach further than they do, lest a key be a way up."""
     powers = powers_of_actor(actor)
+    if not powers.allow("service_key.manage", project.pk):
+        raise PermissionDenied(f"You do not manage the keys of the project {project.slug}.", param="project")
     place = None if "organisation" in scopes else project.pk
     if place is None and not powers.allow("service_key.manage", None):
         raise PermissionDenied(
@@ -241,6 +247,16 @@ def _names(given: Sequence[str], param: str) -> list[str]:
         if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME or "\0" in name:
             raise InvalidRequest(f'{param} is a list of names or "*".', param=param)
     return names
+
+
+def _check_limits(key: ServiceKey) -> None:
+    """The bound that both databases hold; SQLite alone would take more."""
+    for name in ("rpm", "tpm", "concurrency"):
+        value = getattr(key, name)
+        if isinstance(value, int) and value > _HIGHEST_LIMIT:
+            raise InvalidRequest(
+                f"{name} is at most {_HIGHEST_LIMIT}; leave it empty for no limit.", param=name
+            )
 
 
 def _ahead(expires_at: datetime | None) -> datetime | None:
