@@ -13,6 +13,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
+from llmops.access.permissions import DeniesUnlessDeclared
 from llmops.base.drf import error_body
 from llmops.core.errors import ConsoleError, NotFound
 
@@ -27,11 +28,14 @@ APPS = (
 )
 
 
+# drf-spectacular opens its views to everybody unless told otherwise.
 class Schema(SpectacularAPIView):
+    permission_classes = (DeniesUnlessDeclared,)
     permission_map = {"get": "project.view"}
 
 
 class Docs(SpectacularSwaggerView):
+    permission_classes = (DeniesUnlessDeclared,)
     permission_map = {"get": "project.view"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Q
 from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 
 from llmops.access.models import ServiceKey
@@ -76,3 +77,11 @@ def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey |
     if key.last_used_at is None or now - key.last_used_at > _TOUCH_EVERY:
         ServiceKey.objects.filter(pk=key.pk).update(last_used_at=now)
     return key
+
+
+class InTheSchema(OpenApiAuthenticationExtension):
+    target_class = ServiceKeyAuthentication
+    name = "serviceKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "A service key of this console."}
