@@ -54,11 +54,9 @@ def _reason_to_refuse(*, data_plane: bool) -> str:
 
 
 def _failed_checks() -> str:
-    from django.core.checks import Error, run_checks
+    from django.core.checks import ERROR, run_checks
 
-    found = [
-        message for message in run_checks() if message.level >= Error(0).level and not message.is_silenced()
-    ]
+    found = [message for message in run_checks() if message.level >= ERROR and not message.is_silenced()]
     return " ".join(f"[{one.id}] {one.msg}{f' {one.hint}' if one.hint else ''}" for one in found)
 
 

@@ -191,13 +191,14 @@ class Call:
         """Raises ``RequestTooLarge`` as soon as more than the limit has come, and ``ClientGone``."""
         largest = self.plane.max_body
         declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > largest:
+        length = int(declared) if declared.isdigit() else -1
+        if length > largest:
             raise _too_large(largest)
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body: bytes = message.get("body", b"")
-        if message.get("more_body"):
+        if len(body) != length and message.get("more_body"):
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     body = await self._rest(body, largest)

@@ -14,6 +14,8 @@ from llmops.serving.snapshot import KeyEntry
 
 WINDOW_S = 60.0
 _SWEEP_EVERY = 4096
+_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
 
 class Meter:
@@ -138,18 +140,10 @@ class Limits:
     def headers(self, ticket: Ticket, now: float) -> list[tuple[bytes, bytes]]:
         """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
         key, found = ticket.key, []
-        for name, limit, meter in (
-            (b"requests", key.rpm, ticket.standing.requests),
-            (b"tokens", key.tpm, ticket.standing.tokens),
-        ):
-            if limit is None:
-                continue
-            used = meter.used(now)
-            found += [
-                (b"x-ratelimit-limit-" + name, b"%d" % limit),
-                (b"x-ratelimit-remaining-" + name, b"%d" % max(0, int(limit - used))),
-                (b"x-ratelimit-reset-" + name, b"%ds" % math.ceil(_until_empty(meter, now))),
-            ]
+        if key.rpm is not None:
+            found += _shown(_REQUESTS, key.rpm, ticket.standing.requests, now)
+        if key.tpm is not None:
+            found += _shown(_TOKENS, key.tpm, ticket.standing.tokens, now)
         return found
 
     def _sweep(self, now: float) -> None:
@@ -159,6 +153,17 @@ class Limits:
             for key, standing in self._standings.items()
             if standing.in_flight or standing.requests.used(now) > 0 or standing.tokens.used(now) > 0
         }
+
+
+def _shown(
+    names: tuple[bytes, bytes, bytes], limit: int, meter: Meter, now: float
+) -> tuple[tuple[bytes, bytes], ...]:
+    left = int(limit - meter.used(now))
+    return (
+        (names[0], b"%d" % limit),
+        (names[1], b"%d" % (left if left > 0 else 0)),
+        (names[2], b"%ds" % int(_until_empty(meter, now) + 1)),
+    )
 
 
 def _until_empty(meter: Meter, now: float) -> float:

@@ -86,9 +86,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
 
 
 def identify(call: Call) -> None:
-    call.key = authenticate(call.view.snapshot, call.headers.get(b"authorization"), time.time())
     # From here on the call is recorded, however it ends.
-    call.origin = settle.origin_of(call)
+    call.key = authenticate(call.view.snapshot, call.headers.get(b"authorization"), time.time())
 
 
 async def read(call: Call) -> None:
@@ -106,9 +105,8 @@ async def read(call: Call) -> None:
     if b"x-llmops-tags" in headers:
         tags = call.tags()
     call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
-    call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
     resolution = call.resolution = call.view.resolve(key, asked.model)
-    call.origin.route = resolution.route.slug
+    call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
     largest = max(target.entry.max_output_tokens for target in resolution.every_target())
     if asked.cap is not None and largest and asked.cap > largest:
         raise InvalidRequest(

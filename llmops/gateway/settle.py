@@ -136,8 +136,9 @@ def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = Non
 
 def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -> None:
     """The call ends without an attempt under way: refused, or given up between two attempts."""
-    if call.ended or call.origin is None:
+    if call.ended or call.key is None:
         return
+    origin = call.origin or origin_of(call)
     outcome = Outcome(status=status, http=http, code=code, message=message[:_MAX_MESSAGE])
     _fill(call, outcome)
     if call.attempts:
@@ -146,9 +147,7 @@ def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -
     if call.ticket is not None:
         call.ticket.correct(0, time.time())
     call.ended = True
-    call.plane.record_end(
-        Ended(n=0, at=time.time_ns(), attempt=0, origin=call.origin, cost=0, outcome=outcome)
-    )
+    call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
 
 
 async def count(call: Call, trial: Trial, text: str) -> Tokens:

@@ -34,13 +34,25 @@ NULL = b"null"
 class Asked:
     """A request body, as far as the data plane looks into it. ``cap`` is the largest output the caller allows a choice."""
 
-    __slots__ = ("cap", "cap_field", "choices", "members", "model", "size", "stream", "user", "wants_usage")
+    __slots__ = (
+        "cap",
+        "cap_field",
+        "choices",
+        "media",
+        "members",
+        "model",
+        "size",
+        "stream",
+        "user",
+        "wants_usage",
+    )
 
     def __init__(self, members: Members, size: int) -> None:
         self.members = members
         self.size = size
         self.model = text_member(members, "model", required=True, longest=MAX_MODEL)
         self.user = text_member(members, "user", longest=MAX_USER)
+        self.media = False
         self.stream = False
         self.wants_usage = False
         self.choices = 1

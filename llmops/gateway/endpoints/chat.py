@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,8 @@ _MARGIN = 0.25
 _MARGIN_TOKENS = 64
 
 
-#: Types of parts that are not text, and how their letters begin when they are escaped.
-_MEDIA_SIGNS = (b"image_url", b"input_", b'"file"', b"\\u005", b"\\u006", b"\\u007")
+#: The letters of a part's type may be written as escapes.
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")
 
 
 class _Message(msgspec.Struct):
@@ -55,6 +56,7 @@ class Chat:
         members = read_members(body)
         asked = Asked(members, len(body))
         _check(members)
+        asked.media = _may_hold_media(members)
         asked.stream = flag_member(members, "stream")
         asked.choices = count_member(members, "n", largest=MAX_CHOICES) or 1
         if "stream_options" in members:
@@ -88,7 +90,7 @@ class Chat:
 
     def input_bound(self, asked: Asked, target: Target) -> int:
         window = target.entry.context_window
-        if not _may_hold_media(asked.members):
+        if not asked.media:
             return min(asked.size, window)
         messages = _messages(asked.members)
         media = media_upper_bound(messages, target.entry.upstream_model)
@@ -102,7 +104,7 @@ class Chat:
         tools = member(asked.members, "tools")
         counted = count_chat(_messages(asked.members), model, tools if isinstance(tools, list) else None)
         exact = encoding_for(model).exact and not any(name in asked.members for name in _EXTRA)
-        if not exact or _may_hold_media(asked.members) or b"tool_calls" in bytes(asked.members["messages"]):
+        if not exact or asked.media or b"tool_calls" in bytes(asked.members["messages"]):
             schema = asked.members.get("response_format", b"")
             counted += int(counted * _MARGIN) + _MARGIN_TOKENS + len(bytes(schema))
         return min(counted, self.input_bound(asked, target))
@@ -145,7 +147,12 @@ def _messages(members: Members) -> list[Mapping[str, Any]]:
 def _may_hold_media(members: Members) -> bool:
     """Whether any part of the messages could be something else than text; an escape might hide its type."""
     raw = bytes(members["messages"])
-    return any(sign in raw for sign in _MEDIA_SIGNS)
+    return (
+        b"image_url" in raw
+        or b"input_" in raw
+        or b'"file"' in raw
+        or (b"\\u00" in raw and _ESCAPED_LETTER.search(raw) is not None)
+    )
 
 
 def _data_bytes(messages: list[Mapping[str, Any]]) -> int:
