@@ -10,12 +10,13 @@ from importlib.util import find_spec
 
 from django.http import HttpRequest, JsonResponse
 from django.urls import URLPattern, URLResolver, path, re_path
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
 from llmops.access.permissions import DeniesUnlessDeclared
 from llmops.base.drf import error_body
-from llmops.core.errors import ConsoleError, NotFound
+from llmops.core.errors import ConsoleError, InvalidRequest, NotFound
 
 APPS = (
     "llmops.access",
@@ -31,6 +32,7 @@ APPS = (
 # drf-spectacular opens its views to everybody unless told otherwise.
 class Schema(SpectacularAPIView):
     permission_classes = (DeniesUnlessDeclared,)
+    renderer_classes = (OpenApiJsonRenderer, OpenApiJsonRenderer2)
     permission_map = {"get": "project.view"}
 
 
@@ -42,6 +44,11 @@ class Docs(SpectacularSwaggerView):
 def no_such_address(request: HttpRequest, **_: object) -> JsonResponse:
     """404 below ``/api/`` in the API's own words, whatever the method."""
     return JsonResponse(error_body(NotFound("There is no such address in this API.")), status=404)
+
+
+def bad_address(request: HttpRequest) -> JsonResponse:
+    """400 below ``/api/`` for an address that cannot name anything."""
+    return JsonResponse(error_body(InvalidRequest("The address holds a NUL character.")), status=400)
 
 
 def failed(request: HttpRequest) -> JsonResponse:

@@ -31,7 +31,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CONSOLE_TRUSTED_ORIGINS", default=[])
 #: (``CONSOLE_BACKGROUND``), which saves each of them some 30 MB.
 BACKGROUND = env.bool("CONSOLE_BACKGROUND", default=False)
 _SURFACES = [
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
@@ -64,6 +64,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "console.middleware.RequestIdMiddleware",
+    "console.hardening.NoNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "console.middleware.ContentSecurityPolicyMiddleware",
