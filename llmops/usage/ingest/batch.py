@@ -108,6 +108,21 @@ class Ledger:
                 raise
         return len(entries)
 
+    def recall(self, entries: Sequence[Entry]) -> None:
+        """Follow records that are booked already, from a floor on, to know again which calls are open.
+
+        A call that began before the floor had ended by the time the floor was noted; the ends of it that lie behind
+        the floor are passed over, since what they end was never seen.
+        """
+        forgotten = Batch()
+        for entry in entries:
+            record = entry.record
+            if isinstance(record, Ended) and record.attempt:
+                call = self.open.get(record.origin.call)
+                if call is None or record.attempt not in call.holds:
+                    continue
+            self._take_one(entry, forgotten)
+
     def abandon(self, batch: Batch) -> None:
         """End every open call as unknown, its open holds at their full amount: the process is dead."""
         for call in self.open.values():
