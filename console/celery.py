@@ -37,7 +37,7 @@ _make_broker_directories()
 class BeatInThread(bootsteps.StartStopStep):
     """``worker --with-beat``: the scheduler as a thread of the one worker; Celery's own ``-B`` forks a process of 90 MB."""
 
-    requires = frozenset({"celery.worker.components:Pool"})
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, parent: Any, with_beat: bool = False, **options: Any) -> None:
         self.enabled = with_beat

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from console.process import BOUND, die_with_parent
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 60
 STOP_WITHIN_S = 15
@@ -77,6 +79,7 @@ def run() -> int:
             "DJANGO_SETTINGS_MODULE": "console.settings",
             "PORT": str(port),
             "PYTHONUNBUFFERED": "1",
+            BOUND: "1",
             "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
         }
         _prepare(environment)
@@ -246,7 +249,7 @@ class Watch:
             stderr=log,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         log.close()
         child.started = time.monotonic()
@@ -292,15 +295,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _die_with_parent() -> None:
-    """Linux: ask the kernel to end this child when the watcher dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
-
-
 def _answers(port: int, path: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
@@ -333,7 +327,7 @@ def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
 
 

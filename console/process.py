@@ -1,0 +1,29 @@
+"""How processes of the embedded stack hang together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+#: Set by the watcher: web workers, its grandchildren, must not outlive the server that started them.
+BOUND = "CONSOLE_BOUND_TO_PARENT"
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Linux: have the kernel send this process ``number`` when its parent dies, however it dies (prctl(2)).
+
+    Elsewhere nothing happens, and what a killed watcher leaves behind must be ended by hand.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def bind_to_parent_if_asked() -> None:
+    """For web workers: a server killed with -9 cannot stop its workers, which would go on holding its port."""
+    if os.environ.get(BOUND):
+        die_with_parent(signal.SIGKILL)
