@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 
 from django.conf import settings
 
@@ -47,6 +50,7 @@ class Runtime:
         self._keeper: Keeper | None = None
         self._journal: JournalWriter | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises ``ConfigurationRefused`` when the journal cannot be written, or what the database raises."""
@@ -69,6 +73,7 @@ class Runtime:
         self._keeper.start()
         self._feed.start()
         self._ticking = loop.create_task(self._tick())
+        self._drain_when_asked_to_stop(loop)
         # What is loaded by now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -91,11 +96,9 @@ class Runtime:
     async def stop(self) -> None:
         """Take no more calls, let those under way end, settle the rest, give the leases back, close the journal."""
         plane = self.plane
-        plane.draining = True
-        await _until(lambda: not plane.calls, DRAIN_S)
-        for call in list(plane.calls):
-            call.watch.fire("shutdown")
-        await _until(lambda: not plane.calls, WIND_UP_S)
+        self._begin_draining()
+        assert self._draining is not None
+        await self._draining
         if self._ticking is not None:
             self._ticking.cancel()
         if self._feed is not None:
@@ -108,6 +111,33 @@ class Runtime:
         await plane.close()
         if self._journal is not None:
             self._journal.close()
+
+    def _drain_when_asked_to_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to drain with the signal itself: a server may wait for its requests before it says that it shuts down."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        previous = signal.getsignal(signal.SIGTERM)
+
+        def asked(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._begin_draining)
+            if callable(previous):
+                previous(number, frame)
+
+        signal.signal(signal.SIGTERM, asked)
+        signal.siginterrupt(signal.SIGTERM, False)
+
+    def _begin_draining(self) -> None:
+        if self._draining is None:
+            self.plane.draining = True
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        calls = self.plane.calls
+        await _until(lambda: not calls, DRAIN_S)
+        for call in list(calls):
+            call.watch.fire("shutdown")
+        await _until(lambda: not calls, WIND_UP_S)
 
 
 def _register(journal: JournalWriter) -> Snapshot:

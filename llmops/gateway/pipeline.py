@@ -19,7 +19,13 @@ import time
 import aiohttp
 import msgspec
 
-from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted, UpstreamTimeout
+from llmops.core.errors import (
+    ConsoleError,
+    InvalidRequest,
+    ServiceUnavailable,
+    StreamInterrupted,
+    UpstreamTimeout,
+)
 from llmops.core.redaction import redact_text
 from llmops.gateway import admission, settle
 from llmops.gateway.auth import authenticate
@@ -182,6 +188,9 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     except Failed as failed:
         return failed.failure
     except asyncio.CancelledError:
+        if response is not None:
+            # At once, before anything is counted: the provider is to stop now.
+            response.close()
         return await cancelled(call, trial, relay)
     except BaseException:
         if not trial.settled:
@@ -435,7 +444,7 @@ async def refuse(call: Call, error: ConsoleError) -> None:
 
 
 def shutting_down() -> ConsoleError:
-    return StreamInterrupted("This server is shutting down; the answer is not complete.", retry_after=1)
+    return ServiceUnavailable("This server is shutting down; the answer is not complete.", retry_after=1)
 
 
 def out_of_time(call: Call) -> ConsoleError:
