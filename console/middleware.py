@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from csp.middleware import CSPMiddleware
+from csp.middleware import CSPMiddleware, PolicyParts
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import NoReverseMatch, reverse
 
 from llmops.core.ids import uuid7
 
-ContentSecurityPolicyMiddleware = CSPMiddleware
+
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
+    """The strict policy everywhere but in the admin and the API reference (see ``console.settings_look``)."""
+
+    def get_policy_parts(
+        self, request: HttpRequest, response: HttpResponseBase, report_only: bool = False
+    ) -> PolicyParts:
+        parts = super().get_policy_parts(request, response, report_only)
+        if parts.config is None and not report_only:
+            if request.path_info.startswith(reverse("admin:index")):
+                parts.config = settings.ADMIN_CONTENT_SECURITY_POLICY
+            elif request.path_info in _api_docs():
+                parts.config = settings.API_DOCS_CONTENT_SECURITY_POLICY
+        return parts
+
+
+def _api_docs() -> set[str]:
+    found = set()
+    for name in settings.API_DOCS_URL_NAMES:
+        try:
+            found.add(reverse(name))
+        except NoReverseMatch:
+            continue
+    return found
 
 
 class RequestIdMiddleware:

@@ -1,0 +1,109 @@
+"""What the navigation offers to whom. One list for the admin and for the console's own pages.
+
+An entry that leads to the admin shows when the page behind it would open (the model admin's own view permission); an
+entry that leads to a page of the console shows when its permission is held in at least one project.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from llmops.access.selectors import may_anywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``model`` is ``app_label.modelname`` of an admin page, or ``url`` and ``permission`` say where and for whom."""
+
+    title: str
+    icon: str
+    model: str = ""
+    url: str = ""
+    permission: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    title: str
+    icon: str
+    href: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    links: tuple[Link, ...]
+
+
+SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
+    (
+        "",
+        (
+            Entry("Overview", "overview", url="dashboards:overview"),
+            Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
+            Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
+        ),
+    ),
+    (
+        "Configure",
+        (
+            Entry("Providers", "provider", model="providers.provider"),
+            Entry("Credentials", "credential", model="providers.credential"),
+            Entry("Models", "model", model="providers.model"),
+            Entry("Prices", "price", model="providers.price"),
+            Entry("Routes", "route", model="providers.route"),
+            Entry("Revisions", "revision", model="serving.revision"),
+        ),
+    ),
+    (
+        "Govern",
+        (
+            Entry("Projects", "project", model="access.project"),
+            Entry("Service keys", "key", model="access.servicekey"),
+            Entry("Members", "member", model="access.membership"),
+            Entry("Users", "user", model="auth.user"),
+            Entry("Budgets", "budget", model="budgets.budget"),
+        ),
+    ),
+    ("Prove", (Entry("Audit", "audit", model="audit.event"),)),
+)
+
+
+def sections(request: HttpRequest) -> list[Section]:
+    """The sections that the signed-in person may see, with the entry of the present page marked."""
+    found = []
+    for title, entries in SECTIONS:
+        links = tuple(link for entry in entries if (link := _link(entry, request)))
+        if links:
+            found.append(Section(title, links))
+    return found
+
+
+def _link(entry: Entry, request: HttpRequest) -> Link | None:
+    try:
+        if entry.model:
+            app_label, model_name = entry.model.split(".")
+            href = reverse(f"admin:{app_label}_{model_name}_changelist")
+            shown = _admin_shows(entry.model, request)
+        else:
+            href = reverse(entry.url)
+            shown = not entry.permission or may_anywhere(request, entry.permission)
+    except NoReverseMatch:
+        return None
+    if not shown:
+        return None
+    path = request.path
+    return Link(entry.title, entry.icon, href, path == href or (href != "/" and path.startswith(href)))
+
+
+def _admin_shows(label: str, request: HttpRequest) -> bool:
+    for model, model_admin in admin.site._registry.items():
+        if model._meta.label_lower == label:
+            return bool(model_admin.has_view_permission(request))
+    raise ImproperlyConfigured(f"The navigation names {label}, which has an address but no admin page.")

@@ -1,0 +1,138 @@
+"""Figures as people read them: units always beside the number. Pure."""
+
+from __future__ import annotations
+
+from llmops.core.money import NANO, format_usd
+
+_THIN = "\u2009"
+NONE = "–"
+
+
+def count(number: int | None) -> str:
+    """Whole numbers with groups of three, set apart by thin spaces."""
+    return NONE if number is None else f"{number:,}".replace(",", _THIN)
+
+
+def short_count(number: int | None) -> str:
+    """At most four characters and a unit: 950, 12.3 k, 4.56 M."""
+    if number is None:
+        return NONE
+    if abs(number) < 10_000:
+        return count(number)
+    for unit, size in (("k", 10**3), ("M", 10**6), ("G", 10**9)):
+        if abs(number) < 999.5 * size:
+            return f"{_three_digits(number / size)}{_THIN}{unit}"
+    return f"{number / 10**9:,.0f}{_THIN}G".replace(",", _THIN)
+
+
+def usd(nano: int | None) -> str:
+    """Dollars: cents from one dollar up, more places below, so that a cheap call does not read as free."""
+    if nano is None:
+        return NONE
+    size = abs(nano)
+    if size >= NANO or size == 0:
+        places = 2
+    elif size >= NANO // 100:
+        places = 4
+    elif size >= NANO // 1_000_000:
+        places = 6
+    else:
+        places = 9
+    text = format_usd(nano, places=places)
+    whole, point, rest = text.partition(".")
+    if NANO // 100 <= size < NANO:
+        rest = rest.rstrip("0").ljust(2, "0")
+    sign = "-" if whole.startswith("-") else ""
+    return f"{sign}${int(whole.lstrip('-')):,}".replace(",", _THIN) + point + rest
+
+
+def usd_exact(nano: int | None) -> str:
+    """Every decimal that is not zero: what the ledger holds."""
+    return NONE if nano is None else f"${format_usd(nano)}"
+
+
+def duration(microseconds: float | None) -> str:
+    """Three digits and the unit that fits: 870 µs, 42 ms, 1.24 s, 2 min 5 s."""
+    if microseconds is None:
+        return NONE
+    if microseconds < 999.5:
+        return f"{round(microseconds)}{_THIN}µs"
+    milliseconds = microseconds / 1_000
+    if milliseconds < 999.5:
+        return f"{_three_digits(milliseconds)}{_THIN}ms"
+    seconds = milliseconds / 1_000
+    if seconds < 119.5:
+        return f"{_three_digits(seconds)}{_THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{_THIN}min {rest}{_THIN}s"
+    return f"{minutes // 60}{_THIN}h {minutes % 60}{_THIN}min"
+
+
+def span(seconds: float) -> str:
+    """A stretch of time in its largest fitting units: 15 min, 3 h, 2 d 4 h."""
+    seconds = int(seconds)
+    if seconds < 60:
+        return f"{seconds}{_THIN}s"
+    if seconds < 3_600:
+        return f"{seconds // 60}{_THIN}min"
+    if seconds < 86_400:
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours}{_THIN}h" + (f" {minutes}{_THIN}min" if minutes and hours < 6 else "")
+    days, hours = divmod(seconds // 3_600, 24)
+    return f"{days}{_THIN}d" + (f" {hours}{_THIN}h" if hours and days < 7 else "")
+
+
+def percent(part: int, whole: int) -> str:
+    """A share with as many decimals as say something; a part that is not zero never reads as 0 %."""
+    if whole == 0:
+        return NONE
+    share = 100 * part / whole
+    if part and share < 0.1:
+        return f"<{_THIN}0.1{_THIN}%"
+    if share >= 99.95 and part != whole:
+        return f">{_THIN}99.9{_THIN}%"
+    return f"{share:.1f}{_THIN}%" if share < 99.95 else f"100{_THIN}%"
+
+
+def size(octets: int) -> str:
+    if octets < 1_000:
+        return f"{octets}{_THIN}B"
+    for unit, power in (("kB", 3), ("MB", 6)):
+        if octets < 999.5 * 10**power:
+            return f"{_three_digits(octets / 10**power)}{_THIN}{unit}"
+    return f"{_three_digits(octets / 10**9)}{_THIN}GB"
+
+
+def change(now: float | None, before: float | None) -> tuple[str, str]:
+    """``(text, direction)`` of a figure against the period before; direction is up, down or flat."""
+    if now is None or before is None:
+        return "no figure before", "flat"
+    if before == 0:
+        return ("none before", "up") if now else ("none before either", "flat")
+    ratio = now / before
+    if abs(ratio - 1) < 0.005:
+        return "as before", "flat"
+    if ratio >= 10:
+        return f"×{_THIN}{ratio:.0f}", "up"
+    shown = 100 * (ratio - 1)
+    return f"{'+' if shown > 0 else '−'}{abs(shown):.0f}{_THIN}%", "up" if shown > 0 else "down"
+
+
+def points(part: int, whole: int, part_before: int, whole_before: int) -> tuple[str, str]:
+    """Change of a share, in percentage points."""
+    if whole == 0 or whole_before == 0:
+        return "no figure before", "flat"
+    difference = 100 * (part / whole - part_before / whole_before)
+    if abs(difference) < 0.05:
+        return "as before", "flat"
+    return (
+        f"{'+' if difference > 0 else '−'}{abs(difference):.1f}{_THIN}points",
+        "up" if difference > 0 else "down",
+    )
+
+
+def _three_digits(value: float) -> str:
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

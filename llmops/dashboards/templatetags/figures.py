@@ -1,0 +1,45 @@
+"""Filters that put figures into pages; the work is done in ``llmops.dashboards.formats``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llmops.dashboards import formats
+
+register = template.Library()
+register.filter("count", formats.count)
+register.filter("short_count", formats.short_count)
+register.filter("usd", formats.usd)
+register.filter("usd_exact", formats.usd_exact)
+register.filter("duration", formats.duration)
+register.filter("span", formats.span)
+register.filter("size", formats.size)
+
+
+@register.filter
+def when(moment: datetime | None, style: str = "instant") -> SafeString | str:
+    """A moment in UTC that the browser turns into the viewer's zone; styles stand in ``static/console/shell.js``."""
+    if moment is None:
+        return formats.NONE
+    at = moment.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" data-as="{}" title="{} UTC">{} UTC</time>',
+        at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        style,
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        at.strftime("%H:%M:%S" if style == "second" else "%Y-%m-%d" if style == "day" else "%Y-%m-%d %H:%M"),
+    )
+
+
+@register.filter
+def usd_part(nano: Fraction | None) -> str:
+    """A part of a cost before the sum is rounded; what lies below a nanodollar is shown as such."""
+    if nano is None:
+        return formats.NONE
+    whole = nano.numerator // nano.denominator
+    return formats.usd_exact(whole) + ("+" if nano != whole else "")

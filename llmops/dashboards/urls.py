@@ -1,0 +1,14 @@
+from django.urls import path
+
+from llmops.dashboards import views
+
+app_name = "dashboards"
+
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("live/", views.overview_live, name="overview_live"),
+    path("calls/", views.calls, name="calls"),
+    path("calls/<uuid:call_id>/", views.call, name="call"),
+    path("jobs/", views.jobs, name="jobs"),
+    path("jobs/live/", views.jobs_live, name="jobs_live"),
+]

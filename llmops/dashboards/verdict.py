@@ -1,0 +1,154 @@
+"""Is anything wrong? One sentence, and what speaks for it. Pure.
+
+The thresholds are those an on-call engineer would be woken for (bad) or would look at over coffee (warn); few calls say
+little, so shares count from ``ENOUGH_CALLS`` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmops.dashboards import formats
+
+Level = Literal["ok", "warn", "bad", "quiet"]
+
+ENOUGH_CALLS = 20
+FAILED_WARN, FAILED_BAD = 0.01, 0.05
+FALLBACK_WARN = 0.05
+SLOWER_WARN = 1.5
+BUDGET_WARN, BUDGET_BAD = 0.9, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    text: str
+    query: str = ""
+    place: Literal["calls", "budgets", ""] = "calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    level: Level
+    headline: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Counts of the period and of the one before; durations in microseconds, budgets as ``(name, used, limit, hard)``."""
+
+    calls: int
+    failed: int
+    refused: int
+    unknown: int
+    fallback: int
+    p95_us: float | None
+    calls_before: int
+    p95_before_us: float | None
+    worst_error: str = ""
+    worst_error_calls: int = 0
+    refusal: str = ""
+    refusal_calls: int = 0
+    budgets: Sequence[tuple[str, int, int, bool]] = ()
+
+
+def judge(facts: Facts, *, period: str) -> Verdict:
+    findings = [*_budgets(facts), *_calls(facts)]
+    findings.sort(key=lambda finding: ("bad", "warn", "ok", "quiet").index(finding.level))
+    if findings:
+        level = findings[0].level
+        number = len(findings)
+        headline = "One thing needs a look" if number == 1 else f"{number} things need a look"
+        if level == "bad":
+            headline = "Something is wrong" if number == 1 else f"Something is wrong, {number} findings"
+        return Verdict(level, headline, tuple(findings))
+    if not facts.calls:
+        return Verdict("quiet", f"No calls in {period}", ())
+    return Verdict("ok", "Nothing looks wrong", ())
+
+
+def _calls(facts: Facts) -> list[Finding]:
+    found = []
+    if facts.failed and facts.calls:
+        share = facts.failed / facts.calls
+        level: Level | None = None
+        if facts.calls >= ENOUGH_CALLS:
+            level = "bad" if share >= FAILED_BAD else "warn" if share >= FAILED_WARN else None
+        elif facts.failed == facts.calls:
+            level = "bad"
+        if level:
+            most = ""
+            if facts.worst_error:
+                most = f", {_how_many(facts.worst_error_calls, facts.failed)} {facts.worst_error}"
+            found.append(
+                Finding(
+                    level,
+                    f"{formats.percent(facts.failed, facts.calls)} of calls failed ({formats.count(facts.failed)}{most})",
+                    query="status=failed",
+                )
+            )
+    if facts.unknown:
+        found.append(
+            Finding(
+                "warn",
+                f"{formats.count(facts.unknown)} {_calls_word(facts.unknown)} with an unknown outcome, charged at the full hold",
+                query="status=unknown",
+            )
+        )
+    if facts.refused:
+        why = f", {_how_many(facts.refusal_calls, facts.refused)} {facts.refusal}" if facts.refusal else ""
+        found.append(
+            Finding(
+                "warn",
+                f"{formats.count(facts.refused)} {_calls_word(facts.refused)} refused by the console itself{why}",
+                query="status=refused",
+            )
+        )
+    if facts.calls >= ENOUGH_CALLS and facts.fallback / facts.calls >= FALLBACK_WARN:
+        found.append(
+            Finding(
+                "warn",
+                f"{formats.percent(facts.fallback, facts.calls)} of calls were answered by a fallback",
+                query="fallback=1",
+            )
+        )
+    slower = facts.p95_us and facts.p95_before_us and facts.p95_us >= SLOWER_WARN * facts.p95_before_us
+    if slower and min(facts.calls, facts.calls_before) >= ENOUGH_CALLS:
+        found.append(
+            Finding(
+                "warn",
+                f"One call in twenty takes longer than {formats.duration(facts.p95_us)}; before it was "
+                f"{formats.duration(facts.p95_before_us)}",
+                query="",
+            )
+        )
+    return found
+
+
+def _budgets(facts: Facts) -> list[Finding]:
+    found = []
+    for name, used, limit, hard in facts.budgets:
+        if not limit or used / limit < BUDGET_WARN:
+            continue
+        spent_up = used / limit >= BUDGET_BAD
+        if spent_up:
+            what = "is used up: calls that need it are refused" if hard else "is used up (soft: calls go on)"
+        else:
+            what = f"is {formats.percent(used, limit)} used or held"
+        found.append(
+            Finding("bad" if spent_up and hard else "warn", f"Budget {name} {what}", place="budgets")
+        )
+    return found
+
+
+def _how_many(part: int, whole: int) -> str:
+    if part == whole:
+        return "with" if whole == 1 else "all with"
+    return f"{formats.count(part)} with"
+
+
+def _calls_word(number: int) -> str:
+    return "call" if number == 1 else "calls"

@@ -1,0 +1,72 @@
+"""Statuses, error codes and what made an attempt necessary, in words. Pure."""
+
+from __future__ import annotations
+
+#: status -> (short word, what it means and what to do)
+STATUSES: dict[str, tuple[str, str]] = {
+    "ok": ("Answered", "The provider answered and the answer was passed on whole."),
+    "error": ("Failed", "No provider could answer; the service got an error. The attempts below say why."),
+    "refused": (
+        "Refused",
+        "The console itself refused the call before it went to any provider, so nothing was spent.",
+    ),
+    "client_closed": (
+        "Hung up",
+        "The service closed the connection before the answer was whole. The provider was told to stop; what it had "
+        "generated until then is charged.",
+    ),
+    "interrupted": (
+        "Interrupted",
+        "The provider's stream broke off in the middle. The service was told so by an error event and got no [DONE]; "
+        "what had arrived is charged, as far as could be counted.",
+    ),
+    "unknown": (
+        "Unknown",
+        "The process that carried this call died while it was with the provider. Whether the provider answered, and what "
+        "it charges, cannot be known from here, so the whole hold is charged until someone compares it with the "
+        "provider's own figures.",
+    ),
+}
+
+ERRORS: dict[str, str] = {
+    "circuit_open": "The breaker was open: the target had failed too often",
+    "client_closed_request": "The service hung up first",
+    "context_length_exceeded": "More tokens than the model can take",
+    "insufficient_quota": "A hard budget allows no more",
+    "internal_error": "A fault in the console",
+    "invalid_api_key": "The service key is missing, unknown, expired or revoked",
+    "invalid_request": "The request was not understood",
+    "model_not_found": "No route or model of that name",
+    "model_not_priced": "The model has no price, so no budget can pay for it",
+    "outcome_unknown": "The process died; nobody knows what came of it",
+    "permission_denied": "The key may not use that route or model",
+    "queue_full": "Too many calls were waiting",
+    "rate_limit_exceeded": "The key's rate limit",
+    "request_too_large": "The request's body is too large",
+    "service_unavailable": "The data plane could not take calls",
+    "stream_interrupted": "The provider broke the stream off",
+    "upstream_auth": "The provider refused our credential",
+    "upstream_error": "The provider failed",
+    "upstream_rate_limited": "The provider's own rate limit",
+    "upstream_timeout": "The provider did not answer in time",
+}
+
+TOKEN_CLASSES = {
+    "input": "Input",
+    "cached_input": "Input, read from the provider's cache",
+    "cache_write": "Input, written into the provider's cache",
+    "output": "Output",
+    "reasoning": "Reasoning",
+}
+
+
+def status_word(status: str) -> str:
+    return STATUSES.get(status, (status.capitalize(), ""))[0]
+
+
+def status_meaning(status: str) -> str:
+    return STATUSES.get(status, ("", ""))[1]
+
+
+def error_words(code: str) -> str:
+    return ERRORS.get(code, code.replace("_", " ").capitalize())
