@@ -141,6 +141,12 @@ def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEn
         except ConsoleError as error:
             problems.append(f"Provider key {credential} is left out. {error.message}")
             continue
+        except Exception as error:
+            # One key must not keep the others, nor a revocation, from being served; the text may hold what was read.
+            problems.append(
+                f"Provider key {credential} is left out: reading it failed ({type(error).__name__})."
+            )
+            continue
         readable.setdefault(credential.provider.slug, []).append(
             CredentialEntry(
                 id=str(credential.pk),

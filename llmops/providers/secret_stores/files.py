@@ -24,12 +24,7 @@ def check(reference: str) -> None:
         raise InvalidRequest(
             "reference: after file: comes the absolute path of a file, without '..'.", param="reference"
         )
-    # Resolved, because a link inside the directory must not lead out of it; a Kubernetes mount links within itself.
-    resolved = path.resolve()
-    if (
-        not any(resolved.is_relative_to(directory) for directory in _directories())
-        or "kubernetes.io" in path.parts
-    ):
+    if not _allowed(path) or "kubernetes.io" in path.parts:
         allowed = ", ".join(str(directory) for directory in settings.SECRET_FILE_DIRS)
         raise InvalidRequest(
             f"reference: secret files must lie in one of these directories: {allowed}. "
@@ -38,17 +33,29 @@ def check(reference: str) -> None:
         )
 
 
+def _allowed(path: Path) -> bool:
+    # Resolved, because a link inside the directory must not lead out of it; a Kubernetes mount links within itself.
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError):
+        return False
+    return any(resolved.is_relative_to(directory) for directory in _directories())
+
+
 def read(reference: str) -> str:
     try:
+        # Without O_NONBLOCK a pipe would hold up the reader until somebody writes.
         handle = os.open(reference, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise secret_stores.SecretUnavailable(f"{reference} is not a regular file.")
+            data = os.read(handle, _MOST_BYTES + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise secret_stores.SecretUnavailable(
             f"The file {reference} cannot be read by this process: {error.strerror}."
         ) from None
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise secret_stores.SecretUnavailable(f"{reference} is not a regular file.")
-        data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise secret_stores.SecretUnavailable(f"The file {reference} is too large to be a key.")
     try:

@@ -225,8 +225,10 @@ def _keep_version(actor: Actor, model: Model, version: ModelConfig) -> None:
 
 
 def _build_version(model: Model, *, number: int, fields: Mapping[str, Any]) -> ModelConfig:
-    version = ModelConfig(model=model, version=number, created_by="-", **fields)
-    if version.provider.archived_at is not None:
+    # As stored: what the caller holds may be older than the archiving.
+    provider = Provider.objects.get(pk=fields["provider"].pk)
+    version = ModelConfig(model=model, version=number, created_by="-", **{**fields, "provider": provider})
+    if provider.archived_at is not None:
         raise InvalidRequest(f"provider: {version.provider.slug} is archived.", param="provider")
     if (
         not isinstance(version.upstream_model, str)

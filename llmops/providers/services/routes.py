@@ -14,6 +14,7 @@ from llmops.providers.models import Model, Route, RouteTarget
 from llmops.providers.services import draft
 
 KIND = "providers.route"
+MOST_WEIGHT = 1_000_000
 FIELDS = (
     "description",
     "attempts",
@@ -133,16 +134,26 @@ def _write_targets(route: Route, targets: Sequence[tuple[Model, int]], fallbacks
         RouteTarget(route=route, model=model, fallback=True, position=position)
         for position, model in enumerate(fallbacks)
     ]
+    # As stored: what the caller holds may be older than the archiving.
+    archived = set(
+        Model.objects.filter(pk__in=[row.model_id for row in rows], archived_at__isnull=False).values_list(
+            "pk", flat=True
+        )
+    )
     for field, chosen in (("targets", [model for model, _ in targets]), ("fallbacks", list(fallbacks))):
         seen: set[object] = set()
         for model in chosen:
-            if model.archived_at is not None:
+            if model.pk in archived:
                 raise InvalidRequest(f"{field}: the model {model.slug} is archived.", param=field)
             if model.pk in seen:
                 raise InvalidRequest(f"{field}: the model {model.slug} is named twice.", param=field)
             seen.add(model.pk)
-    for row in rows:
-        row.clean_fields(exclude=("route", "model"))
+    for model, weight in targets:
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= MOST_WEIGHT:
+            raise InvalidRequest(
+                f"targets: the weight of {model.slug} is a whole number from 0 to {MOST_WEIGHT}.",
+                param="targets",
+            )
     route.targets.all().delete()
     RouteTarget.objects.bulk_create(rows)
 
