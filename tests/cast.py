@@ -131,6 +131,12 @@ def in_threads(*work: Callable[[], Any]) -> list[Any]:
     return results
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    """Hashing a password takes half a second on purpose; what is tested here is what happens around it."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def cast(db: None) -> SimpleNamespace:
     return make_cast()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.db.models import Model
 
@@ -14,10 +14,11 @@ _M = TypeVar("_M", bound=Model)
 
 def locked(row: _M) -> _M:
     """``row`` as stored, locked until the transaction ends."""
-    found = type(row)._base_manager.select_for_update(of=("self",)).filter(pk=row.pk).first()
+    # Not type(row): request.user is a lazy object around a user.
+    found: Any = row._meta.model._base_manager.select_for_update(of=("self",)).filter(pk=row.pk).first()
     if found is None:
         raise Conflict(f"This {row._meta.verbose_name} no longer exists.")
-    return found
+    return cast("_M", found)
 
 
 def seen(row: Model, fields: Sequence[str]) -> dict[str, Any]:
