@@ -140,8 +140,9 @@ class Keeper(threading.Thread):
         window = open_window(budget_id=UUID(command.budget.id), at=datetime.fromtimestamp(command.at, tz=UTC))
         known = self._read(window.window_id)
         if known is not None:
-            # This process has a lease here already, perhaps one that ran out while the database was away.
-            self._renew()
+            # This process has a lease here already, perhaps one that was charged whole while the database was away:
+            # renewing puts it back as it was.
+            known = self._renew().get(window.window_id, known)
             usable = self._usable_from_now()
         self._tell(
             self._purse.told_open,
@@ -153,12 +154,13 @@ class Keeper(threading.Thread):
             usable_until=usable,
         )
 
-    def _renew(self) -> None:
+    def _renew(self) -> dict[int, LeaseState]:
         now = time.monotonic()
         usable = self._usable_from_now()
-        renew_leases(journal_id=self._journal_id, lease_seconds=self._lease_seconds)
+        states = renew_leases(journal_id=self._journal_id, lease_seconds=self._lease_seconds)
         self._renewed = now
         self._tell(self._purse.told_renewed, usable)
+        return states
 
     def _read_doubtful(self) -> None:
         for window, (pot, gave) in list(self._doubtful.items()):

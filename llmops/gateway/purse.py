@@ -63,7 +63,8 @@ class Pot(Account):
     most_held: int = 0
     #: a question is under way
     asked: bool = False
-    told_at: float = float("-inf")
+    #: how many questions were answered
+    told: int = 0
     failed_at: float = float("-inf")
     dry_until: float = float("-inf")
     top_up_after: float = float("-inf")
@@ -192,11 +193,12 @@ class Purse:
         need. Raises ``ServiceUnavailable`` when the database does not answer in time and what is leased does not do.
         """
         started = self.monotonic()
+        told: dict[int, int] = {}
         while True:
             if (held := self.hold_now(budgets, amount)) is not None:
                 return held
             waited = self.monotonic() - started
-            asked, short, hopeful = self._survey(budgets, amount, started)
+            asked, short, hopeful = self._survey(budgets, amount, started, told)
             if short is not None and not (wait and hopeful and waited < RELEASE_PATIENCE_S):
                 return short
             if waited >= PATIENCE_S or len(self._waiting) >= MAX_WAITING:
@@ -206,10 +208,10 @@ class Purse:
             await self._wait(DRY_S, asked or budgets[0], amount)
 
     def _survey(
-        self, budgets: Sequence[BudgetEntry], amount: int, started: float
+        self, budgets: Sequence[BudgetEntry], amount: int, started: float, told: dict[int, int]
     ) -> tuple[BudgetEntry | None, Short | None, bool]:
         """Ask for what is missing: a budget whose answer is due, one that is known to lack money, and whether the calls
-        under way here hold enough to make up for it."""
+        under way here hold enough to make up for it. ``told`` remembers which answers are older than the call."""
         now, mono = self.clock(), self.monotonic()
         asked: BudgetEntry | None = None
         short: Short | None = None
@@ -223,7 +225,7 @@ class Purse:
                 self._open(budget, now)
                 asked = budget
             elif pot.available < amount:
-                known = pot.told_at >= started or mono < pot.dry_until
+                known = pot.told > told.setdefault(pot.window, pot.told) or mono < pot.dry_until
                 if mono >= pot.dry_until:
                     self._ask(pot, amount)
                 if pot.asked and not known:
@@ -372,10 +374,10 @@ class Purse:
         before = pot.granted
         pot.asked = False
         pot.usable_until = usable_until
-        pot.told_at = self.monotonic()
+        pot.told += 1
         self._take_totals(pot, lease)
         if pot.unleased <= 0 or pot.granted - before < command.need:
-            pot.dry_until = pot.told_at + DRY_S
+            pot.dry_until = self.monotonic() + DRY_S
         self._wake()
 
     def told_returned(self, command: GiveBack, lease: LeaseTold) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from llmops.core.redaction import redact_text
+
 #: An event longer than this is not an event.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -80,7 +82,7 @@ class Relay:
         self._buffered = 0
         self.done = False
         self.broken = ""
-        #: the provider itself ended the stream with an error event, which is relayed
+        #: the provider itself ended the stream, with an error event; ``broken`` has its words
         self.provider_error = False
         self.tail = b""
         #: events with data that were relayed
@@ -107,8 +109,6 @@ class Relay:
             event = data[start:end]
             verdict = self._event(event)
             if self.done or self.broken:
-                if self.provider_error:
-                    out.append(event)
                 start = len(data)
                 changed = True
                 break
@@ -163,13 +163,13 @@ class Relay:
             chunk = _decode(payload)
         except msgspec.ValidationError:
             return self._odd(payload, event)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.broken = "an event is not JSON"
             return _DROP
         if chunk.error and bytes(chunk.error) != _NULL:
-            self.broken = "the provider reported an error"
+            self.broken = f"the provider reported an error{_said(bytes(chunk.error))}"
             self.provider_error = True
-            return _PASS
+            return _DROP
         self._read(chunk)
         self.events += 1
         if chunk.usage:
@@ -208,6 +208,11 @@ class Relay:
 
     def _odd(self, payload: bytes, event: bytes) -> object:
         """JSON of another shape than OpenAI's: relayed as it is, and counted as if all of it were text."""
+        try:
+            msgspec.json.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.broken = "an event is not JSON"
+            return _DROP
         self.events += 1
         self.parts.append(payload.decode("utf-8", "replace"))
         return _PASS
@@ -239,6 +244,21 @@ def _payload(event: bytes) -> bytes | None:
         elif line == b"data":
             lines.append(b"")
     return b"\n".join(lines) if lines else None
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+def _said(error: bytes) -> str:
+    try:
+        message = _decode_error(error).message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return f": {redact_text(message[:200])}" if message else ""
 
 
 def _without_usage(event: bytes, payload: bytes, usage: bytes) -> bytes:

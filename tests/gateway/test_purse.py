@@ -1,0 +1,407 @@
+"""Leased money in memory: several processes on one window, lost answers, roll-over, and nobody ever spends too much."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llmops.budgets.escrow import Hold
+from llmops.core.errors import ServiceUnavailable
+from llmops.gateway import purse as purse_module
+from llmops.gateway.purse import GiveBack, More, Open, Purse, Short
+from llmops.serving.snapshot import BudgetEntry
+from tests.gateway.rig import Vault, a_budget
+
+NOON = datetime(2026, 11, 10, 12, tzinfo=UTC).timestamp()
+
+
+@dataclass
+class Clock:
+    """Two clocks that a test moves together. Real waits still pass on the loop."""
+
+    now: float = NOON
+    mono: float = 1_000.0
+    purses: list[Purse] = field(default_factory=list)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.mono += seconds
+
+
+def a_purse(vault: Vault, clock: Clock) -> Purse:
+    made = Purse(vault.bank(lambda: made), clock=lambda: clock.now, monotonic=lambda: clock.mono)
+    clock.purses.append(made)
+    return made
+
+
+def everything(*budgets: BudgetEntry) -> dict[str, BudgetEntry]:
+    return {budget.id: budget for budget in budgets}
+
+
+async def settled_down() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+async def must_hold(purse: Purse, budgets: list[BudgetEntry], amount: int) -> Hold:
+    held = await purse.hold(budgets, amount)
+    assert isinstance(held, Hold)
+    return held
+
+
+# ---------------------------------------------------------------------- one process
+
+
+async def test_the_first_call_opens_the_window_and_the_next_ones_ask_nobody() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    await must_hold(purse, [budget], 100)
+    assert [type(one) for one in vault.commands] == [Open, More]
+    for _ in range(10):
+        assert purse.hold_now([budget], 100) is not None
+    assert len(vault.commands) == 2
+
+
+async def test_all_budgets_are_held_on_or_none() -> None:
+    vault, clock = Vault(), Clock()
+    purse = a_purse(vault, clock)
+    rich, poor = a_budget("rich", 1_000_000), a_budget("poor", 50)
+    short = await purse.hold([rich, poor], 100, wait=False)
+    assert isinstance(short, Short)
+    assert (short.budget.slug, short.left, short.spent, short.limit) == ("poor", 50, 0, 50)
+    assert all(pot.held == 0 for pot in purse.pots.values())
+
+
+async def test_near_the_limit_the_lease_is_exact() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    held = [await must_hold(purse, [budget], 300) for _ in range(3)]
+    short = await purse.hold([budget], 300, wait=False)
+    assert isinstance(short, Short)
+    assert short.left == 100
+    assert await must_hold(purse, [budget], 100)
+    assert [purse.settle(one, 300) for one in held] == [(300, 0)] * 3
+
+
+async def test_many_that_wait_are_asked_for_together() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=10**9)
+    held = await asyncio.gather(*(must_hold(purse, [budget], 1_000) for _ in range(200)))
+    assert len(held) == 200
+    assert len(vault.commands) < 6
+
+
+async def test_at_the_limit_a_call_waits_a_moment_for_money_that_comes_back() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    first = await must_hold(purse, [budget], 900)
+    waiting = asyncio.ensure_future(purse.hold([budget], 500))
+    await settled_down()
+    assert not waiting.done()
+    purse.settle(first, 100)
+    assert isinstance(await waiting, Hold)
+
+
+async def test_it_does_not_wait_for_money_that_can_not_come_back() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    spent = await must_hold(purse, [budget], 900)
+    purse.settle(spent, 900)
+    async with asyncio.timeout(0.2):
+        assert isinstance(await purse.hold([budget], 500), Short)
+
+
+async def test_a_database_that_does_not_answer_is_not_a_budget_that_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vault, clock = Vault(), Clock()
+    vault.away = True
+    purse, budget = a_purse(vault, clock), a_budget()
+    with pytest.raises(ServiceUnavailable, match="team"):
+        await purse.hold([budget], 100)
+    vault.away = False
+    clock.pass_by(1)
+    await must_hold(purse, [budget], 100)
+    clock.pass_by(1)
+    vault.away = True
+    with pytest.raises(ServiceUnavailable, match="team"):
+        await purse.hold([budget], 10**9 // 2)
+    monkeypatch.setattr(purse_module, "PATIENCE_S", 0.0)
+    vault.away, vault.slow = False, []
+    clock.pass_by(1)
+    with pytest.raises(ServiceUnavailable, match="team"):
+        await purse.hold([budget], 10**9 // 2)
+
+
+async def test_what_is_leased_goes_on_being_spent_while_the_database_is_away() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=10**12)
+    for _ in range(50):
+        held = await must_hold(purse, [budget], 1_000)
+        purse.settle(held, 900)
+        clock.pass_by(0.1)
+        purse.tick(everything(budget))
+        await settled_down()
+    vault.away = True
+    for _ in range(600):
+        held_now = purse.hold_now([budget], 1_000)
+        assert held_now is not None, "a minute's worth must be there"
+        purse.settle(held_now, 900)
+        clock.pass_by(0.1)
+        purse.tick(everything(budget))
+        await settled_down()
+
+
+async def test_idle_money_goes_back() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    held = await must_hold(purse, [budget], 100)
+    purse.settle(held, 40)
+    for _ in range(5):
+        clock.pass_by(1)
+        purse.tick(everything(budget))
+        await settled_down()
+    [window] = vault.windows.values()
+    assert window.leased_nano == 40
+    assert [type(one) for one in vault.commands].count(GiveBack) == 1
+
+
+async def test_money_that_calls_hold_does_not_go_back() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    held = await must_hold(purse, [budget], 100)
+    clock.pass_by(60)
+    purse.tick(everything(budget))
+    purse.close()
+    await settled_down()
+    [window] = vault.windows.values()
+    assert window.leased_nano == 100
+    purse.settle(held, 100)
+
+
+async def test_a_call_is_charged_to_the_window_in_which_it_was_held() -> None:
+    vault, clock = Vault(), Clock(now=datetime(2026, 11, 10, 23, 59, 58, tzinfo=UTC).timestamp())
+    purse, budget = a_purse(vault, clock), a_budget(period="day", limit_nano=1_000)
+    before = await must_hold(purse, [budget], 900)
+    purse.tick(everything(budget))
+    await settled_down()
+    clock.pass_by(3)
+    after = await must_hold(purse, [budget], 900)
+    assert before.accounts[0].window != after.accounts[0].window
+    purse.settle(before, 800)
+    purse.settle(after, 700)
+    clock.pass_by(5)
+    purse.tick(everything(budget))
+    await settled_down()
+    assert sorted(window.leased_nano for window in vault.windows.values()) == [700, 800]
+
+
+async def test_the_next_window_is_opened_before_it_begins() -> None:
+    vault, clock = Vault(), Clock(now=datetime(2026, 11, 10, 23, 59, 57, tzinfo=UTC).timestamp())
+    purse, budget = a_purse(vault, clock), a_budget(period="day", limit_nano=10**9)
+    purse.settle(await must_hold(purse, [budget], 900), 1)
+    purse.tick(everything(budget))
+    await settled_down()
+    assert len(vault.windows) == 2
+    clock.pass_by(4)
+    vault.commands.clear()
+    await must_hold(purse, [budget], 900)
+    assert not [one for one in vault.commands if isinstance(one, Open)]
+
+
+async def test_a_lowered_limit_takes_effect_as_far_as_money_is_free() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    held = await must_hold(purse, [budget], 300)
+    [window] = vault.windows.values()
+    window.limit_nano = max(1_000, window.leased_nano)
+    lower = a_budget(limit_nano=1_000, id=budget.id)
+    purse.tick(everything(lower))
+    await settled_down()
+    window.limit_nano = 1_000
+    assert window.leased_nano == 300
+    purse.tick(everything(lower))
+    await settled_down()
+    assert isinstance(await purse.hold([lower], 900, wait=False), Short)
+    clock.pass_by(1)
+    assert isinstance(await purse.hold([lower], 600, wait=False), Hold)
+    purse.settle(held, 300)
+
+
+async def test_a_budget_that_is_gone_keeps_no_money() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    held = await must_hold(purse, [budget], 300)
+    purse.tick({})
+    await settled_down()
+    [window] = vault.windows.values()
+    assert window.leased_nano == 300
+    purse.settle(held, 100)
+    purse.tick({})
+    await settled_down()
+    assert window.leased_nano == 100
+
+
+async def test_a_budget_that_comes_back_does_not_spend_its_lease_twice() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    purse.settle(await must_hold(purse, [budget], 600), 600)
+    purse.tick({})
+    await settled_down()
+    short = await purse.hold([budget], 500, wait=False)
+    assert isinstance(short, Short)
+    assert isinstance(await purse.hold([budget], 400, wait=False), Hold)
+
+
+async def test_a_lease_that_somebody_ended_is_not_spent_from() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    held = await must_hold(purse, [budget], 300)
+    [lease] = vault.leases.values()
+    lease.state = "forfeited"
+    with pytest.raises(ServiceUnavailable):
+        await purse.hold([budget], 500_000)
+    assert purse.hold_now([budget], 1) is None
+    with pytest.raises(ServiceUnavailable):
+        await purse.hold([budget], 1)
+    purse.settle(held, 0)
+
+
+async def test_an_overrun_is_not_paid_from_the_lease() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    held = await must_hold(purse, [budget], 400)
+    assert purse.settle(held, 1_000) == (400, 600)
+    assert isinstance(await purse.hold([budget], 600, wait=False), Hold)
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+async def test_two_processes_share_a_window_to_its_last_nanodollar() -> None:
+    vault, clock = Vault(), Clock()
+    budget = a_budget(limit_nano=100_000)
+    purses = [a_purse(vault, clock), a_purse(vault, clock)]
+    spent = 0
+    for turn in range(400):
+        purse = purses[turn % 2]
+        found = await purse.hold([budget], 700, wait=False)
+        if isinstance(found, Hold):
+            spent += sum(purse.settle(found, 500))
+        clock.pass_by(0.5)
+        for one in purses:
+            one.tick(everything(budget))
+        await settled_down()
+    assert 100_000 - 700 < spent <= 100_000
+
+
+class Spending(RuleBasedStateMachine):
+    """Two processes, two budgets, answers that get lost, a database that goes away, days that pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.vault, self.clock = Vault(), Clock()
+        self.budgets = [a_budget("day", 5_000, period="day"), a_budget("once", 9_000, period="once")]
+        self.purses = [a_purse(self.vault, self.clock), a_purse(self.vault, self.clock)]
+        self.held: list[tuple[Purse, Hold]] = []
+        self.charged: dict[int, int] = {}
+        self._patience = purse_module.PATIENCE_S
+        purse_module.PATIENCE_S = 0.0
+
+    def teardown(self) -> None:
+        purse_module.PATIENCE_S = self._patience
+        self.runner.close()
+
+    @rule(which=st.integers(0, 1), budgets=st.sampled_from([[0], [1], [0, 1]]), amount=st.integers(1, 3_000))
+    def hold(self, which: int, budgets: list[int], amount: int) -> None:
+        purse = self.purses[which]
+
+        async def attempt() -> None:
+            try:
+                # The clock stands still here, so the patience is in turns of the loop.
+                for _ in range(4):
+                    found = purse.hold_now([self.budgets[one] for one in budgets], amount)
+                    if found is not None:
+                        self.held.append((purse, found))
+                        return
+                    purse._survey([self.budgets[one] for one in budgets], amount, self.clock.mono, {})
+                    await settled_down()
+            except ServiceUnavailable:
+                return
+
+        self.runner.run(attempt())
+
+    @precondition(lambda self: self.held)
+    @rule(share=st.floats(0, 1.5), index=st.integers(0, 100))
+    def settle(self, share: float, index: int) -> None:
+        purse, held = self.held.pop(index % len(self.held))
+        spent, _ = purse.settle(held, int(held.amount * share))
+        for account in held.accounts:
+            self.charged[account.window] = self.charged.get(account.window, 0) + spent
+
+    @rule(seconds=st.sampled_from([0.1, 1, 4, 3_600, 40_000]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.pass_by(seconds)
+
+        async def tick() -> None:
+            for purse in self.purses:
+                purse.tick(everything(*self.budgets))
+            await settled_down()
+
+        self.runner.run(tick())
+
+    @rule(away=st.booleans(), lose=st.booleans())
+    def weather(self, away: bool, lose: bool) -> None:
+        self.vault.away, self.vault.lose = away, lose and not away
+
+    @rule(which=st.integers(0, 1))
+    def budget_vanishes_and_returns(self, which: int) -> None:
+        async def tick() -> None:
+            self.purses[which].tick({})
+            await settled_down()
+
+        self.runner.run(tick())
+
+    @rule()
+    def ingester_books(self) -> None:
+        for purse in self.purses:
+            for pot in purse._every_pot():
+                lease = self.vault.leases.get((id(purse), pot.window))
+                if lease is None:
+                    continue
+                window = next(one for one in self.vault.windows.values() if one.window_id == pot.window)
+                fresh = pot.spent - lease.consumed_nano
+                lease.consumed_nano += fresh
+                window.leased_nano -= fresh
+                window.settled_nano += fresh
+
+    @invariant()
+    def nobody_has_spent_or_held_more_than_there_is(self) -> None:
+        self.vault.check()
+        for window in self.vault.windows.values():
+            held = sum(
+                account.held
+                for purse in self.purses
+                for account in purse._every_pot()
+                if account.window == window.window_id
+            )
+            assert self.charged.get(window.window_id, 0) + held <= window.limit_nano
+
+    @invariant()
+    def no_process_spends_what_it_did_not_lease(self) -> None:
+        for purse in self.purses:
+            for pot in purse._every_pot():
+                lease = self.vault.leases.get((id(purse), pot.window))
+                granted, returned = (lease.granted_nano, lease.returned_nano) if lease else (0, 0)
+                assert pot.spent + pot.held <= granted - returned
+
+
+Spending.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSpending = Spending.TestCase
