@@ -42,6 +42,8 @@ def usd(nano: int | None) -> str:
     whole, point, rest = text.partition(".")
     if NANO // 100 <= size < NANO:
         rest = rest.rstrip("0").ljust(2, "0")
+    elif places == 9:
+        rest = rest.rstrip("0").ljust(6, "0")
     sign = "-" if whole.startswith("-") else ""
     return f"{sign}${int(whole.lstrip('-')):,}".replace(",", _THIN) + point + rest
 
@@ -105,11 +107,12 @@ def size(octets: int) -> str:
 
 
 def change(now: float | None, before: float | None) -> tuple[str, str]:
-    """``(text, direction)`` of a figure against the period before; direction is up, down or flat."""
-    if now is None or before is None:
-        return "no figure before", "flat"
-    if before == 0:
-        return ("none before", "up") if now else ("none before either", "flat")
+    """``(text, direction)`` of a figure against the period before; direction is up, down or flat.
+
+    The text is empty where there was nothing to compare with.
+    """
+    if now is None or not before:
+        return "", "flat"
     ratio = now / before
     if abs(ratio - 1) < 0.005:
         return "as before", "flat"
@@ -122,7 +125,7 @@ def change(now: float | None, before: float | None) -> tuple[str, str]:
 def points(part: int, whole: int, part_before: int, whole_before: int) -> tuple[str, str]:
     """Change of a share, in percentage points."""
     if whole == 0 or whole_before == 0:
-        return "no figure before", "flat"
+        return "", "flat"
     difference = 100 * (part / whole - part_before / whole_before)
     if abs(difference) < 0.05:
         return "as before", "flat"

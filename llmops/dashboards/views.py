@@ -30,6 +30,7 @@ from llmops.dashboards import words
 from llmops.dashboards.filters import ANY_FAILURE, CUSTOM, RANGES, STATUSES, Filters, parse, stamp
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
+from llmops.dashboards.story import story as story_of
 from llmops.providers.models import Model, Route
 from llmops.serving.selectors import live_revision
 from llmops.usage import services
@@ -181,7 +182,7 @@ def _call_of(reader: Reader, text: str) -> UUID | None:
 @login_required
 def call(request: HttpRequest, call_id: UUID) -> HttpResponse:
     try:
-        story = call_pages.story(Reader.of(request), call_id)
+        story = story_of(Reader.of(request), call_id)
     except NotFound as missing:
         raise Http404 from missing
     return render(request, "dashboards/calls/story.html", {"story": story, "call": story.told.call})

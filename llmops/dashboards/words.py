@@ -29,8 +29,10 @@ STATUSES: dict[str, tuple[str, str]] = {
 }
 
 ERRORS: dict[str, str] = {
+    "budget_unavailable": "Money for the call could not be reserved in time",
     "circuit_open": "The breaker was open: the target had failed too often",
-    "client_closed_request": "The service hung up first",
+    "client_closed": "The service hung up first",
+    "concurrency_limit_exceeded": "The key had too many calls at once",
     "context_length_exceeded": "More tokens than the model can take",
     "insufficient_quota": "A hard budget allows no more",
     "internal_error": "A fault in the console",
@@ -40,13 +42,20 @@ ERRORS: dict[str, str] = {
     "model_not_priced": "The model has no price, so no budget can pay for it",
     "outcome_unknown": "The process died; nobody knows what came of it",
     "permission_denied": "The key may not use that route or model",
+    "provider_paused": "Every provider of the route is paused",
     "queue_full": "Too many calls were waiting",
     "rate_limit_exceeded": "The key's rate limit",
     "request_too_large": "The request's body is too large",
+    "route_paused": "Somebody paused the route",
     "service_unavailable": "The data plane could not take calls",
     "stream_interrupted": "The provider broke the stream off",
+    "tokens_limit_exceeded": "The key's limit of tokens per minute",
     "upstream_auth": "The provider refused our credential",
+    "upstream_connect": "The provider could not be reached",
+    "upstream_cut": "The provider broke the answer off",
     "upstream_error": "The provider failed",
+    "upstream_forbidden": "The provider does not allow our credential this",
+    "upstream_malformed": "The provider's answer could not be understood",
     "upstream_rate_limited": "The provider's own rate limit",
     "upstream_timeout": "The provider did not answer in time",
 }
@@ -69,4 +78,11 @@ def status_meaning(status: str) -> str:
 
 
 def error_words(code: str) -> str:
-    return ERRORS.get(code, code.replace("_", " ").capitalize())
+    if code in ERRORS:
+        return ERRORS[code]
+    kind, _, status = code.partition("_")
+    if kind == "upstream" and status.isdigit():
+        if status == "429":
+            return "The provider's own rate limit"
+        return "The provider failed" if status >= "500" else "The provider refused the request"
+    return code.replace("_", " ").capitalize()

@@ -1,0 +1,160 @@
+"""What the Overview shows, as text and numbers ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Max, Sum
+
+from llmops.budgets.selectors import Gauge, gauges
+from llmops.core.digests import sha256_hex
+from llmops.dashboards import breakdown, formats
+from llmops.dashboards.calls import rows_of
+from llmops.dashboards.filters import FAILED, Filters
+from llmops.dashboards.overview import panels
+from llmops.dashboards.overview.shapes import FindingRow, View
+from llmops.dashboards.reader import Reader
+from llmops.dashboards.simulated import simulated_models, simulated_providers
+from llmops.dashboards.verdict import Facts, Verdict, judge
+from llmops.usage.models import Call, Journal
+from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
+
+RECENT = 12
+#: Figures grow old by themselves (calls leave the range), so a live page renews them at least this often, in seconds.
+STALE_AFTER = 15
+
+
+def build(reader: Reader, filters: Filters, *, now: datetime) -> View:
+    project_ids = reader.project_ids(filters.project)
+    period = filters.period
+    figures = overview(
+        start=period.start, end=period.end, project_ids=project_ids, granularity=period.granularity
+    )
+    before = overview(
+        start=figures.start - period.length,
+        end=figures.start,
+        project_ids=project_ids,
+        granularity=figures.granularity,
+    )
+    standing = standings(reader, filters, now)
+    recent = calls_page(
+        filters=CallFilters(project_ids=project_ids, start=figures.start, end=figures.end), page_size=RECENT
+    )
+    links = panels.Links(filters, figures)
+    simulated = simulated_models()
+    where: dict[str, Any] = {
+        "start": figures.start,
+        "end": figures.end,
+        "granularity": figures.granularity,
+        "project_ids": project_ids,
+    }
+    routes, models = breakdown.by("route", **where), breakdown.by("model", **where)
+    verdict = _verdict(figures, before, standing, period.words)
+    view = View(
+        verdict=verdict,
+        findings=[
+            FindingRow(
+                finding.text,
+                "#budgets"
+                if finding.place == "budgets"
+                else links.calls(**dict(part.split("=") for part in finding.query.split("&") if part)),
+            )
+            for finding in verdict.findings
+        ],
+        summary=_summary(figures, standing, period.words),
+        nothing_yet=not figures.calls and not before.calls and not _any_call(project_ids),
+        no_project=not reader.everywhere and not reader.projects,
+        simulated=_simulated_words([group.name for group in models if group.name in simulated]),
+        bucket_style={60: "minute", 3_600: "minute"}.get(figures.granularity, "day"),
+    )
+    view.tiles = panels.tiles(figures, before, period.words, links)
+    view.charts, view.chart_data = panels.charts(figures, links, period.words)
+    view.routes = [panels.group_row(group, links, "route", simulated=False) for group in routes if group.name]
+    view.models = [
+        panels.group_row(group, links, "model", simulated=group.name in simulated)
+        for group in models
+        if group.name
+    ]
+    view.errors = panels.errors(figures, links)
+    view.gauges = [panels.gauge_row(gauge, reader) for gauge in standing]
+    view.recent = rows_of(recent, simulated=simulated_providers())
+    return view
+
+
+def standings(reader: Reader, filters: Filters, now: datetime) -> list[Gauge]:
+    """Budgets that matter here, the fullest first."""
+    found = [
+        gauge
+        for gauge in gauges(reader.budget_project_ids(), now)
+        if reader.sees_gauge(gauge, filters.project)
+    ]
+    return sorted(found, key=lambda gauge: (-(gauge.percent or 0), gauge.slug))
+
+
+def marker(reader: Reader, filters: Filters, *, now: datetime) -> str:
+    """Changes whenever the page would: a call was booked, a budget moved, or figures have grown old. Four queries."""
+    project_ids = reader.project_ids(filters.project)
+    booked = Journal.objects.aggregate(Sum("sequence"), Max("opened_at"))
+    newest = Call.objects.order_by("-started_at", "-id")
+    if project_ids is not None:
+        newest = newest.filter(project_id__in=project_ids)
+    budgets = [
+        (gauge.slug, gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
+        for gauge in standings(reader, filters, now)
+    ]
+    last = newest.values_list("pk", flat=True).first()
+    age = int(now.timestamp()) // STALE_AFTER
+    return sha256_hex(repr((booked, last, budgets, age, filters.pairs())).encode())[:20]
+
+
+def _any_call(project_ids: Collection[UUID] | None) -> bool:
+    calls = Call.objects.order_by("-started_at", "-id")
+    if project_ids is not None:
+        calls = calls.filter(project_id__in=project_ids)
+    return calls.exists()
+
+
+def _verdict(now: Overview, before: Overview, standing: Sequence[Gauge], period: str) -> Verdict:
+    failed = [code for code in now.error_codes if code.status in FAILED]
+    refused = [code for code in now.error_codes if code.status == Call.REFUSED]
+    return judge(
+        Facts(
+            calls=now.calls,
+            failed=now.errors,
+            refused=now.refused,
+            unknown=now.by_status.get(Call.UNKNOWN, 0),
+            fallback=now.fallback_calls,
+            p95_us=now.total.p95,
+            calls_before=before.calls,
+            p95_before_us=before.total.p95,
+            worst_error=failed[0].code if failed else "",
+            worst_error_calls=failed[0].calls if failed else 0,
+            refusal=refused[0].code if refused else "",
+            refusal_calls=refused[0].calls if refused else 0,
+            budgets=[
+                (gauge.slug, gauge.settled_nano + gauge.held_nano, gauge.limit_nano, gauge.hard)
+                for gauge in standing
+            ],
+        ),
+        period=period,
+    )
+
+
+def _summary(now: Overview, standing: Sequence[Gauge], period: str) -> str:
+    if not now.calls:
+        return "Choose a longer time, or wait: the page follows by itself."
+    said = [f"{formats.count(now.calls)} {'call' if now.calls == 1 else 'calls'} in {period}"]
+    said.append(f"{formats.percent(now.errors, now.calls)} failed" if now.errors else "none failed")
+    if standing:
+        fullest = standing[0]
+        said.append(f"fullest budget {fullest.slug} at {fullest.percent or 0}\u2009%")
+    return ", ".join(said) + "."
+
+
+def _simulated_words(models: Sequence[str]) -> str:
+    if not models:
+        return ""
+    return f"Some answers of this time come from a simulated provider, not from a real model ({', '.join(models)})"

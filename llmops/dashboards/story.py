@@ -1,0 +1,331 @@
+"""One call's story, as text and numbers ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import ceil
+from uuid import UUID
+
+from django.urls import reverse
+
+from llmops.core.money import MILLION
+from llmops.dashboards import formats, words
+from llmops.dashboards.filters import CUSTOM, Filters, Period
+from llmops.dashboards.reader import Reader
+from llmops.dashboards.simulated import simulated_providers
+from llmops.providers.models import Credential, Model, ModelConfig, Route
+from llmops.providers.pricing import PriceBook, Prices
+from llmops.serving.models import Revision
+from llmops.serving.snapshot import decode_document
+from llmops.usage.models import Call
+from llmops.usage.records import Attempt
+from llmops.usage.selectors import CallStory, call_story
+
+#: Thousandths of the width of a timeline.
+WIDTH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One attempt on the call's time line; ``x`` and widths in thousandths."""
+
+    n: int
+    model: str
+    model_href: str
+    provider: str
+    simulated: bool
+    tone: str
+    outcome: str
+    why: str
+    note: str
+    cost_nano: int
+    started_us: int
+    total_us: int
+    ttft_us: int | None
+    provider_us: int | None
+    request_id: str
+    credential: str
+    x: int
+    wait_width: int
+    rest_x: int
+    rest_width: int
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """``price_nano`` per million tokens; the cost of a row is exact, because only the sum is rounded (up, once)."""
+
+    name: str
+    tokens: int
+    price_nano: int | None
+    cost_nano: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of the call's time: whose it was, how long, and where it lies on the bar."""
+
+    name: str
+    css: str
+    microseconds: int
+    x: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRow:
+    budget: str
+    href: str
+    soft: bool
+    held_nano: int
+    cost_nano: int
+    overrun_nano: int
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    told: CallStory
+    status_word: str
+    headline: str
+    meaning: str
+    error_words: str
+    simulated: bool
+    lanes: list[Lane]
+    tokens: list[TokenRow]
+    priced_at: datetime | None
+    other_cost_nano: int
+    parts: list[Part]
+    charges: list[ChargeRow]
+    links: dict[str, str]
+    neighbours: str
+    total_tokens: int
+
+
+def story(reader: Reader, call_id: UUID) -> Story:
+    """Raises ``NotFound``, also when the call belongs to a project that the reader may not see."""
+    told = call_story(call_id, project_ids=reader.project_ids())
+    call = told.call
+    simulated = simulated_providers()
+    lanes = _lanes(reader, told, simulated)
+    tokens, priced_at = _tokens(call)
+    return Story(
+        told=told,
+        status_word=words.status_word(call.status),
+        headline=headline(call, lanes),
+        meaning=words.status_meaning(call.status),
+        error_words=words.error_words(call.error_code) if call.error_code else "",
+        simulated=call.provider in simulated or any(lane.simulated for lane in lanes),
+        lanes=lanes,
+        tokens=tokens,
+        priced_at=priced_at,
+        other_cost_nano=_other_cost(call, tokens),
+        parts=_parts(call),
+        charges=[
+            ChargeRow(
+                charge.budget,
+                reader.link("budgets.budget", charge.budget_id) if charge.budget_id else "",
+                charge.soft,
+                charge.held_nano,
+                charge.cost_nano,
+                charge.overrun_nano,
+                charge.starts_at,
+                charge.ends_at,
+            )
+            for charge in told.charges
+        ],
+        links=_links(reader, told),
+        neighbours=_neighbours(call),
+        total_tokens=call.input_tokens + call.output_tokens,
+    )
+
+
+def headline(call: Call, lanes: list[Lane]) -> str:
+    """The call in one sentence."""
+    tried = _tried(call.attempt_count)
+    took = formats.duration(call.total_us)
+    if call.status == Call.REFUSED:
+        return f"The console refused this call after {took}: {words.error_words(call.error_code).lower()}."
+    if call.status == Call.UNKNOWN:
+        return "The process died while this call was with the provider; its outcome is unknown."
+    answered = call.model or "a model"
+    if call.status == Call.OK:
+        if call.fallback_count:
+            first = lanes[0].model if lanes else "the first model"
+            return f"{answered} answered in {took}, after {first} had failed ({tried})."
+        if call.retry_count:
+            return f"{answered} answered in {took}, at the second try or later ({tried})."
+        return f"{answered} answered in {took}."
+    if call.status == Call.CLIENT_CLOSED:
+        return f"The service hung up after {took}."
+    if call.status == Call.INTERRUPTED:
+        return f"{answered} began to answer, then the stream broke off after {took}."
+    return f"No answer after {tried} and {took}: {words.error_words(call.error_code).lower()}."
+
+
+def _tried(attempts: int) -> str:
+    return "one attempt" if attempts == 1 else f"{attempts} attempts" if attempts else "no attempt"
+
+
+def _lanes(reader: Reader, told: CallStory, simulated: Collection[str]) -> list[Lane]:
+    call = told.call
+    end = max([call.total_us, 1, *(one.started_us + one.total_us for one in told.attempts)])
+    slugs = {one.model for one in told.attempts}
+    models = dict(Model.objects.filter(slug__in=slugs).values_list("slug", "pk"))
+    links = {slug: reader.link("providers.model", pk) for slug, pk in models.items()}
+    credentials = _credential_names({one.credential for one in told.attempts})
+    lanes = []
+    for one in told.attempts:
+        answered = not one.code and 200 <= one.status < 300
+        left_open = call.status == Call.UNKNOWN and one.n == max(told_one.n for told_one in told.attempts)
+        x = min(WIDTH - 4, WIDTH * one.started_us // end)
+        whole = max(4, min(WIDTH - x, WIDTH * one.total_us // end))
+        wait = whole if not answered else min(whole, WIDTH * (one.ttft_us or 0) // end)
+        lanes.append(
+            Lane(
+                n=one.n,
+                model=one.model,
+                model_href=links.get(one.model, ""),
+                provider=one.provider,
+                simulated=one.provider in simulated,
+                tone="open" if left_open else "good" if answered else "",
+                outcome=_outcome(one, answered, left_open),
+                why=one.why,
+                note=one.note,
+                cost_nano=one.cost,
+                started_us=one.started_us,
+                total_us=one.total_us,
+                ttft_us=one.ttft_us,
+                provider_us=one.provider_us,
+                request_id=one.provider_request,
+                credential=credentials.get(one.credential, one.credential),
+                x=x,
+                wait_width=wait,
+                rest_x=x + wait,
+                rest_width=whole - wait,
+                failed=not answered,
+            )
+        )
+    return lanes
+
+
+def _credential_names(ids: Collection[str]) -> dict[str, str]:
+    """Names by id, for those that still exist; anything else in the record stays as it is."""
+    known = []
+    for text in ids:
+        with suppress(ValueError):
+            known.append(UUID(text))
+    return {str(pk): name for pk, name in Credential.objects.filter(pk__in=known).values_list("pk", "name")}
+
+
+def _outcome(one: Attempt, answered: bool, left_open: bool) -> str:
+    if left_open:
+        return "no outcome was written down"
+    if answered:
+        return f"answered, HTTP {one.status}"
+    said = words.error_words(one.code) if one.code else "failed"
+    return f"{said}, HTTP {one.status}" if one.status else said
+
+
+def _tokens(call: Call) -> tuple[list[TokenRow], datetime | None]:
+    """Tokens by class at the prices that the call's revision holds for the moment it started."""
+    if not (call.input_tokens or call.output_tokens):
+        return [], None
+    found = _prices(call)
+    prices, since = found if found else (None, None)
+    cached = min(call.cached_input_tokens, call.input_tokens)
+    written = min(call.cache_write_tokens, call.input_tokens - cached)
+    reasoned = min(call.reasoning_tokens, call.output_tokens)
+    classes = (
+        ("input", call.input_tokens - cached - written, prices and prices.input),
+        ("cached_input", cached, prices and prices.cached_input),
+        ("cache_write", written, prices and prices.cache_write),
+        ("output", call.output_tokens - reasoned, prices and (prices.output or 0)),
+        ("reasoning", reasoned, prices and prices.reasoning),
+    )
+    rows = [
+        TokenRow(
+            words.TOKEN_CLASSES[name],
+            tokens,
+            price,
+            None if price is None else Fraction(tokens * price, MILLION),
+        )
+        for name, tokens, price in classes
+        if tokens
+    ]
+    return rows, since
+
+
+def _prices(call: Call) -> tuple[Prices, datetime] | None:
+    document = (
+        Revision.objects.filter(number=call.revision).values_list("document", flat=True).first()
+        if call.revision and call.model
+        else None
+    )
+    if not document:
+        return None
+    entry = next((entry for entry in decode_document(document).models if entry.slug == call.model), None)
+    moment = call.started_at.timestamp()
+    prices = PriceBook(entry.prices).at(moment) if entry else None
+    if entry is None or prices is None:
+        return None
+    since = max(row.since for row in entry.prices if row.since <= moment)
+    return prices, datetime.fromtimestamp(since, UTC)
+
+
+def _other_cost(call: Call, tokens: list[TokenRow]) -> int:
+    """What was charged beside the answer's tokens: failed attempts, a hold charged whole."""
+    return call.cost_nano - ceil(sum((row.cost_nano or Fraction(0) for row in tokens), Fraction(0)))
+
+
+def _parts(call: Call) -> list[Part]:
+    if not call.total_us or call.upstream_us is None:
+        return []
+    upstream = min(call.upstream_us, call.total_us)
+    queue = min(call.queue_us, call.total_us - upstream)
+    ours = call.total_us - upstream - queue
+    found, x = [], 0
+    for name, css, length in (
+        ("This console, with its pauses" if call.retry_count else "This console", "ours", ours),
+        ("Queue", "queue", queue),
+        ("Provider, with the network", "provider", upstream),
+    ):
+        width = WIDTH * length // call.total_us
+        if length:
+            width = max(width, 3)
+        found.append(Part(name, css, length, x, width))
+        x += width
+    return found
+
+
+def _links(reader: Reader, told: CallStory) -> dict[str, str]:
+    call = told.call
+    links = {
+        "project": reader.link("access.project", told.project.pk) if told.project else "",
+        "key": reader.link("access.servicekey", told.key.pk) if told.key else "",
+        "revision": reader.link("serving.revision", call.revision) if call.revision else "",
+    }
+    route = Route.objects.filter(slug=call.route).values_list("pk", flat=True).first() if call.route else None
+    links["route"] = reader.link("providers.route", route) if route else ""
+    version = (
+        ModelConfig.objects.filter(model__slug=call.model, version=call.model_version)
+        .values_list("pk", "model_id")
+        .first()
+        if call.model and call.model_version
+        else None
+    )
+    links["model"] = reader.link("providers.model", version[1]) if version else ""
+    return links
+
+
+def _neighbours(call: Call) -> str:
+    """Address of the calls of the same project within five minutes on either side."""
+    around = timedelta(minutes=5)
+    period = Period(CUSTOM, call.started_at - around, call.started_at + around)
+    return reverse("dashboards:calls") + Filters(period=period, project=call.project_id).query()
