@@ -6,11 +6,13 @@ Each step leaves the audit event of its service; publishing leaves one more. Whe
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from console.declarative import schema
 from console.declarative.checks import BadFile, Found
@@ -26,7 +28,7 @@ from console.declarative.plan import (
     Step,
     make_plan,
 )
-from console.declarative.schema import Secret
+from console.declarative.schema import Entry, Secret
 from console.declarative.state import read_state
 from llmops.access import services as access
 from llmops.access.models import Project, ServiceKey
@@ -34,7 +36,7 @@ from llmops.base.locks import lock
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.budgets import services as budgets
 from llmops.budgets.models import Budget
-from llmops.budgets.scopes import KEY
+from llmops.budgets.scopes import KEY, PROJECT
 from llmops.core.actors import Actor
 from llmops.core.errors import UnprocessableEntity
 from llmops.providers import secret_stores
@@ -75,8 +77,8 @@ def apply_text(
     """Make the database match the file ``text`` and publish what came of it.
 
     ``source`` names the file in the reason of the revision, unless ``reason`` says something else. ``dry_run`` does all of it and takes it back, so that it refuses exactly what the real thing would. ``environment``
-    is where ``env:`` secrets of service keys are read (this process's by default). Raises ``BadFile`` with lines, or
-    ``UnprocessableEntity`` when the result cannot be published; nothing is applied then.
+    is where ``env:`` secrets of service keys are read (this process's by default). Raises ``BadFile`` with lines, also when
+    the result cannot be published; nothing is applied then.
     """
     entries = schema.read(text)
     applied: Applied | None = None
@@ -84,11 +86,14 @@ def apply_text(
         with transaction.atomic():
             # Exclusive: what the plan was made from stays true until it is carried out.
             lock(providers.DRAFT_LOCK)
+            _hold(entries)
             plan = make_plan(entries, read_state(), reveal=_revealer(environment))
             for step in plan.steps:
                 _carry_out(actor, step)
             applied = (
-                _publish(actor, plan, reason or f"applied {source}") if with_publish else Applied(plan, None)
+                _publish(actor, plan, reason or f"applied {source}", entries)
+                if with_publish
+                else Applied(plan, None)
             )
             if dry_run:
                 raise _Rehearsed
@@ -98,16 +103,53 @@ def apply_text(
     return applied
 
 
-def _publish(actor: Actor, plan: Plan, reason: str) -> Applied:
+def _hold(entries: list[Entry]) -> None:
+    """Lock every row that the file names or refers to, before the first step locks the end of the audit trail.
+
+    Others lock a row first and the trail last; whoever did it the other way round could wait for them, and they for it.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        names[entry.kind].add(entry.key)
+        for member in ("project", "provider"):
+            if entry.values.get(member):
+                names[member].add(entry.values[member])
+        if entry.kind == "budget" and entry.values["scope_kind"] in (PROJECT, KEY):
+            kind = "project" if entry.values["scope_kind"] == PROJECT else "service key"
+            names[kind].add(entry.values["scope_value"])
+        if entry.kind == "route":
+            names["model"].update([*entry.values["targets"], *entry.values["fallbacks"]])
+    keys = [key.partition("/") for key in names["service key"]]
+    rows: list[QuerySet[Any]] = [
+        Project.objects.filter(slug__in=names["project"] | {project for project, _, _ in keys}),
+        Provider.objects.filter(slug__in=names["provider"]),
+        Credential.objects.filter(provider__slug__in=names["provider"]),
+        Model.objects.filter(slug__in=names["model"]),
+        Route.objects.filter(slug__in=names["route"]),
+        ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
+        Budget.objects.filter(slug__in=names["budget"]),
+    ]
+    for found in rows:
+        list(found.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))
+
+
+def _publish(actor: Actor, plan: Plan, reason: str, entries: list[Entry]) -> Applied:
     warnings = tuple(problem.message for problem in pending().warnings)
     try:
         revision = publish(actor, reason=reason[:300])
     except NothingToPublish:
         return Applied(plan, None, warnings=warnings if plan.steps else ())
     except UnprocessableEntity as refused:
-        raise UnprocessableEntity(
-            "Nothing was applied: " + refused.message.removeprefix("Nothing was published; "),
-            data=refused.data,
+        lines = {(entry.kind, entry.key): entry.line for entry in entries}
+        raise BadFile(
+            [
+                Found(
+                    lines.get((found["kind"], found["slug"]), 1),
+                    "",
+                    f"cannot be published: {found['message']}",
+                )
+                for found in refused.data["problems"]
+            ]
         ) from None
     return Applied(plan, revision.number, tuple(revision.changes), warnings)
 
@@ -137,7 +179,7 @@ def _carry_out(actor: Actor, step: Step) -> None:
         error = as_console_error(refused)
         if error is None:
             raise
-        raise BadFile([Found(step.line, f"{step.kind} {step.key}", error.message)]) from None
+        raise BadFile([Found(step.line_of(error.param), f"{step.kind} {step.key}", error.message)]) from None
 
 
 def _project(actor: Actor, step: Step) -> None:

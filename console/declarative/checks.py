@@ -18,6 +18,7 @@ import yaml
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import parse_usd
+from llmops.providers.rules import text_problem
 
 MOST_CHARS = 8 * 1024 * 1024
 _MOST_PROBLEMS = 50
@@ -223,8 +224,8 @@ def text(*, most: int, blank: bool = True) -> Check:
         if value is BAD:
             hint = '; put it in quotes: "..."' if isinstance(node, yaml.ScalarNode) else ""
             return report.bad(node, path, f"write text here, not {_word(node)}{hint}")
-        if any(character < " " or character == "\x7f" for character in value):
-            return report.bad(node, path, "line breaks and control characters cannot be kept")
+        if problem := text_problem(value):
+            return report.bad(node, path, problem)
         if len(value) > most:
             return report.bad(node, path, f"at most {most} characters are kept")
         if not blank and not value.strip():
@@ -333,6 +334,8 @@ def json_value(node: yaml.Node, path: str, report: Report) -> Any:
     value = _scalar(node, *_WORDS)
     if value is BAD or (isinstance(value, float) and value - value != 0):
         return report.bad(node, path, "JSON cannot hold this value; put it in quotes if text is meant")
+    if problem := text_problem(value):
+        return report.bad(node, path, problem)
     return value
 
 

@@ -45,6 +45,11 @@ class Step:
     line: int
     values: dict[str, Any] = field(repr=False)
     words: tuple[str, ...] = ()
+    lines: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def line_of(self, name: str | None) -> int:
+        """Where the file speaks of a member, or else of the object."""
+        return self.lines.get(name or "", self.line)
 
     def __str__(self) -> str:
         head = f"{_SIGNS[self.action]} {self.kind} {self.key}"
@@ -275,7 +280,7 @@ class _Planner:
             self._bad(entry, member, f"the {kind} {key!r} is {found.gone}")
 
     def _step(self, action: str, entry: Entry, values: dict[str, Any], words: tuple[str, ...]) -> Step:
-        return Step(action, entry.kind, entry.key, entry.line, values, words)
+        return Step(action, entry.kind, entry.key, entry.line, values, words, entry.lines)
 
     def _bad(self, entry: Entry, member: str, reason: str) -> None:
         self.report.bad(entry.line_of(member), f"{entry.kind} {entry.key}", reason)

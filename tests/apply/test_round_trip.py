@@ -1,0 +1,261 @@
+"""Whatever can be configured can be exported, and its file has nothing to do where it came from."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+import yaml
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from console.declarative import schema
+from console.declarative.apply import apply_text
+from console.declarative.export import export_text
+from console.declarative.state import read_state
+from llmops.access.rules import SCOPES
+from llmops.providers.rules import CAPABILITIES, TOKEN_CLASSES
+from tests.cast import last_sequence
+from tests.configuring import OPERATOR
+
+pytestmark = pytest.mark.django_db
+
+slugs = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True)
+#: Words that YAML reads as something else when nobody quotes them, and texts that need care.
+words = st.one_of(
+    st.sampled_from(
+        [
+            "yes",
+            "no",
+            "null",
+            "~",
+            "1e3",
+            "0x1f",
+            "2024-01-01",
+            "1:30",
+            "=",
+            "<<",
+            "*a",
+            "&a",
+            "- a",
+            "#x",
+            "'",
+            '"',
+            "a: b",
+        ]
+    ),
+    st.text(
+        st.characters(exclude_categories=["Cs", "Cc"], include_characters="äß日😀\u0085\u2028\ufeff"),
+        max_size=20,
+    ),
+)
+names = words.filter(str.strip)
+amounts = st.integers(0, 10**15).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09d}")
+_CENTURY = [datetime.fromisoformat(f"{year}-01-01") for year in (2100, 2200)]
+instants = st.datetimes(*_CENTURY).map(lambda at: at.replace(tzinfo=UTC).isoformat())
+prices = st.dictionaries(
+    st.sampled_from([name for name, _ in TOKEN_CLASSES]),
+    st.one_of(
+        amounts,
+        st.lists(
+            st.fixed_dictionaries({"usd": amounts, "from": instants}),
+            max_size=2,
+            unique_by=lambda row: row["from"],
+        ),
+        st.tuples(amounts, amounts, instants).map(
+            lambda row: [{"usd": row[0]}, {"usd": row[1], "from": row[2]}]
+        ),
+    ),
+    max_size=3,
+)
+json_values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**40), 2**40), words,
+        st.floats(-(10**6), 10**6, allow_nan=False).map(lambda number: round(number, 4) + 0.0),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(words, inner, max_size=2)),
+    max_leaves=4,
+)  # fmt: skip
+milliseconds = st.integers(100, 3_600_000).map(lambda ms: ms / 1000)
+
+
+@st.composite
+def configurations(draw):
+    projects = draw(st.lists(slugs, max_size=2, unique=True))
+    providers = draw(st.lists(slugs, max_size=2, unique=True))
+    models = draw(st.lists(slugs, max_size=3, unique=True)) if providers else []
+    routes = (
+        draw(st.lists(slugs.filter(lambda slug: slug not in models), max_size=2, unique=True))
+        if models
+        else []
+    )
+    keys = (
+        draw(st.lists(st.tuples(st.sampled_from(projects), names), max_size=2, unique=True))
+        if projects
+        else []
+    )
+    return {
+        "version": 1,
+        "projects": [
+            {"slug": slug, "name": draw(words), "cost_center": draw(words), "owner": draw(st.sampled_from(["", "a@b.example"]))}
+            for slug in projects
+        ],
+        "providers": [draw(provider(slug)) for slug in providers],
+        "models": [draw(model(slug, providers)) for slug in models],
+        "routes": [draw(route(slug, models)) for slug in routes],
+        "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
+        "budgets": draw(budgets(projects, keys)),
+    }  # fmt: skip
+
+
+@st.composite
+def provider(draw, slug):
+    private = draw(st.booleans())
+    return {
+        "slug": slug,
+        "name": draw(words),
+        "kind": draw(st.sampled_from(["compatible", "simulator"])),
+        "base_url": "http://10.0.0.1:8000/v1" if private else "https://h.example/v1",
+        "allow_private_network": private,
+        "timeouts": draw(
+            st.dictionaries(st.sampled_from(["connect", "read", "write", "pool"]), milliseconds)
+        ),
+        "max_connections": draw(st.integers(1, 100_000)),
+        "proxy_url": draw(st.sampled_from(["", "http://proxy.example:3128"])),
+        "organization": draw(words),
+        "project": draw(words),
+        "credentials": [
+            {
+                "name": name,
+                "secret": draw(st.sampled_from([f"plain:sk-of-{slug}-0123456789", "env:SOME_KEY"])),
+            }
+            for name in draw(st.lists(names, max_size=2, unique=True))
+        ],
+    }
+
+
+@st.composite
+def model(draw, slug, providers):
+    window = draw(st.integers(1, 10**6))
+    most = draw(st.integers(1, window))
+    return {
+        "slug": slug,
+        "provider": draw(st.sampled_from(providers)),
+        "model": draw(st.sampled_from(["m-1", "sim-x+fail_rate=0.5", "org/model:latest"])),
+        "context_window": window,
+        "max_output_tokens": most,
+        "default_max_output_tokens": draw(st.integers(1, most)),
+        "parameters": draw(
+            st.dictionaries(st.sampled_from(["temperature", "stop", "seed", "yes"]), json_values)
+        ),
+        "capabilities": draw(st.lists(st.sampled_from(CAPABILITIES), max_size=3)),
+        "prices": draw(prices),
+    }
+
+
+@st.composite
+def route(draw, slug, models):
+    targets = draw(st.lists(st.sampled_from(models), min_size=1, unique=True))
+    return {
+        "slug": slug,
+        "description": draw(words),
+        "targets": [{"model": name, "weight": draw(st.integers(1, 1000))} for name in targets],
+        "fallbacks": draw(st.lists(st.sampled_from(models), unique=True)),
+        "retry": {"attempts": draw(st.integers(1, 10)), "total_timeout": draw(milliseconds)},
+        "breaker": {"failure_rate": draw(st.integers(1, 100)) / 100, "window": draw(st.integers(1, 3600))},
+        "cache": {"ttl": draw(st.integers(0, 2_592_000))},
+        "clamp_output": draw(st.booleans()),
+    }
+
+
+@st.composite
+def service_key(draw, number, project, name):
+    scopes = draw(
+        st.lists(
+            st.sampled_from([scope for scope in SCOPES if scope != "organisation"]), min_size=1, max_size=3
+        )
+    )
+    return {
+        "project": project,
+        "name": name,
+        "secret": f"plain:service-key-{number}-0123456789abcdef",
+        "scopes": scopes,
+        "routes": draw(st.lists(st.one_of(st.just("*"), slugs), max_size=2)),
+        "models": draw(st.lists(st.one_of(st.just("*"), slugs), max_size=2)),
+        **draw(
+            st.fixed_dictionaries(
+                {}, optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
+            )
+        ),
+        **draw(st.fixed_dictionaries({}, optional={"expires_at": instants})),
+    }
+
+
+@st.composite
+def budgets(draw, projects, keys):
+    scopes = ["organisation", "feature:Über x", "tag:a:b", "user:42", "route:chat"]
+    scopes += [f"project:{slug}" for slug in projects]
+    scopes += [
+        f"key:{project}/{name}" for project, name in keys if name == name.strip() and name.isprintable()
+    ]
+    rows = []
+    for scope in draw(st.lists(st.sampled_from(scopes), max_size=3, unique=True)):
+        row = {
+            "name": f"b-{len(rows)}",
+            "scope": scope,
+            "limit_usd": draw(amounts),
+            "period": draw(st.sampled_from(["day", "week", "month", "quarter", "once"])),
+            "timezone": draw(st.sampled_from(["UTC", "Europe/Berlin"])),
+            "hard": draw(st.booleans()),
+            "thresholds": draw(st.lists(st.integers(1, 1000), max_size=3)),
+        }
+        if projects and scope.split(":")[0] in ("feature", "tag", "user", "route"):
+            row["project"] = draw(st.sampled_from(projects))
+        rows.append(row)
+    return rows
+
+
+class _Undone(Exception):
+    pass
+
+
+@given(configurations())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configuration):
+    text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
+    environment = {"SOME_KEY": "sk-some-key-0123456789"}
+    with pytest.raises(_Undone), transaction.atomic():
+        apply_text(OPERATOR, text, environment=environment)
+        exported, before = export_text(read_state()), last_sequence()
+        assert apply_text(OPERATOR, text, environment=environment).nothing_to_do
+        assert apply_text(OPERATOR, exported, environment={}).nothing_to_do
+        assert last_sequence() == before
+        assert export_text(read_state()) == exported
+        raise _Undone
+    # On an installation that has none of it, with a secret for each service key.
+    variables = {
+        entry.values["secret"].value: f"another-service-key-{number}-0123456789"
+        for number, entry in enumerate(schema.read(exported))
+        if entry.kind == "service key"
+    }
+    expected = len([entry for entry in schema.read(exported) if entry.kind == "service key"])
+    if len(variables) < expected:
+        # Two names that differ only where a variable's name cannot: one variable, one key.
+        return
+    with pytest.raises(_Undone), transaction.atomic():
+        apply_text(OPERATOR, exported, environment=variables)
+        assert export_text(read_state()) == exported
+        raise _Undone
+
+
+@given(configurations())
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_written_is_read_as_the_same(configuration):
+    text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
+    entries = schema.read(text)
+    assert len({(entry.kind, entry.key) for entry in entries}) == len(entries)
+    lines = text.splitlines()
+    for entry in entries:
+        assert re.match(r"\s*(- |\{|[a-z_]+:)", lines[entry.line - 1]), lines[entry.line - 1]
