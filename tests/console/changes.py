@@ -1,0 +1,277 @@
+"""How to make each change that the console offers, through the API and through the admin.
+
+A new route is one entry here: ``"METHOD /address/{pk}/"`` -> the object it acts on, and what is sent. ``tests`` walk this
+table; a change that is not in it fails ``test_every_change_leaves_one_event.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from django.test import Client
+
+from tests.cast import PASSWORD
+from tests.console.browser_forms import form_of
+from tests.console.world import YESTERDAY
+
+World = SimpleNamespace
+TOKENS = {"context_window": 8000, "max_output_tokens": 500, "default_max_output_tokens": 100}
+
+
+@dataclass(frozen=True)
+class Change:
+    #: from the world to the object's name in the address; None where the address names none
+    target: Callable[[World], Any] | None = None
+    #: the API's body, or what is typed into the admin's form
+    send: dict[str, Any] | Callable[[World], dict[str, Any]] = field(default_factory=dict)
+    #: the audit event's action
+    action: str = ""
+
+    def sent(self, world: World) -> dict[str, Any]:
+        return self.send(world) if callable(self.send) else self.send
+
+
+def _pk(name: str) -> Callable[[World], Any]:
+    return lambda world: getattr(world, name).pk
+
+
+def _slug(name: str) -> Callable[[World], Any]:
+    return lambda world: getattr(world, name).slug
+
+
+API: dict[str, Change] = {
+    "POST /api/v1/projects/": Change(send={"slug": "new"}, action="project.created"),
+    "PATCH /api/v1/projects/{slug}/": Change(_slug("support"), {"name": "Renamed"}, "project.changed"),
+    "POST /api/v1/projects/{slug}/archive/": Change(_slug("support"), {"reason": "over"}, "project.archived"),
+    "POST /api/v1/projects/{slug}/restore/": Change(_slug("old_project"), {}, "project.restored"),
+    "POST /api/v1/service-keys/": Change(
+        send={"project": "support", "name": "new"}, action="service_key.created"
+    ),
+    "PATCH /api/v1/service-keys/{pk}/": Change(_pk("key"), {"rpm": 5}, "service_key.changed"),
+    "POST /api/v1/service-keys/{pk}/rotate/": Change(_pk("key"), {"grace_seconds": 5}, "service_key.rotated"),
+    "POST /api/v1/service-keys/{pk}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
+    "POST /api/v1/memberships/": Change(
+        send={"user": "eve", "project": "support", "role": "reviewer"}, action="member.added"
+    ),
+    "PATCH /api/v1/memberships/{pk}/": Change(_pk("membership"), {"role": "auditor"}, "member.role_changed"),
+    "DELETE /api/v1/memberships/{pk}/": Change(_pk("membership"), {}, "member.removed"),
+    "POST /api/v1/users/": Change(send={"username": "new"}, action="user.created"),
+    "PATCH /api/v1/users/{pk}/": Change(_pk("eve"), {"email": "eve@example.com"}, "user.changed"),
+    "POST /api/v1/users/{pk}/activate/": Change(_pk("closed"), {}, "user.activated"),
+    "POST /api/v1/users/{pk}/deactivate/": Change(_pk("eve"), {}, "user.deactivated"),
+    "POST /api/v1/users/{pk}/set-password/": Change(_pk("eve"), {"password": PASSWORD}, "user.password_set"),
+    "POST /api/v1/users/{pk}/unlock/": Change(_pk("eve"), {}, "user.unlocked"),
+    "POST /api/v1/providers/": Change(
+        send={"slug": "new", "kind": "openai", "base_url": "https://api.openai.com/v1"},
+        action="provider.created",
+    ),
+    "PATCH /api/v1/providers/{slug}/": Change(_slug("provider"), {"name": "Renamed"}, "provider.changed"),
+    "POST /api/v1/providers/{slug}/archive/": Change(_slug("spare_provider"), {}, "provider.archived"),
+    "POST /api/v1/providers/{slug}/restore/": Change(_slug("old_provider"), {}, "provider.restored"),
+    "POST /api/v1/providers/{slug}/pause/": Change(_slug("provider"), {"reason": "why"}, "provider.paused"),
+    "POST /api/v1/providers/{slug}/resume/": Change(_slug("paused_provider"), {}, "provider.resumed"),
+    "POST /api/v1/credentials/": Change(
+        send={"provider": "sim", "name": "new", "secret": "simulated-key-0009"}, action="credential.added"
+    ),
+    "POST /api/v1/credentials/{pk}/replace-secret/": Change(
+        _pk("staged"), {"secret": "simulated-key-0010"}, "credential.replaced"
+    ),
+    "POST /api/v1/credentials/{pk}/probe/": Change(_pk("staged"), {}, "credential.probed"),
+    "POST /api/v1/credentials/{pk}/activate/": Change(
+        _pk("staged"), {"unprobed_reason": "a test"}, "credential.activated"
+    ),
+    "POST /api/v1/credentials/{pk}/drain/": Change(_pk("active"), {}, "credential.drained"),
+    "POST /api/v1/credentials/{pk}/revoke/": Change(
+        _pk("active"), {"reason": "leaked"}, "credential.revoked"
+    ),
+    "POST /api/v1/models/": Change(
+        send={"slug": "new", "provider": "sim", "upstream_model": "new", **TOKENS}, action="model.created"
+    ),
+    "POST /api/v1/models/{slug}/archive/": Change(_slug("spare_model"), {}, "model.archived"),
+    "POST /api/v1/models/{slug}/restore/": Change(_slug("old_model"), {}, "model.restored"),
+    "POST /api/v1/models/{slug}/prices/": Change(
+        _slug("model"), {"token_class": "reasoning", "usd_per_million": "3.50"}, "price.added"
+    ),
+    "POST /api/v1/models/{slug}/versions/": Change(
+        _slug("model"), {"max_output_tokens": 700}, "model.pinned"
+    ),
+    "POST /api/v1/routes/": Change(
+        send={"slug": "new", "targets": [{"model": "sim-small"}]}, action="route.created"
+    ),
+    "PATCH /api/v1/routes/{slug}/": Change(_slug("route"), {"description": "Renamed"}, "route.changed"),
+    "POST /api/v1/routes/{slug}/archive/": Change(_slug("route"), {}, "route.archived"),
+    "POST /api/v1/routes/{slug}/restore/": Change(_slug("old_route"), {}, "route.restored"),
+    "POST /api/v1/routes/{slug}/pause/": Change(_slug("route"), {"reason": "why"}, "route.paused"),
+    "POST /api/v1/routes/{slug}/resume/": Change(_slug("paused_route"), {}, "route.resumed"),
+    "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
+    "POST /api/v1/revisions/{number}/restore/": Change(
+        lambda world: world.first_revision.number, {"reason": "back"}, "revision.restored"
+    ),
+    "POST /api/v1/budgets/": Change(
+        send={
+            "slug": "new",
+            "scope_kind": "feature",
+            "scope_value": "chat",
+            "project": "support",
+            "limit_usd": "1",
+        },
+        action="budget.create",
+    ),
+    "PATCH /api/v1/budgets/{pk}/": Change(_pk("budget"), {"limit_usd": "7"}, "budget.update"),
+    "DELETE /api/v1/budgets/{pk}/": Change(_pk("budget"), {}, "budget.archive"),
+    "POST /api/v1/jobs/": Change(send={"kind": "rebuild", "day": str(YESTERDAY)}, action="usage.rebuild"),
+}
+
+ADMIN: dict[str, Change] = {
+    "POST /admin/access/project/add/": Change(send={"slug": "new", "name": "New"}, action="project.created"),
+    "POST /admin/access/project/{object_id}/change/": Change(
+        _pk("support"), {"name": "Renamed"}, "project.changed"
+    ),
+    "POST /admin/access/project/{object_id}/archive/": Change(_pk("support"), {}, "project.archived"),
+    "POST /admin/access/project/{object_id}/restore/": Change(_pk("old_project"), {}, "project.restored"),
+    "POST /admin/access/servicekey/add/": Change(
+        send=lambda world: {"project": str(world.support.pk), "name": "new"}, action="service_key.created"
+    ),
+    "POST /admin/access/servicekey/{object_id}/change/": Change(
+        _pk("key"), {"rpm": "5"}, "service_key.changed"
+    ),
+    "POST /admin/access/servicekey/{object_id}/rotate/": Change(_pk("key"), {}, "service_key.rotated"),
+    "POST /admin/access/servicekey/{object_id}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
+    "POST /admin/access/membership/add/": Change(
+        send=lambda world: {"person": "eve", "role": "reviewer", "project": str(world.support.pk)},
+        action="member.added",
+    ),
+    "POST /admin/access/membership/{object_id}/change/": Change(
+        _pk("membership"), {"role": "auditor"}, "member.role_changed"
+    ),
+    "POST /admin/access/membership/{object_id}/delete/": Change(_pk("membership"), {}, "member.removed"),
+    "POST /admin/auth/user/add/": Change(send={"username": "new"}, action="user.created"),
+    "POST /admin/auth/user/{object_id}/change/": Change(
+        _pk("eve"), {"email": "eve@example.com"}, "user.changed"
+    ),
+    "POST /admin/auth/user/{object_id}/set-password/": Change(
+        _pk("eve"), {"password": PASSWORD, "again": PASSWORD}, "user.password_set"
+    ),
+    "POST /admin/auth/user/{object_id}/deactivate/": Change(_pk("eve"), {}, "user.deactivated"),
+    "POST /admin/auth/user/{object_id}/activate/": Change(_pk("closed"), {}, "user.activated"),
+    "POST /admin/auth/user/{object_id}/unlock/": Change(_pk("eve"), {}, "user.unlocked"),
+    "POST /admin/budgets/budget/add/": Change(
+        send=lambda world: {
+            "slug": "new",
+            "scope_kind": "feature",
+            "scope_value": "chat",
+            "project": str(world.support.pk),
+            "limit_usd": "1",
+        },
+        action="budget.create",
+    ),
+    "POST /admin/budgets/budget/{object_id}/change/": Change(
+        _pk("budget"), {"limit_usd": "7"}, "budget.update"
+    ),
+    "POST /admin/budgets/budget/{object_id}/archive/": Change(_pk("budget"), {}, "budget.archive"),
+    "POST /admin/providers/credential/add/": Change(
+        send=lambda world: {
+            "provider": str(world.provider.pk),
+            "name": "new",
+            "secret": "simulated-key-0009",
+        },
+        action="credential.added",
+    ),
+    "POST /admin/providers/credential/{object_id}/probe/": Change(_pk("staged"), {}, "credential.probed"),
+    "POST /admin/providers/credential/{object_id}/activate/": Change(
+        _pk("staged"), {"unprobed_reason": "a test"}, "credential.activated"
+    ),
+    "POST /admin/providers/credential/{object_id}/replace/": Change(
+        _pk("staged"), {"secret": "simulated-key-0010"}, "credential.replaced"
+    ),
+    "POST /admin/providers/credential/{object_id}/drain/": Change(_pk("active"), {}, "credential.drained"),
+    "POST /admin/providers/credential/{object_id}/revoke/": Change(_pk("active"), {}, "credential.revoked"),
+    "POST /admin/providers/model/add/": Change(
+        send=lambda world: {
+            "slug": "new",
+            "provider": str(world.provider.pk),
+            "upstream_model": "new",
+            **TOKENS,
+        },
+        action="model.created",
+    ),
+    "POST /admin/providers/model/{object_id}/change/": Change(
+        _pk("model"), {"max_output_tokens": "700"}, "model.pinned"
+    ),
+    "POST /admin/providers/model/{object_id}/price/": Change(
+        _pk("model"), {"token_class": "reasoning", "usd_per_million": "3.50"}, "price.added"
+    ),
+    "POST /admin/providers/model/{object_id}/archive/": Change(_pk("spare_model"), {}, "model.archived"),
+    "POST /admin/providers/model/{object_id}/restore/": Change(_pk("old_model"), {}, "model.restored"),
+    "POST /admin/providers/price/add/": Change(
+        send=lambda world: {
+            "model": str(world.model.pk),
+            "token_class": "reasoning",
+            "usd_per_million": "3.50",
+        },
+        action="price.added",
+    ),
+    "POST /admin/providers/provider/add/": Change(
+        send={"slug": "new", "name": "New", "kind": "openai", "base_url": "https://api.openai.com/v1"},
+        action="provider.created",
+    ),
+    "POST /admin/providers/provider/{object_id}/change/": Change(
+        _pk("provider"), {"name": "Renamed"}, "provider.changed"
+    ),
+    "POST /admin/providers/provider/{object_id}/pause/": Change(
+        _pk("provider"), {"reason": "why"}, "provider.paused"
+    ),
+    "POST /admin/providers/provider/{object_id}/resume/": Change(
+        _pk("paused_provider"), {}, "provider.resumed"
+    ),
+    "POST /admin/providers/provider/{object_id}/archive/": Change(
+        _pk("spare_provider"), {}, "provider.archived"
+    ),
+    "POST /admin/providers/provider/{object_id}/restore/": Change(
+        _pk("old_provider"), {}, "provider.restored"
+    ),
+    "POST /admin/providers/route/add/": Change(send={"slug": "new"}, action="route.created"),
+    "POST /admin/providers/route/{object_id}/change/": Change(
+        _pk("route"), {"description": "Renamed"}, "route.changed"
+    ),
+    "POST /admin/providers/route/{object_id}/pause/": Change(_pk("route"), {"reason": "why"}, "route.paused"),
+    "POST /admin/providers/route/{object_id}/resume/": Change(_pk("paused_route"), {}, "route.resumed"),
+    "POST /admin/providers/route/{object_id}/archive/": Change(_pk("route"), {}, "route.archived"),
+    "POST /admin/providers/route/{object_id}/restore/": Change(_pk("old_route"), {}, "route.restored"),
+    "POST /admin/serving/revision/publish/": Change(send={"reason": "ready"}, action="revision.published"),
+    "POST /admin/serving/revision/{object_id}/restore/": Change(
+        _pk("first_revision"), {"reason": "back"}, "revision.restored"
+    ),
+}
+
+#: Pages of their own that change something.
+PAGES: dict[str, Change] = {
+    "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild"),
+    "POST /admin/logout/": Change(action="session.signed_out"),
+}
+
+
+def address(key: str, change: Change, world: World) -> str:
+    route = key.split()[1]
+    if "{" not in route:
+        return route
+    assert change.target is not None, f"{key}: the table names no object"
+    start, end = route.index("{"), route.index("}")
+    return f"{route[:start]}{change.target(world)}{route[end + 1 :]}"
+
+
+def call_api(client: Client, key: str, change: Change, world: World) -> Any:
+    method = key.split()[0].lower()
+    return getattr(client, method)(
+        address(key, change, world), change.sent(world), content_type="application/json"
+    )
+
+
+def fill_form(client: Client, key: str, change: Change, world: World) -> dict[str, Any]:
+    """What a browser sends after ``change`` was typed into the page that ``client`` is shown."""
+    page = client.get(address(key, change, world))
+    assert page.status_code == 200, (key, page.status_code, page.content[:300])
+    return {**form_of(page.content.decode()), **change.sent(world)}

@@ -1,0 +1,325 @@
+"""Invariant 5: every change leaves exactly one audit event, whichever door it came through.
+
+The doors are found, not listed: the API's routes, what the admin's pages offer, the other pages, Django's commands and
+Celery's tasks. How to go through each is a line in ``tests/console/changes.py`` or in a table below; a door without a
+line fails, and so does a line without a door.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from io import StringIO
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from console.celery import app as celery
+from llmops.audit.checking import check_database
+from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
+from tests.console import surface
+from tests.console.changes import ADMIN, API, PAGES, Change, address, call_api, fill_form
+from tests.console.world import LONG_AGO, YESTERDAY, undone, world  # noqa: F401
+
+pytestmark = pytest.mark.django_db
+_WRITES = re.compile(r'^\s*(?:INSERT(?: OR \w+)? INTO|UPDATE|DELETE FROM)\s+"?(\w+)"?', re.IGNORECASE)
+#: What a request may write without changing anything that anybody configured.
+HOUSEKEEPING = {"django_session", "axes_accessattempt", "axes_accesslog"}
+
+
+def written(queries: CaptureQueriesContext) -> set[str]:
+    found = (_WRITES.match(query["sql"]) for query in queries.captured_queries)
+    return {match.group(1) for match in found if match} - HOUSEKEEPING
+
+
+def accepted(answer: Any) -> bool:
+    if answer.status_code in (201, 202, 204, 302):
+        return True
+    if answer.status_code != 200:
+        return False
+    form = (answer.context or {}).get("form") if answer.context is not None else None
+    shown = (answer.context or {}).get("adminform") if answer.context is not None else None
+    return not (getattr(form, "errors", None) or (shown is not None and shown.form.errors))
+
+
+def explained(answer: Any) -> str:
+    return re.sub(r"<[^>]+>|\s+", " ", answer.content.decode())[-1500:] if answer.status_code != 302 else ""
+
+
+# The tables and the doors ---------------------------------------------------------------------------------------------
+
+
+def test_every_change_of_the_api_is_in_the_table():
+    assert set(API) == surface.api_changes()
+
+
+def test_every_change_of_the_admin_is_in_the_table():
+    assert set(ADMIN) == surface.admin_changes()
+
+
+def test_every_action_of_the_admin_asks_and_posts():
+    for place, model_admin in surface.model_admins().items():
+        for name in (*model_admin.actions_list, *model_admin.actions_detail, *model_admin.actions_row):
+            assert hasattr(getattr(model_admin, name), "console"), (
+                f"{place}: {name} is not made with admin_action"
+            )
+        assert not model_admin.list_editable, place
+        assert not model_admin.actions_submit_line, place
+
+
+# Through each ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", API)
+def test_the_api(world, key):  # noqa: F811
+    change = API[key]
+    with undone(), one_event() as seen:
+        answer = call_api(world.clients["root"], key, change, world)
+        assert accepted(answer), (answer.status_code, answer.content)
+    check(seen.event, change)
+
+
+@pytest.mark.parametrize("key", ADMIN)
+def test_the_admin(world, key):  # noqa: F811
+    change, client = ADMIN[key], world.clients["root"]
+    with undone():
+        with no_event():
+            form = fill_form(client, key, change, world)
+        with one_event() as seen:
+            answer = client.post(address(key, change, world), form)
+            # What a probe found is on record also when the page then says that the key did not work.
+            assert accepted(answer) or key.endswith("/probe/"), explained(answer)
+    check(seen.event, change)
+
+
+@pytest.mark.parametrize("key", PAGES)
+def test_other_pages(world, key):  # noqa: F811
+    change = PAGES[key]
+    with undone():
+        client = signed_in(world.root)
+        with one_event() as seen:
+            assert accepted(client.post(key.split()[1], change.sent(world)))
+    check(seen.event, change)
+
+
+def check(event: Any, change: Change) -> None:
+    assert event.action == change.action
+    assert event.actor_name == "root"
+    assert event.ip == "127.0.0.1"
+    assert event.request_id
+    assert PASSWORD not in str(event.before) + str(event.after)
+    assert check_database().intact
+
+
+# Nothing else changes anything ----------------------------------------------------------------------------------------
+
+
+def stand_in(route: str, world: SimpleNamespace) -> str:  # noqa: F811
+    """``route`` with the names of objects that exist."""
+    kinds = {
+        "access/project": world.support, "access/servicekey": world.key, "access/membership": world.membership,
+        "auth/user": world.eve, "audit/event": world.event, "providers/credential": world.staged,
+        "providers/model": world.model, "providers/price": world.model.prices.first(),
+        "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
+        "serving/revision": world.revision, "usage/call": world.call, "usage/job": world.job,
+        "usage/journal": world.journal,
+    }  # fmt: skip
+    for kind, row in kinds.items():
+        if route.startswith(f"/admin/{kind}/"):
+            return route.replace("{object_id}", str(row.pk))
+    values = {"call_id": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing",
+              "content_type_id": "1", "object_id": "1"}  # fmt: skip
+    return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
+
+
+def test_pages_that_offer_nothing_refuse(world):  # noqa: F811
+    """POST to every page of every admin that is not in the table."""
+    offered = {key.split()[1] for key in ADMIN}
+    for route in sorted(surface.admin_pages() - offered):
+        with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+            answer = world.clients["root"].post(
+                stand_in(route, world), {"post": "yes", "name": "x", "action": "delete_selected"}
+            )
+        assert written(queries) == set(), route
+        assert answer.status_code in (200, 302, 403, 404, 405), (route, answer.status_code)
+
+
+def test_other_pages_refuse_what_is_not_in_the_table(world):  # noqa: F811
+    known = {key.split()[1] for key in PAGES}
+    leave_or_enter = {"/admin/login/", "/admin/password_change/"}  # tests/access/test_sessions_on_record.py
+    for route in sorted(surface.other_pages() - known - leave_or_enter):
+        for method in ("post", "put", "patch", "delete"):
+            with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+                answer = getattr(world.clients["root"], method)(stand_in(route, world), {})
+            assert written(queries) == set(), (method, route)
+            assert answer.status_code in (200, 301, 302, 400, 403, 404, 405), (
+                method,
+                route,
+                answer.status_code,
+            )
+
+
+def test_looking_changes_nothing(world):  # noqa: F811
+    """GET every address that there is, as somebody who may see everything."""
+    apis = {key.split()[1] for key in surface.api_routes()}
+    for route in sorted(surface.admin_pages() | surface.other_pages()):
+        with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+            answer = world.clients["root"].get(stand_in(route, world))
+        assert written(queries) == set(), route
+        assert answer.status_code < 500, route
+    for route in sorted(apis):
+        target = next(
+            (
+                change.target(world)
+                for key, change in API.items()
+                if key.split()[1] == route and change.target
+            ),
+            1,
+        )
+        with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+            answer = world.clients["root"].get(re.sub(r"\{\w+\}", str(target), route))
+        assert written(queries) == set(), route
+        assert answer.status_code < 500, route
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def _apply(tmp_path: Any) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text("version: 1\nprojects:\n  - {slug: applied, name: Applied}\n")
+    call_command("apply", "-f", str(file), "--no-publish", stdout=StringIO())
+
+
+def _user(name: str) -> Callable[[Any], None]:
+    def run(tmp_path: Any) -> None:
+        arguments = {"createsuperuser": ["--username", "new"], "changepassword": ["eve"]}[name]
+        call_command(name, *arguments, "--noinput", stdout=StringIO())
+
+    return run
+
+
+def _plain(*arguments: str) -> Callable[[Any], None]:
+    return lambda tmp_path: call_command(*arguments, stdout=StringIO())
+
+
+#: Commands that change something: each run leaves one event of this action.
+COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "apply": (_apply, "project.created"),
+    "createsuperuser": (_user("createsuperuser"), "user.created"),
+    "changepassword": (_user("changepassword"), "user.password_set"),
+    "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild"),
+    "axes_reset": (_plain("axes_reset"), "sign_in_guard.reset"),
+    "axes_reset_ip": (_plain("axes_reset_ip", "192.0.2.1"), "sign_in_guard.reset"),
+    "axes_reset_username": (_plain("axes_reset_username", "eve"), "sign_in_guard.reset"),
+    "axes_reset_ip_username": (_plain("axes_reset_ip_username", "192.0.2.1", "eve"), "sign_in_guard.reset"),
+    "axes_reset_logs": (_plain("axes_reset_logs"), "sign_in_guard.reset"),
+    "axes_reset_failure_logs": (_plain("axes_reset_failure_logs"), "sign_in_guard.reset"),
+}
+#: Commands that change nothing that anybody configured, and why.
+QUIET: dict[str, str] = {
+    "bootstrap": "fills an empty installation through apply and the services; tests/e2e looks at its events",
+    "ingest": "books calls, which are their own record",
+    "audit": "reads the trail",
+    "export": "reads what is configured",
+    "masterkey": "prints a new key, stores nothing",
+    "axes_list_attempts": "reads",
+    "loaddata": "refuses: it would go past the services",
+    "flush": "refuses: it would go past the services",
+    **dict.fromkeys(
+        ("migrate", "makemigrations", "squashmigrations", "optimizemigration", "createcachetable",
+         "remove_stale_contenttypes"),
+        "changes tables, not what is configured; part of installing a version",
+    ),
+    "clearsessions": "removes sessions that are over",
+    **dict.fromkeys(("dbshell", "shell"), "give the owner of the machine the database itself; see docs"),
+    **dict.fromkeys(
+        ("check", "compilemessages", "diffsettings", "dumpdata", "inspectdb", "makemessages", "sendtestemail",
+         "showmigrations", "sqlflush", "sqlmigrate", "sqlsequencereset", "startapp", "startproject", "test",
+         "testserver", "runserver", "collectstatic", "findstatic", "generateschema", "spectacular"),
+        "reads, or works on files",
+    ),
+}  # fmt: skip
+
+
+def test_every_command_is_in_a_table():
+    assert set(COMMANDS) | set(QUIET) == surface.commands()
+    assert not set(COMMANDS) & set(QUIET)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands(world, name, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "another long phrase of words")
+    run, action = COMMANDS[name]
+    with undone():
+        with one_event(action) as seen:
+            run(tmp_path)
+        assert seen.event.actor_kind == "command"
+        assert f"manage.py {name}" in seen.event.actor_name
+
+
+# Jobs -----------------------------------------------------------------------------------------------------------------
+
+#: Tasks of the worker, and why they leave no event of their own here.
+TASKS = {
+    "usage.ingest_orphans": "books calls, which are their own record",
+    "budgets.reap_leases": "leaves one event a lease that it charges; tests/budgets",
+    "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
+    "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",
+    "usage.run_job": "does what somebody asked for on the record",
+}
+
+
+def test_every_task_is_in_the_table():
+    celery.loader.import_default_modules()
+    ours = {name for name in celery.tasks if not name.startswith("celery.")}
+    assert ours == set(TASKS)
+
+
+# What goes wrong leaves nothing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [key for key in API if "{" in key])
+def test_a_change_to_nothing_leaves_no_event(world, key):  # noqa: F811
+    nothing = {"slug": "no-such-thing", "number": "999999"}
+    name = key[key.index("{") + 1 : key.index("}")]
+    route = key.split()[1].replace(f"{{{name}}}", nothing.get(name, "00000000-0000-0000-0000-000000000000"))
+    with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+        answer = getattr(world.clients["root"], key.split()[0].lower())(
+            route, {}, content_type="application/json"
+        )
+    assert answer.status_code == 404, answer.content
+    assert written(queries) == set()
+
+
+def test_a_forged_origin_changes_nothing(world):  # noqa: F811
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(world.root)
+    for key, change in {**ADMIN, **PAGES}.items():
+        with undone(), no_event():
+            answer = client.post(address(key, change, world), change.sent(world))
+        assert answer.status_code == 403, key
+    for key, change in API.items():
+        with undone(), no_event():
+            answer = call_api(client, key, change, world)
+        assert answer.status_code == 403, key
+
+
+def test_the_events_of_keys_name_the_key(world):  # noqa: F811
+    with undone():
+        secret = issue(world.support, "keys", actor=COMMAND, name="minter").secret
+        with one_event("service_key.created") as seen:
+            call_api(bearer(secret), "POST /api/v1/service-keys/", API["POST /api/v1/service-keys/"], world)
+    assert seen.event.actor_kind == "service_key"
+    assert seen.event.actor_name.startswith("minter (llmops_")
+
+
+def test_a_rebuild_of_a_day_that_moves_is_refused_without_a_trace(world):  # noqa: F811
+    with undone(), no_event():
+        answer = world.clients["root"].post("/jobs/", {"day": str(LONG_AGO)})
+    assert answer.status_code == 400

@@ -1,0 +1,177 @@
+"""One of everything that the console knows, and who looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import Client
+
+from llmops.access import services as access
+from llmops.access.models import Membership, Project
+from llmops.access.rules import SCOPES
+from llmops.budgets import services as budgets
+from llmops.core.ids import uuid7
+from llmops.core.money import parse_usd
+from llmops.providers import services as providers
+from llmops.serving import services as serving
+from llmops.usage import services as usage
+from llmops.usage.models import Call, Journal
+from tests.cast import COMMAND, bearer, issue, make_cast, person, signed_in
+
+YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
+LONG_AGO = (datetime.now(UTC) - timedelta(days=3)).date()
+#: In the order of the columns of ``test_permissions.TABLE``.
+ACTORS = (
+    "nobody", "alice", "bob", "carla", "dan", "rita", "charlie",
+    "k_inference", "k_read", "k_configure", "k_keys", "k_budgets", "k_audit", "k_members", "k_everything",
+)  # fmt: skip
+
+
+def a_model(provider: Any, slug: str) -> Any:
+    model = providers.create_model(
+        COMMAND,
+        slug=slug,
+        provider=provider,
+        upstream_model=slug,
+        context_window=8000,
+        max_output_tokens=1000,
+        default_max_output_tokens=100,
+        capabilities=["chat", "stream"],
+    )
+    for token_class in ("input", "output"):
+        providers.add_price(
+            COMMAND, model=model, token_class=token_class, nano_per_million=parse_usd("1", field="price")
+        )
+    return model
+
+
+def build() -> SimpleNamespace:
+    """Rows in the states that the actions of ``tests.console.changes`` need, and a client for each actor."""
+    w = make_cast()
+    w.eve = access.create_user(COMMAND, username="eve")
+    w.closed = access.deactivate_user(COMMAND, user=access.create_user(COMMAND, username="closed"))
+    w.old_project = access.archive_project(COMMAND, project=access.create_project(COMMAND, slug="old"))
+    w.membership = Membership.objects.get(user=w.rita)
+    w.key = issue(w.support, name="worker").key
+    w.foreign_key = issue(w.search, name="ranker").key
+
+    w.provider = providers.create_provider(
+        COMMAND,
+        slug="sim",
+        kind="simulator",
+        base_url="http://127.0.0.1:9/v1",
+        fields={"allow_private_network": True},
+    )
+    w.spare_provider = providers.create_provider(
+        COMMAND,
+        slug="spare",
+        kind="simulator",
+        base_url="http://127.0.0.1:9/v1",
+        fields={"allow_private_network": True},
+    )
+    w.paused_provider = providers.pause_provider(
+        COMMAND,
+        provider=providers.create_provider(
+            COMMAND, slug="paused", kind="openai", base_url="https://api.openai.com/v1"
+        ),
+        reason="maintenance",
+    )
+    w.old_provider = providers.archive_provider(
+        COMMAND,
+        provider=providers.create_provider(
+            COMMAND, slug="gone", kind="openai", base_url="https://api.openai.com/v1"
+        ),
+    )
+    w.staged = providers.add_credential(
+        COMMAND, provider=w.provider, name="staged", secret="simulated-key-0001"
+    )
+    w.active = providers.add_credential(
+        COMMAND, provider=w.provider, name="active", secret="simulated-key-0002", activate=True
+    )
+    providers.add_credential(
+        COMMAND, provider=w.provider, name="second", secret="simulated-key-0003", activate=True
+    )
+    w.model = a_model(w.provider, "sim-small")
+    w.spare_model = a_model(w.provider, "sim-spare")
+    w.old_model = providers.archive_model(COMMAND, model=a_model(w.provider, "sim-old"))
+    w.route = providers.create_route(COMMAND, slug="chat", targets=[(w.model, 100)])
+    w.first_revision = serving.publish(COMMAND, reason="first")
+    w.paused_route = providers.pause_route(
+        COMMAND,
+        route=providers.create_route(COMMAND, slug="paused", targets=[(w.model, 100)]),
+        reason="why not",
+    )
+    w.revision = serving.publish(COMMAND, reason="second")
+    w.old_route = providers.archive_route(
+        COMMAND, route=providers.create_route(COMMAND, slug="gone", targets=[(w.model, 100)])
+    )
+    # Something to publish.
+    w.draft_route = providers.create_route(COMMAND, slug="draft", targets=[(w.model, 100)])
+
+    w.budget = budgets.create_budget(
+        COMMAND, slug="support-month", scope_kind="project", scope_value="support",
+        project_id=w.support.pk, limit_nano=parse_usd("5", field="limit"),
+    )  # fmt: skip
+    w.foreign_budget = budgets.create_budget(
+        COMMAND, slug="search-month", scope_kind="project", scope_value="search",
+        project_id=w.search.pk, limit_nano=parse_usd("5", field="limit"),
+    )  # fmt: skip
+    w.job = usage.request_rebuild(COMMAND, LONG_AGO, enqueue=False)
+    w.journal = Journal.objects.create(
+        id=uuid7(), host="h", opened_at=datetime.now(UTC), seen_at=datetime.now(UTC)
+    )
+    w.call, w.foreign_call = (a_call(project) for project in (w.support, w.search))
+    w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
+
+    w.clients = {
+        "nobody": Client(),
+        "root": signed_in(w.root),
+        **{name: signed_in(getattr(w, name)) for name in ACTORS[1:7]},
+        **{f"k_{scope}": bearer(issue(w.support, scope, name=f"k {scope}").secret) for scope in SCOPES[:-1]},
+        "k_everything": bearer(issue(w.support, *SCOPES, name="k everything").secret),
+        "pam": signed_in(person("pam", ("admin", w.support))),
+    }
+    return w
+
+
+def last_event() -> Any:
+    from llmops.audit.models import Event
+
+    return Event.objects.first()
+
+
+def a_call(project: Project) -> Call:
+    required: dict[str, Any] = {}
+    for field in Call._meta.concrete_fields:
+        if field.has_default() or field.null or field.blank or field.primary_key:
+            continue
+        kind = field.get_internal_type()
+        required[field.attname] = {
+            "UUIDField": project.pk,
+            "DateTimeField": datetime.now(UTC),
+            "CharField": "ok",
+            "JSONField": {},
+            "BooleanField": False,
+        }.get(kind, 0)
+    return Call.objects.create(**{"id": uuid7(), **required, "project_id": project.pk, "status": "ok"})
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """What the block does to the database is taken back."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[SimpleNamespace]:
+    """Built once a module inside one transaction, which is taken back at the end; tests use ``undone``."""
+    with django_db_blocker.unblock(), undone():
+        yield build()
