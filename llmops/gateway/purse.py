@@ -400,8 +400,6 @@ class Purse:
         pot.returning -= gave_back
         if lease is not None:
             self._take_totals(pot, lease)
-        else:
-            pot.returned -= gave_back
         self._wake()
 
     def told_renewed(self, usable_until: float) -> None:

@@ -183,24 +183,24 @@ class Vault:
     commands: list[Command] = field(default_factory=list)
     away: bool = False
     lose: bool = False
-    #: holds answers back until ``deliver`` when set
-    slow: list[Callable[[], None]] | None = None
+    #: when set, commands wait for ``work``
+    slow: bool = False
+    _queue: list[tuple[Command, Purse]] = field(default_factory=list)
 
     def bank(self, purse_of: Callable[[], Purse]) -> Callable[[Command], None]:
         def submit(command: Command) -> None:
             self.commands.append(command)
-            answer = self._do(command, purse_of())
-            if self.slow is not None:
-                self.slow.append(answer)
-            else:
-                asyncio.get_running_loop().call_soon(answer)
+            self._queue.append((command, purse_of()))
+            if not self.slow:
+                asyncio.get_running_loop().call_soon(self.work)
 
         return submit
 
-    def deliver(self) -> None:
-        waiting, self.slow = self.slow or [], []
-        for answer in waiting:
-            answer()
+    def work(self, commands: int = 1) -> None:
+        """Do the oldest commands; each answer comes a turn of the loop later."""
+        for _ in range(min(commands, len(self._queue))):
+            command, purse = self._queue.pop(0)
+            asyncio.get_running_loop().call_soon(self._do(command, purse))
 
     def window(self, budget: BudgetEntry, at: float) -> VaultWindow:
         starts, ends = bounds(budget.period, budget.timezone, datetime.fromtimestamp(at, tz=UTC))

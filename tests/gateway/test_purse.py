@@ -133,7 +133,7 @@ async def test_a_database_that_does_not_answer_is_not_a_budget_that_is_spent(
     with pytest.raises(ServiceUnavailable, match="team"):
         await purse.hold([budget], 10**9 // 2)
     monkeypatch.setattr(purse_module, "PATIENCE_S", 0.0)
-    vault.away, vault.slow = False, []
+    vault.away, vault.slow = False, True
     clock.pass_by(1)
     with pytest.raises(ServiceUnavailable, match="team"):
         await purse.hold([budget], 10**9 // 2)
@@ -170,6 +170,42 @@ async def test_idle_money_goes_back() -> None:
     [window] = vault.windows.values()
     assert window.leased_nano == 40
     assert [type(one) for one in vault.commands].count(GiveBack) == 1
+
+
+async def test_money_on_its_way_back_is_not_spent() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    purse.settle(await must_hold(purse, [budget], 1_000), 0)
+    vault.slow = True
+    clock.pass_by(5)
+    more = asyncio.ensure_future(purse.hold([budget], 100_000, wait=False))
+    await settled_down()
+    purse.tick(everything(budget))
+    [pot] = purse.pots.values()
+    on_its_way = pot.returning
+    assert on_its_way and pot.available == 0
+    vault.work()
+    await settled_down()
+    assert isinstance(await more, Hold)
+    [lease] = vault.leases.values()
+    assert pot.held + pot.available == lease.granted_nano - on_its_way
+    vault.work()
+    await settled_down()
+    assert pot.returning == 0
+    assert pot.held + pot.available == lease.granted_nano - lease.returned_nano
+
+
+async def test_a_give_back_whose_answer_was_lost_is_neither_lost_nor_done_twice() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
+    purse.settle(await must_hold(purse, [budget], 1_000), 400)
+    vault.lose = True
+    clock.pass_by(5)
+    purse.tick(everything(budget))
+    await settled_down()
+    [pot], [lease] = purse.pots.values(), vault.leases.values()
+    assert (pot.returning, pot.available) == (0, 0)
+    assert lease.granted_nano - lease.returned_nano == 400
 
 
 async def test_money_that_calls_hold_does_not_go_back() -> None:
@@ -259,6 +295,21 @@ async def test_a_budget_that_comes_back_does_not_spend_its_lease_twice() -> None
     assert isinstance(await purse.hold([budget], 400, wait=False), Hold)
 
 
+async def test_an_account_it_has_forgotten_counts_as_spent() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(period="day", limit_nano=1_000)
+    purse.settle(await must_hold(purse, [budget], 600), 600)
+    clock.pass_by(86_400)
+    for _ in range(3):
+        purse.tick(everything(budget))
+        await settled_down()
+    assert purse._every_pot() == []
+    clock.pass_by(-86_400)
+    short = await purse.hold([budget], 500, wait=False)
+    assert isinstance(short, Short)
+    assert isinstance(await purse.hold([budget], 400, wait=False), Hold)
+
+
 async def test_a_lease_that_somebody_ended_is_not_spent_from() -> None:
     vault, clock = Vault(), Clock()
     purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)
@@ -307,7 +358,7 @@ class Spending(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.vault, self.clock = Vault(), Clock()
+        self.vault, self.clock = Vault(slow=True), Clock()
         self.budgets = [a_budget("day", 5_000, period="day"), a_budget("once", 9_000, period="once")]
         self.purses = [a_purse(self.vault, self.clock), a_purse(self.vault, self.clock)]
         self.held: list[tuple[Purse, Hold]] = []
@@ -325,16 +376,26 @@ class Spending(RuleBasedStateMachine):
 
         async def attempt() -> None:
             try:
-                # The clock stands still here, so the patience is in turns of the loop.
-                for _ in range(4):
-                    found = purse.hold_now([self.budgets[one] for one in budgets], amount)
-                    if found is not None:
-                        self.held.append((purse, found))
-                        return
-                    purse._survey([self.budgets[one] for one in budgets], amount, self.clock.mono, {})
-                    await settled_down()
+                wanted = [self.budgets[one] for one in budgets]
+                found = purse.hold_now(wanted, amount)
+                if found is not None:
+                    self.held.append((purse, found))
+                else:
+                    purse._survey(wanted, amount, self.clock.mono, {})
             except ServiceUnavailable:
                 return
+
+        self.runner.run(attempt())
+
+    @rule(which=st.integers(0, 1), budget=st.integers(0, 1))
+    def hold_all_there_is(self, which: int, budget: int) -> None:
+        purse, wanted = self.purses[which], [self.budgets[budget]]
+
+        async def attempt() -> None:
+            if amount := purse.left(wanted):
+                found = purse.hold_now(wanted, amount)
+                assert found is not None
+                self.held.append((purse, found))
 
         self.runner.run(attempt())
 
@@ -356,6 +417,15 @@ class Spending(RuleBasedStateMachine):
             await settled_down()
 
         self.runner.run(tick())
+
+    @rule(commands=st.integers(1, 6))
+    def bank_works(self, commands: int) -> None:
+        async def work() -> None:
+            for _ in range(commands):
+                self.vault.work()
+                await settled_down()
+
+        self.runner.run(work())
 
     @rule(away=st.booleans(), lose=st.booleans())
     def weather(self, away: bool, lose: bool) -> None:
