@@ -70,7 +70,7 @@ class Window(models.Model):
 
     class Meta:
         db_table = "budgets_window"
-        ordering = ["budget", "-starts_at"]
+        ordering = ["-starts_at"]
         constraints = [
             models.UniqueConstraint(fields=["budget", "starts_at"], name="budgets_window_once"),
             models.CheckConstraint(

@@ -86,6 +86,8 @@ class JournalWriter:
     @property
     def healthy(self) -> bool:
         """Whether the next append is expected to succeed. Turns true again by itself when a full disk has space."""
+        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+            return False
         if not self._problem:
             return True
         with suppress(OSError):
@@ -138,6 +140,8 @@ class JournalWriter:
     def _write(self, line: bytes) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")
+        if not os.fstat(self._fd).st_nlink:
+            raise OSError(errno.ENOENT, "somebody deleted its file; restart this process")
         if self._torn:
             os.ftruncate(self._fd, self._size)
             self._torn = False
@@ -267,6 +271,14 @@ class JournalReader:
                 raise self._damaged("ends in the middle of a record although a later segment exists")
             self.position = Position(segment + 1, 0, self.position.sequence)
         return entries
+
+    def check_later(self) -> None:
+        """Raise ``JournalDamaged`` if the next segment is missing and a later one is there: this is not the end."""
+        here = self.position.segment
+        numbers = found(self.directory).get(self.journal_id, [])
+        if numbers and numbers[-1] > here and here + 1 not in numbers:
+            self.position = Position(here + 1, 0, self.position.sequence)
+            raise self._damaged("is missing")
 
     def close(self) -> None:
         if self._fd >= 0:

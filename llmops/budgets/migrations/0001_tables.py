@@ -136,7 +136,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "budgets_window",
-                "ordering": ["budget", "-starts_at"],
+                "ordering": ["-starts_at"],
             },
         ),
         migrations.CreateModel(

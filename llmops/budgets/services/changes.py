@@ -135,7 +135,7 @@ def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget
 
 
 def _locked(budget_id: UUID) -> Budget:
-    budget = Budget.objects.select_for_update().filter(pk=budget_id).first()
+    budget = Budget.objects.select_for_update(of=("self",)).filter(pk=budget_id).first()
     if budget is None:
         raise NotFound("There is no such budget.")
     if budget.archived_at is not None:
@@ -216,7 +216,7 @@ def _save(budget: Budget, *, new: bool) -> None:
 
 
 def _apply_to_windows(budget: Budget) -> None:
-    for window in Window.objects.select_for_update().filter(budget=budget).order_by("pk"):
+    for window in Window.objects.select_for_update(of=("self",)).filter(budget=budget).order_by("pk"):
         if not is_current(window):
             continue
         used = window.settled_nano + window.leased_nano

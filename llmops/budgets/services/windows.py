@@ -15,7 +15,7 @@ from llmops.core.errors import NotFound
 
 def locked_window(window_id: int) -> tuple[Window, Budget]:
     """The window's row, locked until the transaction ends, and its budget as it is after the lock was got."""
-    window = Window.objects.select_for_update().filter(pk=window_id).first()
+    window = Window.objects.select_for_update(of=("self",)).filter(pk=window_id).order_by().first()
     if window is None:
         raise NotFound(f"There is no budget window {window_id}.")
     # A second query on purpose: a join would show the budget as it was before the wait for the lock.

@@ -92,6 +92,12 @@ class Follower:
         """If the writer is gone, book what is left, give its leases back and delete the files; whether that was done."""
         if self.blocked:
             return False
+        try:
+            if self._row is not None and not self.closed:
+                self._reader.check_later()
+        except JournalDamaged as damage:
+            self._stop(str(damage))
+            return False
         held = journal.claim(self.directory, self.journal_id)
         if held is None:
             return False
@@ -133,7 +139,6 @@ class Follower:
         floor = Position(row.floor_segment, row.floor_offset, row.floor_sequence)
         self._reader = JournalReader(self.directory, self.journal_id, floor)
         self._ledger = Ledger(self.journal_id)
-        forgotten = Batch()
         while (behind := row.sequence - self._reader.position.sequence) > 0:
             entries = self._reader.read(min(behind, 5000))
             if not entries:
@@ -141,7 +146,7 @@ class Follower:
                     f"The journal {self.journal_id} ends at record {self._reader.position.sequence}, but {row.sequence} "
                     f"records of it were booked. Is {self.directory} the directory they were written to?"
                 )
-            self._ledger.take(entries, forgotten)
+            self._ledger.recall(entries)
         self._reader.position = Position(row.segment, row.offset, row.sequence)
         self._row = row
 
