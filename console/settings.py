@@ -77,6 +77,10 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",
 ]
 
+if BACKGROUND:
+    MIDDLEWARE = []
+    # "The middleware of axes is missing": there is no request that it could watch.
+    SILENCED_SYSTEM_CHECKS = ["axes.W002"]
 ROOT_URLCONF = "console.no_urls" if BACKGROUND else "console.urls"
 ASGI_APPLICATION = "console.asgi.application"
 TEMPLATES = [
