@@ -37,6 +37,7 @@ STATUSES = ("ok", *FAILED, "refused", "client_closed")
 DEFAULT_RANGE = "1h"
 CUSTOM = "custom"
 LONGEST = timedelta(days=400)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 #: Filters that are plain text, with the longest value that can match anything.
 TEXTS = {"route": 63, "model": 63, "error": 60, "q": 120}
 
@@ -175,10 +176,14 @@ def _custom(given: Mapping[str, str], now: datetime, problems: list[str]) -> Per
             continue
         try:
             at = datetime.fromisoformat(text.replace(" ", "+"))
-        except ValueError:
+            at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             problems.append(f"{name}: {text[:40]!r} is not a moment such as 2026-11-21T14:30Z.")
             return None
-        moments[name] = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        if not EARLIEST <= at <= now + LONGEST:
+            problems.append(f"{name}: {text[:40]!r} lies outside of what can be shown.")
+            return None
+        moments[name] = at.replace(microsecond=0)
     end = moments.get("to", now)
     start = moments.get("from", end - timedelta(hours=1))
     if start >= end:

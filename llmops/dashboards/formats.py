@@ -92,9 +92,9 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     if part and share < 0.1:
         return f"<{_THIN}0.1{_THIN}%"
-    if share >= 99.95 and part != whole:
+    if 99.95 <= share and part < whole:
         return f">{_THIN}99.9{_THIN}%"
-    return f"{share:.1f}{_THIN}%" if share < 99.95 else f"100{_THIN}%"
+    return f"{share:.1f}{_THIN}%" if share < 99.95 else f"{share:.0f}{_THIN}%"
 
 
 def size(octets: int) -> str:

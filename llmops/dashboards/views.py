@@ -55,9 +55,10 @@ CHOICES = 200
 def overview(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     reader, filters = Reader.of(request), parse(request.GET.dict(), now=now)
+    standing = overview_page.standings(reader, filters, now)
     # Taken first: what changes while the figures are read shows as a change at the next question.
-    mark = overview_page.marker(reader, filters, now=now)
-    view = overview_page.build(reader, filters, now=now)
+    mark = overview_page.marker(reader, filters, standing, now=now)
+    view = overview_page.build(reader, filters, standing)
     context = {
         "view": view,
         "filters": filters,
@@ -84,11 +85,12 @@ def overview_live(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"signed_out": True}, status=401)
     now = timezone.now()
     reader, filters = Reader.of(request), parse(request.GET.dict(), now=now)
-    mark = overview_page.marker(reader, filters, now=now)
+    standing = overview_page.standings(reader, filters, now)
+    mark = overview_page.marker(reader, filters, standing, now=now)
     before, _, was_empty = request.GET.get("marker", "").partition(":")
     if before == mark:
         return HttpResponse(status=204)
-    view = overview_page.build(reader, filters, now=now)
+    view = overview_page.build(reader, filters, standing)
     if was_empty == "1" and not view.nothing_yet:
         return JsonResponse({"marker": mark, "reload": True})
     context = {"view": view, "filters": filters, **_gauge_context(reader), **_call_context(filters)}

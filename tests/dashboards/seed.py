@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
+from django.db.models import F
 
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.budgets.models import Budget, Window
@@ -39,15 +40,16 @@ PRICES = {  # nanodollars per million tokens
 }
 
 
-def person(name: str, *roles: tuple[str, Project | None], **fields: Any) -> Any:
-    user = get_user_model().objects.create_user(username=name, password=PASSWORD, is_staff=True, **fields)
+def person(name: str, *roles: tuple[str, Project | None], password: str | None = None, **fields: Any) -> Any:
+    """Without a password nobody can sign in by one, and no time goes into hashing it."""
+    user = get_user_model().objects.create_user(username=name, password=password, **fields)
     for role, project in roles:
         Membership.objects.create(user=user, project=project, role=role)
     return user
 
 
-def fill() -> SimpleNamespace:
-    """The cast (Alice everywhere, Bob in support, Charlie nowhere) and what is configured."""
+def fill(*, password: str | None = None) -> SimpleNamespace:
+    """The cast (Alice everywhere, Bob operates support, Charlie holds nothing) and what is configured."""
     support = Project.objects.create(
         slug="support", name="Support assistant", owner="ops@example.com", cost_center="CC-100"
     )
@@ -106,9 +108,9 @@ def fill() -> SimpleNamespace:
     LivePointer.objects.create(revision=revision, moved_at=now - timedelta(days=2))
     cast = SimpleNamespace(
         support=support, search=search, keys=keys, openai=openai, simulator=simulator,
-        alice=person("alice", first_name="Alice", last_name="Adler", is_superuser=True),
-        bob=person("bob", ("operator", support), first_name="Bob", last_name="Brandt"),
-        charlie=person("charlie"),
+        alice=person("alice", first_name="Alice", last_name="Adler", is_superuser=True, password=password),
+        bob=person("bob", ("operator", support), first_name="Bob", last_name="Brandt", password=password),
+        charlie=person("charlie", password=password),
     )  # fmt: skip
     return cast
 
@@ -165,15 +167,25 @@ class Sums:
                         ] += 1
 
     def store(self) -> None:
-        Rollup.objects.bulk_create(
-            [Rollup(**dict(zip(Rollup.DIMENSIONS, key, strict=True)), **sums) for key, sums in self.rows.items()],
-            update_conflicts=False, batch_size=500,
-        )  # fmt: skip
+        _add(Rollup, Rollup.DIMENSIONS, {key: dict(sums) for key, sums in self.rows.items()})
         names = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
-        LatencyRollup.objects.bulk_create(
-            [LatencyRollup(**dict(zip(names, key, strict=True)), calls=calls) for key, calls in self.latency.items()],
-            batch_size=500,
-        )  # fmt: skip
+        _add(LatencyRollup, names, {key: {"calls": calls} for key, calls in self.latency.items()})
+
+
+def _add(table: Any, names: tuple[str, ...], rows: dict[tuple[Any, ...], dict[str, int]]) -> None:
+    buckets = {key[1] for key in rows}
+    stored = {row[1:]: row[0] for row in table.objects.filter(bucket__in=buckets).values_list("pk", *names)}
+    table.objects.bulk_create(
+        [
+            table(**dict(zip(names, key, strict=True)), **sums)
+            for key, sums in rows.items()
+            if key not in stored
+        ],
+        batch_size=500,
+    )
+    for key, sums in rows.items():
+        if key in stored:
+            table.objects.filter(pk=stored[key]).update(**{name: F(name) + by for name, by in sums.items()})
 
 
 def attempt(n: int, model: str, **given: Any) -> dict[str, Any]:
@@ -215,7 +227,7 @@ def make_call(cast: SimpleNamespace, at: datetime, **given: Any) -> Call:
 
 
 def store(calls: Iterable[Call]) -> list[Call]:
-    """Insert calls that fall into buckets nobody has stored yet, with their rollups."""
+    """Insert calls and add them to their rollups."""
     found, sums = list(calls), Sums()
     for call in found:
         sums.add(call)

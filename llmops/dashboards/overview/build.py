@@ -27,7 +27,8 @@ RECENT = 12
 STALE_AFTER = 15
 
 
-def build(reader: Reader, filters: Filters, *, now: datetime) -> View:
+def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
+    """``standing`` are the budgets as ``standings`` gives them."""
     project_ids = reader.project_ids(filters.project)
     period = filters.period
     figures = overview(
@@ -39,7 +40,6 @@ def build(reader: Reader, filters: Filters, *, now: datetime) -> View:
         project_ids=project_ids,
         granularity=figures.granularity,
     )
-    standing = standings(reader, filters, now)
     recent = calls_page(
         filters=CallFilters(project_ids=project_ids, start=figures.start, end=figures.end), page_size=RECENT
     )
@@ -94,17 +94,14 @@ def standings(reader: Reader, filters: Filters, now: datetime) -> list[Gauge]:
     return sorted(found, key=lambda gauge: (-(gauge.percent or 0), gauge.slug))
 
 
-def marker(reader: Reader, filters: Filters, *, now: datetime) -> str:
-    """Changes whenever the page would: a call was booked, a budget moved, or figures have grown old. Four queries."""
+def marker(reader: Reader, filters: Filters, standing: Sequence[Gauge], *, now: datetime) -> str:
+    """Changes whenever the page would: a call was booked, a budget moved, or figures have grown old. Two queries."""
     project_ids = reader.project_ids(filters.project)
     booked = Journal.objects.aggregate(Sum("sequence"), Max("opened_at"))
     newest = Call.objects.order_by("-started_at", "-id")
     if project_ids is not None:
         newest = newest.filter(project_id__in=project_ids)
-    budgets = [
-        (gauge.slug, gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
-        for gauge in standings(reader, filters, now)
-    ]
+    budgets = [(gauge.slug, gauge.settled_nano, gauge.held_nano, gauge.limit_nano) for gauge in standing]
     last = newest.values_list("pk", flat=True).first()
     age = int(now.timestamp()) // STALE_AFTER
     return sha256_hex(repr((booked, last, budgets, age, filters.pairs())).encode())[:20]
