@@ -51,7 +51,9 @@ async def admit(call: Call) -> None:
         call.ticket = limits.admit(key, 0, time.time())
         return
     target = resolution.targets[0]
-    output = output_bound(asked, target.entry, output_cap(asked, target.entry))
+    output = 0
+    if call.endpoint.has_output:
+        output = output_bound(asked, target.entry, output_cap(asked, target.entry))
     bound = call.endpoint.input_bound(asked, target)
     try:
         call.ticket = limits.admit(key, bound + output, time.time())
@@ -77,7 +79,7 @@ async def hold(call: Call, target: Target) -> Holding:
     hard = budgets if all(budget.hard for budget in budgets) else tuple(b for b in budgets if b.hard)
     soft = [] if hard is budgets else [budget.id for budget in budgets if not budget.hard]
     holding = Holding(prices, hard, soft)
-    cap = output_cap(asked, entry)
+    cap = output_cap(asked, entry) if call.endpoint.has_output else None
     if cap is not None and cap != asked.cap:
         holding.cap = cap
     if prices is None or (prices.output is None and call.endpoint.has_output):

@@ -380,6 +380,9 @@ class Upstream:
                     await asyncio.gather(work, watch, return_exceptions=True)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.gone.set()
+        except asyncio.CancelledError:
+            # The test is over.
+            return
         finally:
             self._tasks.discard(task)
             writer.close()
