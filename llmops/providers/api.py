@@ -361,12 +361,12 @@ class Models(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Switches):
     @extend_schema(request=VersionSerializer, responses={201: VersionSerializer})
     @versions.mapping.post
     def pin(self, request: Request, slug: str) -> Response:
-        """A new version: the current one with the members that are sent."""
+        """A new version: the current one with the members that are sent (200 and the current one without a difference)."""
         model = self.get_object()
         changes = self.decoded(VersionSerializer, partial=True)
         note = changes.pop("note", "")
         version = services.pin_model(self.actor, model=model, changes=changes, note=note)
-        return Response(VersionSerializer(version).data, status=201)
+        return Response(VersionSerializer(version).data, status=200 if version == model.current else 201)
 
     @extend_schema(responses=PriceSerializer(many=True))
     @action(detail=True, methods=["get"], serializer_class=PriceSerializer, filterset_fields=())

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
 
+from console.declarative import schema
 from console.declarative.apply import Applied, apply_text
 from console.declarative.checks import BadFile
 from llmops.base.master_keys import verify_master_keys
 from llmops.core.actors import command_actor
-from llmops.core.errors import ConsoleError
+from llmops.core.errors import ConfigurationRefused, ConsoleError
 
 
 class Command(BaseCommand):
@@ -27,8 +30,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         source = options["file"]
         text = _read(source)
-        verify_master_keys()
         try:
+            # Before anything else: what is wrong with the file can be told without a database.
+            schema.read(text)
+            _refuse_unprepared()
+            verify_master_keys()
             applied = apply_text(
                 command_actor("apply"),
                 text=text,
@@ -40,6 +46,8 @@ class Command(BaseCommand):
         except BadFile as bad:
             lines = [f"{source}:{str(found).removeprefix('line ')}" for found in bad.found]
             raise CommandError("\n".join([*lines, "Nothing was applied."])) from None
+        except ConfigurationRefused:
+            raise
         except ConsoleError as refused:
             raise CommandError(refused.message) from None
         self._tell(applied, dry_run=options["dry_run"], no_publish=options["no_publish"])
@@ -66,6 +74,16 @@ class Command(BaseCommand):
             self.stdout.write(f"Applied {changes}; not published (--no-publish).")
         else:
             self.stdout.write(f"Applied {changes}; there was nothing to publish.")
+
+
+def _refuse_unprepared() -> None:
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        raise CommandError(f"The database cannot be used ({' '.join(str(error).split())}).") from None
+    if pending:
+        raise CommandError("The database is not up to date. Run first: ./dev manage migrate")
 
 
 def _read(source: str) -> str:
