@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import QuerySet
 from django.forms import ModelForm
@@ -120,6 +121,8 @@ class ServiceAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         permissions = [name for name in (self.view_permission, self.manage_permission) if name]
+        if self.organisation_only and not any(self.holds(request, name) for name in permissions):
+            return super().get_queryset(request).none()
         return authority().visible(
             super().get_queryset(request), request, permissions, project=self.project_path
         )
@@ -304,6 +307,8 @@ class ServiceAdmin(ModelAdmin):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         obj = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, obj):
+            raise PermissionDenied
         context = {
             **self.admin_site.each_context(request),
             "title": f"History of {obj}",

@@ -24,7 +24,7 @@ from llmops.audit.checking import check_database
 from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
 from tests.console import surface
 from tests.console.changes import ADMIN, API, PAGES, Change, address, call_api, fill_form
-from tests.console.world import LONG_AGO, YESTERDAY, undone, world  # noqa: F401
+from tests.console.world import LONG_AGO, YESTERDAY, undone
 
 pytestmark = pytest.mark.django_db
 _WRITES = re.compile(r'^\s*(?:INSERT(?: OR \w+)? INTO|UPDATE|DELETE FROM)\s+"?(\w+)"?', re.IGNORECASE)
@@ -76,7 +76,7 @@ def test_every_action_of_the_admin_asks_and_posts():
 
 
 @pytest.mark.parametrize("key", API)
-def test_the_api(world, key):  # noqa: F811
+def test_the_api(world, key):
     change = API[key]
     with undone(), one_event() as seen:
         answer = call_api(world.clients["root"], key, change, world)
@@ -85,7 +85,7 @@ def test_the_api(world, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", ADMIN)
-def test_the_admin(world, key):  # noqa: F811
+def test_the_admin(world, key):
     change, client = ADMIN[key], world.clients["root"]
     with undone():
         with no_event():
@@ -98,7 +98,7 @@ def test_the_admin(world, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", PAGES)
-def test_other_pages(world, key):  # noqa: F811
+def test_other_pages(world, key):
     change = PAGES[key]
     with undone():
         client = signed_in(world.root)
@@ -119,7 +119,7 @@ def check(event: Any, change: Change) -> None:
 # Nothing else changes anything ----------------------------------------------------------------------------------------
 
 
-def stand_in(route: str, world: SimpleNamespace) -> str:  # noqa: F811
+def stand_in(route: str, world: SimpleNamespace) -> str:
     """``route`` with the names of objects that exist."""
     kinds = {
         "access/project": world.support, "access/servicekey": world.key, "access/membership": world.membership,
@@ -137,7 +137,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:  # noqa: F811
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 
 
-def test_pages_that_offer_nothing_refuse(world):  # noqa: F811
+def test_pages_that_offer_nothing_refuse(world):
     """POST to every page of every admin that is not in the table."""
     offered = {key.split()[1] for key in ADMIN}
     for route in sorted(surface.admin_pages() - offered):
@@ -149,7 +149,7 @@ def test_pages_that_offer_nothing_refuse(world):  # noqa: F811
         assert answer.status_code in (200, 302, 403, 404, 405), (route, answer.status_code)
 
 
-def test_other_pages_refuse_what_is_not_in_the_table(world):  # noqa: F811
+def test_other_pages_refuse_what_is_not_in_the_table(world):
     known = {key.split()[1] for key in PAGES}
     leave_or_enter = {"/admin/login/", "/admin/password_change/"}  # tests/access/test_sessions_on_record.py
     for route in sorted(surface.other_pages() - known - leave_or_enter):
@@ -164,7 +164,7 @@ def test_other_pages_refuse_what_is_not_in_the_table(world):  # noqa: F811
             )
 
 
-def test_looking_changes_nothing(world):  # noqa: F811
+def test_looking_changes_nothing(world):
     """GET every address that there is, as somebody who may see everything."""
     apis = {key.split()[1] for key in surface.api_routes()}
     for route in sorted(surface.admin_pages() | surface.other_pages()):
@@ -253,7 +253,7 @@ def test_every_command_is_in_a_table():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands(world, name, tmp_path, monkeypatch):  # noqa: F811
+def test_commands(world, name, tmp_path, monkeypatch):
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "another long phrase of words")
     run, action = COMMANDS[name]
     with undone():
@@ -285,7 +285,7 @@ def test_every_task_is_in_the_table():
 
 
 @pytest.mark.parametrize("key", [key for key in API if "{" in key])
-def test_a_change_to_nothing_leaves_no_event(world, key):  # noqa: F811
+def test_a_change_to_nothing_leaves_no_event(world, key):
     nothing = {"slug": "no-such-thing", "number": "999999"}
     name = key[key.index("{") + 1 : key.index("}")]
     route = key.split()[1].replace(f"{{{name}}}", nothing.get(name, "00000000-0000-0000-0000-000000000000"))
@@ -297,7 +297,7 @@ def test_a_change_to_nothing_leaves_no_event(world, key):  # noqa: F811
     assert written(queries) == set()
 
 
-def test_a_forged_origin_changes_nothing(world):  # noqa: F811
+def test_a_forged_origin_changes_nothing(world):
     client = Client(enforce_csrf_checks=True)
     client.force_login(world.root)
     for key, change in {**ADMIN, **PAGES}.items():
@@ -310,7 +310,7 @@ def test_a_forged_origin_changes_nothing(world):  # noqa: F811
         assert answer.status_code == 403, key
 
 
-def test_the_events_of_keys_name_the_key(world):  # noqa: F811
+def test_the_events_of_keys_name_the_key(world):
     with undone():
         secret = issue(world.support, "keys", actor=COMMAND, name="minter").secret
         with one_event("service_key.created") as seen:
@@ -319,7 +319,7 @@ def test_the_events_of_keys_name_the_key(world):  # noqa: F811
     assert seen.event.actor_name.startswith("minter (llmops_")
 
 
-def test_a_rebuild_of_a_day_that_moves_is_refused_without_a_trace(world):  # noqa: F811
+def test_a_rebuild_of_a_day_that_moves_is_refused_without_a_trace(world):
     with undone(), no_event():
         answer = world.clients["root"].post("/jobs/", {"day": str(LONG_AGO)})
     assert answer.status_code == 400

@@ -105,7 +105,8 @@ class ServiceKeyAdmin(ServiceAdmin):
     view_permission, manage_permission = "service_key.view", "service_key.manage"
     form = ServiceKeyForm
     list_display = ("name", "project", "prefix", "state", "scopes_in_words", "expires_at", "last_used_at")
-    list_filter = ("project",)
+    # Django's usual filter would name every project of the organisation.
+    list_filter = (("project", admin.RelatedOnlyFieldListFilter),)
     list_select_related = ("project",)
     search_fields = ("name", "prefix", "project__slug")
     actions_detail = ("rotate", "revoke")
