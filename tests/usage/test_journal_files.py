@@ -181,7 +181,7 @@ def test_lost_shortened_and_foreign_segments_are_refused(tmp_path: Path) -> None
     shutil.copy(third, second)
     reader = JournalReader(tmp_path, writer.journal_id)
     reader.read(100)
-    with pytest.raises(JournalDamaged, match="goes from record|says that it is segment 2"):
+    with pytest.raises(JournalDamaged, match=r"goes from record|says that it is segment 2"):
         reader.read(100)
     second.unlink()
     reader = JournalReader(tmp_path, writer.journal_id)

@@ -1,0 +1,122 @@
+"""What the database must hold after journals are booked, reckoned from what was written, without the code under test."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.records import Ended
+
+Sums = dict[str, int]
+
+
+def finals(written: Iterable[Ended]) -> list[tuple[Ended, list[Ended]]]:
+    """(last record of a call, all its records), in the order in which calls ended."""
+    by_call: dict[str, list[Ended]] = defaultdict(list)
+    found = []
+    for ended in written:
+        by_call[ended.origin.call].append(ended)
+        if ended.outcome is not None:
+            found.append((ended, by_call[ended.origin.call]))
+    return found
+
+
+def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[str]]:
+    """(granularity, bucket, project, key, endpoint, route, model, feature, status, code) -> sums."""
+    table: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for last, records in finals(written):
+        origin, outcome = last.origin, last.outcome
+        assert outcome is not None
+        attempts = max(record.attempt for record in records)
+        sums = Counter(
+            calls=1,
+            streamed=int(origin.streamed),
+            attempts=max(attempts, len(outcome.attempts)),
+            retries=outcome.retries,
+            fallback_calls=int(outcome.fallbacks > 0),
+            input_tokens=outcome.tokens.input,
+            cached_input_tokens=outcome.tokens.cached,
+            cache_write_tokens=outcome.tokens.cache_write,
+            output_tokens=outcome.tokens.output,
+            reasoning_tokens=outcome.tokens.reasoning,
+            cost_nano=sum(record.cost for record in records),
+            overrun_nano=sum(max((one.overrun for one in record.charges), default=0) for record in records),
+        )
+        seconds = origin.started // 10**9
+        for granularity in (60, 3600, 86400):
+            bucket = datetime.fromtimestamp(seconds // granularity * granularity, tz=UTC)
+            key = (
+                granularity,
+                bucket,
+                UUID(origin.project),
+                UUID(origin.key),
+                origin.endpoint,
+                origin.route,
+                outcome.model,
+                origin.feature,
+                outcome.status,
+                outcome.code,
+            )
+            table[key].update(sums)
+    return table
+
+
+def stored_rollups() -> dict[tuple[Any, ...], Counter[str]]:
+    return {
+        tuple(getattr(row, name) for name in Rollup.DIMENSIONS): Counter(
+            {name: getattr(row, name) for name in Rollup.SUMS}
+        )
+        for row in Rollup.objects.all()
+    }
+
+
+def assert_rollups(written: Sequence[Ended]) -> None:
+    expected, stored = expected_rollups(written), stored_rollups()
+    assert stored.keys() == expected.keys()
+    for key, sums in expected.items():
+        assert +stored[key] == +sums, key
+
+
+def assert_calls(written: Sequence[Ended]) -> None:
+    """Each call is there once, at the sum of what its attempts cost."""
+    expected = {UUID(last.origin.call): sum(one.cost for one in records) for last, records in finals(written)}
+    assert dict(Call.objects.values_list("pk", "cost_nano")) == expected
+
+
+def measured(written: Sequence[Ended], metric: str) -> list[int]:
+    values = []
+    for last, records in finals(written):
+        outcome = last.outcome
+        assert outcome is not None
+        answered = outcome.status == "ok" and max(record.attempt for record in records) > 0
+        if metric == "ttft" and outcome.ttft_us is not None:
+            values.append(outcome.ttft_us)
+        elif metric == "total" and answered:
+            values.append(outcome.total_us)
+        elif metric == "overhead" and answered and outcome.upstream_us is not None:
+            values.append(outcome.total_us - outcome.upstream_us)
+    return sorted(values)
+
+
+def nearest_rank(values: Sequence[int], q: float) -> int:
+    return values[max(1, math.ceil(q * len(values))) - 1]
+
+
+def assert_close(told: int | None, exact: int) -> None:
+    """Within 1 %, or within the one microsecond below which the sketch does not tell durations apart."""
+    assert told is not None
+    assert abs(told - exact) <= max(1, 0.01 * exact + 0.5), (told, exact)
+
+
+def assert_latencies(written: Sequence[Ended]) -> None:
+    """Every level of the sketches counts what was measured."""
+    for metric in ("total", "ttft", "overhead"):
+        expected = len(measured(written, metric))
+        for granularity in (60, 3600, 86400):
+            rows = LatencyRollup.objects.filter(metric=metric, granularity=granularity)
+            assert sum(rows.values_list("calls", flat=True)) == expected, (metric, granularity)
