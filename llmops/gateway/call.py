@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
-from llmops.core.ids import uuid7
+from llmops.core.ids import uuid7_text
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_headers
 from llmops.usage.records import Attempt, Origin
 
@@ -153,7 +153,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started_ns = time.time_ns()
         self.started = time.perf_counter()
-        self.id = str(uuid7())
+        self.id = uuid7_text()
         self.request_id = request_id_of(self.headers, self.id)
         self.watch = Watch(receive)
         self.key: KeyEntry | None = None

@@ -1,7 +1,7 @@
 """Requests and tokens a minute, and calls at once, for each service key, in the memory of one process.
 
-A sliding window made of two counters: the last minute's count weighs by how much of it still lies within 60 s, which is
-exact for steady traffic and never admits more than the limit within a calendar minute.
+A sliding window of sixty seconds, kept as one count a second: whatever sixty seconds one looks at, no more than the limit
+lies in them (to a second).
 """
 
 from __future__ import annotations
@@ -12,48 +12,67 @@ from dataclasses import dataclass
 from llmops.core.errors import RateLimited
 from llmops.serving.snapshot import KeyEntry
 
-WINDOW_S = 60.0
+WINDOW_S = 60
 _SWEEP_EVERY = 4096
 _REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
 _TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
 
 class Meter:
-    """What was used in the last minute, by a sliding window."""
+    """What was used in the last sixty seconds."""
 
-    __slots__ = ("current", "previous", "slot")
+    __slots__ = ("_oldest", "seconds", "total")
 
     def __init__(self) -> None:
-        self.slot = 0
-        self.current = 0
-        self.previous = 0
+        #: second -> amount, oldest first
+        self.seconds: dict[int, int] = {}
+        self.total = 0
+        self._oldest = 0
 
-    def used(self, now: float) -> float:
-        slot, passed = divmod(now, WINDOW_S)
-        if slot != self.slot:
-            self.previous = self.current if slot == self.slot + 1 else 0
-            self.current = 0
-            self.slot = int(slot)
-        return self.current + self.previous * (1.0 - passed / WINDOW_S)
+    def used(self, now: float) -> int:
+        if self.seconds and self._oldest <= now - WINDOW_S:
+            self._expire(int(now) - WINDOW_S)
+        return self.total
 
-    def add(self, amount: int) -> None:
-        """Add (or take back) ``amount``, after ``used`` at the same moment."""
-        self.current = max(0, self.current + amount)
+    def add(self, amount: int, now: float) -> None:
+        second = int(now)
+        if not self.seconds:
+            self._oldest = second
+        self.seconds[second] = self.seconds.get(second, 0) + amount
+        self.total += amount
+
+    def correct(self, difference: int, then: float) -> None:
+        """Change what was added at ``then``, while it still counts."""
+        second = int(then)
+        if second in self.seconds:
+            self.seconds[second] += difference
+            self.total += difference
 
     def free_at(self, now: float, limit: int, amount: int) -> float:
         """Seconds until ``amount`` fits under ``limit``; ``inf`` when it never does."""
         if amount > limit:
             return math.inf
-        left_in_slot = WINDOW_S - now % WINDOW_S
         over = self.used(now) + amount - limit
         if over <= 0:
             return 0.0
-        if self.previous and over <= self.previous * left_in_slot / WINDOW_S:
-            return over * WINDOW_S / self.previous
-        # The present minute itself is too full: it weighs less and less once it is the last one.
-        spare = limit - amount
-        share = 1.0 - spare / self.current if self.current else 0.0
-        return left_in_slot + max(0.0, share) * WINDOW_S
+        for second, counted in self.seconds.items():
+            over -= counted
+            if over <= 0:
+                return second + WINDOW_S - now
+        return float(WINDOW_S)
+
+    def empty_in(self, now: float) -> int:
+        """Whole seconds until nothing counts any more."""
+        if not self.used(now):
+            return 0
+        return max(1, math.ceil(next(reversed(self.seconds)) + WINDOW_S - now))
+
+    def _expire(self, last: int) -> None:
+        for second in list(self.seconds):
+            if second > last:
+                self._oldest = second
+                return
+            self.total -= self.seconds.pop(second)
 
 
 class Standing:
@@ -74,13 +93,13 @@ class Ticket:
     key: KeyEntry
     standing: Standing
     tokens: int
+    admitted_at: float
     released: bool = False
 
-    def correct(self, tokens: int, now: float) -> None:
+    def correct(self, tokens: int) -> None:
         """The call used ``tokens`` where ``self.tokens`` were reserved."""
         if self.key.tpm is not None:
-            self.standing.tokens.used(now)
-            self.standing.tokens.add(tokens - self.tokens)
+            self.standing.tokens.correct(tokens - self.tokens, self.admitted_at)
             self.tokens = tokens
 
     def release(self) -> None:
@@ -128,14 +147,14 @@ class Limits:
                 code="tokens_limit_exceeded",
             )
         if key.rpm is not None:
-            standing.requests.add(1)
+            standing.requests.add(1, now)
         if key.tpm is not None:
-            standing.tokens.add(tokens)
+            standing.tokens.add(tokens, now)
         standing.in_flight += 1
         self._admitted += 1
         if self._admitted % _SWEEP_EVERY == 0:
             self._sweep(now)
-        return Ticket(key, standing, tokens)
+        return Ticket(key, standing, tokens, now)
 
     def headers(self, ticket: Ticket, now: float) -> list[tuple[bytes, bytes]]:
         """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
@@ -158,18 +177,12 @@ class Limits:
 def _shown(
     names: tuple[bytes, bytes, bytes], limit: int, meter: Meter, now: float
 ) -> tuple[tuple[bytes, bytes], ...]:
-    left = int(limit - meter.used(now))
+    left = limit - meter.used(now)
     return (
         (names[0], b"%d" % limit),
         (names[1], b"%d" % (left if left > 0 else 0)),
-        (names[2], b"%ds" % int(_until_empty(meter, now) + 1)),
+        (names[2], b"%ds" % meter.empty_in(now)),
     )
-
-
-def _until_empty(meter: Meter, now: float) -> float:
-    if meter.current:
-        return 2 * WINDOW_S - now % WINDOW_S
-    return WINDOW_S - now % WINDOW_S if meter.previous else 0.0
 
 
 def _seconds(wait: float) -> str:

@@ -113,7 +113,7 @@ def answered(
     outcome.finish = finish[:30]
     outcome.upstream_model = model[:120]
     if call.ticket is not None:
-        call.ticket.correct(tokens.input + tokens.output, time.time())
+        call.ticket.correct(tokens.input + tokens.output)
     _end(call, trial, cost, outcome)
 
 
@@ -130,7 +130,7 @@ def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = Non
     if http is not None:
         outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
         if call.ticket is not None:
-            call.ticket.correct(0, time.time())
+            call.ticket.correct(0)
     _end(call, trial, cost, outcome)
 
 
@@ -145,7 +145,7 @@ def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -
         last = call.attempts[-1]
         outcome.model, outcome.provider = last.model, last.provider
     if call.ticket is not None:
-        call.ticket.correct(0, time.time())
+        call.ticket.correct(0)
     call.ended = True
     call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
 
