@@ -26,6 +26,9 @@ ENVIRONMENT_LABEL: str = _env.str(
     "CONSOLE_ENVIRONMENT", default="" if _env.str("DATABASE_URL", default="") else "Embedded"
 )
 
+#: Where services reach the data plane, for the examples that pages show; empty: under the address of the page.
+PUBLIC_GATEWAY_URL: str = _env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
+
 CONTENT_SECURITY_POLICY: dict[str, Any] = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -40,7 +43,10 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
         "base-uri": [NONE],
     }
 }
-ADMIN_CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
+ADMIN_  #: Where services reach the data plane, for the examples that pages show; empty: under the address of the page.
+PUBLIC_GATEWAY_URL: str = _env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
+
+CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     **CONTENT_SECURITY_POLICY["DIRECTIVES"],
     "script-src": [SELF, UNSAFE_EVAL],
     "style-src": [SELF, UNSAFE_INLINE],
@@ -48,7 +54,10 @@ ADMIN_CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     # Pop-ups of related objects are windows, not frames; nothing else is embedded.
     "frame-src": [NONE],
 }
-API_DOCS_CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
+API_DOCS_  #: Where services reach the data plane, for the examples that pages show; empty: under the address of the page.
+PUBLIC_GATEWAY_URL: str = _env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
+
+CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     **CONTENT_SECURITY_POLICY["DIRECTIVES"],
     "script-src": [SELF, UNSAFE_INLINE],
     "style-src": [SELF, UNSAFE_INLINE],

@@ -305,7 +305,7 @@ def _empty_context(request: HttpRequest, reader: Reader) -> dict[str, Any]:
     route = Route.objects.filter(archived_at=None).order_by("slug").values_list("slug", flat=True)
     preferred = "chat" if route.filter(slug="chat").exists() else route.first()
     return {
-        "gateway_url": request.build_absolute_uri("/v1"),
+        "gateway_url": settings.PUBLIC_GATEWAY_URL or request.build_absolute_uri("/v1"),
         "example_model": preferred or "chat",
         "service_keys_url": reader.link("access.servicekey"),
         "revisions_url": reader.link("serving.revision"),
