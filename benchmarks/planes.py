@@ -17,7 +17,7 @@ from benchmarks.processes import Stage, Started, cores, plain_environment, stage
 from benchmarks.upstream import MARK
 from tests.servers import free_port
 
-PINNED = "The server under test has a core to itself; the upstream, the load generator and the ingester share the rest."
+PINNED = "The server under test is kept on one core; the upstream, the load generator and the ingester share the rest."
 NOT_PINNED = "Processes are not pinned to cores here, so that the server shares them with the load generator."
 
 

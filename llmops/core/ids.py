@@ -12,15 +12,36 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
+#: Random bytes fetched from the system at a time: a call a number would cost more than all the rest.
+_POOL_BYTES = 4096
+
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+_pool = b""
+_used = 0
 
 
 def uuid7() -> UUID:
-    global _last_ms, _counter
-    tail = int.from_bytes(os.urandom(8), "big")
+    ms, counter, tail = _next()
+    return UUID(int=(ms << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | tail)
+
+
+def uuid7_text() -> str:
+    """``str(uuid7())``, without making the object."""
+    ms, counter, tail = _next()
+    digits = f"{ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _next() -> tuple[int, int, int]:
+    """The parts of the next identifier: milliseconds, counter (12 bits), random (62 bits)."""
+    global _last_ms, _counter, _pool, _used
     with _lock:
+        if _used == len(_pool):
+            _pool, _used = os.urandom(_POOL_BYTES), 0
+        tail = int.from_bytes(_pool[_used : _used + 8], "big")
+        _used += 8
         now = time.time_ns() // 1_000_000
         if now > _last_ms:
             _last_ms, _counter = now, tail & 0x3FF
@@ -28,9 +49,18 @@ def uuid7() -> UUID:
             _counter += 1
             if _counter > 0xFFF:
                 _last_ms, _counter = _last_ms + 1, 0
-        ms, counter = _last_ms, _counter
-    value = (ms << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | (tail >> 2)
-    return UUID(int=value)
+        return _last_ms, _counter, tail >> 2
+
+
+def _after_fork() -> None:
+    """A child must neither repeat its parent's random bytes nor wait for a lock that a thread of the parent held."""
+    global _lock, _pool, _used
+    _lock = threading.Lock()
+    _pool, _used = b"", 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def time_of(identifier: UUID) -> datetime:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from llmops.core import errors
 from llmops.core.digests import canonical_json, digest, equal
-from llmops.core.ids import time_of, uuid7
+from llmops.core.ids import time_of, uuid7, uuid7_text
 from llmops.core.redaction import MASK, redact, redact_text
 
 json_values = st.recursive(
@@ -41,6 +44,35 @@ def test_an_identifier_tells_its_time_and_version() -> None:
     identifier = uuid7()
     assert identifier.version == 7
     assert abs(time_of(identifier) - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+def test_an_identifier_as_text_is_the_same_kind() -> None:
+    made = [uuid7() if number % 2 else uuid7_text() for number in range(10_000)]
+    found = [UUID(str(one)) for one in made]
+    assert [str(one) for one in found] == [str(one) for one in made]
+    assert found == sorted(found)
+    assert {(one.version, one.variant) for one in found} == {(7, "specified in RFC 4122")}
+    # 62 random bits: of a million pairs, none may share even 48 of them.
+    assert len({one.int & 0xFFFF_FFFF_FFFF for one in found}) == len(found)
+
+
+_FORKS = """
+import os
+from llmops.core.ids import uuid7
+uuid7()
+for _ in range(4):
+    if not os.fork():
+        os.write(1, b"".join(b"%d\\n" % (uuid7().int & (1 << 62) - 1) for _ in range(3)))
+        os._exit(0)
+    os.wait()
+os.write(1, b"%d\\n" % (uuid7().int & (1 << 62) - 1))
+"""
+
+
+def test_forked_processes_draw_their_own_random_bits() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, check=True)
+    drawn = done.stdout.split()
+    assert len(drawn) == len(set(drawn)) == 13
 
 
 @given(json_values)
