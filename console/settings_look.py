@@ -43,10 +43,7 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
         "base-uri": [NONE],
     }
 }
-ADMIN_  #: Where services reach the data plane, for the examples that pages show; empty: under the address of the page.
-PUBLIC_GATEWAY_URL: str = _env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
-
-CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
+ADMIN_CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     **CONTENT_SECURITY_POLICY["DIRECTIVES"],
     "script-src": [SELF, UNSAFE_EVAL],
     "style-src": [SELF, UNSAFE_INLINE],
@@ -54,10 +51,7 @@ CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     # Pop-ups of related objects are windows, not frames; nothing else is embedded.
     "frame-src": [NONE],
 }
-API_DOCS_  #: Where services reach the data plane, for the examples that pages show; empty: under the address of the page.
-PUBLIC_GATEWAY_URL: str = _env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
-
-CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
+API_DOCS_CONTENT_SECURITY_POLICY: dict[str, list[str]] = {
     **CONTENT_SECURITY_POLICY["DIRECTIVES"],
     "script-src": [SELF, UNSAFE_INLINE],
     "style-src": [SELF, UNSAFE_INLINE],

@@ -92,7 +92,7 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     if part and share < 0.1:
         return f"<{_THIN}0.1{_THIN}%"
-    if 99.95 <= share and part < whole:
+    if share >= 99.95 and part < whole:
         return f">{_THIN}99.9{_THIN}%"
     return f"{share:.1f}{_THIN}%" if share < 99.95 else f"{share:.0f}{_THIN}%"
 
