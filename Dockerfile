@@ -25,4 +25,4 @@ RUN python -m compileall -q console llmops \
        python manage.py collectstatic --noinput
 USER console
 EXPOSE 8000
-CMD ["granian", "--interface", "asginl", "--host", "0.0.0.0", "--port", "8000", "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning", "--workers-kill-timeout", "10", "console.asgi_console:application"]
+CMD ["granian", "--interface", "asgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning", "--workers-kill-timeout", "10", "console.asgi_console:application"]

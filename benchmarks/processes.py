@@ -21,7 +21,7 @@ from tests.servers import free_port, log_tail
 ROOT = Path(__file__).resolve().parent.parent
 #: As in docker-compose.yml and console/embedded.py.
 GRANIAN = [
-    "-m", "granian", "--interface", "asginl", "--host", "127.0.0.1", "--workers", "1", "--loop", "uvloop", "--no-ws",
+    "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--workers", "1", "--loop", "uvloop", "--no-ws",
     "--log-level", "warning", "--workers-kill-timeout", "10",
 ]  # fmt: skip
 _READY_S = 60

@@ -183,7 +183,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
         Child(
             "web",
             [
-                python, "-m", "granian", "--interface", "asginl", "--host", host, "--port", str(port),
+                python, "-m", "granian", "--interface", "asgi", "--host", host, "--port", str(port),
                 "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning",
                 "--workers-kill-timeout", "10", "console.asgi:application",
             ],

@@ -30,9 +30,9 @@ from llmops.usage.services import open_journal
 log = logging.getLogger(__name__)
 
 #: Calls under way when the process is asked to stop may take this long; then they are ended and settled.
-DRAIN_S = 8.0
+DRAIN_S = 7.0
 #: What is left to do after that: settle, give leases back.
-WIND_UP_S = 2.0
+WIND_UP_S = 1.5
 
 
 def gateway() -> Gateway:

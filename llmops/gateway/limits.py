@@ -158,7 +158,8 @@ class Limits:
 
     def headers(self, ticket: Ticket, now: float) -> list[tuple[bytes, bytes]]:
         """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
-        key, found = ticket.key, []
+        key = ticket.key
+        found: list[tuple[bytes, bytes]] = []
         if key.rpm is not None:
             found += _shown(_REQUESTS, key.rpm, ticket.standing.requests, now)
         if key.tpm is not None:
