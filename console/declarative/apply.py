@@ -28,7 +28,8 @@ from console.declarative.plan import (
     Step,
     make_plan,
 )
-from console.declarative.schema import Entry, Secret
+from console.declarative.schema import Entry
+from console.declarative.shape import Secret
 from console.declarative.state import read_state
 from llmops.access import services as access
 from llmops.access.models import Project, ServiceKey

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from console.declarative.plan import placeholder
-from console.declarative.schema import FILE_DEFAULTS, VERSION, budget_slug
+from console.declarative.schema import budget_slug
+from console.declarative.shape import FILE_DEFAULTS, VERSION
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 from llmops.core.money import format_usd

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from console.declarative.checks import Report
-from console.declarative.schema import Entry, PriceLine, Secret
+from console.declarative.schema import Entry
+from console.declarative.shape import PriceLine, Secret
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
 from llmops.core.digests import sha256_hex

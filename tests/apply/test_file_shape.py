@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from console.declarative import schema
 from console.declarative.checks import BadFile
+from console.declarative.shape import PriceLine
 from llmops.budgets.models import Budget
 from llmops.providers.models import Provider, Route
 
@@ -192,8 +193,8 @@ service_keys:
         90_000,
     )
     prices = found["model", "m"].values["prices"]
-    assert prices["input"] == [schema.PriceLine(2_500_000_000)]
-    assert prices["output"][1] == schema.PriceLine(12_000_000_000, datetime(2027, 1, 1, tzinfo=UTC))
+    assert prices["input"] == [PriceLine(2_500_000_000)]
+    assert prices["output"][1] == PriceLine(12_000_000_000, datetime(2027, 1, 1, tzinfo=UTC))
     route = found["route", "chat"]
     assert route.values["targets"] == {"m": 100, "n": 0}
     assert (route.values["total_timeout_ms"], route.values["breaker_failure_percent"]) == (12_500, 29)

@@ -1,0 +1,102 @@
+"""``/api/v1/routes``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import mixins, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from llmops.providers import services
+from llmops.providers.api.shared import SLUG, BySlug, Pauses, refuse_renaming
+from llmops.providers.models import Model, Route
+from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
+
+
+class TargetSerializer(serializers.Serializer[Any]):
+    model = BySlug(queryset=Model.objects.all())
+    weight = serializers.IntegerField(min_value=0, max_value=1_000_000, default=100)
+
+
+class RouteSerializer(serializers.ModelSerializer[Route]):
+    targets = TargetSerializer(many=True, required=False, default=list)
+    fallbacks = BySlug(many=True, queryset=Model.objects.all(), required=False, default=list)
+
+    class Meta:
+        model = Route
+        fields = (
+            "id",
+            "slug",
+            *ROUTE_FIELDS,
+            "targets",
+            "fallbacks",
+            "paused_at",
+            "pause_reason",
+            "archived_at",
+            "created_at",
+            "updated_at",
+        )
+        read_only_fields = ("paused_at", "pause_reason", "archived_at")
+        extra_kwargs = {"slug": SLUG}
+
+    def to_representation(self, route: Route) -> dict[str, Any]:
+        rows = sorted(route.targets.all(), key=lambda row: (row.position, row.model.slug))
+        data: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            if name == "targets":
+                data[name] = [
+                    {"model": row.model.slug, "weight": row.weight} for row in rows if not row.fallback
+                ]
+            elif name == "fallbacks":
+                data[name] = [row.model.slug for row in rows if row.fallback]
+            else:
+                value = field.get_attribute(route)
+                data[name] = None if value is None else field.to_representation(value)
+        return data
+
+
+class Routes(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pauses):
+    """Public names for weighted targets and ordered fallbacks. A pause takes effect at once, the rest once published."""
+
+    queryset = Route.objects.prefetch_related("targets__model")
+    serializer_class = RouteSerializer
+    kind = "route"
+    lookup_field = "slug"
+    lookup_value_regex = "[^/]+"
+    filterset_fields = ("slug",)
+    project_path = None
+    permission_map = {
+        "list": "route.view",
+        "retrieve": "route.view",
+        **dict.fromkeys(
+            ("create", "partial_update", "archive", "restore", "pause", "resume"), "route.manage"
+        ),
+    }
+
+    def create(self, request: Request) -> Response:
+        data = self.decoded()
+        slug, targets, fallbacks = data.pop("slug"), data.pop("targets"), data.pop("fallbacks")
+        route = services.create_route(
+            self.actor, slug=slug, targets=_chosen(targets), fallbacks=fallbacks, fields=data
+        )
+        return self.answer(route, status=201)
+
+    def partial_update(self, request: Request, slug: str) -> Response:
+        """``targets`` and ``fallbacks`` replace the present ones where they are sent."""
+        route = self.get_object()
+        data = self.decoded(partial=True)
+        refuse_renaming(data, route)
+        targets, fallbacks = data.pop("targets", None), data.pop("fallbacks", None)
+        changed = services.update_route(
+            self.actor,
+            route=route,
+            changes=data,
+            targets=None if targets is None else _chosen(targets),
+            fallbacks=fallbacks,
+        )
+        return self.answer(changed)
+
+
+def _chosen(targets: list[dict[str, Any]]) -> list[tuple[Model, int]]:
+    return [(target["model"], target["weight"]) for target in targets]
