@@ -7,6 +7,7 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
     from llmops.core.errors import ConfigurationRefused
@@ -15,6 +16,8 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ConfigurationRefused as refusal:
         sys.exit(f"Refused: {refusal.message}")
+    except ImproperlyConfigured as refusal:
+        sys.exit(f"Refused: {refusal}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
 from llmops.base.crypto import MasterKeys
+from llmops.base.requests import trusted_networks
 from llmops.core.errors import ConfigurationRefused
 
 
@@ -33,7 +34,40 @@ def settings_are_usable(**_: Any) -> list[CheckMessage]:
                 id="console.E002",
             )
         )
+    found += _proxies()
+    found += [
+        Error(
+            f"{variable} is {value}; it must be at least {least}.",
+            hint="docs/operations.md says what it stands for.",
+            id="console.E004",
+        )
+        for variable, value, least in _lower_bounds()
+        if value < least
+    ]
     return found
+
+
+def _proxies() -> list[CheckMessage]:
+    try:
+        trusted_networks(tuple(settings.TRUSTED_PROXIES))
+    except ValueError as refusal:
+        return [
+            Error(
+                f"CONSOLE_TRUSTED_PROXIES cannot be read: {refusal}.",
+                hint="Addresses or networks with commas, such as 10.0.0.0/8,192.0.2.1; unix for a Unix socket.",
+                id="console.E003",
+            )
+        ]
+    return []
+
+
+def _lower_bounds() -> list[tuple[str, int, int]]:
+    return [
+        ("CONSOLE_LEASE_SECONDS", settings.LEASE_SECONDS, 10),
+        ("CONSOLE_CALL_RETENTION_DAYS", settings.CALL_RETENTION_DAYS, 1),
+        ("CONSOLE_MAX_REQUEST_BYTES", settings.MAX_REQUEST_BYTES, 1024),
+        ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),
+    ]
 
 
 def _secret_key() -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.conf import settings
 from django.http import HttpRequest
@@ -39,14 +42,15 @@ def _api_docs() -> set[str]:
 class RequestIdMiddleware:
     """Give every request an id, taken from ``x-request-id`` when it is plain, and answer with it."""
 
-    def __init__(self, get_response):
+    _plain = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
-    def __call__(self, request):
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.headers.get("x-request-id", "")
-        request.request_id = (
-            given if 0 < len(given) <= 64 and given.replace("-", "").isalnum() else f"req_{uuid7().hex}"
-        )
+        request_id = given if self._plain.fullmatch(given) else f"req_{uuid7().hex}"
+        request.request_id = request_id  # type: ignore[attr-defined]
         response = self.get_response(request)
-        response["x-request-id"] = request.request_id
+        response["x-request-id"] = request_id
         return response

@@ -12,8 +12,10 @@ from typing import Any
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from console.environment import Environment
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Environment()
 
 DATA_DIR = Path(env.str("CONSOLE_DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
 _kept_keys = DATA_DIR / "keys.env"
@@ -102,7 +104,7 @@ TEMPLATES = [
 def _database() -> dict[str, Any]:
     url = env.str("DATABASE_URL", default="") or f"sqlite:///{DATA_DIR / 'console.sqlite3'}"
     config: dict[str, Any] = env.db_url_config(url)
-    if config["ENGINE"] == "django.db.backends.sqlite3":
+    if config.get("ENGINE") == "django.db.backends.sqlite3":
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
@@ -111,7 +113,7 @@ def _database() -> dict[str, Any]:
             "PRAGMA recursive_triggers=ON;",
         }
         return config
-    if config["ENGINE"] != "django.db.backends.postgresql":
+    if config.get("ENGINE") != "django.db.backends.postgresql":
         raise ImproperlyConfigured(
             "DATABASE_URL must name PostgreSQL (postgres://...) or SQLite (sqlite:///path)."
         )

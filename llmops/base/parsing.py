@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -11,6 +12,9 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from llmops.core.errors import RequestTooLarge
+
+#: NUL as json.dumps writes it; a backslash of the text itself is doubled.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class StrictJSONParser(JSONParser):
@@ -30,7 +34,7 @@ class StrictJSONParser(JSONParser):
             written = json.dumps(read, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as failed:
             raise ParseError(f"The body is not JSON that can be stored: {_reason(failed)}.") from None
-        if b"\\u0000" in written:
+        if _NUL.search(written):
             raise ParseError("The body is not JSON that can be stored: it holds a NUL character.")
         return read
 

@@ -1,0 +1,65 @@
+"""Bad settings are a sentence that names the variable, before anything starts (invariant 11)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOOD = {
+    "CONSOLE_SECRET_KEY": "x" * 50,
+    "CONSOLE_MASTER_KEYS": f"k:{base64.b64encode(b'k' * 32).decode()}",
+}
+
+
+def check(tmp_path, **changed):
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CONSOLE_", "DATABASE_", "REDIS_"))
+    }
+    environment |= {**GOOD, "CONSOLE_DATA_DIR": str(tmp_path), **changed}
+    return subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"CONSOLE_SECRET_KEY": ""}, "console.E001"),
+        ({"CONSOLE_SECRET_KEY": "short"}, "CONSOLE_SECRET_KEY is missing or shorter"),
+        ({"CONSOLE_MASTER_KEYS": ""}, "console.E002"),
+        ({"CONSOLE_MASTER_KEYS": "k:AAAA"}, "'k' has 3 bytes"),
+        ({"CONSOLE_TRUSTED_PROXIES": "10.0.0.0/99"}, "console.E003"),
+        ({"CONSOLE_LEASE_SECONDS": "1"}, "CONSOLE_LEASE_SECONDS is 1; it must be at least 10"),
+        (
+            {"CONSOLE_LEASE_SECONDS": "an hour"},
+            "CONSOLE_LEASE_SECONDS is 'an hour'; it must be a whole number",
+        ),
+        ({"CONSOLE_CALL_RETENTION_DAYS": "-1"}, "console.E004"),
+        ({"CONSOLE_TLS": "perhaps"}, "CONSOLE_TLS is 'perhaps'; it must be true or false"),
+        ({"DATABASE_URL": "mysql://u@h/d"}, "DATABASE_URL must name PostgreSQL"),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL must name PostgreSQL"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_a_sentence(tmp_path, changed, said):
+    run = check(tmp_path, **changed)
+    assert run.returncode != 0
+    assert said in run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_good_settings_pass(tmp_path):
+    run = check(tmp_path, CONSOLE_TRUSTED_PROXIES="10.0.0.0/8,unix", CONSOLE_TLS="true")
+    assert run.returncode == 0, run.stderr
