@@ -105,7 +105,7 @@
         failures = 0;
         if (answer.marker) apply(answer);
         if (!paused) show("on", "Live");
-        next(Math.max(every, 10 * (performance.now() - began)));
+        next(Math.max(every, Math.min(10 * (performance.now() - began), 30000)));
       })
       .catch(function () {
         if (paused || document.hidden) return;

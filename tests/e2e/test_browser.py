@@ -23,6 +23,10 @@ document.addEventListener("securitypolicyviolation", e => window.refusedByPolicy
 """
 
 
+# Other tests may be using the machine at the same time; none of these is about speed.
+expect.set_options(timeout=20_000)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     found = Embedded(tmp_path_factory.mktemp("browser"))
