@@ -349,6 +349,7 @@ class Purse:
         pot.limit, pot.settled = window.limit_nano, window.settled_nano
         pot.unleased = window.limit_nano - window.settled_nano - window.leased_nano
         pot.usable_until = usable_until
+        pot.dry_until = -inf
         self._place(budget.id, pot, self.next_pots if command.ahead else self.pots)
         if lease is not None:
             self._take_totals(pot, lease)
