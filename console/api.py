@@ -32,7 +32,7 @@ APPS = (
 # drf-spectacular opens its views to everybody unless told otherwise.
 class Schema(SpectacularAPIView):
     permission_classes = (DeniesUnlessDeclared,)
-    renderer_classes = (OpenApiJsonRenderer, OpenApiJsonRenderer2)
+    renderer_classes = [OpenApiJsonRenderer, OpenApiJsonRenderer2]
     permission_map = {"get": "project.view"}
 
 
