@@ -60,7 +60,7 @@ def _summary(entry: Any) -> str:
     if isinstance(entry, ModelEntry):
         return f": {entry.upstream_model} at {entry.provider}"
     if isinstance(entry, RouteEntry):
-        targets = ", ".join(f"{target.model} ({target.weight})" for target in entry.targets)
+        targets = ", ".join(f"{target.model} ({target.weight})" for target in entry.targets) or "no target"
         return f": {targets}" + (f"; then {', '.join(entry.fallbacks)}" if entry.fallbacks else "")
     return f": {entry.base_url}"
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from llmops.base.drf import ConsoleViewSet
 from llmops.providers import services
-from llmops.providers.api.shared import BySlug, Nothing, Reason
+from llmops.providers.api.shared import BySlug, Explanation, Nothing
 from llmops.providers.models import Credential, Provider
 
 
@@ -119,15 +119,15 @@ class Credentials(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
             services.activate_credential(self.actor, credential=self.get_object(), **self.decoded())
         )
 
-    @extend_schema(request=Reason, responses=CredentialSerializer)
-    @action(detail=True, methods=["post"], serializer_class=Reason)
+    @extend_schema(request=Explanation, responses=CredentialSerializer)
+    @action(detail=True, methods=["post"], serializer_class=Explanation)
     def drain(self, request: Request, pk: str) -> Response:
         return self._shown(
             services.drain_credential(self.actor, credential=self.get_object(), **self.decoded())
         )
 
-    @extend_schema(request=Reason, responses=CredentialSerializer)
-    @action(detail=True, methods=["post"], serializer_class=Reason)
+    @extend_schema(request=Explanation, responses=CredentialSerializer)
+    @action(detail=True, methods=["post"], serializer_class=Explanation)
     def revoke(self, request: Request, pk: str) -> Response:
         return self._shown(
             services.revoke_credential(self.actor, credential=self.get_object(), **self.decoded())

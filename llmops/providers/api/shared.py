@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -19,7 +19,7 @@ from llmops.providers.models import Provider, Route
 SLUG: dict[str, Any] = {"validators": [slug_validator]}
 
 
-class Reason(serializers.Serializer[Any]):
+class Explanation(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
 
 
@@ -34,6 +34,7 @@ class BySlug(serializers.SlugRelatedField[Any]):
         super().__init__(slug_field="slug", **kwargs)
 
 
+@extend_schema_field(str)
 class UsdField(serializers.Field[int, Any, str, int]):
     """An amount of USD as text, exact; nanodollars inside."""
 
@@ -51,31 +52,31 @@ class Switches(ConsoleViewSet):
 
     def _call(self, name: str, **values: Any) -> Response:
         row = getattr(services, f"{name}_{self.kind}")(self.actor, **{self.kind: self.get_object()}, **values)
-        return Response(type(self).serializer_class(row, context=self.get_serializer_context()).data)  # type: ignore[misc]
+        return self.answer(row)
 
     @extend_schema(request=Nothing)
-    @action(detail=True, methods=["post"], serializer_class=Nothing)
+    @action(detail=True, methods=["post"])
     def archive(self, request: Request, slug: str) -> Response:
-        self.decoded()
+        self.decoded(Nothing)
         return self._call("archive")
 
     @extend_schema(request=Nothing)
-    @action(detail=True, methods=["post"], serializer_class=Nothing)
+    @action(detail=True, methods=["post"])
     def restore(self, request: Request, slug: str) -> Response:
-        self.decoded()
+        self.decoded(Nothing)
         return self._call("unarchive")
 
 
 class Pauses(Switches):
-    @extend_schema(request=Reason)
-    @action(detail=True, methods=["post"], serializer_class=Reason)
+    @extend_schema(request=Explanation)
+    @action(detail=True, methods=["post"])
     def pause(self, request: Request, slug: str) -> Response:
-        return self._call("pause", **self.decoded())
+        return self._call("pause", **self.decoded(Explanation))
 
-    @extend_schema(request=Reason)
-    @action(detail=True, methods=["post"], serializer_class=Reason)
+    @extend_schema(request=Explanation)
+    @action(detail=True, methods=["post"])
     def resume(self, request: Request, slug: str) -> Response:
-        return self._call("resume", **self.decoded())
+        return self._call("resume", **self.decoded(Explanation))
 
 
 def refuse_renaming(changes: dict[str, Any], row: Provider | Route) -> None:
