@@ -37,6 +37,11 @@ class Round:
     cpu: float
     rest: dict[str, float]
 
+    @property
+    def busy(self) -> float:
+        """The share of the time for which the server itself had a core."""
+        return self.cpu * self.run.per_second
+
 
 Figure = Callable[[Round], float]
 per_second: Figure = lambda found: found.run.per_second  # noqa: E731

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from benchmarks import compare
-from benchmarks.compare import Comparison, alternate
+from benchmarks.compare import Comparison, Round, alternate
 from benchmarks.planes import NOT_PINNED, PINNED, planes
 from benchmarks.report import Bar, Options, Section, Table
 
@@ -72,7 +73,9 @@ def run(options: Options) -> Section:
             f"Medians of {rounds} alternating rounds of {seconds:g} s; a ratio is the median of the rounds' own ratios, "
             f"which at {HEADLINE} in flight lay between {_span(headline)}.",
             PINNED if both.pinned else NOT_PINNED,
-            f"Meanwhile, of one core's time: {_others(headline)}.",
+            f"At {HEADLINE} in flight the relay was busy {_busy(headline.yardstick)} of the time and the data plane "
+            f"{_busy(headline.measured)}; the rest of their core went to what else ran on this machine. Of one core's time "
+            f"were used beside the data plane: {_others(headline)}.",
             f"Afterwards the upstream had served every request once, the ledger held exactly the {both.gateway.sent:,} calls "
             "that were sent to the data plane, and the budget was settled at exactly their cost.",
         ],
@@ -104,6 +107,10 @@ def _table(caption: str, found: list[Comparison]) -> Table:
 def _span(found: Comparison) -> str:
     low, high = found.spread(compare.per_second)
     return f"{low:.2f} and {high:.2f}"
+
+
+def _busy(rounds: Sequence[Round]) -> str:
+    return f"{statistics.median(one.busy for one in rounds):.0%}"
 
 
 def _others(found: Comparison) -> str:

@@ -35,7 +35,10 @@ class Planes:
     def start_ingester(self) -> None:
         found = cores()
         self.ingester = self.stage.start(
-            "ingester", ["manage.py", "ingest"], env=self.installation.env, on=found[1] if found else None
+            "ingester",
+            ["manage.py", "ingest"],
+            env=self.installation.env | {"CONSOLE_BACKGROUND": "1"},
+            on=found[1] if found else None,
         )
 
     def stop_ingester(self) -> None:

@@ -26,13 +26,26 @@ def _open() -> aiohttp.ClientSession:
     )
 
 
+async def _live(
+    receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    while True:
+        kind = (await receive())["type"]
+        if kind == "lifespan.shutdown" and _session is not None:
+            await _session.close()
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
+
+
 async def application(
     scope: Message,
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Message], Awaitable[None]],
 ) -> None:
     global _session
-    if scope["type"] != "http":
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
         return
     message = await receive()
     body = message["body"]
