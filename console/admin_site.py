@@ -20,6 +20,13 @@ class SignInForm(AuthenticationForm):
         "invalid_login": "The user name and the password do not fit together. Both tell capitals from small letters.",
     }
 
+    def clean_username(self) -> str:
+        # No account has a longer name, and the columns that count failed attempts hold no more.
+        username: str = self.cleaned_data["username"]
+        if len(username) > (self.fields["username"].max_length or 150):
+            raise self.get_invalid_login_error()
+        return username
+
     def confirm_login_allowed(self, user: Any) -> None:
         if not user.is_active:
             raise self.get_invalid_login_error()
