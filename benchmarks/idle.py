@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from dataclasses import dataclass
 
 import psutil
@@ -39,6 +40,10 @@ def run(options: Options) -> Section:
             "PORT": str(free_port()),
         }
         first, first_s = _start(here, "first start", env)
+        # The first page loads the whole control plane, which nobody should count as rest before it is there.
+        with urllib.request.urlopen(f"http://127.0.0.1:{env['PORT']}/", timeout=30) as page:
+            if page.status != 200 or b"password" not in page.read():
+                raise BenchmarkFailed("the console does not show where to sign in")
         time.sleep(settle)
         memory = _memory(first)
         before = first.cpu()
@@ -68,8 +73,8 @@ def run(options: Options) -> Section:
         ],
         tables=[Table(["process", "RSS, MB", "PSS, MB"], rows)],
         notes=[
-            f"`python -m console.embedded` in an empty data directory, {settle:g} s after it was ready and its demo traffic was "
-            "made. RSS counts pages that processes share once for each of them, PSS counts them once.",
+            f"`python -m console.embedded` in an empty data directory, {settle:g} s after it was ready and its demo traffic and "
+            "the sign-in page were served. RSS counts pages that processes share once for each of them, PSS counts them once.",
             f"First start (migrating, filling, unpacking the tokenizer's ranks) until `/readyz`: {first_s:.1f} s; later "
             f"starts: {', '.join(f'{one:.1f}' for one in again)} s.",
             f"Idle, all processes together use {idle_cpu:.1%} of one core.",
@@ -94,6 +99,8 @@ def _memory(started: Started) -> list[_Memory]:
     """In MB of 1,000,000 bytes, largest first; processes of one kind are summed."""
     found: dict[str, tuple[int, int]] = {}
     for process in started.family():
+        if process.status() == psutil.STATUS_ZOMBIE:
+            continue
         words = " ".join(process.cmdline())
         name = next((shown for word, shown in _NAMES.items() if word in words), None)
         if name is None:
