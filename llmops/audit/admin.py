@@ -24,7 +24,7 @@ class EventAdmin(ReadOnlyAdmin):
     view_permission = manage_permission = "audit.view"
     project_path = "project_id"
     paginator = InfinitePaginator
-    list_display = ("sequence", "when", "actor_name", "action", "what", "in_short")
+    list_display = ("sequence", "when", "who", "action", "what", "in_short")
     list_display_links = ("sequence", "when")
     list_filter = (
         ("at", RangeDateTimeFilter),
@@ -36,16 +36,23 @@ class EventAdmin(ReadOnlyAdmin):
     list_filter_submit = True
     search_fields = ("actor_name", "action", "object_name", "object_id", "request_id", "ip")
     fieldsets = (
-        (None, {"fields": ("sequence", "when", "action", "what", "changes", "reason")}),
-        ("Who", {"fields": ("actor_name", "actor_kind", "actor_id", "ip", "request_id")}),
+        (None, {"fields": ("sequence", "when", "who", "action", "what", "changes", "reason")}),
+        ("From where", {"fields": ("actor_kind", "actor_id", "ip", "request_id")}),
         ("The chain", {"fields": ("prev_hash", "hash")}),
     )
     readonly_fields = (
         *(field.name for field in Event._meta.fields),
         "when",
+        "who",
         "what",
         "changes",
     )
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        # The history of an event is the event.
+        return super().render_change_form(request, {**context, "show_history": False}, *args, **kwargs)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         return self.change_view(request, object_id)
@@ -54,22 +61,34 @@ class EventAdmin(ReadOnlyAdmin):
     def when(self, event: Event) -> str:
         return f"{event.at:%Y-%m-%d %H:%M:%S}"
 
+    @display(description="who", ordering="actor_name")
+    def who(self, event: Event) -> str:
+        return event.actor_name
+
     @display(description="object")
     def what(self, event: Event) -> SafeString | str:
-        name = f"{event.object_type} {event.object_name}"
+        name = f"{kind_of(event)} {event.object_name}"
         address = address_of(event)
-        return format_html('<a href="{}">{}</a>', address, name) if address else name
+        return format_html('<a class="underline" href="{}">{}</a>', address, name) if address else name
 
     @display(description="changes")
     def in_short(self, event: Event) -> str:
         lines = wording.changes(event.before, event.after)
         more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
-        return "; ".join(lines[:2]) + more
+        return "; ".join(line if len(line) <= 60 else f"{line[:60]}…" for line in lines[:2]) + more
 
     @display(description="what changed")
     def changes(self, event: Event) -> SafeString | str:
         lines = wording.changes(event.before, event.after)
         return format_html_join("", "<div>{}</div>", ((line,) for line in lines)) or "nothing"
+
+
+def kind_of(event: Event) -> str:
+    """What kind of thing the event is about, as its pages call it."""
+    try:
+        return str(apps.get_model(event.object_type)._meta.verbose_name)
+    except (LookupError, ValueError):
+        return event.object_type
 
 
 def address_of(event: Event) -> str | None:

@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.module_loading import import_string
 from unfold.admin import ModelAdmin, TabularInline
 
@@ -30,7 +31,7 @@ from llmops.core.errors import Conflict
 
 __all__ = ["ReadOnlyAdmin", "ReadOnlyInline", "ServiceAdmin", "admin_action"]
 
-#: Hidden field of a change form: ``updated_at`` of the row when the form was shown.
+#: Hidden field of a change form: ``updated_at`` of the row as shown, a slash, and when that was.
 LOADED = "_loaded"
 
 
@@ -226,10 +227,10 @@ class ServiceAdmin(ModelAdmin):
         current: datetime | None = getattr(stored, "updated_at", None)
         if current is None:
             return
-        loaded = request.POST.get(LOADED, "")
-        if loaded == current.isoformat():
+        version, _, shown_at = request.POST.get(LOADED, "").partition("/")
+        if version == current.isoformat():
             return
-        since = _moment(loaded)
+        since = _moment(shown_at)
         told = [line.summary for line in history(stored, since=since)] if since else []
         raise Conflict(
             "Somebody changed this while you were editing; nothing of yours was saved. "
@@ -272,7 +273,9 @@ class ServiceAdmin(ModelAdmin):
         obj = kwargs.get("obj")
         stored = getattr(obj, "updated_at", None)
         context["loaded_name"] = LOADED
-        context["loaded"] = request.POST.get(LOADED) or (stored.isoformat() if stored else "")
+        context["loaded"] = request.POST.get(LOADED) or (
+            f"{stored.isoformat()}/{timezone.now().isoformat()}" if stored else ""
+        )
         context["show_save_and_add_another"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 

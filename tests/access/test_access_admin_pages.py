@@ -160,11 +160,23 @@ def test_a_stale_save_is_refused_and_says_what_changed(cast):
     said = " ".join(answer.context["adminform"].form.non_field_errors())
     assert "alice" in said
     assert "tpm: nothing → 5000" in said
+    # Only what happened since the page was opened.
+    assert "service_key.created" not in said
     key.refresh_from_db()
     assert (key.rpm, key.tpm) == (None, 5000)
 
 
-@pytest.mark.parametrize("sent", ["", "yesterday", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "/",
+        "yesterday",
+        "yesterday/today",
+        "2026-01-01T00:00:00+00:00",
+        "2026-01-01T00:00:00/2026-01-01T00:00:00",
+    ],
+)
 def test_a_form_that_does_not_say_what_it_saw_is_refused(cast, sent):
     key = issue(cast.support, name="ci").key
     client = signed_in(cast.bob)

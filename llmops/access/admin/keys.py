@@ -132,6 +132,14 @@ class ServiceKeyAdmin(ServiceAdmin):
     def update(self, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> ServiceKey:
         return services.update_service_key(actor, key=obj, **data)
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if kwargs.get("add"):
+            # What follows is always the page with the secret.
+            context["show_save_and_continue"] = False
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def response_add(
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
     ) -> HttpResponse:
