@@ -18,6 +18,7 @@ _POOL_BYTES = 4096
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+_SET_BACK_MS = 10_000
 _pool = b""
 _used = 0
 
@@ -43,7 +44,8 @@ def _next() -> tuple[int, int, int]:
         tail = int.from_bytes(_pool[_used : _used + 8], "big")
         _used += 8
         now = time.time_ns() // 1_000_000
-        if now > _last_ms:
+        # A clock that was set back by more than a moment is followed: ids that lie hours ahead would sort wrongly longer.
+        if now > _last_ms or now < _last_ms - _SET_BACK_MS:
             _last_ms, _counter = now, tail & 0x3FF
         else:
             _counter += 1

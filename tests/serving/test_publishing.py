@@ -234,28 +234,30 @@ def test_editors_and_publishers_at_once_leave_whole_revisions_in_an_unbroken_row
     _, small, chat = configuring.everything()
     twin = configuring.route("twin", small)
     publish()
-    editing = threading.Event()
+    told, edits = threading.Condition(), [0]
+    last = 8
 
     def edit():
-        try:
-            for number in range(1, 9):
-                with transaction.atomic():
-                    providers.update_route(OPERATOR, route=chat, changes={"total_timeout_ms": 1000 + number})
-                    providers.update_route(OPERATOR, route=twin, changes={"total_timeout_ms": 1000 + number})
-        finally:
-            editing.set()
+        for number in range(1, last + 1):
+            with transaction.atomic():
+                providers.update_route(OPERATOR, route=chat, changes={"total_timeout_ms": 1000 + number})
+                providers.update_route(OPERATOR, route=twin, changes={"total_timeout_ms": 1000 + number})
+            with told:
+                edits[0] = number
+                told.notify_all()
         return "edited"
 
     def publish_on():
-        published = 0
-        while not editing.is_set() or not published:
+        while True:
+            seen = edits[0]
             try:
                 publish()
-                published += 1
             except services.NothingToPublish:
-                if editing.is_set():
-                    break
-        return "published"
+                if seen == last:
+                    return "published"
+                # Asking again and again would only keep SQLite's one write lock from the editor.
+                with told:
+                    assert told.wait_for(lambda seen=seen: edits[0] != seen, timeout=60)
 
     outcomes = in_threads(edit, publish_on, publish_on)
     assert outcomes == ["edited", "published", "published"]
