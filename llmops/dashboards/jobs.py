@@ -44,8 +44,9 @@ class JobRow:
     took: str
 
 
-def recent() -> list[JobRow]:
-    return [_row(job) for job in Job.objects.order_by("-requested_at")[:SHOWN]]
+def recent(*, whole: bool) -> list[JobRow]:
+    """The newest jobs. What they counted spans all projects, so it is told only to who sees the ``whole`` organisation."""
+    return [_row(job, whole=whole) for job in Job.objects.order_by("-requested_at")[:SHOWN]]
 
 
 def marker(rows: list[JobRow]) -> str:
@@ -55,7 +56,7 @@ def marker(rows: list[JobRow]) -> str:
     ]
 
 
-def _row(job: Job) -> JobRow:
+def _row(job: Job, *, whole: bool) -> JobRow:
     word, tone = STATES.get(job.state, (job.state.capitalize(), ""))
     took = ""
     if job.started_at and job.finished_at:
@@ -72,8 +73,8 @@ def _row(job: Job) -> JobRow:
         waiting_long=waited > 20,
         done=min(job.done, job.total) if job.total else job.done,
         total=job.total,
-        message=job.message,
-        differences=_differences(job.result),
+        message=job.message if whole else "",
+        differences=_differences(job.result) if whole else [],
         requested_by=job.requested_by,
         requested_at=job.requested_at,
         finished_at=job.finished_at,

@@ -203,7 +203,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
         if not problem:
             return HttpResponseRedirect(reverse("dashboards:jobs"))
     today = datetime.now(UTC).date()
-    rows = job_pages.recent()
+    rows = job_pages.recent(whole=may(request, "usage.view"))
     context = {
         "rows": rows,
         "moving": any(row.moving for row in rows),
@@ -246,7 +246,7 @@ def jobs_live(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"signed_out": True}, status=401)
     if not may_anywhere(request, "usage.view"):
         raise PermissionDenied
-    rows = job_pages.recent()
+    rows = job_pages.recent(whole=may(request, "usage.view"))
     mark = job_pages.marker(rows)
     if request.GET.get("marker") == mark:
         return HttpResponse(status=204)

@@ -17,6 +17,7 @@ import pytest
 from django.test import Client
 
 from llmops.access.models import Membership
+from llmops.usage.models import Job
 from tests.cast import bearer, issue, no_event
 from tests.console import surface
 from tests.console.changes import ADMIN, API, PAGES, Change, address, call_api, fill_form
@@ -457,3 +458,18 @@ def test_somebody_without_any_role_sees_nothing(world):
             if key.startswith("GET /admin/") and surface.admin_pages() & {key.split()[1]}:
                 answer = client.get(looked_at(key.split()[1], world))
                 assert answer.status_code in (403, 404), (key, answer.status_code)
+
+
+def test_what_a_job_counted_in_all_projects_is_for_who_sees_all(world):
+    with undone():
+        Job.objects.filter(pk=world.job.pk).update(
+            state=Job.DONE,
+            message="77 calls, 123 USD",
+            result={"differences": ["12:00: 4 calls instead of 3"]},
+        )
+        for actor, told in (("alice", True), ("bob", False), ("charlie", False)):
+            for address in ("/jobs/", "/jobs/live/"):
+                text = world.clients[actor].get(address).content.decode()
+                assert "Recompute" in text
+                assert ("123 USD" in text) is told, (actor, address)
+                assert ("4 calls instead" in text) is told, (actor, address)
