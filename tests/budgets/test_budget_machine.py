@@ -61,6 +61,7 @@ class Budgets(RuleBasedStateMachine):
             )
             for limit, period in ((1000, "day"), (700, "month"))
         ]
+        self.limits = [1000, 700]
         #: what calls cost each window, as far as holds go, and beyond
         self.spent: dict[int, int] = defaultdict(int)
         self.overrun: dict[int, int] = defaultdict(int)
@@ -116,12 +117,9 @@ class Budgets(RuleBasedStateMachine):
             want=want,
             lease_seconds=60,
         )
-        left = max(0, before.limit_nano - before.settled_nano - before.leased_nano)
-        if state.granted_nano > account.granted and not lost:
-            assert state.settled_nano + state.leased_nano <= max(
-                state.limit_nano, before.settled_nano + before.leased_nano
-            )
-        assert state.granted_nano - account.granted >= min(max(need, want), left) or lost
+        left = max(0, self.limits[which] - before.settled_nano - before.leased_nano)
+        newly = state.settled_nano + state.leased_nano - before.settled_nano - before.leased_nano
+        assert newly == min(max(need, want), left), "what is asked for, or what is left"
         if not lost:
             account.granted, account.returned = state.granted_nano, state.returned_nano
 
@@ -221,6 +219,7 @@ class Budgets(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), limit=st.integers(0, 1500))
     def change_limit(self, which: int, limit: int) -> None:
         services.update_budget(COMMAND, budget_id=self.budgets[which].pk, limit_nano=limit)
+        self.limits[which] = limit
 
     @rule(hours=st.integers(1, 30))
     def time_passes(self, hours: int) -> None:
