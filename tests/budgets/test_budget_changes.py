@@ -160,7 +160,7 @@ def test_a_lowered_limit_stops_leases_and_comes_down_as_money_comes_back(db: Non
 
 def test_past_windows_keep_the_limit_they_had(db: None) -> None:
     budget = make(limit_nano=100, period="day")
-    past = services.open_window(budget_id=budget.pk, at=datetime(2026, 1, 5, tzinfo=UTC))
+    past = services.open_window(budget_id=budget.pk, at=datetime(2024, 1, 5, tzinfo=UTC))
     journal = uuid4()
     services.lease(window_id=past.window_id, journal_id=journal, need=0, want=60, lease_seconds=60)
     services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=10)

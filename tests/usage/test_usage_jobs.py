@@ -28,8 +28,8 @@ from tests.installation import Installation
 from tests.usage.journals import Scribe
 from tests.usage.reckoning import assert_latencies, assert_rollups, stored_rollups
 
-DAY = date(2026, 11, 19)
-MIDNIGHT = datetime(2026, 11, 19, tzinfo=UTC)
+DAY = date(2024, 5, 16)
+MIDNIGHT = datetime(2024, 5, 16, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_rebuild_mends_the_day_and_touches_no_other(tmp_path: Path, db: None) 
     untouched = {key: sums for key, sums in stored_rollups().items() if key[1].date() != DAY}
     job = finished(asked())
     assert job.result["rows"] > 5 and "rows were corrected: 250 calls" in job.message
-    assert any("2026-11-19 " in line and " became " in line for line in job.result["differences"])
+    assert any("2024-05-16 " in line and " became " in line for line in job.result["differences"])
     assert {key: sums for key, sums in stored_rollups().items() if key[1].date() != DAY} == untouched
     Rollup.objects.filter(granularity=60, bucket__gte=MIDNIGHT + timedelta(days=1)).delete()
     finished(asked(DAY + timedelta(days=1)))
@@ -294,11 +294,11 @@ def test_retention_removes_whole_days_and_says_so_once(tmp_path: Path, db: None)
         assert services.apply_retention(COMMAND, days=2, now=now, batch=7, most_seconds=0.0) == 0
         assert services.apply_retention(COMMAND, days=2, now=now, batch=7) == 40
         assert services.apply_retention(COMMAND, days=2, now=now) == 0
-    assert seen.event.after == {"calls_since": "2026-11-20T00:00:00+00:00", "retention_days": 2}
+    assert seen.event.after == {"calls_since": "2024-05-17T00:00:00+00:00", "retention_days": 2}
     assert Call.objects.count() == 30 and stored_rollups() == figures
     assert len(recent.written) >= 30
     services.apply_retention(COMMAND, days=1, now=now)
-    assert Call.objects.count() == 0 and RetentionMark.objects.get().calls_since.day == 21
+    assert Call.objects.count() == 0 and RetentionMark.objects.get().calls_since.day == 18
     assert Event.objects.filter(action="usage.remove_calls").count() == 2
 
 
