@@ -61,12 +61,6 @@ class Meter:
                 return second + WINDOW_S - now
         return float(WINDOW_S)
 
-    def empty_in(self, now: float) -> int:
-        """Whole seconds until nothing counts any more."""
-        if not self.used(now):
-            return 0
-        return max(1, math.ceil(next(reversed(self.seconds)) + WINDOW_S - now))
-
     def _expire(self, last: int) -> None:
         for second in list(self.seconds):
             if second > last:
@@ -161,9 +155,9 @@ class Limits:
         key = ticket.key
         found: list[tuple[bytes, bytes]] = []
         if key.rpm is not None:
-            found += _shown(_REQUESTS, key.rpm, ticket.standing.requests, now)
+            found += _shown(_REQUESTS, key.rpm, ticket.standing.requests.used(now), ticket, now)
         if key.tpm is not None:
-            found += _shown(_TOKENS, key.tpm, ticket.standing.tokens, now)
+            found += _shown(_TOKENS, key.tpm, ticket.standing.tokens.used(now), ticket, now)
         return found
 
     def _sweep(self, now: float) -> None:
@@ -176,13 +170,15 @@ class Limits:
 
 
 def _shown(
-    names: tuple[bytes, bytes, bytes], limit: int, meter: Meter, now: float
+    names: tuple[bytes, bytes, bytes], limit: int, used: int, ticket: Ticket, now: float
 ) -> tuple[tuple[bytes, bytes], ...]:
-    left = limit - meter.used(now)
+    left = limit - used
+    # This call is the last of what counts, as far as it knows.
+    reset = int(ticket.admitted_at + WINDOW_S - now)
     return (
         (names[0], b"%d" % limit),
         (names[1], b"%d" % (left if left > 0 else 0)),
-        (names[2], b"%ds" % meter.empty_in(now)),
+        (names[2], b"%ds" % (reset if reset > 0 else 0)),
     )
 
 

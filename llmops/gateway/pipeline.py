@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import aiohttp
 import msgspec
@@ -70,6 +71,7 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
             code="client_closed",
             message="",
         )
+        await refuse_broken_body(call)
     except asyncio.CancelledError:
         reason = call.watch.reason
         call.watch.caught()
@@ -113,7 +115,7 @@ async def read(call: Call) -> None:
     call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
-    largest = max(target.entry.max_output_tokens for target in resolution.every_target())
+    largest = resolution.largest_output
     if asked.cap is not None and largest and asked.cap > largest:
         raise InvalidRequest(
             f"{asked.cap_field}: {asked.cap} is more than the {largest} tokens that {asked.model!r} can answer with.",
@@ -431,6 +433,14 @@ async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     if failure.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(failure.retry_after))))
     await call.send_whole(status, body, headers=headers)
+
+
+async def refuse_broken_body(call: Call) -> None:
+    """A body whose framing is broken ends like a client that hung up, but its client may still read an answer."""
+    error = InvalidRequest("The body broke off, or its chunks are not well formed.", code="invalid_body")
+    # Some servers raise when the client really is gone; then nobody is left to be told.
+    with suppress(Exception):
+        await call.send_error(error)
 
 
 async def refuse(call: Call, error: ConsoleError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -43,7 +43,7 @@ class Target:
 class Resolution:
     """What a name means to a key: ``targets`` share by weight, ``fallbacks`` follow in order."""
 
-    __slots__ = ("budgets", "endings", "fallbacks", "key", "name", "route", "targets")
+    __slots__ = ("budgets", "endings", "fallbacks", "key", "largest_output", "name", "route", "targets")
 
     def __init__(
         self,
@@ -64,10 +64,8 @@ class Resolution:
         self.fallbacks = tuple(fallbacks)
         #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
         self.budgets = budgets
-
-    def every_target(self) -> Iterator[Target]:
-        yield from self.targets
-        yield from self.fallbacks
+        #: the most output tokens that any of the targets can answer with
+        self.largest_output = max(target.entry.max_output_tokens for target in (*targets, *fallbacks))
 
     def order(self, sticky: str) -> tuple[Target, ...]:
         """Targets in the order in which to try them: one by weight, the other targets, then the fallbacks.

@@ -1017,12 +1017,26 @@ async def test_a_picture_can_not_hide_behind_escapes(rig: Rig, part: bytes) -> N
     assert rig.held()[0].worst_cost - 100 * OUT > 1_400 * IN
 
 
-async def test_a_file_is_bounded_by_the_context_window(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]},
+        {"role": "assistant", "audio": {"id": "audio-1"}, "content": None},
+    ],
+)
+async def test_what_is_not_in_the_request_is_bounded_by_the_context_window(
+    rig: Rig, message: dict[str, Any]
+) -> None:
     rig.configure(budgets=[a_budget()])
-    body = ask()
-    body["messages"][0]["content"] = [{"type": "file", "file": {"file_id": "file-1"}}]
-    assert (await rig.call(body)).status == 200
+    assert (await rig.call(ask(messages=[message]))).status == 200
     assert rig.held()[0].worst_cost == 100_000 * IN + 100 * OUT
+
+
+async def test_text_in_parts_costs_no_more_than_its_bytes(rig: Rig) -> None:
+    rig.configure(budgets=[a_budget()])
+    body = ask(messages=[{"role": "user", "content": [{"type": "text", "text": "one"}]}])
+    assert (await rig.call(body)).status == 200
+    assert rig.held()[0].worst_cost == len(json.dumps(body)) * IN + 100 * OUT
 
 
 async def test_a_large_body_is_relayed_whole(rig: Rig) -> None:

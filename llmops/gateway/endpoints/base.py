@@ -7,7 +7,7 @@ need not change goes to the provider with its very bytes.
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -47,17 +47,27 @@ class Asked:
         "wants_usage",
     )
 
-    def __init__(self, members: Members, size: int) -> None:
+    def __init__(self, members: Members, size: int, *, model: str, user: str) -> None:
         self.members = members
         self.size = size
-        self.model = text_member(members, "model", required=True, longest=MAX_MODEL)
-        self.user = text_member(members, "user", longest=MAX_USER)
-        self.media = False
+        self.model = model
+        self.user = user
+        self.media = 0
         self.stream = False
         self.wants_usage = False
         self.choices = 1
         self.cap: int | None = None
         self.cap_field = ""
+
+
+def asked_of(members: Members, size: int) -> Asked:
+    """What every endpoint's body says: for whom and for which model. Raises ``InvalidRequest``."""
+    return Asked(
+        members,
+        size,
+        model=text_member(members, "model", required=True, longest=MAX_MODEL),
+        user=text_member(members, "user", longest=MAX_USER),
+    )
 
 
 class Endpoint(Protocol):
@@ -166,15 +176,18 @@ def with_defaults(members: Members, target: Target) -> dict[str, Any]:
     return sent
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_USAGE_TOKENS)]
+
+
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_USAGE_TOKENS)]
+    completion_tokens: _Count = 0
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -195,9 +208,6 @@ def believable_usage(raw: bytes | None) -> Tokens | None:
     answered = usage.completion_tokens_details or _NO_DETAILS
     cached, written = asked.cached_tokens or 0, asked.cache_write_tokens or 0
     reasoned = answered.reasoning_tokens or 0
-    numbers = (usage.prompt_tokens, usage.completion_tokens, cached, written, reasoned)
-    if min(numbers) < 0 or max(numbers) > MAX_USAGE_TOKENS or usage.prompt_tokens == 0:
-        return None
     return Tokens(
         input=usage.prompt_tokens,
         cached=min(cached, usage.prompt_tokens),

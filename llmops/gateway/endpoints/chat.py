@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.tokens import count_chat, encoding_for, media_upper_bound
 from llmops.gateway.endpoints.base import (
+    MAX_MODEL,
     MAX_TOKENS,
+    MAX_USER,
     Asked,
     Members,
+    asked_of,
     believable_usage,
     count_member,
     encode,
@@ -34,17 +36,57 @@ _MARGIN = 0.25
 _MARGIN_TOKENS = 64
 
 
-#: The letters of a part's type may be written as escapes.
-_ESCAPED_LETTER = re.compile(rb"\\u00[567]")
+#: What messages hold beside text: nothing, content in parts, something whose tokens are not in the request.
+NONE, PARTS, UNBOUNDED = 0, 1, 2
+_LIST = ord("[")
 
 
 class _Message(msgspec.Struct):
-    """Only enough of a message to know that it is one."""
+    """Only enough of a message to know that it is one, and whether it is all text."""
 
     role: str
+    content: msgspec.Raw = msgspec.Raw()
+    audio: msgspec.Raw = msgspec.Raw()
 
 
 _check_messages = msgspec.json.Decoder(list[_Message]).decode
+_Cap = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+
+
+class _Ordinary(msgspec.Struct):
+    """A body in which everything that is looked at has the right type and bounds, which nearly all have."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MODEL)]
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: msgspec.Raw = msgspec.Raw()
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
+    max_completion_tokens: _Cap | None = None
+    max_tokens: _Cap | None = None
+    user: Annotated[str, msgspec.Meta(max_length=MAX_USER)] | None = None
+
+
+_decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
+
+
+def _ordinary(body: bytes, members: Members) -> Asked | None:
+    """An ordinary body, read at once; None when it is not one, for whatever reason."""
+    try:
+        found = _decode_ordinary(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if found.stream_options:
+        return None
+    asked = Asked(members, len(body), model=found.model, user=found.user or "")
+    asked.media = _media_of(found.messages)
+    asked.stream = found.stream is True
+    asked.choices = found.n or 1
+    new, old = found.max_completion_tokens, found.max_tokens
+    if new is not None:
+        asked.cap, asked.cap_field = new if old is None else min(new, old), CAP_FIELDS[0]
+    elif old is not None:
+        asked.cap, asked.cap_field = old, CAP_FIELDS[1]
+    return asked
 
 
 class Chat:
@@ -54,9 +96,13 @@ class Chat:
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
-        asked = Asked(members, len(body))
-        _check(members)
-        asked.media = _may_hold_media(members)
+        return _ordinary(body, members) or self._read_with_care(body, members)
+
+    @staticmethod
+    def _read_with_care(body: bytes, members: Members) -> Asked:
+        """Member by member, naming the one that is wrong."""
+        asked = asked_of(members, len(body))
+        asked.media = _media_of(_checked_messages(members))
         asked.stream = flag_member(members, "stream")
         asked.choices = count_member(members, "n", largest=MAX_CHOICES) or 1
         if "stream_options" in members:
@@ -90,8 +136,10 @@ class Chat:
 
     def input_bound(self, asked: Asked, target: Target) -> int:
         window = target.entry.context_window
-        if not asked.media:
+        if asked.media == NONE:
             return min(asked.size, window)
+        if asked.media == UNBOUNDED:
+            return window
         messages = _messages(asked.members)
         media = media_upper_bound(messages, target.entry.upstream_model)
         if media is None:
@@ -113,15 +161,15 @@ class Chat:
         return believable_usage(raw)
 
 
-def _check(members: Members) -> None:
+def _checked_messages(members: Members) -> list[_Message]:
     raw = members.get("messages")
     if raw is None:
         raise InvalidRequest(
             "messages: missing; it is needed.", param="messages", code="missing_required_parameter"
         )
     try:
-        if _check_messages(raw):
-            return
+        if messages := _check_messages(raw):
+            return messages
     except msgspec.ValidationError as error:
         where = str(error).partition("`$")[2].rstrip("`")
         if not where:
@@ -144,15 +192,16 @@ def _messages(members: Members) -> list[Mapping[str, Any]]:
     return [one for one in member(members, "messages") if isinstance(one, Mapping)]
 
 
-def _may_hold_media(members: Members) -> bool:
-    """Whether any part of the messages could be something else than text; an escape might hide its type."""
-    raw = bytes(members["messages"])
-    return (
-        b"image_url" in raw
-        or b"input_" in raw
-        or b'"file"' in raw
-        or (b"\\u00" in raw and _ESCAPED_LETTER.search(raw) is not None)
-    )
+def _media_of(messages: list[_Message]) -> int:
+    """Whether the messages may hold anything else than text, without decoding what they hold."""
+    found = NONE
+    for message in messages:
+        if message.audio:
+            return UNBOUNDED
+        content = message.content
+        if content and memoryview(content)[0] == _LIST:
+            found = PARTS
+    return found
 
 
 def _data_bytes(messages: list[Mapping[str, Any]]) -> int:

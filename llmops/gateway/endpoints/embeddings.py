@@ -8,6 +8,7 @@ from llmops.core.errors import InvalidRequest
 from llmops.core.tokens import count_text
 from llmops.gateway.endpoints.base import (
     Asked,
+    asked_of,
     believable_usage,
     encode,
     member,
@@ -27,7 +28,7 @@ class Embeddings:
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
-        asked = Asked(members, len(body))
+        asked = asked_of(members, len(body))
         if "input" not in members:
             raise InvalidRequest(
                 "input: missing; it is needed.", param="input", code="missing_required_parameter"
