@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -252,7 +253,10 @@ def _moment(asked: QueryDict, name: str) -> Any:
     try:
         # A plus sign that was not escaped arrives as a blank.
         moment = parse_datetime(text.replace(" ", "+") if "T" in text else text)
-    except ValueError:
+        if moment is not None and moment.tzinfo is not None:
+            # In UTC it may lie outside of the years that there are.
+            moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         moment = None
     if moment is None or moment.tzinfo is None:
         raise InvalidRequest(
