@@ -20,6 +20,21 @@ __all__ = [
 ]
 
 
+#: What meets no database, or always the embedded one: the same on every backend, so it runs once, with the first.
+_ONE_BACKEND = ("core/", "simulator/", "toolchain/", "e2e/test_embedded.py", "e2e/test_browser.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("backend") == "sqlite":
+        return
+    here = Path(__file__).parent
+    once = [item for item in items if item.path.relative_to(here).as_posix().startswith(_ONE_BACKEND)]
+    # Whoever names such a file means it.
+    if once and len(once) < len(items):
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item not in set(once)]
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """A file in place of Django's in-memory database: threads and real locks then meet what production has."""
