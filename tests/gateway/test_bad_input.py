@@ -250,13 +250,16 @@ async def test_a_body_in_pieces_is_put_together(rig: Rig) -> None:
     assert rig.upstream.asked[0].json["messages"] == ask(text="Grüße " * 1_000)["messages"]
 
 
-async def test_a_client_that_leaves_while_sending_is_recorded_and_bothers_nobody(rig: Rig) -> None:
+async def test_a_body_that_breaks_off_is_recorded_and_refused_for_who_still_listens(rig: Rig) -> None:
+    """A server tells broken chunks and a client that left apart by nothing, and the former wants an answer."""
     exchange = rig.start([b'{"model": ', b"..."])
     exchange._inbox._queue.clear()  # type: ignore[attr-defined]
     exchange._inbox.put_nowait({"type": "http.request", "body": b'{"model"', "more_body": True})
     exchange.hang_up()
     await exchange.done()
-    assert exchange.answer.status == 0
+    assert exchange.answer.status == 400
+    assert exchange.answer.error["code"] == "invalid_body"
+    assert exchange.answer.headers["x-request-id"]
     untouched(rig)
     assert rig.outcome().status == "client_closed"
 

@@ -93,6 +93,8 @@ def test_wrong_filters_are_refused_by_name(cast: SimpleNamespace) -> None:
         ("project", "nowhere"),
         ("from", "yesterday"),
         ("from", "2024-05-16T08:00:00"),
+        ("from", "0001-01-01T00:00:00+23:59"),
+        ("to", "9999-12-31T23:59:59-23:59"),
         ("to", "2026-13-45T00:00:00Z"),
         ("cursor", "%%%"),
         ("cursor", "bm90IGEgY3Vyc29y"),
