@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -133,3 +135,9 @@ def test_retention_follows_the_setting(directory: Path, db: None, settings: Any)
     settings.CALL_RETENTION_DAYS = 7
     assert tasks.apply_retention() == 1
     assert Call.objects.count() == 1
+
+
+def test_the_ingester_refuses_a_database_of_another_version(directory: Path, db: None) -> None:
+    MigrationRecorder.Migration.objects.filter(app="usage").delete()
+    with pytest.raises(CommandError, match="manage migrate"):
+        call_command("ingest", "--once")

@@ -11,6 +11,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.executor import MigrationExecutor
 
 from llmops.usage.ingest.loop import POLL_S, Ingester, only_ingester
 
@@ -30,6 +32,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         directory: Path = (options["directory"] or settings.JOURNAL_DIR).absolute()
+        _refuse_pending_migrations()
+        # The ingester says once that the database is away; its pool would say so every second.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         if options["once"]:
             self._once(Ingester(directory))
             return
@@ -54,3 +59,16 @@ class Command(BaseCommand):
         if problems := ingester.problems():
             listed = ", ".join(map(str, problems))
             raise CommandError(f"These journals cannot be read to their end; the log says why: {listed}")
+
+
+def _refuse_pending_migrations() -> None:
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except (DatabaseError, InterfaceError):
+        # A database that is away is waited for.
+        return
+    if pending:
+        raise CommandError(
+            f"The database lacks {len(pending)} migrations of this version. Run: ./dev manage migrate"
+        )
