@@ -24,7 +24,7 @@ import msgspec
 
 from llmops.core.errors import ConfigurationRefused, ServiceUnavailable
 from llmops.core.ids import uuid7
-from llmops.usage.records import Ended, Opened, Record, decode, encode
+from llmops.usage.records import Ended, Held, Opened, Record, decode, encode
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 #: Disk space kept aside, so that calls in flight can still write down their end on a full disk.
@@ -115,6 +115,10 @@ class JournalWriter:
         record.n = self._n + 1
         line = encode(record)
         try:
+            # Nothing new begins in a file that somebody deleted. Ends are not looked at: a system call more is felt,
+            # and their holds are lost with the same file.
+            if isinstance(record, Held) and self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+                raise OSError(errno.ENOENT, "somebody deleted its file; restart this process")
             self._write(line)
         except OSError as error:
             if not (error.errno in _FULL and isinstance(record, Ended) and self._release_reserve()):
@@ -140,8 +144,6 @@ class JournalWriter:
     def _write(self, line: bytes) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")
-        if not os.fstat(self._fd).st_nlink:
-            raise OSError(errno.ENOENT, "somebody deleted its file; restart this process")
         if self._torn:
             os.ftruncate(self._fd, self._size)
             self._torn = False
