@@ -28,6 +28,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all if none is named")
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
     parser.add_argument("--seconds", type=float, help="how long one measurement lasts")
+    parser.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        help="change the priority; below 0 (as root) on a machine that is busy otherwise",
+    )
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in BENCHMARKS]
@@ -35,6 +41,8 @@ def main() -> int:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     # Servers that a benchmark starts run as users run them.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Inherited by everything that is started.
+    os.nice(given.nice)
     failed = []
     for name in given.names or BENCHMARKS:
         print(f"\n== {name}: {BENCHMARKS[name]}\n", flush=True)
@@ -59,7 +67,7 @@ def main() -> int:
 
 def _figures(given: argparse.Namespace) -> list[str]:
     return [
-        f"--{name} {value:g}" for name in ("rounds", "seconds") if (value := getattr(given, name)) is not None
+        f"--{name} {value:g}" for name in ("rounds", "seconds", "nice") if (value := getattr(given, name))
     ]
 
 

@@ -11,20 +11,21 @@ import psutil
 from benchmarks import load
 from benchmarks.processes import Started
 
-WARM_UP_S = 0.3
+WARM_UP_S = 0.2
 
 
 @dataclass
 class Side:
-    """A server under test. ``sent`` counts every request that it answered, warm-ups included."""
+    """A server under test. ``sent`` counts every request that it answered, warm-ups included; ``spread``: see ``load.run``."""
 
     name: str
     server: Started
     request: load.Request
     sent: int = 0
+    spread: float = 0.0
 
     def run(self, *, in_flight: int, seconds: float) -> load.Run:
-        run = load.run(self.request, in_flight=in_flight, seconds=seconds)
+        run = load.run(self.request, in_flight=in_flight, seconds=seconds, spread=self.spread)
         self.sent += run.requests
         return run
 

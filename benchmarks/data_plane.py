@@ -10,8 +10,8 @@ from benchmarks.compare import Comparison, Round, alternate
 from benchmarks.planes import NOT_PINNED, PINNED, planes
 from benchmarks.report import Bar, Options, Section, Table
 
-ROUNDS = 5
-SECONDS = 2.0
+ROUNDS = 12
+SECONDS = 0.8
 IN_FLIGHT = (1, 16, 64)
 HEADLINE = 64
 ASKED_RATIO, ASKED_CPU = 0.5, 2.0

@@ -123,7 +123,7 @@ class _Generator:
         self._left: int | None = None
         self._running = 0
 
-    async def run(self, in_flight: int, seconds: float) -> Run:
+    async def run(self, in_flight: int, seconds: float, spread: float) -> Run:
         loop = asyncio.get_running_loop()
         connections = [
             (await loop.create_connection(lambda: _Connection(self), self.request.host, self.request.port))[1]
@@ -133,8 +133,8 @@ class _Generator:
             self._running = in_flight
             begun = time.perf_counter()
             self._until = begun + seconds
-            for connection in connections:
-                connection.send()
+            for number, connection in enumerate(connections):
+                loop.call_later(spread * number / in_flight, connection.send)
             ended = await asyncio.wait_for(self.done, seconds + 30)
         except TimeoutError:
             raise BenchmarkFailed("requests stayed without an answer for 30 s") from None
@@ -158,14 +158,15 @@ class _Generator:
             self.done.set_exception(BenchmarkFailed(reason))
 
 
-def run(request: Request, *, in_flight: int, seconds: float) -> Run:
-    """Send for so many seconds and wait for the last answers.
+def run(request: Request, *, in_flight: int, seconds: float, spread: float = 0.0) -> Run:
+    """Send for so many seconds and wait for the last answers. The connections begin within ``spread`` seconds: over an
+    upstream that always takes as long they would else go on in step, all of them waiting for each other every time.
 
     Raises ``BenchmarkFailed`` for any answer that is not a 200 with the mark in it, and for a lost connection.
     """
 
     async def measured() -> Run:
-        return await _Generator(request, asyncio.get_running_loop()).run(in_flight, seconds)
+        return await _Generator(request, asyncio.get_running_loop()).run(in_flight, seconds, spread)
 
     gc.collect()
     gc.disable()

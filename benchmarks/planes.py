@@ -21,6 +21,10 @@ PINNED = "The server under test is kept on one core; the upstream, the load gene
 NOT_PINNED = "Processes are not pinned to cores here, so that the server shares them with the load generator."
 
 
+#: What the slow upstream takes.
+SLOW_S = 0.05
+
+
 @dataclass
 class Planes:
     stage: Stage
@@ -73,6 +77,7 @@ def planes(*, slow: bool = False) -> Iterator[Planes]:
     """Both servers, the upstream and an ingester; ``slow``: over the upstream that takes 50 ms."""
     found = cores()
     server, rest = found or (None, None)
+    spread = SLOW_S if slow else 0.0
     usual = os.sched_getaffinity(0) if found else None
     with stage() as here:
         port = free_port()
@@ -97,8 +102,8 @@ def planes(*, slow: bool = False) -> Iterator[Planes]:
             installation,
             upstream,
             url,
-            Side("relay", relay, _request(relay_port, model, "no-key-is-asked-for")),
-            Side("data plane", gateway, _request(gateway_port, route, installation.key)),
+            Side("relay", relay, _request(relay_port, model, "no-key-is-asked-for"), spread=spread),
+            Side("data plane", gateway, _request(gateway_port, route, installation.key), spread=spread),
             pinned=found is not None,
         )
         both.start_ingester()

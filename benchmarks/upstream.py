@@ -2,13 +2,15 @@
 
 A bare protocol rather than an ASGI application, because it shares a core with the load generator and must never be
 what is measured. ``POST /v1/chat/completions`` answers at once; the model ``slow-MS`` (as ``slow-50``) answers after
-so many milliseconds; any other request is told how many completions were answered.
+so many milliseconds, give or take a tenth, so that connections do not fall into step; any other request is told how
+many completions were answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import sys
 from typing import cast
 
@@ -74,7 +76,7 @@ class Upstream(asyncio.Protocol):
             self._answer()
         else:
             delay = int(buffer[slow + len(_SLOW) : buffer.index(b'"', slow + 1)])
-            self._loop.call_later(delay / 1000, self._answer)
+            self._loop.call_later(delay * random.uniform(0.9, 1.1) / 1000, self._answer)
 
     def _answer(self) -> None:
         if self._transport is not None:
