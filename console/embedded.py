@@ -52,6 +52,8 @@ class Child:
 
 
 def main() -> int:
+    # Database, journals and logs are nobody else's, wherever the data directory lies.
+    os.umask(0o077)
     try:
         return run()
     except Refusal as refusal:

@@ -8,6 +8,8 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
+        # Scanners send host names of all kinds; each would leave a traceback.
+        "django.security.DisallowedHost": {"handlers": [], "propagate": False},
         # One line for every task of the schedule would bury the rest.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

@@ -144,7 +144,7 @@ def test_it_says_how_to_begin_and_keeps_it_private(embedded: Embedded) -> None:
     for name in ("console_url", "gateway_url", "username", "password", "service_key"):
         assert embedded.first[name] in said
     assert embedded.first["gateway_url"].endswith("/v1")
-    for name in ("first-run.json", "keys.env"):
+    for name in ("first-run.json", "keys.env", "console.sqlite3", "logs/web.log"):
         assert stat.S_IMODE((embedded.data_dir / name).stat().st_mode) == 0o600
 
 
