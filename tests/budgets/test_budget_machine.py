@@ -349,7 +349,7 @@ def test_budgets_balance_whatever_happens(db: None) -> None:
     run_state_machine_as_test(
         Budgets,
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
