@@ -190,6 +190,7 @@ X_FRAME_OPTIONS = "DENY"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["console.formats"]
 USE_TZ = True
 
 STATIC_URL = "static/"
