@@ -133,7 +133,8 @@
     plots[name] = new uPlot(
       {
         width: element.clientWidth - 16, height: 200,
-        padding: [8, 4, 0, 0],
+        // Half a label of the time axis fits beside the last bucket.
+        padding: [8, 18, 0, 0],
         legend: { live: true, markers: { width: 0, fill: function (plot, index) { return plot.series[index].stroke(); } } },
         cursor: { sync: { key: "overview" }, y: false, drag: { x: false, y: false }, points: { size: 6 }, focus: { prox: -1 } },
         scales: {
