@@ -20,6 +20,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin, TabularInline
 
 from llmops.base.admin_actions import admin_action, back_to, show_refusal
@@ -278,6 +279,10 @@ class ServiceAdmin(ModelAdmin):
         )
         context["show_save_and_add_another"] = False
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        title = capfirst(str(self.opts.verbose_name_plural))
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     # Removing -------------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         "opts": admin.opts,
         "title": how["label"],
         "subtitle": str(obj) if obj is not None else None,
+        "object": obj,
         "question": how["question"].format(obj=obj),
         "danger": how["danger"],
         "form": form,
@@ -131,4 +132,12 @@ def show_refusal(form: Any, raised: Exception) -> None:
     if not isinstance(problems, dict):
         problems = {error.param or "": error.message}
     for field, message in problems.items():
-        form.add_error(field if field in form.fields else None, redact_text(str(message)))
+        told = str(message)
+        if field not in form.fields:
+            form.add_error(None, redact_text(told))
+            continue
+        if told.startswith(f"{field}: "):
+            # Beside its field the name would be said twice.
+            told = told.removeprefix(f"{field}: ")
+            told = told[:1].upper() + told[1:]
+        form.add_error(field, redact_text(told))
