@@ -64,6 +64,8 @@ class JsonObjectField(forms.JSONField):
         super().__init__(required=False, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
+        if value is None:
+            return ""
         if isinstance(value, dict):
             return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
         return super().prepare_value(value)
