@@ -76,11 +76,11 @@ class Gateway:
             else:
                 await _refuse(scope, send, _wrong_method(method, path, "POST"), [(b"allow", b"POST")])
         elif path == _MODELS or path.startswith(_MODELS + "/"):
-            if method in ("GET", "HEAD"):
+            if method == "GET":
                 name = path[len(_MODELS) + 1 :] or None
                 await models.serve(plane, scope, send, name)
             else:
-                await _refuse(scope, send, _wrong_method(method, path, "GET"), [(b"allow", b"GET, HEAD")])
+                await _refuse(scope, send, _wrong_method(method, path, "GET"), [(b"allow", b"GET")])
         elif path == "/healthz":
             await _answer(send, 200, {"status": "alive"})
         elif path == "/readyz":

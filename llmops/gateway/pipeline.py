@@ -178,7 +178,7 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     try:
         body = call.endpoint.encode(asked, step.target, trial.holding.cap)
         response = await channel.send(
-            call.endpoint.path, body, step.credential, f"{call.id}.{trial.record.n}"
+            call.endpoint.path, body, step.credential, f"{call.id}.{trial.record.n}", trial
         )
         note_head(trial, response)
         call.plane.credential_answered(step.credential.id, response.status, call.started_ns)
@@ -188,7 +188,10 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
             return await relay_stream(call, trial, response, relay)
         return await relay_whole(call, trial, response)
     except Failed as failed:
-        return failed.failure
+        failure = failed.failure
+        if failure.billed is None and not trial.sent:
+            failure.billed = False
+        return failure
     except asyncio.CancelledError:
         if response is not None:
             # At once, before anything is counted: the provider is to stop now.
@@ -383,7 +386,7 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         # The answer was complete and accounted for; only its last bytes did not reach the client.
         raise asyncio.CancelledError
     if reason == "deadline":
-        return Failure(TIMEOUT, "the time for the whole call is over", billed=None)
+        return Failure(TIMEOUT, "the time for the whole call is over", billed=None if trial.sent else False)
     status, code = (
         (settle.CLIENT_CLOSED, "client_closed")
         if reason == "client"
@@ -393,7 +396,9 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         # The provider had refused already.
         settle.failed(call, trial, Failure(STATUS, "", status=trial.record.status))
         raise asyncio.CancelledError
-    if relay is None:
+    if not trial.sent:
+        tokens, unknown = Tokens(), False
+    elif relay is None:
         # Whether the provider goes on without us, and how far it came, nobody tells.
         tokens, unknown = Tokens(), True
     else:

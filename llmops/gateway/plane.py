@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from llmops.core.errors import ServiceUnavailable
+from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.gateway.limits import Limits
 from llmops.gateway.purse import Purse
 from llmops.gateway.resilience import Breakers
@@ -78,7 +78,7 @@ class Plane:
 
     def swap(self, snapshot: Snapshot) -> None:
         """Serve ``snapshot`` from now on; calls under way keep the one they began with."""
-        for problem in snapshot.problems:
+        for problem in set(snapshot.problems) - set(self.snapshot.problems):
             log.warning("%s", problem)
         self.view = View(snapshot)
 
@@ -99,11 +99,11 @@ class Plane:
     # ------------------------------------------------------------------ calls
 
     def enter(self, call: Call) -> None:
-        """Raises ``ServiceUnavailable`` when no call can be taken."""
+        """Raises ``ServiceUnavailable`` or ``QueueFull`` when no call can be taken."""
         if self.draining:
             raise ServiceUnavailable("This server is shutting down; try again.", retry_after=1)
         if len(self.calls) >= MAX_IN_FLIGHT:
-            raise ServiceUnavailable("This server has as many calls under way as it can take.", retry_after=1)
+            raise QueueFull("This server has as many calls under way as it can take.", retry_after=1)
         if len(self._unwritten) >= MAX_UNWRITTEN:
             raise ServiceUnavailable(
                 "This server cannot record calls at the moment and takes none until it can.", retry_after=5

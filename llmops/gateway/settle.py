@@ -22,13 +22,15 @@ _MAX_MESSAGE = 300
 class Trial:
     """One attempt under way."""
 
-    __slots__ = ("holding", "record", "settled", "started", "step")
+    __slots__ = ("holding", "record", "sent", "settled", "started", "step")
 
     def __init__(self, call: Call, step: Step, holding: Holding) -> None:
         self.step = step
         self.holding = holding
         self.started = time.perf_counter()
         self.settled = False
+        #: there was a connection: the provider may have got the request
+        self.sent = False
         target = step.target
         self.record = Attempt(
             n=len(call.attempts) + 1,
@@ -38,10 +40,6 @@ class Trial:
             started_us=int((self.started - call.started) * 1_000_000),
             why=step.why,
         )
-
-    @property
-    def attempt_id(self) -> int:
-        return self.record.n
 
 
 def begin(call: Call, step: Step, holding: Holding) -> Trial:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import time
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -49,6 +51,24 @@ class Failed(Exception):
         self.failure = failure
 
 
+class Sending(Protocol):
+    """Whoever sends a request, and wants to know whether the provider may have got any of it."""
+
+    sent: bool
+
+
+_sending: ContextVar[Sending] = ContextVar("gateway sending")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes when a request has a connection: from then on the provider may begin to work."""
+
+    async def connect(self, *given: Any, **named: Any) -> Any:
+        connection = await super().connect(*given, **named)
+        _sending.get().sent = True
+        return connection
+
+
 class Channel:
     """The connections to one provider as it is configured now."""
 
@@ -71,7 +91,7 @@ class Channel:
         if provider.provider_project:
             headers["OpenAI-Project"] = provider.provider_project
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=provider.max_connections,
                 # A proxy resolves the provider's name itself, and may be on a private network.
                 resolver=GuardedResolver(
@@ -94,8 +114,10 @@ class Channel:
             proxy=provider.proxy_url or None,
         )
 
-    async def send(self, path: str, body: bytes, credential: CredentialEntry, attempt_id: str) -> Response:
-        """POST ``body``; the answer's head. Raises ``Failed``, never for a status."""
+    async def send(
+        self, path: str, body: bytes, credential: CredentialEntry, attempt_id: str, sending: Sending
+    ) -> Response:
+        """POST ``body``; the answer's head. Raises ``Failed``, never for a status. Marks ``sending`` as sent in time."""
         if self._refusal is not None:
             raise Failed(Failure(FORBIDDEN, self._refusal))
         url = self._urls.get(path)
@@ -105,6 +127,7 @@ class Channel:
         headers = {self._key_header: secret if self._key_header == "api-key" else f"Bearer {secret}"}
         if self._names_attempts:
             headers["x-llmops-attempt-id"] = attempt_id
+        _sending.set(sending)
         try:
             return await self._session.post(
                 url,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import time
 from typing import Any
 
@@ -800,6 +801,50 @@ async def test_a_client_that_hangs_up_pays_for_what_it_was_sent(rig: Rig) -> Non
     assert outcome.tokens.estimated
     assert outcome.tokens.output == count_text("one two three four", "sim-small")
     assert outcome.cost == outcome.tokens.input * IN + outcome.tokens.output * OUT
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_before_there_is_a_connection_pays_nothing(
+    rig: Rig, stream: bool
+) -> None:
+    with socket.socket() as deaf:
+        # A full backlog: connecting to it hangs.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        address = deaf.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        rig.configure(
+            providers=[a_provider(base_url=f"http://127.0.0.1:{address[1]}/v1", connect_timeout_ms=60_000)],
+            budgets=[a_budget()],
+        )
+        exchange = rig.start(ask(stream=stream))
+        await eventually(lambda: len(rig.held()) == 1)
+        await asyncio.sleep(0.1)
+        exchange.hang_up()
+        await exchange.done()
+        for filler in fillers:
+            filler.close()
+    assert (rig.outcome().status, rig.outcome().cost) == ("client_closed", 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_before_there_is_a_connection_costs_nothing(rig: Rig, stream: bool) -> None:
+    rig.configure(
+        providers=[a_provider(base_url=rig.upstream.url, max_connections=1, pool_timeout_ms=60_000)],
+        routes=[a_route(total_timeout_ms=300)],
+        budgets=[a_budget()],
+    )
+    rig.upstream.does(hangs)
+    first = rig.start(ask())
+    await eventually(lambda: len(rig.upstream.asked) == 1)
+    answer = await rig.chat(model="chat", stream=stream)
+    assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
+    assert rig.outcome().cost == 0
+    first.hang_up()
+    await first.done()
 
 
 async def test_a_hang_up_between_attempts_ends_the_call(rig: Rig) -> None:
