@@ -92,15 +92,10 @@ def surplus(account: Account, *, keep: int) -> int:
     return max(0, account.available - keep)
 
 
-def lease_size(
-    *, need: int, unleased: int, spend_per_second: float, horizon_s: float = 2.0, share: int = 8
-) -> int:
-    """How much to ask for when ``need`` more is needed and ``unleased`` is left in the window.
+def lease_size(*, need: int, comfort: int, unleased: int, share: int = 8) -> int:
+    """How much to ask for when calls wait for ``need`` and ``comfort`` would be good to have.
 
-    Enough for ``horizon_s`` seconds at the present rate, but not more than ``1/share`` of what is left, so that other
-    processes find some; never less than the need while it is there; exact at the end.
+    The need, and beyond it no more than ``1/share`` of what nobody has leased (as far as is known), so that other
+    processes find some: leases shrink as a window fills, and are exact at its end.
     """
-    if unleased <= 0:
-        return 0
-    comfortable = min(int(spend_per_second * horizon_s), unleased // share)
-    return min(max(need, comfortable), unleased)
+    return max(need, min(comfort, max(0, unleased) // share), 0)

@@ -14,9 +14,9 @@ from math import inf
 from llmops.budgets.escrow import Hold
 from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
 from llmops.core.money import format_usd
+from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Asked
-from llmops.gateway.purse import Short
 from llmops.gateway.routing import Budgets, Target
 from llmops.providers.pricing import Prices
 from llmops.serving.snapshot import ModelEntry

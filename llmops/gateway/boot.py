@@ -17,11 +17,12 @@ from django.conf import settings
 
 from llmops.core.tokens import use_cache_dir
 from llmops.gateway.app import Gateway
+from llmops.gateway.bank import Command
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
 from llmops.gateway.keeper import Keeper
 from llmops.gateway.plane import Plane, digest_key
-from llmops.gateway.purse import TICK_S, Command, Purse
+from llmops.gateway.purse import TICK_S, Purse
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter

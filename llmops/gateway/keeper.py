@@ -27,8 +27,9 @@ from llmops.budgets.services import (
     renew_leases,
 )
 from llmops.core.errors import ConsoleError, NotFound
+from llmops.gateway.bank import Command, GiveBack, More, Open, Pot
 from llmops.gateway.database import drop_connection, use_own_connection
-from llmops.gateway.purse import Command, GiveBack, More, Open, Pot, Purse
+from llmops.gateway.purse import Purse
 
 log = logging.getLogger(__name__)
 

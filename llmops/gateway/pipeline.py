@@ -3,7 +3,7 @@
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, routing.py
     admit     limits of the key                               limits.py, admission.py
-    attempt   hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, streaming.py
+    attempt   hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, relaying.py, streaming.py
     settle    price, write ``Ended``, then the last byte      settle.py
     again     another attempt, target or credential           resilience.py
 
@@ -17,17 +17,12 @@ import asyncio
 import time
 from contextlib import suppress
 
-import aiohttp
-import msgspec
-
 from llmops.core.errors import (
     ConsoleError,
     InvalidRequest,
     ServiceUnavailable,
-    StreamInterrupted,
     UpstreamTimeout,
 )
-from llmops.core.redaction import redact_text
 from llmops.gateway import admission, settle
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
@@ -41,17 +36,14 @@ from llmops.gateway.call import (
     Send,
 )
 from llmops.gateway.endpoints.base import Endpoint
-from llmops.gateway.endpoints.chat import answer_text
 from llmops.gateway.errors import as_console_error, error_body, error_event
 from llmops.gateway.plane import Plane
+from llmops.gateway.relaying import partial_tokens, relay_stream, relay_whole
 from llmops.gateway.resilience import MALFORMED, STATUS, TIMEOUT, Failure, Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import Relay
-from llmops.gateway.upstream import Failed, Response, failure_of, failure_of_status, read_whole
+from llmops.gateway.upstream import Failed, Response, failure_of_status
 from llmops.usage.records import Tokens
-
-#: After ``[DONE]`` a provider has this long to end its answer, or its connection is not used again.
-_TAIL_S = 1.0
 
 
 async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
@@ -215,161 +207,6 @@ def note_head(trial: Trial, response: Response) -> None:
     took = headers.get("openai-processing-ms")
     if took is not None and took.isdecimal() and len(took) < 10:
         record.provider_us = int(took) * 1000
-
-
-# ---------------------------------------------------------------------- a whole answer
-
-
-class _Head(msgspec.Struct):
-    """What is read of an answer; the client gets its bytes as they are."""
-
-    model: str = ""
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    choices: list[_HeadChoice] = []
-
-
-class _HeadChoice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
-    body = await read_whole(response)
-    head = _head(body)
-    if head is None:
-        return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
-    if head.error and bytes(head.error) != b"null":
-        return Failure(STATUS, "an error in place of an answer", status=502)
-    tokens = call.endpoint.usage(bytes(head.usage))
-    unknown = False
-    if tokens is None:
-        text = answer_text(body) if call.endpoint.has_output else ""
-        tokens = await settle.count(call, trial, text)
-        unknown = trial.step.target.reasons
-    call.bytes_out = len(body)
-    finish = head.choices[0].finish_reason or "" if head.choices else ""
-    settle.answered(call, trial, tokens, model=head.model, finish=finish, charge_hold=unknown)
-    await call.send_whole(200, body)
-    return None
-
-
-def _head(body: bytes) -> _Head | None:
-    try:
-        return _decode_head(body)
-    except msgspec.ValidationError:
-        pass
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    try:
-        members = _decode_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    nothing = msgspec.Raw()
-    return _Head(usage=members.get("usage", nothing), error=members.get("error", nothing))
-
-
-# ---------------------------------------------------------------------- a stream
-
-
-async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        return Failure(MALFORMED, "the answer is not a stream of events", billed=None)
-    content = response.content
-    failure: Failure | None = None
-    out = b""
-    while True:
-        try:
-            data = await content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = failure_of(error)
-            break
-        if data:
-            out = relay.feed(data)
-        else:
-            relay.end()
-        if relay.done or relay.broken:
-            break
-        if out:
-            if not call.started_sending:
-                await begin_stream(call, trial)
-            await call.send_piece(out)
-            out = b""
-    if relay.done:
-        await finish_stream(call, trial, relay, out, response)
-        return None
-    if failure is None:
-        failure = Failure(MALFORMED, relay.broken, billed=None)
-    if not call.started_sending and not out:
-        return failure
-    if not call.started_sending:
-        await begin_stream(call, trial)
-    await break_off(call, trial, relay, out, failure)
-    return None
-
-
-async def begin_stream(call: Call, trial: Trial) -> None:
-    """Something of the answer goes out: from here on nothing is tried again."""
-    call.watch.open_end()
-    trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
-    await call.start_events()
-
-
-async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
-    tokens = call.endpoint.usage(relay.usage)
-    unknown = False
-    if tokens is None:
-        tokens = await settle.count(call, trial, relay.text())
-        unknown = trial.step.target.reasons
-    if trial.record.ttft_us is None:
-        trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
-    last = out + relay.tail
-    started = call.started_sending
-    call.bytes_out += len(last)
-    settle.answered(call, trial, tokens, model=relay.model, finish=relay.finish, charge_hold=unknown)
-    call.bytes_out -= len(last)
-    if not started:
-        await call.start_events()
-    await call.send_piece(last, last=True)
-    if not response.content.at_eof():
-        try:
-            async with asyncio.timeout(_TAIL_S):
-                await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return
-
-
-async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure) -> None:
-    """The provider's stream ended before its end: say so, settle what came, and never send ``[DONE]``."""
-    tokens = await partial_tokens(call, trial, relay)
-    reason = relay.broken or failure.message
-    error = StreamInterrupted(
-        f"The answer of the provider {trial.record.provider!r} broke off: {redact_text(reason)}. "
-        "What came before is not complete."
-    )
-    last = out + error_event(error)
-    call.bytes_out += len(last)
-    settle.answered(
-        call,
-        trial,
-        tokens,
-        model=relay.model,
-        finish=relay.finish,
-        charge_hold=tokens.estimated and trial.step.target.reasons,
-        status=settle.INTERRUPTED,
-        code=error.code,
-        message=reason,
-    )
-    call.bytes_out -= len(last)
-    await call.send_piece(last, last=True)
-
-
-async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
-    tokens = call.endpoint.usage(relay.usage)
-    return tokens if tokens is not None else await settle.count(call, trial, relay.text())
 
 
 # ---------------------------------------------------------------------- ends that are no answer

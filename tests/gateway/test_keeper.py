@@ -19,9 +19,10 @@ from llmops.budgets.models import Lease, Window
 from llmops.core.errors import ServiceUnavailable
 from llmops.gateway import keeper as keeper_module
 from llmops.gateway import purse as purse_module
+from llmops.gateway.bank import Short
 from llmops.gateway.feed import Feed
 from llmops.gateway.keeper import Keeper
-from llmops.gateway.purse import Purse, Short
+from llmops.gateway.purse import Purse
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.services import publish
 from llmops.serving.snapshot import BudgetEntry, Snapshot
