@@ -17,9 +17,10 @@ from llmops.core.money import format_usd
 from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Asked
+from llmops.gateway.limits import Ticket
 from llmops.gateway.routing import Budgets, Target
 from llmops.providers.pricing import Prices
-from llmops.serving.snapshot import ModelEntry
+from llmops.serving.snapshot import KeyEntry, ModelEntry
 
 #: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).
 LEAST_OUTPUT = 16
@@ -46,9 +47,8 @@ async def admit(call: Call) -> None:
     """Take a place under the key's limits. Raises ``RateLimited``."""
     key, asked, resolution = call.key, call.asked, call.resolution
     assert key is not None and asked is not None and resolution is not None
-    limits = call.plane.limits
     if key.tpm is None:
-        call.ticket = limits.admit(key, 0, time.time())
+        call.ticket = await _ticket(call, key, 0)
         return
     target = resolution.targets[0]
     output = 0
@@ -56,14 +56,21 @@ async def admit(call: Call) -> None:
         output = output_bound(asked, target.entry, output_cap(asked, target.entry))
     bound = call.endpoint.input_bound(asked, target)
     try:
-        call.ticket = limits.admit(key, bound + output, time.time())
+        call.ticket = await _ticket(call, key, bound + output)
     except RateLimited as refusal:
         if not refusal.code.startswith("tokens"):
             raise
         counted = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
         if counted >= bound:
             raise
-        call.ticket = limits.admit(key, counted + output, time.time())
+        call.ticket = await _ticket(call, key, counted + output)
+
+
+async def _ticket(call: Call, key: KeyEntry, tokens: int) -> Ticket:
+    shared = call.plane.shared_limits
+    if shared is None:
+        return call.plane.limits.admit(key, tokens, time.time())
+    return await shared.admit(key, tokens, time.time(), call.id)
 
 
 async def hold(call: Call, target: Target) -> Holding:

@@ -23,6 +23,7 @@ from llmops.gateway.feed import Feed
 from llmops.gateway.keeper import Keeper
 from llmops.gateway.plane import Plane, digest_key
 from llmops.gateway.purse import TICK_S, Purse
+from llmops.gateway.shared_limits import SharedLimits
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter
@@ -66,6 +67,8 @@ class Runtime:
             max_body=settings.MAX_REQUEST_BYTES,
             digest_key=digest_key(settings.SECRET_KEY),
         )
+        if settings.REDIS_URL:
+            self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
         self.plane.swap(snapshot)
         self._keeper = Keeper(
             loop, purse, journal_id=journal.journal_id, lease_seconds=settings.LEASE_SECONDS
@@ -90,9 +93,7 @@ class Runtime:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                plane.purse.tick(plane.view.budgets_by_id)
-                plane.write_kept()
-                await plane.transport.tidy()
+                await plane.tick()
             except Exception:
                 log.exception("the data plane's housekeeping failed; it goes on")
 

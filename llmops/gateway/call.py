@@ -272,7 +272,7 @@ class Call:
             headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
         ticket = self.ticket
         if ticket is not None and (ticket.key.rpm is not None or ticket.key.tpm is not None):
-            headers += self.plane.limits.headers(ticket, time.time())
+            headers += ticket.headers(time.time())
         return headers
 
     async def send_whole(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:

@@ -14,6 +14,8 @@ from llmops.serving.snapshot import KeyEntry
 
 WINDOW_S = 60
 _SWEEP_EVERY = 4096
+#: what can be refused
+REQUESTS, TOKENS, CONCURRENCY, NOTHING_FITS = "requests", "tokens", "concurrency", "never"
 _REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
 _TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
@@ -101,6 +103,11 @@ class Ticket:
             self.released = True
             self.standing.in_flight -= 1
 
+    def headers(self, now: float) -> list[tuple[bytes, bytes]]:
+        """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
+        standing = self.standing
+        return header_values(self, standing.requests.used(now), standing.tokens.used(now), now)
+
 
 class Limits:
     """Belongs to one event loop."""
@@ -111,35 +118,14 @@ class Limits:
 
     def admit(self, key: KeyEntry, tokens: int, now: float) -> Ticket:
         """Leave for a call that may use ``tokens``; raises ``RateLimited`` naming the limit and when to come back."""
-        standing = self._standings.get(key.id)
-        if standing is None:
-            standing = self._standings[key.id] = Standing()
+        standing = self.standing(key)
         if key.concurrency is not None and standing.in_flight >= key.concurrency:
-            raise RateLimited(
-                f"The service key {key.name!r} allows {key.concurrency} calls at once, and as many are under way.",
-                code="concurrency_limit_exceeded",
-                retry_after=1,
-            )
+            raise refusal(key, CONCURRENCY, 1.0, tokens)
         if key.rpm is not None and standing.requests.used(now) + 1 > key.rpm:
-            wait = standing.requests.free_at(now, key.rpm, 1)
-            raise RateLimited(
-                f"The service key {key.name!r} allows {key.rpm} requests a minute. Try again in {_seconds(wait)}.",
-                retry_after=wait,
-            )
+            raise refusal(key, REQUESTS, standing.requests.free_at(now, key.rpm, 1), tokens)
         if key.tpm is not None and standing.tokens.used(now) + tokens > key.tpm:
             wait = standing.tokens.free_at(now, key.tpm, tokens)
-            if wait == math.inf:
-                raise RateLimited(
-                    f"This call may use {tokens} tokens (its input and its largest output); the service key "
-                    f"{key.name!r} allows {key.tpm} a minute. Send less, or lower max_completion_tokens.",
-                    code="tokens_limit_exceeded",
-                )
-            raise RateLimited(
-                f"The service key {key.name!r} allows {key.tpm} tokens a minute; this call may use {tokens}. "
-                f"Try again in {_seconds(wait)}.",
-                retry_after=wait,
-                code="tokens_limit_exceeded",
-            )
+            raise refusal(key, NOTHING_FITS if wait == math.inf else TOKENS, wait, tokens)
         if key.rpm is not None:
             standing.requests.add(1, now)
         if key.tpm is not None:
@@ -150,14 +136,10 @@ class Limits:
             self._sweep(now)
         return Ticket(key, standing, tokens, now)
 
-    def headers(self, ticket: Ticket, now: float) -> list[tuple[bytes, bytes]]:
-        """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
-        key = ticket.key
-        found: list[tuple[bytes, bytes]] = []
-        if key.rpm is not None:
-            found += _shown(_REQUESTS, key.rpm, ticket.standing.requests.used(now), ticket, now)
-        if key.tpm is not None:
-            found += _shown(_TOKENS, key.tpm, ticket.standing.tokens.used(now), ticket, now)
+    def standing(self, key: KeyEntry) -> Standing:
+        found = self._standings.get(key.id)
+        if found is None:
+            found = self._standings[key.id] = Standing()
         return found
 
     def _sweep(self, now: float) -> None:
@@ -169,18 +151,46 @@ class Limits:
         }
 
 
-def _shown(
-    names: tuple[bytes, bytes, bytes], limit: int, used: int, ticket: Ticket, now: float
-) -> tuple[tuple[bytes, bytes], ...]:
-    left = limit - used
-    # This call is the last of what counts, as far as it knows.
-    reset = int(ticket.admitted_at + WINDOW_S - now)
-    return (
-        (names[0], b"%d" % limit),
-        (names[1], b"%d" % (left if left > 0 else 0)),
-        (names[2], b"%ds" % (reset if reset > 0 else 0)),
+def refusal(key: KeyEntry, what: str, wait: float, tokens: int) -> RateLimited:
+    """The sentence for a limit that is reached; ``wait`` is in seconds."""
+    again = f"Try again in {max(1, math.ceil(wait))} s." if math.isfinite(wait) else ""
+    if what == CONCURRENCY:
+        return RateLimited(
+            f"The service key {key.name!r} allows {key.concurrency} calls at once, and as many are under way.",
+            code="concurrency_limit_exceeded",
+            retry_after=wait,
+        )
+    if what == REQUESTS:
+        return RateLimited(
+            f"The service key {key.name!r} allows {key.rpm} requests a minute. {again}", retry_after=wait
+        )
+    if what == TOKENS:
+        return RateLimited(
+            f"The service key {key.name!r} allows {key.tpm} tokens a minute; this call may use {tokens}. {again}",
+            code="tokens_limit_exceeded",
+            retry_after=wait,
+        )
+    return RateLimited(
+        f"This call may use {tokens} tokens (its input and its largest output); the service key {key.name!r} allows "
+        f"{key.tpm} a minute. Send less, or lower max_completion_tokens.",
+        code="tokens_limit_exceeded",
     )
 
 
-def _seconds(wait: float) -> str:
-    return f"{max(1, math.ceil(wait))} s"
+def header_values(ticket: Ticket, requests: int, tokens: int, now: float) -> list[tuple[bytes, bytes]]:
+    key = ticket.key
+    # This call is the last of what counts, as far as it knows.
+    reset = b"%ds" % max(0, int(ticket.admitted_at + WINDOW_S - now))
+    found: list[tuple[bytes, bytes]] = []
+    if key.rpm is not None:
+        found += _shown(_REQUESTS, key.rpm, requests, reset)
+    if key.tpm is not None:
+        found += _shown(_TOKENS, key.tpm, tokens, reset)
+    return found
+
+
+def _shown(
+    names: tuple[bytes, bytes, bytes], limit: int, used: int, reset: bytes
+) -> tuple[tuple[bytes, bytes], ...]:
+    left = limit - used
+    return (names[0], b"%d" % limit), (names[1], b"%d" % (left if left > 0 else 0)), (names[2], reset)

@@ -15,6 +15,7 @@ from llmops.gateway.limits import Limits
 from llmops.gateway.purse import Purse
 from llmops.gateway.resilience import Breakers
 from llmops.gateway.routing import View
+from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.upstream import Transport
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
 from llmops.usage.records import CredentialSeen, Ended, Record
@@ -59,6 +60,8 @@ class Plane:
     digest_key: bytes
     transport: Transport = field(default_factory=Transport)
     limits: Limits = field(default_factory=Limits)
+    #: the same limits over all processes, where there is a Redis
+    shared_limits: SharedLimits | None = None
     breakers: Breakers = field(default_factory=Breakers)
     view: View = field(default_factory=lambda: View(nothing()))
     #: for work that would stall the loop: counting tokens
@@ -156,6 +159,15 @@ class Plane:
         except ServiceUnavailable:
             log.warning("credential %s was %s with status %d; not recorded", credential, code, status)
 
+    # ------------------------------------------------------------------ once a second
+
+    async def tick(self) -> None:
+        self.purse.tick(self.view.budgets_by_id)
+        self.write_kept()
+        await self.transport.tidy()
+        if self.shared_limits is not None:
+            await self.shared_limits.tick()
+
     # ------------------------------------------------------------------ people
 
     def user_digest(self, project_id: str, user: str) -> str:
@@ -165,6 +177,8 @@ class Plane:
 
     async def close(self) -> None:
         await self.transport.close()
+        if self.shared_limits is not None:
+            await self.shared_limits.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 

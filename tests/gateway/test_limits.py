@@ -118,7 +118,7 @@ def test_keys_that_rest_are_forgotten() -> None:
 def test_headers_tell_what_is_left() -> None:
     limits, key = Limits(), a_key(rpm=10, tpm=1_000)
     ticket = limits.admit(key, 250, MINUTE + 20)
-    assert dict(limits.headers(ticket, MINUTE + 20)) == {
+    assert dict(ticket.headers(MINUTE + 20)) == {
         b"x-ratelimit-limit-requests": b"10",
         b"x-ratelimit-remaining-requests": b"9",
         b"x-ratelimit-reset-requests": b"60s",
@@ -126,4 +126,4 @@ def test_headers_tell_what_is_left() -> None:
         b"x-ratelimit-remaining-tokens": b"750",
         b"x-ratelimit-reset-tokens": b"60s",
     }
-    assert limits.headers(limits.admit(a_key(), 5, MINUTE), MINUTE) == []
+    assert limits.admit(a_key(), 5, MINUTE).headers(MINUTE) == []
