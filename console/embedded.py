@@ -40,7 +40,7 @@ class Refusal(Exception):
 
 @dataclass
 class Child:
-    """One watched process. ``essential``: when it cannot be kept alive, the console stops."""
+    """One watched process. A ``patient`` one starts when the web server is ready, so as not to slow it down."""
 
     name: str
     command: list[str]
@@ -49,6 +49,7 @@ class Child:
     failures: int = 0
     retry_at: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
+    patient: bool = False
 
 
 def main() -> int:
@@ -172,7 +173,10 @@ def _simulator_port(data_dir: Path, *, near: int) -> int:
 def _prepare(environment: dict[str, str]) -> None:
     """Migrate and, the first time, fill the installation; says itself what is wrong."""
     finished = subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), "bootstrap"], env=environment, cwd=ROOT, check=False
+        [sys.executable, str(ROOT / "manage.py"), "bootstrap"],
+        env=environment,
+        cwd=ROOT,
+        check=False,
     )
     if finished.returncode:
         raise Refusal("preparing the database failed; the reason stands above.")
@@ -190,7 +194,12 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
                 "--workers-kill-timeout", "10", "console.asgi:application",
             ],
         ),
-        Child("ingest", [python, str(ROOT / "manage.py"), "ingest"], environment={"CONSOLE_BACKGROUND": "1"}),
+        Child(
+            "ingest",
+            [python, str(ROOT / "manage.py"), "ingest"],
+            environment={"CONSOLE_BACKGROUND": "1"},
+            patient=True,
+        ),
         Child(
             "worker",
             [
@@ -198,6 +207,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
                 "--loglevel", "warning", "--without-gossip", "--without-mingle",
             ],
             environment={"CONSOLE_BACKGROUND": "1"},
+            patient=True,
         ),
     ]  # fmt: skip
 
@@ -217,13 +227,18 @@ class Watch:
             signal.signal(number, self._stop)
         try:
             for child in self.children:
-                self._start(child)
+                if child.patient:
+                    child.retry_at = float("inf")
+                else:
+                    self._start(child)
             deadline = time.monotonic() + READY_WITHIN_S
             ready = False
             while not self.stopping:
                 self._tend()
                 if not ready:
                     if _answers(int(self.environment["PORT"]), "/readyz"):
+                        for child in self.children:
+                            child.retry_at = 0.0
                         when_ready()
                         ready = True
                     elif time.monotonic() > deadline:
@@ -283,6 +298,8 @@ class Watch:
 
     def _stop_all(self) -> None:
         running = [child for child in reversed(self.children) if child.process is not None]
+        if running:
+            _say("Stopping: calls in flight are finished and written down.")
         for child in running:
             child.process.terminate()  # type: ignore[union-attr]
         deadline = time.monotonic() + STOP_WITHIN_S
