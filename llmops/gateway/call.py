@@ -80,6 +80,11 @@ class Watch:
             self.reason = reason
             self._task.cancel()
 
+    def seen_gone(self) -> None:
+        """The client's absence was noticed otherwise, without a cancellation."""
+        if self.reason is None:
+            self.reason, self._caught = "client", True
+
     def caught(self) -> None:
         """The cancellation was seen and is dealt with."""
         if self.reason is not None and self._task is not None and not self._caught:
@@ -283,20 +288,26 @@ class Call:
         sent.append((b"content-length", b"%d" % len(body)))
         if headers:
             sent += headers
-        send = self.send
-        await send({"type": "http.response.start", "status": status, "headers": sent})
-        await send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def start_events(self) -> None:
         """The head of a stream."""
         self.started_sending = True
         headers = self.answer_headers()
         headers += (_EVENTS_TYPE, _NO_CACHE, _NO_BUFFERING)
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_piece(self, data: bytes, *, last: bool = False) -> None:
         self.bytes_out += len(data)
-        await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self.send(message)
+        except OSError as error:
+            # So the specification of ASGI tells that the client is gone; some servers say nothing at all.
+            raise ClientGone from error
 
     async def send_error(self, error: ConsoleError) -> None:
         body = error_body(error)

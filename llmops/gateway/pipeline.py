@@ -63,7 +63,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
             code="client_closed",
             message="",
         )
-        await refuse_broken_body(call)
+        if not call.started_sending:
+            await refuse_broken_body(call)
     except asyncio.CancelledError:
         reason = call.watch.reason
         call.watch.caught()
@@ -131,13 +132,16 @@ async def attempts(call: Call) -> None:
     assert plan is not None
     step: Step | None = plan.first(time.monotonic())
     while step is not None:
-        if step.delay:
-            await asyncio.sleep(step.delay)
-        trial = await prepare(call, step)
-        failure = await attempt(call, trial)
-        breaker = plan.breakers.of(plan.resolution.route, step.target)
+        try:
+            if step.delay:
+                await asyncio.sleep(step.delay)
+            trial = settle.begin(call, step, await admission.hold(call, step.target))
+            failure = await attempt(call, trial)
+        except BaseException:
+            step.dropped()
+            raise
         now = time.monotonic()
-        breaker.record(failure is None or not failure.counts, now)
+        step.ended(failure, now)
         if failure is None:
             return
         following = plan.after(failure, now) if call.watch.reason is None else None
@@ -146,17 +150,6 @@ async def attempts(call: Call) -> None:
             return
         settle.failed(call, trial, failure)
         step = following
-
-
-async def prepare(call: Call, step: Step) -> Trial:
-    """Money and a line in the journal for one attempt."""
-    assert call.plan is not None
-    try:
-        holding = await admission.hold(call, step.target)
-        return settle.begin(call, step, holding)
-    except BaseException:
-        call.plan.breakers.of(call.plan.resolution.route, step.target).forget_probe()
-        raise
 
 
 async def attempt(call: Call, trial: Trial) -> Failure | None:
@@ -184,7 +177,9 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
         if failure.billed is None and not trial.sent:
             failure.billed = False
         return failure
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ClientGone) as gone:
+        if isinstance(gone, ClientGone):
+            call.watch.seen_gone()
         if response is not None:
             # At once, before anything is counted: the provider is to stop now.
             response.close()

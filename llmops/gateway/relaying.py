@@ -9,7 +9,6 @@ import aiohttp
 import msgspec
 
 from llmops.core.errors import StreamInterrupted
-from llmops.core.redaction import redact_text
 from llmops.gateway import settle
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.chat import answer_text
@@ -17,7 +16,7 @@ from llmops.gateway.errors import error_event
 from llmops.gateway.resilience import MALFORMED, STATUS, Failure
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import Relay
-from llmops.gateway.upstream import Response, failure_of, read_whole
+from llmops.gateway.upstream import Response, clean, failure_of, read_whole
 from llmops.usage.records import Tokens
 
 #: After ``[DONE]`` a provider has this long to end its answer, or its connection is not used again.
@@ -105,6 +104,8 @@ async def relay_stream(call: Call, trial: Trial, response: Response, relay: Rela
     if relay.done:
         await finish_stream(call, trial, relay, out, response)
         return None
+    if relay.broken:
+        relay.broken = clean(relay.broken, trial.step.credential)
     if failure is None:
         failure = Failure(MALFORMED, relay.broken, billed=None)
     if not call.started_sending and not out:
@@ -151,7 +152,7 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
     tokens = await partial_tokens(call, trial, relay)
     reason = relay.broken or failure.message
     error = StreamInterrupted(
-        f"The answer of the provider {trial.record.provider!r} broke off: {redact_text(reason)}. "
+        f"The answer of the provider {trial.record.provider!r} broke off: {reason}. "
         "What came before is not complete."
     )
     last = out + error_event(error)

@@ -100,7 +100,8 @@ class Breaker:
         self.probing = False
 
     def allows(self, now: float) -> bool:
-        """Whether a call may go to this target at ``now`` (monotonic); while half-open one at a time may."""
+        """Whether a call may go to this target at ``now`` (monotonic). While half-open one at a time may, as a probe:
+        whoever gets a yes then (``probing``) must ``record`` its end or ``forget_probe``."""
         if not self.open_until:
             return True
         if now < self.open_until or self.probing:
@@ -109,12 +110,13 @@ class Breaker:
         return True
 
     def forget_probe(self) -> None:
-        """A call that was let through never reached the target."""
+        """The probe ended without saying anything about the target."""
         self.probing = False
 
-    def record(self, ok: bool, now: float) -> None:
+    def record(self, ok: bool, now: float, *, probe: bool = False) -> None:
         if self.open_until:
-            if not self.probing:
+            # What began before it opened says nothing new.
+            if not probe:
                 return
             self.probing = False
             if ok:
@@ -167,14 +169,30 @@ class Breakers:
 
 @dataclass(slots=True)
 class Step:
-    """Try ``target`` with ``credential`` after ``delay`` seconds; ``why`` is for the call's story."""
+    """Try ``target`` with ``credential`` after ``delay`` seconds; ``why`` is for the call's story.
+
+    ``probe``: the target's breaker is half-open and waits for this attempt's end.
+    """
 
     target: Target
     credential: CredentialEntry
+    breaker: Breaker
     delay: float = 0.0
     why: str = ""
     fallback: bool = False
     retry: bool = False
+    probe: bool = False
+
+    def ended(self, failure: Failure | None, now: float) -> None:
+        """The attempt answered (None) or failed; tells the breaker."""
+        self.breaker.record(failure is None or not failure.counts, now, probe=self.probe)
+        self.probe = False
+
+    def dropped(self) -> None:
+        """The attempt will not be made, or its end says nothing about the target."""
+        if self.probe:
+            self.breaker.forget_probe()
+            self.probe = False
 
 
 @dataclass(slots=True)
@@ -217,24 +235,19 @@ class Plan:
         others = len(self._order) - self._index - 1
         if failure.retryable and remaining > others:
             delay = backoff(self._on_target, failure.retry_after)
-            usable = self.breakers.of(self.resolution.route, step.target).allows(now)
-            if (
-                usable
-                and now + delay < self.deadline
-                and not (others and (failure.retry_after or 0) > BACKOFF_CAP_S)
-            ):
+            too_long = others and (failure.retry_after or 0) > BACKOFF_CAP_S
+            if now + delay < self.deadline and not too_long and step.breaker.allows(now):
                 return self._take(
                     Step(
                         step.target,
                         step.credential,
+                        step.breaker,
                         delay,
                         f"again after {describe(failure)}",
                         fallback=step.fallback,
                         retry=True,
                     )
                 )
-            if usable:
-                self.breakers.of(self.resolution.route, step.target).forget_probe()
         if failure.elsewhere:
             return self._next_target(now, start=self._index + 1, why=f"after {describe(failure)}")
         return None
@@ -243,20 +256,22 @@ class Plan:
         for index in range(start, len(self._order)):
             target = self._order[index]
             credentials = self.snapshot.live.credentials.get(target.provider.slug, ())
+            breaker = self.breakers.of(self.resolution.route, target)
             if target.provider.slug in self.snapshot.live.paused_providers:
                 self.skipped.append((target, "paused"))
             elif not credentials:
                 self.skipped.append((target, "no credential"))
-            elif not self.breakers.of(self.resolution.route, target).allows(now):
+            elif not breaker.allows(now):
                 self.skipped.append((target, "circuit open"))
             else:
                 self._index, self._on_target, self._credential = index, 0, 0
                 fallback = index >= len(self.resolution.targets)
-                return self._take(Step(target, credentials[0], 0.0, why, fallback=fallback))
+                return self._take(Step(target, credentials[0], breaker, 0.0, why, fallback=fallback))
         return None
 
     def _take(self, step: Step) -> Step:
         self._step = step
+        step.probe = step.breaker.probing and step.breaker.open_until > 0.0
         self.attempts += 1
         self._on_target += 1
         return step
@@ -274,6 +289,7 @@ class Plan:
             Step(
                 step.target,
                 following,
+                step.breaker,
                 0.0,
                 f"with the credential {following.name!r} after {step.credential.name!r} was refused",
                 fallback=step.fallback,

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from llmops.core.redaction import redact_text
-
 #: An event longer than this is not an event.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -82,7 +80,7 @@ class Relay:
         self._buffered = 0
         self.done = False
         self.broken = ""
-        #: the provider itself ended the stream, with an error event; ``broken`` has its words
+        #: the provider itself ended the stream, with an error event; ``broken`` has its words, as it wrote them
         self.provider_error = False
         self.tail = b""
         #: events with data that were relayed
@@ -258,7 +256,7 @@ def _said(error: bytes) -> str:
         message = _decode_error(error).message
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
-    return f": {redact_text(message[:200])}" if message else ""
+    return f": {message[:300]}" if message else ""
 
 
 def _without_usage(event: bytes, payload: bytes, usage: bytes) -> bytes:

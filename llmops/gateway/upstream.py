@@ -16,7 +16,7 @@ import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
-from llmops.core.redaction import redact_text
+from llmops.core.redaction import MASK, redact_text
 from llmops.gateway.resilience import (
     AUTH,
     CONNECT,
@@ -231,6 +231,11 @@ async def failure_of_status(response: Response, credential: CredentialEntry) -> 
     )
 
 
+def clean(text: str, credential: CredentialEntry) -> str:
+    """What a provider said, without its credential and without anything else that has the shape of a secret."""
+    return redact_text(text.replace(credential.secret, MASK))
+
+
 class _ErrorMembers(msgspec.Struct):
     message: str = ""
     type: str | None = None
@@ -252,7 +257,7 @@ def _own_words(body: bytes, credential: CredentialEntry) -> tuple[bytes | None, 
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None, ""
     code = "" if found.code is None else str(found.code)
-    text = redact_text(found.message.replace(credential.secret, "[redacted]"))[:2_000]
+    text = clean(found.message, credential)[:2_000]
     shown = {"message": text, "type": found.type, "param": found.param, "code": found.code}
     encoded = msgspec.json.encode({"error": shown})
     return (None if credential.secret.encode() in encoded else encoded), code

@@ -871,6 +871,66 @@ async def test_a_hang_up_after_the_answer_changes_nothing(rig: Rig, monkeypatch:
     assert set(statuses) <= {"ok", "client_closed"}
 
 
+async def test_a_server_that_says_by_an_error_that_the_client_is_gone(rig: Rig) -> None:
+    rig.configure(budgets=[a_budget()])
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        await reply.chunk(chunk("one two"))
+        await asyncio.Event().wait()
+
+    rig.upstream.does(script)
+
+    async def gone(message: Any) -> None:
+        raise BrokenPipeError("client left")
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": [(b"authorization", b"Bearer " + KEY.encode())],
+    }
+    inbox: asyncio.Queue[Any] = asyncio.Queue()
+    inbox.put_nowait(
+        {"type": "http.request", "body": json.dumps(ask(stream=True)).encode(), "more_body": False}
+    )
+    await rig.app(scope, inbox.get, gone)
+    outcome = rig.outcome()
+    assert (outcome.status, outcome.code) == ("client_closed", "client_closed")
+    assert 0 < outcome.cost < rig.held()[0].worst_cost
+
+
+async def test_a_probe_that_nobody_waits_for_does_not_block_its_target(rig: Rig) -> None:
+    rig.configure(routes=[a_route(attempts=1, breaker_min_calls=1, breaker_cooldown_s=1)])
+    rig.upstream.does(fails(500))
+    assert (await rig.chat(model="chat")).status == 502
+    refused = await rig.chat(model="chat")
+    assert (refused.status, refused.error["code"]) == (503, "circuit_open")
+    [breaker] = rig.plane.breakers._all.values()
+    breaker.open_until = 0.001
+    rig.upstream.does(hangs)
+    probe = rig.start(ask("chat"))
+    await eventually(lambda: len(rig.upstream.asked) == 2)
+    assert (await rig.chat(model="chat")).status == 503, "one probe at a time"
+    probe.hang_up()
+    await probe.done()
+    rig.upstream.does(answers())
+    assert (await rig.chat(model="chat")).status == 200
+    assert not breaker.open_until
+
+
+@pytest.mark.parametrize("before", [[], [chunk("one")]])
+async def test_a_secret_in_a_streams_error_does_not_reach_the_caller(rig: Rig, before: list[bytes]) -> None:
+    error = json.dumps({"error": {"message": f"bad key {SECRET} at upstream"}}).encode()
+    rig.configure(routes=[a_route(attempts=1)])
+    rig.upstream.does(streams(*before, b"data: " + error + b"\n\n"))
+    answer = await rig.chat(model="chat", stream=True)
+    assert b"at upstream" in answer.body
+    assert SECRET.encode() not in answer.body
+    written = b"".join(path.read_bytes() for path in rig.directory.glob("*.jsonl"))
+    assert SECRET.encode() not in written
+
+
 async def test_a_server_that_stops_ends_and_settles_what_is_under_way(rig: Rig) -> None:
     rig.configure(budgets=[a_budget()])
 

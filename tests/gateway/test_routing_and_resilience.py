@@ -253,12 +253,14 @@ def test_after_a_while_one_probe_decides() -> None:
     assert not breaker.allows(29.9)
     assert breaker.allows(30.0)
     assert not breaker.allows(30.1), "one probe at a time"
-    breaker.record(False, 31.0)
+    breaker.record(True, 30.5)
+    assert not breaker.allows(30.6), "late answers of before do not count"
+    breaker.record(False, 31.0, probe=True)
     assert not breaker.allows(60.9)
     assert breaker.allows(61.0)
     breaker.forget_probe()
     assert breaker.allows(61.5)
-    breaker.record(True, 62.0)
+    breaker.record(True, 62.0, probe=True)
     assert breaker.allows(62.1)
     assert breaker.allows(62.1)
     breaker.record(False, 62.2)
