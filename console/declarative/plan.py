@@ -123,6 +123,11 @@ class _Planner:
             yield self._step(CREATE, entry, values, (str(secret),))
             return
         if not self._same_secret(entry, present, secret, readable):
+            if present.values["source"] == "sealed" and secret.scheme != "plain":
+                self.notes.append(
+                    f"{entry.kind} {entry.key}: the key kept here is given up for {secret}. Every data plane must find it "
+                    "in its own surroundings; where it does not, calls fail with upstream_auth."
+                )
             yield self._step(REPLACE, entry, values, (f"{_place(present)} → {secret}",))
         if present.values["state"] != "active":
             yield self._step(ACTIVATE, entry, values, (f"{present.values['state']} → active",))
