@@ -59,6 +59,37 @@ TOKEN_CLASSES = [
     ("batch_output", "Batch output"),
 ]
 
+#: Classes of failure after which a route may name fallbacks of their own; what is in none of them takes the general ones.
+RATE_LIMIT, TIME_OUT, SERVER_ERROR, CREDENTIAL, CONTENT_FILTER, CONTEXT_LENGTH = (
+    "rate_limit",
+    "timeout",
+    "server_error",
+    "credential",
+    "content_filter",
+    "context_length",
+)
+FAILURE_CLASSES = [
+    (RATE_LIMIT, "Rate limited, or out of quota"),
+    (TIME_OUT, "No answer in time"),
+    (SERVER_ERROR, "Error of the provider, or no connection"),
+    (CREDENTIAL, "Credential refused"),
+    (CONTENT_FILTER, "Stopped by the provider's content filter"),
+    (CONTEXT_LENGTH, "Input longer than the context window"),
+]
+REFUSE, DROP_OLDEST, SUMMARIZE, LARGER_MODEL = "refuse", "drop_oldest", "summarize", "larger_model"
+CONTEXT_STRATEGIES = [
+    (REFUSE, "Refuse the call"),
+    (DROP_OLDEST, "Leave out the oldest turns"),
+    (SUMMARIZE, "Summarise the oldest turns"),
+    (LARGER_MODEL, "Use a model with a larger window"),
+]
+NO_LAST_RESORT, CACHED_ANSWER, STATIC_ANSWER = "none", "cached", "static"
+LAST_RESORTS = [
+    (NO_LAST_RESORT, "The error"),
+    (CACHED_ANSWER, "An earlier answer to the same request, however old"),
+    (STATIC_ANSWER, "A fixed answer"),
+]
+
 CAPABILITIES = ("chat", "stream", "tools", "json_schema", "vision", "audio", "reasoning", "embeddings")
 
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2}|-\d{4}$|@\d+|:[0-9a-f]{8,}|-\d{3}$)")

@@ -48,6 +48,8 @@ class ProviderEntry(msgspec.Struct, frozen=True):
     organization: str = ""
     provider_project: str = ""
     allow_private_network: bool = False
+    #: other paths under ``/v1/`` that services may reach at this provider, such as ``/vector_stores/*``
+    passthrough: tuple[str, ...] = ()
 
 
 class TargetEntry(msgspec.Struct, frozen=True):
@@ -55,10 +57,49 @@ class TargetEntry(msgspec.Struct, frozen=True):
     weight: int = 100
 
 
+class CheckEntry(msgspec.Struct, frozen=True):
+    """One check of a policy: a ``kind`` of ``policies.checks``, when it runs, what follows where it matches, and its settings.
+
+    ``stage`` is ``before`` (what is asked) or ``after`` (what is answered); ``action`` is one of ``core.verdicts``.
+    """
+
+    kind: str
+    stage: str
+    action: str
+    settings: dict[str, object] = {}
+
+
+class PolicyEntry(msgspec.Struct, frozen=True):
+    """A published version of a policy. ``everywhere``: it holds for every call, whatever its route."""
+
+    slug: str
+    version: int
+    checks: tuple[CheckEntry, ...]
+    everywhere: bool = False
+
+
 class RouteEntry(msgspec.Struct, frozen=True):
+    """``fallbacks_for`` maps a class of failure (``providers.rules.FAILURE_CLASSES``) to the models that are tried after it
+    in place of ``fallbacks``. The strategies and last resorts are those of ``providers.rules``."""
+
     slug: str
     targets: tuple[TargetEntry, ...]
     fallbacks: tuple[str, ...] = ()
+    fallbacks_for: dict[str, tuple[str, ...]] = {}
+    #: what is done when the input is longer than the model's window, and the models which that takes
+    context_strategy: str = "refuse"
+    larger_model: str = ""
+    summary_model: str = ""
+    #: what is answered when nothing else could
+    last_resort: str = "none"
+    static_answer: str = ""
+    #: calls at once to one target from one process (0: only what adapts itself), and how long others may wait for a place
+    max_concurrency: int = 0
+    queue_size: int = 200
+    queue_timeout_ms: int = 5_000
+    #: a stream that is silent gets a comment this often (0: never)
+    keep_alive_s: int = 15
+    policies: tuple[str, ...] = ()
     attempts: int = 3
     total_timeout_ms: int = 90_000
     breaker_failure_percent: int = 50
@@ -66,6 +107,8 @@ class RouteEntry(msgspec.Struct, frozen=True):
     breaker_min_calls: int = 20
     breaker_cooldown_s: int = 30
     cache_ttl_s: int = 0
+    #: also requests that offer tools
+    cache_tools: bool = False
     clamp_output: bool = True
 
 
@@ -76,6 +119,7 @@ class RevisionDocument(msgspec.Struct, frozen=True):
     providers: tuple[ProviderEntry, ...]
     models: tuple[ModelEntry, ...]
     routes: tuple[RouteEntry, ...]
+    policies: tuple[PolicyEntry, ...] = ()
 
 
 class KeyEntry(msgspec.Struct, frozen=True):
@@ -93,12 +137,25 @@ class KeyEntry(msgspec.Struct, frozen=True):
     tpm: int | None = None
     concurrency: int | None = None
     expires: float | None = None
+    #: ``interactive`` or ``batch``: who waits first when there is not enough for all
+    priority: str = "interactive"
 
     def may_route(self, slug: str) -> bool:
         return "*" in self.allowed_routes or slug in self.allowed_routes
 
     def may_model(self, slug: str) -> bool:
         return "*" in self.allowed_models or slug in self.allowed_models
+
+
+class ProjectEntry(msgspec.Struct, frozen=True):
+    """What holds for all keys of a project together; ``default_route`` serves requests that name no model."""
+
+    id: str
+    slug: str
+    default_route: str = ""
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
 
 
 class HashEntry(msgspec.Struct, frozen=True):
@@ -142,7 +199,11 @@ class LiveState(msgspec.Struct, frozen=True):
     keys: dict[str, HashEntry]
     budgets: tuple[BudgetEntry, ...]
     credentials: dict[str, tuple[CredentialEntry, ...]]
+    #: by id
+    projects: dict[str, ProjectEntry] = {}
     paused_routes: dict[str, str] = {}
+    #: routes whose targets are passed over for their fallbacks and last resort, with the reason
+    degraded_routes: dict[str, str] = {}
     paused_providers: dict[str, str] = {}
 
 
@@ -160,6 +221,7 @@ class Snapshot:
         "live",
         "live_version",
         "models",
+        "policies",
         "problems",
         "providers",
         "revision",
@@ -188,6 +250,7 @@ class Snapshot:
         self.providers = {entry.slug: entry for entry in document.providers}
         self.models = {entry.slug: entry for entry in document.models}
         self.routes = {entry.slug: entry for entry in document.routes}
+        self.policies = {entry.slug: entry for entry in document.policies}
         self.budgets_by_scope: dict[tuple[str, str], list[BudgetEntry]] = {}
         for budget in live.budgets:
             self.budgets_by_scope.setdefault((budget.scope_kind, budget.scope_value), []).append(budget)
