@@ -1,4 +1,4 @@
-"""The data plane as an ASGI application: routes, health, start-up and shut-down. No framework: its cost would be felt."""
+"""The data plane as an ASGI application: addresses, health, start-up and shut-down. No framework: its cost would be felt."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
+from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
 from llmops.gateway.endpoints import models
 from llmops.gateway.endpoints.base import Endpoint
@@ -22,8 +23,18 @@ from llmops.gateway.plane import Plane
 
 log = logging.getLogger(__name__)
 
-_POST: dict[str, Endpoint] = {"/v1/chat/completions": CHAT, "/v1/embeddings": EMBEDDINGS}
-_MODELS = "/v1/models"
+#: POST of a body in JSON that names a model: the pipeline serves it.
+ORDINARY: dict[str, Endpoint] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/embeddings": EMBEDDINGS,
+}
+#: Everything else: path template -> method -> who answers.
+OTHERS: dict[str, dict[str, Handler]] = {
+    "/v1/models": {"GET": models.listed},
+    "/v1/models/{name*}": {"GET": models.one},
+}
+_ADDRESSES = Addresses(ORDINARY, OTHERS)
+_ORDINARY = _ADDRESSES.ordinary
 #: Where the data plane answers; everything else belongs to the control plane.
 PREFIX = "/v1/"
 HEALTH_PATHS = frozenset(("/healthz", "/readyz"))
@@ -69,27 +80,16 @@ class Gateway:
 
     async def _http(self, plane: Plane, scope: Message, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        endpoint = _POST.get(path)
-        if endpoint is not None:
-            if method == "POST":
-                await serve(plane, endpoint, scope, receive, send)
-            else:
-                await _refuse(scope, send, _wrong_method(method, path, "POST"), [(b"allow", b"POST")])
-        elif path == _MODELS or path.startswith(_MODELS + "/"):
-            if method == "GET":
-                name = path[len(_MODELS) + 1 :] or None
-                await models.serve(plane, scope, send, name)
-            else:
-                await _refuse(scope, send, _wrong_method(method, path, "GET"), [(b"allow", b"GET")])
+        endpoint = _ORDINARY.get(path)
+        if endpoint is not None and method == "POST":
+            await serve(plane, endpoint, scope, receive, send)
         elif path == "/healthz":
             await _answer(send, 200, {"status": "alive"})
         elif path == "/readyz":
             reason = plane.unready()
             await _answer(send, 503 if reason else 200, {"status": reason or "ready"})
         else:
-            await _refuse(
-                scope, send, NotFound(f"There is nothing at {method} {path[:200]}.", code="unknown_url")
-            )
+            await _other(Visit(plane, scope, receive, send))
 
     # ------------------------------------------------------------------ life
 
@@ -123,8 +123,18 @@ class Gateway:
                 return
 
 
-def _wrong_method(method: str, path: str, right: str) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{path} takes {right}, not {method}.")
+async def _other(visit: Visit) -> None:
+    handler, allowed = _ADDRESSES.find(visit)
+    if handler is not None:
+        await handler(visit)
+        return
+    method, path = visit.method, visit.path[:200]
+    if allowed:
+        error: ConsoleError = MethodNotAllowed(f"{path} takes {' and '.join(allowed)}, not {method}.")
+        await _refuse(visit.scope, visit.send, error, [(b"allow", ", ".join(allowed).encode())])
+    else:
+        error = NotFound(f"There is nothing at {method} {path}.", code="unknown_url")
+        await _refuse(visit.scope, visit.send, error)
 
 
 async def _answer(send: Send, status: int, content: object, headers: Headers | None = None) -> None:

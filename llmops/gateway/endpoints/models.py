@@ -6,6 +6,7 @@ import time
 
 from llmops.core.errors import ConsoleError, ModelNotFound
 from llmops.core.ids import uuid7
+from llmops.gateway.addresses import Visit
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import Message, Send, request_id_of
 from llmops.gateway.endpoints.base import encode
@@ -16,7 +17,15 @@ from llmops.gateway.plane import Plane
 _CREATED = 0
 
 
-async def serve(plane: Plane, scope: Message, send: Send, name: str | None) -> None:
+async def listed(visit: Visit) -> None:
+    await _serve(visit.plane, visit.scope, visit.send, None)
+
+
+async def one(visit: Visit) -> None:
+    await _serve(visit.plane, visit.scope, visit.send, visit.arguments["name"])
+
+
+async def _serve(plane: Plane, scope: Message, send: Send, name: str | None) -> None:
     """The list, or the one model called ``name``. A model that the key may not use is not there."""
     headers = dict(scope["headers"])
     request = request_id_of(headers, str(uuid7()))
