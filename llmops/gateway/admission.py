@@ -1,4 +1,4 @@
-"""Whether a call may go upstream: limits of its key, and money held on every budget it touches.
+"""Whether a call may go upstream: limits of its key and project, and money held on every budget it touches.
 
 The hold is the worst case: an upper bound of the input and the capped output at the target's dearest prices. The bytes of
 the request bound its tokens for free; they are counted exactly, off the loop, only when the bound does not fit. What still
@@ -17,10 +17,10 @@ from llmops.core.money import format_usd
 from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Asked
-from llmops.gateway.limits import Ticket
+from llmops.gateway.limits import Limiteds, Ticket
 from llmops.gateway.routing import Budgets, Target
 from llmops.providers.pricing import Prices
-from llmops.serving.snapshot import KeyEntry, ModelEntry
+from llmops.serving.snapshot import ModelEntry
 
 #: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).
 LEAST_OUTPUT = 16
@@ -44,11 +44,14 @@ class Holding:
 
 
 async def admit(call: Call) -> None:
-    """Take a place under the key's limits. Raises ``RateLimited``."""
-    key, asked, resolution = call.key, call.asked, call.resolution
-    assert key is not None and asked is not None and resolution is not None
-    if key.tpm is None:
-        call.ticket = await _ticket(call, key, 0)
+    """Take a place under the limits of the call's key and project. Raises ``RateLimited``."""
+    asked, resolution = call.asked, call.resolution
+    assert asked is not None and resolution is not None
+    limited = resolution.limited
+    if not limited:
+        return
+    if all(one.tpm is None for one in limited):
+        call.ticket = await ticket(call, limited, 0)
         return
     target = resolution.targets[0]
     output = 0
@@ -56,21 +59,23 @@ async def admit(call: Call) -> None:
         output = output_bound(asked, target.entry, output_cap(asked, target.entry))
     bound = call.endpoint.input_bound(asked, target)
     try:
-        call.ticket = await _ticket(call, key, bound + output)
+        call.ticket = await ticket(call, limited, bound + output)
     except RateLimited as refusal:
         if not refusal.code.startswith("tokens"):
             raise
         counted = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
         if counted >= bound:
             raise
-        call.ticket = await _ticket(call, key, counted + output)
+        call.ticket = await ticket(call, limited, counted + output)
 
 
-async def _ticket(call: Call, key: KeyEntry, tokens: int) -> Ticket:
+async def ticket(call: Call, limited: Limiteds, tokens: int) -> Ticket:
+    """Leave for a call that may use ``tokens``. Raises ``RateLimited``."""
+    assert call.key is not None
     shared = call.plane.shared_limits
     if shared is None:
-        return call.plane.limits.admit(key, tokens, time.time())
-    return await shared.admit(key, tokens, time.time(), call.id)
+        return call.plane.limits.admit(limited, tokens, time.time())
+    return await shared.admit(limited, call.key.project_id, tokens, time.time(), call.id)
 
 
 async def hold(call: Call, target: Target) -> Holding:

@@ -276,7 +276,7 @@ class Call:
         if self.cap_header is not None:
             headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
         ticket = self.ticket
-        if ticket is not None and (ticket.key.rpm is not None or ticket.key.tpm is not None):
+        if ticket is not None:
             headers += ticket.headers(time.time())
         return headers
 

@@ -1,16 +1,17 @@
-"""Requests and tokens a minute, and calls at once, for each service key, in the memory of one process.
+"""Requests and tokens a minute, and calls at once, of service keys and of projects, in the memory of one process.
 
 A sliding window of sixty seconds, kept as one count a second: whatever sixty seconds one looks at, no more than the limit
-lies in them (to a second).
+lies in them (to a second). A call counts against its key and its project together, or against neither.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmops.core.errors import RateLimited
-from llmops.serving.snapshot import KeyEntry
+from llmops.serving.snapshot import KeyEntry, ProjectEntry
 
 WINDOW_S = 60
 _SWEEP_EVERY = 4096
@@ -71,8 +72,31 @@ class Meter:
             self.total -= self.seconds.pop(second)
 
 
+@dataclass(slots=True, frozen=True)
+class Limited:
+    """Whose calls are counted together: ``who`` begins a sentence about it. None does not limit."""
+
+    id: str
+    who: str
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+
+Limiteds = tuple[Limited, ...]
+
+
+def limits_of(key: KeyEntry, project: ProjectEntry | None) -> Limiteds:
+    """Whose limits a call of ``key`` counts against; empty where nothing is limited."""
+    found = [Limited(key.id, f"The service key {key.name!r}", key.rpm, key.tpm, key.concurrency)]
+    if project is not None:
+        who = f"The project {project.slug!r}"
+        found.append(Limited(project.id, who, project.rpm, project.tpm, project.concurrency))
+    return tuple(one for one in found if (one.rpm, one.tpm, one.concurrency) != (None, None, None))
+
+
 class Standing:
-    """One key's use of its limits."""
+    """The use that a key or a project makes of its limits."""
 
     __slots__ = ("in_flight", "requests", "tokens")
 
@@ -86,27 +110,30 @@ class Standing:
 class Ticket:
     """Leave to make one call; to be given back by ``release``, and corrected when the tokens are known."""
 
-    key: KeyEntry
-    standing: Standing
+    limited: Limiteds
+    standings: Sequence[Standing]
     tokens: int
     admitted_at: float
     released: bool = False
 
     def correct(self, tokens: int) -> None:
         """The call used ``tokens`` where ``self.tokens`` were reserved."""
-        if self.key.tpm is not None:
-            self.standing.tokens.correct(tokens - self.tokens, self.admitted_at)
-            self.tokens = tokens
+        difference = tokens - self.tokens
+        self.tokens = tokens
+        for one, standing in zip(self.limited, self.standings, strict=True):
+            if one.tpm is not None:
+                standing.tokens.correct(difference, self.admitted_at)
 
     def release(self) -> None:
         if not self.released:
             self.released = True
-            self.standing.in_flight -= 1
+            for standing in self.standings:
+                standing.in_flight -= 1
 
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
-        """OpenAI's ``x-ratelimit-*`` for the limits that the key has."""
-        standing = self.standing
-        return header_values(self, standing.requests.used(now), standing.tokens.used(now), now)
+        """OpenAI's ``x-ratelimit-*``: of the key's and the project's limits those that leave less."""
+        used = [(each.requests.used(now), each.tokens.used(now)) for each in self.standings]
+        return header_values(self, used, now)
 
 
 class Limits:
@@ -116,81 +143,88 @@ class Limits:
         self._standings: dict[str, Standing] = {}
         self._admitted = 0
 
-    def admit(self, key: KeyEntry, tokens: int, now: float) -> Ticket:
+    def admit(self, limited: Limiteds, tokens: int, now: float) -> Ticket:
         """Leave for a call that may use ``tokens``; raises ``RateLimited`` naming the limit and when to come back."""
-        standing = self.standing(key)
-        if key.concurrency is not None and standing.in_flight >= key.concurrency:
-            raise refusal(key, CONCURRENCY, 1.0, tokens)
-        if key.rpm is not None and standing.requests.used(now) + 1 > key.rpm:
-            raise refusal(key, REQUESTS, standing.requests.free_at(now, key.rpm, 1), tokens)
-        if key.tpm is not None and standing.tokens.used(now) + tokens > key.tpm:
-            wait = standing.tokens.free_at(now, key.tpm, tokens)
-            raise refusal(key, NOTHING_FITS if wait == math.inf else TOKENS, wait, tokens)
-        if key.rpm is not None:
-            standing.requests.add(1, now)
-        if key.tpm is not None:
-            standing.tokens.add(tokens, now)
-        standing.in_flight += 1
+        standings = [self.standing(one.id) for one in limited]
+        for one, standing in zip(limited, standings, strict=True):
+            if one.concurrency is not None and standing.in_flight >= one.concurrency:
+                raise refusal(one, CONCURRENCY, 1.0, tokens)
+            if one.rpm is not None and standing.requests.used(now) + 1 > one.rpm:
+                raise refusal(one, REQUESTS, standing.requests.free_at(now, one.rpm, 1), tokens)
+            if one.tpm is not None and standing.tokens.used(now) + tokens > one.tpm:
+                wait = standing.tokens.free_at(now, one.tpm, tokens)
+                raise refusal(one, NOTHING_FITS if wait == math.inf else TOKENS, wait, tokens)
+        for one, standing in zip(limited, standings, strict=True):
+            if one.rpm is not None:
+                standing.requests.add(1, now)
+            if one.tpm is not None:
+                standing.tokens.add(tokens, now)
+            standing.in_flight += 1
         self._admitted += 1
         if self._admitted % _SWEEP_EVERY == 0:
             self._sweep(now)
-        return Ticket(key, standing, tokens, now)
+        return Ticket(limited, standings, tokens, now)
 
-    def standing(self, key: KeyEntry) -> Standing:
-        found = self._standings.get(key.id)
+    def standing(self, identity: str) -> Standing:
+        found = self._standings.get(identity)
         if found is None:
-            found = self._standings[key.id] = Standing()
+            found = self._standings[identity] = Standing()
         return found
 
     def _sweep(self, now: float) -> None:
-        """Forget keys that neither use nor recently used anything."""
+        """Forget who neither uses nor recently used anything."""
         self._standings = {
-            key: standing
-            for key, standing in self._standings.items()
+            identity: standing
+            for identity, standing in self._standings.items()
             if standing.in_flight or standing.requests.used(now) > 0 or standing.tokens.used(now) > 0
         }
 
 
-def refusal(key: KeyEntry, what: str, wait: float, tokens: int) -> RateLimited:
+def refusal(one: Limited, what: str, wait: float, tokens: int) -> RateLimited:
     """The sentence for a limit that is reached; ``wait`` is in seconds."""
     again = f"Try again in {max(1, math.ceil(wait))} s." if math.isfinite(wait) else ""
     if what == CONCURRENCY:
         return RateLimited(
-            f"The service key {key.name!r} allows {key.concurrency} calls at once, and as many are under way.",
+            f"{one.who} allows {one.concurrency} calls at once, and as many are under way.",
             code="concurrency_limit_exceeded",
             retry_after=wait,
         )
     if what == REQUESTS:
-        return RateLimited(
-            f"The service key {key.name!r} allows {key.rpm} requests a minute. {again}", retry_after=wait
-        )
+        return RateLimited(f"{one.who} allows {one.rpm} requests a minute. {again}", retry_after=wait)
     if what == TOKENS:
         return RateLimited(
-            f"The service key {key.name!r} allows {key.tpm} tokens a minute; this call may use {tokens}. {again}",
+            f"{one.who} allows {one.tpm} tokens a minute; this call may use {tokens}. {again}",
             code="tokens_limit_exceeded",
             retry_after=wait,
         )
     return RateLimited(
-        f"This call may use {tokens} tokens (its input and its largest output); the service key {key.name!r} allows "
-        f"{key.tpm} a minute. Send less, or lower max_completion_tokens.",
+        f"This call may use {tokens} tokens (its input and its largest output). {one.who} allows {one.tpm} a minute. "
+        "Send less, or lower max_completion_tokens.",
         code="tokens_limit_exceeded",
     )
 
 
-def header_values(ticket: Ticket, requests: int, tokens: int, now: float) -> list[tuple[bytes, bytes]]:
-    key = ticket.key
+def header_values(ticket: Ticket, used: Sequence[tuple[int, int]], now: float) -> list[tuple[bytes, bytes]]:
+    """``used``: requests and tokens of the window for each of the ticket's limits."""
     # This call is the last of what counts, as far as it knows.
     reset = b"%ds" % max(0, int(ticket.admitted_at + WINDOW_S - now))
     found: list[tuple[bytes, bytes]] = []
-    if key.rpm is not None:
-        found += _shown(_REQUESTS, key.rpm, requests, reset)
-    if key.tpm is not None:
-        found += _shown(_TOKENS, key.tpm, tokens, reset)
+    requests = [
+        (one.rpm, one.rpm - count)
+        for one, (count, _) in zip(ticket.limited, used, strict=True)
+        if one.rpm is not None
+    ]
+    tokens = [
+        (one.tpm, one.tpm - count)
+        for one, (_, count) in zip(ticket.limited, used, strict=True)
+        if one.tpm is not None
+    ]
+    for names, limits in ((_REQUESTS, requests), (_TOKENS, tokens)):
+        if limits:
+            limit, left = min(limits, key=_left)
+            found += ((names[0], b"%d" % limit), (names[1], b"%d" % max(0, left)), (names[2], reset))
     return found
 
 
-def _shown(
-    names: tuple[bytes, bytes, bytes], limit: int, used: int, reset: bytes
-) -> tuple[tuple[bytes, bytes], ...]:
-    left = limit - used
-    return (names[0], b"%d" % limit), (names[1], b"%d" % (left if left > 0 else 0)), (names[2], reset)
+def _left(limit: tuple[int, int]) -> int:
+    return limit[1]

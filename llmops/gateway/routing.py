@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import ModelNotFound, PermissionDenied, ServiceUnavailable
+from llmops.gateway.limits import Limiteds, limits_of
 from llmops.providers.pricing import PriceBook
 from llmops.serving.snapshot import (
     BudgetEntry,
@@ -43,7 +44,17 @@ class Target:
 class Resolution:
     """What a name means to a key: ``targets`` share by weight, ``fallbacks`` follow in order."""
 
-    __slots__ = ("budgets", "endings", "fallbacks", "key", "largest_output", "name", "route", "targets")
+    __slots__ = (
+        "budgets",
+        "endings",
+        "fallbacks",
+        "key",
+        "largest_output",
+        "limited",
+        "name",
+        "route",
+        "targets",
+    )
 
     def __init__(
         self,
@@ -55,9 +66,12 @@ class Resolution:
         weights: Sequence[int],
         fallbacks: Sequence[Target],
         budgets: Budgets,
+        limited: Limiteds = (),
     ) -> None:
         self.name = name
         self.key = key
+        #: whose limits the calls of this key count against
+        self.limited = limited
         self.route = route
         self.targets = tuple(targets)
         self.endings = tuple(accumulate(weights))
@@ -158,7 +172,12 @@ class View:
             weights=[weight for _, weight in chosen],
             fallbacks=fallbacks,
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
+            limited=self.limited(key),
         )
+
+    def limited(self, key: KeyEntry) -> Limiteds:
+        """Whose limits a call of ``key`` counts against, whatever it asks for."""
+        return limits_of(key, self.snapshot.live.projects.get(key.project_id))
 
     def budgets(self, resolution: Resolution, *, feature: str, user: str, tags: Sequence[str]) -> Budgets:
         """Every budget that a call with these attributes touches."""

@@ -1,6 +1,6 @@
 """The same limits for all data planes of an installation, kept in Redis.
 
-One script admits a call or says why not and when to come back, by Redis's clock; what a call used is corrected and its
+One script counts a call against its key and its project at once. It admits the call or says why not and when to come back, by Redis's clock; what a call used is corrected and its
 place freed afterwards, without anybody waiting. A place is held under the call's id until a moment that its process moves
 on; so the places of a process that died come free by themselves. While Redis does not answer, every process counts alone.
 """
@@ -22,12 +22,13 @@ from llmops.gateway.limits import (
     NOTHING_FITS,
     REQUESTS,
     TOKENS,
+    Limited,
+    Limiteds,
     Limits,
     Ticket,
     header_values,
     refusal,
 )
-from llmops.serving.snapshot import KeyEntry
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,15 @@ PLACE_S = 60
 RENEW_S = 20.0
 _CONNECTIONS = 64
 
-# KEYS: requests by second, tokens by second, places. ARGV: rpm, tpm, concurrency (-1: none), tokens, call, seconds a place is held.
-# Answers {0, second, requests used, tokens used} or {what was refused, seconds to wait}.
+# For each that is limited: KEYS requests by second, tokens by second, places; ARGV rpm, tpm, concurrency (-1: none), after
+# the three of all: tokens, call, seconds a place is held.
+# Answers {0, second, requests used, tokens used, requests used, ...} or {index of whose limit, what was refused, seconds to wait}.
 _ADMIT = """
 local now = redis.call('TIME')
 local second = tonumber(now[1])
 local exact = second + tonumber(now[2]) / 1000000
-local rpm, tpm, places, tokens = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local tokens, call, held = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local count = #KEYS / 3
 
 local function counted(key)
   local sum, entries = 0, {}
@@ -71,33 +74,42 @@ local function wait(entries, over)
   return 60
 end
 
-if places >= 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', second)
-  if redis.call('ZCARD', KEYS[3]) >= places then return {'concurrency', '1'} end
+local answer = {0, second}
+for n = 0, count - 1 do
+  local rpm, tpm, places = tonumber(ARGV[3 * n + 4]), tonumber(ARGV[3 * n + 5]), tonumber(ARGV[3 * n + 6])
+  if places >= 0 then
+    redis.call('ZREMRANGEBYSCORE', KEYS[3 * n + 3], '-inf', second)
+    if redis.call('ZCARD', KEYS[3 * n + 3]) >= places then return {n + 1, 'concurrency', '1'} end
+  end
+  local requests, used = 0, 0
+  local entries
+  if rpm >= 0 then
+    requests, entries = counted(KEYS[3 * n + 1])
+    if requests + 1 > rpm then return {n + 1, 'requests', tostring(wait(entries, requests + 1 - rpm))} end
+  end
+  if tpm >= 0 then
+    used, entries = counted(KEYS[3 * n + 2])
+    if used + tokens > tpm then return {n + 1, 'tokens', tostring(wait(entries, used + tokens - tpm))} end
+  end
+  answer[#answer + 1] = requests + 1
+  answer[#answer + 1] = used + tokens
 end
-local requests, used = 0, 0
-local entries
-if rpm >= 0 then
-  requests, entries = counted(KEYS[1])
-  if requests + 1 > rpm then return {'requests', tostring(wait(entries, requests + 1 - rpm))} end
+for n = 0, count - 1 do
+  local rpm, tpm, places = tonumber(ARGV[3 * n + 4]), tonumber(ARGV[3 * n + 5]), tonumber(ARGV[3 * n + 6])
+  if rpm >= 0 then
+    redis.call('HINCRBY', KEYS[3 * n + 1], second, 1)
+    redis.call('EXPIRE', KEYS[3 * n + 1], 61)
+  end
+  if tpm >= 0 then
+    redis.call('HINCRBY', KEYS[3 * n + 2], second, tokens)
+    redis.call('EXPIRE', KEYS[3 * n + 2], 61)
+  end
+  if places >= 0 then
+    redis.call('ZADD', KEYS[3 * n + 3], second + held, call)
+    redis.call('EXPIRE', KEYS[3 * n + 3], held + 1)
+  end
 end
-if tpm >= 0 then
-  used, entries = counted(KEYS[2])
-  if used + tokens > tpm then return {'tokens', tostring(wait(entries, used + tokens - tpm))} end
-end
-if rpm >= 0 then
-  redis.call('HINCRBY', KEYS[1], second, 1)
-  redis.call('EXPIRE', KEYS[1], 61)
-end
-if tpm >= 0 then
-  redis.call('HINCRBY', KEYS[2], second, tokens)
-  redis.call('EXPIRE', KEYS[2], 61)
-end
-if places >= 0 then
-  redis.call('ZADD', KEYS[3], second + tonumber(ARGV[6]), ARGV[5])
-  redis.call('EXPIRE', KEYS[3], tonumber(ARGV[6]) + 1)
-end
-return {0, second, requests + 1, used + tokens}
+return answer
 """
 # KEYS: tokens by second. ARGV: second, difference. A second that no longer counts is left alone.
 _CORRECT = """
@@ -110,26 +122,31 @@ class SharedTicket(Ticket):
     """A ticket whose counts are in Redis; ``second`` is when it was admitted there."""
 
     limits: SharedLimits
+    project: str
     call: str
     second: int
-    requests_used: int
-    tokens_used: int
+    used: list[tuple[int, int]]
 
     def correct(self, tokens: int) -> None:
         difference = tokens - self.tokens
-        if self.key.tpm is not None and difference:
-            self.tokens = tokens
-            self.tokens_used += difference
-            self.limits.correct(self.key, self.second, difference)
+        if not difference:
+            return
+        self.tokens = tokens
+        self.used = [(requests, used + difference) for requests, used in self.used]
+        for one in self.limited:
+            if one.tpm is not None:
+                self.limits.correct(self.project, one, self.second, difference)
 
     def release(self) -> None:
-        if not self.released:
-            self.released = True
-            self.standing.in_flight -= 1
-            self.limits.free(self.key, self.call)
+        if self.released:
+            return
+        self.released = True
+        for standing in self.standings:
+            standing.in_flight -= 1
+        self.limits.free(self.call)
 
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
-        return header_values(self, self.requests_used, self.tokens_used, now)
+        return header_values(self, self.used, now)
 
 
 class SharedLimits:
@@ -149,52 +166,59 @@ class SharedLimits:
         self._local = local
         self._away_until = 0.0
         self._away = False
-        self._places: dict[str, str] = {}
+        #: the places that a call of this process holds
+        self._places: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewed = time.monotonic()
 
-    async def admit(self, key: KeyEntry, tokens: int, now: float, call: str) -> Ticket:
-        """Leave for a call; raises ``RateLimited`` as ``Limits.admit`` does."""
-        if key.rpm is None and key.tpm is None and key.concurrency is None:
-            return self._local.admit(key, tokens, now)
-        if key.tpm is not None and tokens > key.tpm:
-            raise refusal(key, NOTHING_FITS, 0.0, tokens)
+    async def admit(self, limited: Limiteds, project: str, tokens: int, now: float, call: str) -> Ticket:
+        """Leave for a call of ``project`` (its id); raises ``RateLimited`` as ``Limits.admit`` does."""
+        if not limited:
+            return self._local.admit(limited, tokens, now)
+        for one in limited:
+            if one.tpm is not None and tokens > one.tpm:
+                raise refusal(one, NOTHING_FITS, 0.0, tokens)
         if time.monotonic() < self._away_until:
-            return self._local.admit(key, tokens, now)
-        limits = [-1 if one is None else one for one in (key.rpm, key.tpm, key.concurrency)]
+            return self._local.admit(limited, tokens, now)
+        names = [name for one in limited for name in _names(project, one)]
+        bounds = [
+            -1 if bound is None else bound for one in limited for bound in (one.rpm, one.tpm, one.concurrency)
+        ]
         try:
-            answer = await self._admit(keys=_names(key.id), args=[*limits, tokens, call, PLACE_S])
+            answer = await self._admit(keys=names, args=[tokens, call, PLACE_S, *bounds])
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
-            return self._local.admit(key, tokens, now)
+            return self._local.admit(limited, tokens, now)
         if self._away:
             log.warning("Redis is back; limits are shared again")
             self._away = False
         if answer[0] != 0:
-            what = answer[0].decode()
-            raise refusal(key, what, float(answer[1]), tokens)
-        standing = self._local.standing(key)
-        standing.in_flight += 1
-        if key.concurrency is not None:
-            self._places[call] = _names(key.id)[2]
+            raise refusal(limited[answer[0] - 1], answer[1].decode(), float(answer[2]), tokens)
+        standings = [self._local.standing(one.id) for one in limited]
+        for standing in standings:
+            standing.in_flight += 1
+        places = [_names(project, one)[2] for one in limited if one.concurrency is not None]
+        if places:
+            self._places[call] = places
+        counts = [int(count) for count in answer[2:]]
         return SharedTicket(
-            key,
-            standing,
+            limited,
+            standings,
             tokens,
             now,
             limits=self,
+            project=project,
             call=call,
             second=int(answer[1]),
-            requests_used=int(answer[2]),
-            tokens_used=int(answer[3]),
+            used=list(zip(counts[::2], counts[1::2], strict=True)),
         )
 
-    def correct(self, key: KeyEntry, second: int, difference: int) -> None:
-        self._later(self._correct(keys=[_names(key.id)[1]], args=[second, difference]))
+    def correct(self, project: str, one: Limited, second: int, difference: int) -> None:
+        self._later(self._correct(keys=[_names(project, one)[1]], args=[second, difference]))
 
-    def free(self, key: KeyEntry, call: str) -> None:
-        if self._places.pop(call, None) is not None:
-            self._later(self._redis.zrem(_names(key.id)[2], call))
+    def free(self, call: str) -> None:
+        for place in self._places.pop(call, ()):
+            self._later(self._redis.zrem(place, call))
 
     async def tick(self) -> None:
         """Show that this process lives: its places are held on."""
@@ -205,9 +229,10 @@ class SharedLimits:
             # Redis's clock, because the script compares with it.
             until = int((await self._redis.time())[0]) + PLACE_S
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for call, place in self._places.items():
-                    pipeline.zadd(place, {call: until}, xx=True)
-                    pipeline.expire(place, PLACE_S + 1)
+                for call, places in self._places.items():
+                    for place in places:
+                        pipeline.zadd(place, {call: until}, xx=True)
+                        pipeline.expire(place, PLACE_S + 1)
                 await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
@@ -240,6 +265,6 @@ class SharedLimits:
         self._away = True
 
 
-def _names(key_id: str) -> list[str]:
-    # The braces keep a key's three entries on one node of a cluster.
-    return [f"llmops:limits:{{{key_id}}}:{kind}" for kind in (REQUESTS, TOKENS, CONCURRENCY)]
+def _names(project: str, one: Limited) -> list[str]:
+    # The braces keep the entries of a project and of all its keys on one node of a cluster.
+    return [f"llmops:limits:{{{project}}}:{one.id}:{kind}" for kind in (REQUESTS, TOKENS, CONCURRENCY)]

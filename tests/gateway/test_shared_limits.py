@@ -14,9 +14,9 @@ import redis
 from llmops.core.errors import RateLimited
 from llmops.core.ids import uuid7
 from llmops.gateway import shared_limits as module
-from llmops.gateway.limits import Limits, Ticket
+from llmops.gateway.limits import Limits, Ticket, limits_of
 from llmops.gateway.shared_limits import SharedLimits, SharedTicket
-from llmops.serving.snapshot import KeyEntry
+from llmops.serving.snapshot import KeyEntry, ProjectEntry
 from tests import servers
 from tests.gateway.rig import KEY, Rig, Upstream, a_key, eventually
 
@@ -37,8 +37,10 @@ async def processes(url: str, count: int = 2) -> AsyncIterator[list[SharedLimits
             await one.close()
 
 
-async def admit(limits: SharedLimits, key: KeyEntry, tokens: int = 0) -> Ticket:
-    return await limits.admit(key, tokens, time.time(), str(uuid7()))
+async def admit(
+    limits: SharedLimits, key: KeyEntry, tokens: int = 0, project: ProjectEntry | None = None
+) -> Ticket:
+    return await limits.admit(limits_of(key, project), key.project_id, tokens, time.time(), str(uuid7()))
 
 
 async def test_requests_are_counted_over_all_processes(url: str) -> None:
@@ -121,6 +123,33 @@ async def test_places_of_a_dead_process_come_free_and_those_of_a_living_one_do_n
             with pytest.raises(RateLimited):
                 await admit(living, key)
             await asyncio.sleep(0.1)
+
+
+async def test_a_project_limits_all_its_keys_together_or_counts_neither(url: str) -> None:
+    project = ProjectEntry(str(uuid7()), "support", rpm=4, tpm=1_000, concurrency=3)
+    one = a_key("one", project_id=project.id, rpm=10)
+    other = a_key("other", project_id=project.id)
+    async with processes(url) as both:
+        tickets = [await admit(both[turn % 2], (one, other)[turn % 2], 100, project) for turn in range(3)]
+        with pytest.raises(RateLimited, match="The project 'support' allows 3 calls at once"):
+            await admit(both[0], one, 0, project)
+        tickets[0].release()
+        await asyncio.gather(*both[0]._tasks)
+        with pytest.raises(RateLimited, match="The project 'support' allows 1000 tokens a minute"):
+            await admit(both[1], other, 900, project)
+        fourth = await admit(both[0], one, 100, project)
+        shown = dict(fourth.headers(time.time()))
+        assert (shown[b"x-ratelimit-limit-requests"], shown[b"x-ratelimit-remaining-requests"]) == (
+            b"4",
+            b"0",
+        )
+        tickets[1].release()
+        await asyncio.gather(*both[1]._tasks)
+        with pytest.raises(RateLimited, match="The project 'support' allows 4 requests a minute"):
+            await admit(both[1], one, 0, project)
+        # What the project refused was not counted against the key: three of its ten were.
+        free = await admit(both[1], one)
+        assert dict(free.headers(time.time()))[b"x-ratelimit-remaining-requests"] == b"6"
 
 
 async def test_keys_are_apart_and_keys_without_limits_ask_nobody(url: str) -> None:
