@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from math import inf
+from typing import TYPE_CHECKING
 
 from llmops.budgets.escrow import Hold
 from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
@@ -18,9 +19,14 @@ from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Asked
 from llmops.gateway.limits import Limiteds, Ticket
+from llmops.gateway.queueing import Gate
 from llmops.gateway.routing import Budgets, Target
 from llmops.providers.pricing import Prices
 from llmops.serving.snapshot import ModelEntry
+
+if TYPE_CHECKING:
+    from llmops.gateway.resilience import Failure
+    from llmops.gateway.settle import Trial
 
 #: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).
 LEAST_OUTPUT = 16
@@ -76,6 +82,36 @@ async def ticket(call: Call, limited: Limiteds, tokens: int) -> Ticket:
     if shared is None:
         return call.plane.limits.admit(limited, tokens, time.time())
     return await shared.admit(limited, call.key.project_id, tokens, time.time(), call.id)
+
+
+async def enter(call: Call, target: Target) -> Gate:
+    """Take a place among the calls to ``target``, waiting for one if need be; to be given back by ``leave``.
+
+    Raises ``QueueFull``.
+    """
+    resolution, plan = call.resolution, call.plan
+    assert resolution is not None and plan is not None
+    gate = call.plane.gates.of(resolution.route, target.slug)
+    if not gate.enter_now():
+        began = time.perf_counter()
+        try:
+            await gate.enter(call.priority, plan.deadline)
+        finally:
+            call.queue_us += int((time.perf_counter() - began) * 1_000_000)
+    return gate
+
+
+def tell(gate: Gate, trial: Trial, failure: Failure | None) -> None:
+    """Let the gate learn from how an attempt went."""
+    if failure is None:
+        record = trial.record
+        if trial.complete:
+            took = record.total_us if record.ttft_us is None else record.ttft_us
+            gate.answered(
+                streamed=record.ttft_us is not None, seconds=took / 1_000_000, tokens=trial.output_tokens
+            )
+    elif failure.overloaded:
+        gate.overloaded()
 
 
 async def hold(call: Call, target: Target) -> Holding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_headers
+from llmops.gateway.queueing import BATCH, INTERACTIVE
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class Call:
         "origin",
         "plan",
         "plane",
+        "priority",
         "queue_us",
         "receive",
         "request_id",
@@ -169,6 +171,7 @@ class Call:
         self.plan: Plan | None = None
         self.ticket: Ticket | None = None
         self.user = ""
+        self.priority = INTERACTIVE
         self.attempts: list[Attempt] = []
         self.retries = 0
         self.fallbacks = 0
@@ -259,6 +262,15 @@ class Call:
                 f"x-llmops-tags: a tag is longer than {MAX_TAG} characters.", param="x-llmops-tags"
             )
         return tags
+
+    def read_priority(self, of_key: str) -> str:
+        """Who waits first: a batch key's calls are batch calls, and any call may say so of itself."""
+        asked = self.header_text(b"x-llmops-priority", 20)
+        if asked not in ("", INTERACTIVE, BATCH):
+            raise InvalidRequest(
+                f"x-llmops-priority: must be {INTERACTIVE} or {BATCH}.", param="x-llmops-priority"
+            )
+        return BATCH if BATCH in (asked, of_key) else INTERACTIVE
 
     # ------------------------------------------------------------------ out
 

@@ -2,8 +2,9 @@
 
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, routing.py
-    admit     limits of the key                               limits.py, admission.py
-    attempt   hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, relaying.py, streaming.py
+    admit     limits of the key and its project               limits.py, admission.py
+    attempt   a place at the target                           queueing.py, admission.py
+              hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, relaying.py, streaming.py
     settle    price, write ``Ended``, then the last byte      settle.py
     again     another attempt, target or credential           resilience.py
 
@@ -38,6 +39,7 @@ from llmops.gateway.call import (
 from llmops.gateway.endpoints.base import Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_event
 from llmops.gateway.plane import Plane
+from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.relaying import partial_tokens, relay_stream, relay_whole
 from llmops.gateway.resilience import MALFORMED, STATUS, TIMEOUT, Failure, Plan, Step
 from llmops.gateway.settle import Trial
@@ -105,6 +107,8 @@ async def read(call: Call) -> None:
         session = call.header_text(b"x-llmops-session", MAX_SESSION)
     if b"x-llmops-tags" in headers:
         tags = call.tags()
+    if b"x-llmops-priority" in headers or key.priority != INTERACTIVE:
+        call.priority = call.read_priority(key.priority)
     call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
@@ -135,8 +139,13 @@ async def attempts(call: Call) -> None:
         try:
             if step.delay:
                 await asyncio.sleep(step.delay)
-            trial = settle.begin(call, step, await admission.hold(call, step.target))
-            failure = await attempt(call, trial)
+            gate = await admission.enter(call, step.target)
+            try:
+                trial = settle.begin(call, step, await admission.hold(call, step.target))
+                failure = await attempt(call, trial)
+                admission.tell(gate, trial, failure)
+            finally:
+                gate.leave()
         except BaseException:
             step.dropped()
             raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.gateway.limits import Limits
 from llmops.gateway.purse import Purse
+from llmops.gateway.queueing import Gates
 from llmops.gateway.resilience import Breakers
 from llmops.gateway.routing import View
 from llmops.gateway.shared_limits import SharedLimits
@@ -63,6 +64,7 @@ class Plane:
     #: the same limits over all processes, where there is a Redis
     shared_limits: SharedLimits | None = None
     breakers: Breakers = field(default_factory=Breakers)
+    gates: Gates = field(default_factory=Gates)
     view: View = field(default_factory=lambda: View(nothing()))
     #: for work that would stall the loop: counting tokens
     threads: ThreadPoolExecutor = field(

@@ -60,6 +60,13 @@ class Failure:
         return self.kind in (CONNECT, TIMEOUT, CUT, MALFORMED)
 
     @property
+    def overloaded(self) -> bool:
+        """Whether the target has more to do than it can."""
+        if self.kind == STATUS:
+            return self.status in (429, 503, 529) and self.code != "insufficient_quota"
+        return self.kind == TIMEOUT and self.billed is None
+
+    @property
     def elsewhere(self) -> bool:
         """Whether another target may do better."""
         return self.retryable or self.kind in (AUTH, FORBIDDEN) or self.status in (404, 429)

@@ -22,7 +22,7 @@ _MAX_MESSAGE = 300
 class Trial:
     """One attempt under way."""
 
-    __slots__ = ("holding", "record", "sent", "settled", "started", "step")
+    __slots__ = ("complete", "holding", "output_tokens", "record", "sent", "settled", "started", "step")
 
     def __init__(self, call: Call, step: Step, holding: Holding) -> None:
         self.step = step
@@ -31,6 +31,9 @@ class Trial:
         self.settled = False
         #: there was a connection: the provider may have got the request
         self.sent = False
+        #: the client got a whole answer of so many tokens
+        self.complete = False
+        self.output_tokens = 0
         target = step.target
         self.record = Attempt(
             n=len(call.attempts) + 1,
@@ -112,6 +115,7 @@ def answered(
     outcome.upstream_model = model[:120]
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
+    trial.complete, trial.output_tokens = status == OK, tokens.output
     _end(call, trial, cost, outcome)
 
 

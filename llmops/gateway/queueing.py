@@ -1,0 +1,247 @@
+"""How many calls are at one target at once, and who waits for a place.
+
+A gate stands open until its target shows that it has too much: a 429, a 503, a time-out, or answers that take several
+times as long as they did. Then it lets in three quarters of what was there at that moment, and from there adds one with
+each round of answers (additive increase, multiplicative decrease: Chiu and Jain 1989, "Analysis of the Increase and
+Decrease Algorithms for Congestion Avoidance in Computer Networks"). A gate that held nobody back for a while stands open
+again. A route can set a bound of its own besides.
+
+Who finds no place waits, interactive calls before batch calls, in a queue of bounded length and for a bounded time. When
+the queue is full an interactive call takes the place of the batch call that came last.
+
+Gates belong to one event loop; times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+from llmops.core.errors import QueueFull
+from llmops.serving.snapshot import RouteEntry
+
+INTERACTIVE, BATCH = "interactive", "batch"
+CUT = 0.75
+LEAST = 1
+#: After a cut the calls under way still tell of what was before it.
+SETTLE_S = 1.0
+#: A limit that held nobody back for so long is lifted.
+CALM_S = 60.0
+#: Answers are slow when they take this many times what they took in the long run, ...
+SLOW = 3.0
+#: ... which is known after so many of them.
+KNOWN_AFTER = 50
+#: Latency alone never lets in fewer than this many: what makes answers slow may not be us.
+LEAST_BY_LATENCY = 16
+_RECENT, _LONG = 0.1, 0.005
+_LONGEST_RETRY_S = 30.0
+
+
+class Pace:
+    """How long answers take, of late and in the long run. A drop is believed at once, a rise slowly."""
+
+    __slots__ = ("long", "recent", "seen")
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.recent = 0.0
+        self.long = 0.0
+
+    def add(self, seconds: float) -> None:
+        if not self.seen:
+            self.recent = self.long = seconds
+        else:
+            self.recent += _RECENT * (seconds - self.recent)
+            # The plain mean at first, so that an odd first answer is soon forgotten.
+            weight = max(_LONG, 1.0 / (self.seen + 1)) if self.seen < KNOWN_AFTER else _LONG
+            self.long += weight * (seconds - self.long)
+            if self.recent < self.long:
+                self.long += _RECENT * (self.recent - self.long)
+        self.seen += 1
+
+    @property
+    def slow(self) -> bool:
+        return self.seen > KNOWN_AFTER and self.recent > SLOW * self.long
+
+
+class Gate:
+    """The way to one target of one route. Whoever ``enter``s must ``leave``."""
+
+    __slots__ = (
+        "_cut_at",
+        "_full_at",
+        "_waiting",
+        "in_flight",
+        "limit",
+        "monotonic",
+        "name",
+        "plain",
+        "route",
+        "streamed",
+        "turned_away",
+        "waited",
+    )
+
+    def __init__(
+        self, route: RouteEntry, target: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.route = route
+        self.name = route.slug or target
+        self.monotonic = monotonic
+        self.in_flight = 0
+        #: what adapts itself; infinite while the gate stands open
+        self.limit = math.inf
+        #: seconds to the first byte of streams, and for each token of plain answers
+        self.streamed = Pace()
+        self.plain = Pace()
+        self.waited = 0
+        self.turned_away = 0
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {INTERACTIVE: deque(), BATCH: deque()}
+        self._cut_at = -math.inf
+        self._full_at = -math.inf
+
+    @property
+    def bound(self) -> float:
+        """Calls at once that are let in at this moment."""
+        fixed = self.route.max_concurrency
+        return min(fixed, self.limit) if fixed else self.limit
+
+    @property
+    def queued(self) -> int:
+        return sum(len(queue) for queue in self._waiting.values())
+
+    def enter_now(self) -> bool:
+        """Take a place if there is one and nobody waits for it."""
+        if self.in_flight < self.bound and not self.queued:
+            self.in_flight += 1
+            return True
+        return False
+
+    async def enter(self, priority: str, deadline: float) -> None:
+        """Take a place, waiting for one until ``deadline`` at most. Raises ``QueueFull``."""
+        if self.enter_now():
+            return
+        self._full_at = self.monotonic()
+        self._make_room(priority)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting[BATCH if priority == BATCH else INTERACTIVE]
+        queue.append(place)
+        self.waited += 1
+        patience = min(self.route.queue_timeout_ms / 1000, max(0.0, deadline - self.monotonic()))
+        timer = asyncio.get_running_loop().call_later(patience, _give_up, place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                # The place came in the same moment in which the call was ended.
+                self._free()
+            raise
+        except QueueFull:
+            self.turned_away += 1
+            raise self._refusal(patience) from None
+        finally:
+            timer.cancel()
+            if place in queue:
+                queue.remove(place)
+
+    def leave(self) -> None:
+        """Give the place back without saying how it went."""
+        self._free()
+
+    def answered(self, *, streamed: bool, seconds: float, tokens: int) -> None:
+        """A call answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
+        pace = self.streamed if streamed else self.plain
+        pace.add(seconds if streamed else seconds / max(1, tokens))
+        if self.limit == math.inf:
+            if pace.slow and self.in_flight > LEAST_BY_LATENCY:
+                self._cut(LEAST_BY_LATENCY)
+            return
+        if pace.slow:
+            self._cut(LEAST_BY_LATENCY)
+        elif self.in_flight >= self.limit - 1:
+            self.limit += 1 / self.limit
+        elif self.monotonic() - max(self._full_at, self._cut_at) > CALM_S:
+            self.limit = math.inf
+
+    def overloaded(self) -> None:
+        """The target said, or showed by not answering, that it has too much; then ``leave``."""
+        self._cut(LEAST)
+
+    def _cut(self, least: int) -> None:
+        now = self.monotonic()
+        if now - self._cut_at < SETTLE_S:
+            return
+        self._cut_at = now
+        self.limit = max(float(least), math.floor(min(self.limit, self.in_flight) * CUT))
+
+    def _free(self) -> None:
+        self.in_flight -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self.in_flight < self.bound:
+            place = self._next()
+            if place is None:
+                return
+            self.in_flight += 1
+            place.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        for queue in self._waiting.values():
+            while queue:
+                place = queue.popleft()
+                if not place.done():
+                    return place
+        return None
+
+    def _make_room(self, priority: str) -> None:
+        """Raises ``QueueFull`` unless one more may wait."""
+        if self.queued < self.route.queue_size:
+            return
+        batch = self._waiting[BATCH]
+        if priority != BATCH and batch:
+            last = batch.pop()
+            if not last.done():
+                last.set_exception(QueueFull(""))
+            return
+        self.turned_away += 1
+        raise self._refusal(0.0)
+
+    def _refusal(self, waited: float) -> QueueFull:
+        pace = self.streamed if self.streamed.seen > self.plain.seen else self.plain
+        again = min(_LONGEST_RETRY_S, max(1.0, pace.recent * (self.queued + 1) / max(1.0, self.bound)))
+        bound = f"{self.bound:.0f}" if math.isfinite(self.bound) else "many"
+        if waited:
+            return QueueFull(
+                f"{self.name!r} takes {bound} calls at once at the moment, and no place came free within "
+                f"{waited:.1f} s. Try again.",
+                code="queue_timeout",
+                retry_after=again,
+            )
+        return QueueFull(
+            f"{self.name!r} takes {bound} calls at once at the moment, and {self.queued} wait already. Try again.",
+            retry_after=again,
+        )
+
+
+def _give_up(place: asyncio.Future[None]) -> None:
+    if not place.done():
+        place.set_exception(QueueFull(""))
+
+
+class Gates:
+    """One for each route and target."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[str, str], Gate] = {}
+
+    def of(self, route: RouteEntry, target: str) -> Gate:
+        found = self.all.get((route.slug, target))
+        if found is None:
+            found = self.all[route.slug, target] = Gate(route, target)
+        elif found.route is not route:
+            found.route = route
+        return found
