@@ -1,6 +1,7 @@
 """Tables whose rows never change: triggers in the database refuse UPDATE and DELETE (and TRUNCATE on PostgreSQL).
 
-Used as the last operation of a migration: ``AppendOnly("audit_event")``.
+Used as the last operation of a migration: ``AppendOnly("audit_event")``. A migration that alters such a table has
+``StillAppendOnly`` before and after what it alters: SQLite alters by making the table anew, without its triggers.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class AppendOnly(Operation):
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
+        self.remove(schema_editor)
+
+    def remove(self, schema_editor: BaseDatabaseSchemaEditor) -> None:
         suffix = f" ON {self.table}" if schema_editor.connection.vendor == "postgresql" else ""
         for kind in ("update", "delete", "truncate"):
             schema_editor.execute(f"DROP TRIGGER IF EXISTS {self.table}_no_{kind}{suffix}", params=None)
@@ -52,6 +56,24 @@ class AppendOnly(Operation):
     @property
     def migration_name_fragment(self) -> str:
         return f"append_only_{self.table}"
+
+
+class StillAppendOnly(AppendOnly):
+    """Install the triggers on ``table`` again, forwards and backwards, whether they are there or not."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        self.remove(schema_editor)
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        self.database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def describe(self) -> str:
+        return f"Still refuse UPDATE and DELETE on {self.table}"
 
 
 def statements(vendor: str, table: str) -> list[str]:

@@ -22,11 +22,12 @@ from llmops.providers.pricing import PriceBook, Prices
 from llmops.serving.models import Revision
 from llmops.serving.snapshot import decode_document
 from llmops.usage.models import Call
-from llmops.usage.records import Attempt
+from llmops.usage.records import Attempt, Media, Tokens
 from llmops.usage.selectors import CallStory, call_story
 
 #: Thousandths of the width of a timeline.
 WIDTH = 1000
+_NO_PRICES = Prices(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """``price_nano`` per million tokens; the cost of a row is exact, because only the sum is rounded (up, once)."""
+    """``price_nano`` per million of ``tokens``; the cost of a row is exact, because only the sum is rounded (up, once)."""
 
     name: str
     tokens: int
     price_nano: int | None
     cost_nano: Fraction | None
+    #: whether it counts something else than tokens
+    unit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Story:
     links: dict[str, str]
     neighbours: str
     total_tokens: int
+    #: whether something is billed that is not a token
+    units: bool
 
 
 def story(reader: Reader, call_id: UUID) -> Story:
@@ -143,6 +148,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
         links=_links(reader, told),
         neighbours=_neighbours(call),
         total_tokens=call.input_tokens + call.output_tokens,
+        units=any(row.unit for row in tokens),
     )
 
 
@@ -234,30 +240,37 @@ def _outcome(one: Attempt, answered: bool, left_open: bool) -> str:
 
 
 def _tokens(call: Call) -> tuple[list[TokenRow], datetime | None]:
-    """Tokens by class at the prices that the call's revision holds for the moment it started."""
-    if not (call.input_tokens or call.output_tokens):
+    """What was used, by class, at the prices that the call's revision holds for the moment it started."""
+    media = Media(
+        audio_input=call.audio_input_tokens,
+        image_input=call.image_input_tokens,
+        audio_output=call.audio_output_tokens,
+        image_output=call.image_output_tokens,
+        characters=call.characters,
+        seconds=call.seconds,
+        images=call.images,
+    )
+    used = Tokens(
+        input=call.input_tokens,
+        cached=call.cached_input_tokens,
+        cache_write=call.cache_write_tokens,
+        output=call.output_tokens,
+        reasoning=call.reasoning_tokens,
+        media=media if media != Media() else None,
+    )
+    if not used.input and not used.output and used.media is None:
         return [], None
     found = _prices(call)
-    prices, since = found if found else (None, None)
-    cached = min(call.cached_input_tokens, call.input_tokens)
-    written = min(call.cache_write_tokens, call.input_tokens - cached)
-    reasoned = min(call.reasoning_tokens, call.output_tokens)
-    classes = (
-        ("input", call.input_tokens - cached - written, prices and prices.input),
-        ("cached_input", cached, prices and prices.cached_input),
-        ("cache_write", written, prices and prices.cache_write),
-        ("output", call.output_tokens - reasoned, prices and (prices.output or 0)),
-        ("reasoning", reasoned, prices and prices.reasoning),
-    )
+    prices, since = (found[0].of_tier(call.service_tier), found[1]) if found else (None, None)
     rows = [
         TokenRow(
-            words.TOKEN_CLASSES[name],
-            tokens,
-            price,
-            None if price is None else Fraction(tokens * price, MILLION),
+            words.TOKEN_CLASSES[part.token_class],
+            part.amount,
+            None if prices is None else part.price,
+            None if prices is None else Fraction(part.amount * part.price, MILLION),
+            part.token_class in words.UNITS,
         )
-        for name, tokens, price in classes
-        if tokens
+        for part in (prices or _NO_PRICES).parts(used)
     ]
     return rows, since
 

@@ -66,7 +66,16 @@ TOKEN_CLASSES = {
     "cache_write": "Input, written into the provider's cache",
     "output": "Output",
     "reasoning": "Reasoning",
+    "audio_input": "Input, audio",
+    "image_input": "Input, images",
+    "audio_output": "Output, audio",
+    "image_output": "Output, images",
+    "characters": "Characters spoken",
+    "seconds": "Seconds of audio heard",
+    "images": "Images made",
 }
+#: Classes that are no tokens.
+UNITS = frozenset({"characters", "seconds", "images"})
 
 
 def status_word(status: str) -> str:

@@ -17,7 +17,7 @@ from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
 from llmops.core.money import format_usd
 from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import Asked
+from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.limits import Limiteds, Ticket
 from llmops.gateway.queueing import Gate
 from llmops.gateway.routing import Budgets, Target
@@ -130,14 +130,16 @@ async def hold(call: Call, target: Target) -> Holding:
     cap = output_cap(asked, entry) if call.endpoint.has_output else None
     if cap is not None and cap != asked.cap:
         holding.cap = cap
-    if prices is None or (prices.output is None and call.endpoint.has_output):
+    if prices is None or not _pays(prices, call.endpoint, asked):
         if budgets:
             raise _unpriced(target, budgets)
         holding.prices = None
         return holding
+    if asked.tier:
+        prices = prices.holding(asked.tier)
     output = output_bound(asked, entry, cap) if call.endpoint.has_output else 0
     bound = call.endpoint.input_bound(asked, target)
-    holding.worst = prices.worst_cost(bound, output)
+    holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
     if hard and holding.worst:
         holding.hold = call.plane.purse.hold_now(hard, holding.worst)
         if holding.hold is None:
@@ -156,7 +158,7 @@ async def _hold_slowly(
         found = await purse.hold(holding.hard, holding.worst, wait=False)
         if isinstance(found, Short):
             bound = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
-            holding.worst = prices.worst_cost(bound, output)
+            holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
             found = await purse.hold(holding.hard, holding.worst)
         if isinstance(found, Hold):
             holding.hold = found
@@ -164,7 +166,7 @@ async def _hold_slowly(
         if call.resolution.route.clamp_output and output:
             cap = _affordable_cap(call, holding, prices, bound)
             if cap is not None:
-                holding.worst = prices.worst_cost(bound, cap * asked.choices)
+                holding.worst = prices.worst_cost(bound, cap * asked.choices, asked.uses, asked.units)
                 holding.hold = purse.hold_now(holding.hard, holding.worst)
                 holding.cap, holding.clamped = cap, True
         if holding.hold is None:
@@ -176,7 +178,7 @@ async def _hold_slowly(
 def _affordable_cap(call: Call, holding: Holding, prices: Prices, bound: int) -> int | None:
     asked = call.asked
     assert asked is not None
-    tokens = prices.affordable_output(call.plane.purse.left(holding.hard), bound)
+    tokens = prices.affordable_output(call.plane.purse.left(holding.hard), bound, asked.uses)
     if tokens is None:
         return None
     cap = tokens // asked.choices
@@ -195,6 +197,19 @@ def output_cap(asked: Asked, entry: ModelEntry) -> int | None:
 def output_bound(asked: Asked, entry: ModelEntry, cap: int | None) -> int:
     """The most output tokens of all choices together."""
     return asked.choices * (cap or entry.max_output_tokens or entry.context_window)
+
+
+def _pays(prices: Prices, endpoint: Endpoint, asked: Asked) -> bool:
+    """Whether the prices say what a call costs: its tokens, or the units in which the model is billed instead."""
+    units = asked.units
+    if units is None:
+        return prices.by_tokens and (prices.output is not None or not endpoint.has_output)
+    return (
+        (prices.by_tokens and (prices.has_output(asked.uses) or not endpoint.has_output))
+        or (units.characters > 0 and prices.characters is not None)
+        or (units.seconds > 0 and prices.seconds is not None)
+        or (units.images > 0 and prices.images is not None)
+    )
 
 
 def _unpriced(target: Target, budgets: Budgets) -> UnpricedModel:

@@ -11,6 +11,7 @@ import msgspec
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
 from llmops.gateway.call import Call
+from llmops.gateway.endpoints.base import tier_answered
 from llmops.gateway.endpoints.chat import answer_text
 from llmops.gateway.errors import error_event
 from llmops.gateway.resilience import MALFORMED, STATUS, Failure
@@ -30,6 +31,7 @@ class _Head(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
     choices: list[_HeadChoice] = []
+    service_tier: str | None = None
 
 
 class _HeadChoice(msgspec.Struct):
@@ -53,6 +55,8 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
         text = answer_text(body) if call.endpoint.has_output else ""
         tokens = await settle.count(call, trial, text)
         unknown = trial.step.target.reasons
+    if head.service_tier is not None:
+        tokens.tier = tier_answered(head.service_tier)
     call.bytes_out = len(body)
     finish = head.choices[0].finish_reason or "" if head.choices else ""
     settle.answered(call, trial, tokens, model=head.model, finish=finish, charge_hold=unknown)
@@ -129,6 +133,7 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
     if tokens is None:
         tokens = await settle.count(call, trial, relay.text())
         unknown = trial.step.target.reasons
+    tokens.tier = relay.tier
     if trial.record.ttft_us is None:
         trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
     last = out + relay.tail
@@ -174,4 +179,7 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
 
 async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
     tokens = call.endpoint.usage(relay.usage)
-    return tokens if tokens is not None else await settle.count(call, trial, relay.text())
+    if tokens is None:
+        tokens = await settle.count(call, trial, relay.text())
+    tokens.tier = relay.tier
+    return tokens

@@ -98,7 +98,10 @@ def answered(
 ) -> None:
     """The attempt brought an answer, whole or in part: price its tokens and end the call."""
     holding = trial.holding
-    cost = holding.prices.cost(tokens) if holding.prices is not None else 0
+    prices = holding.prices
+    if prices is not None and tokens.tier:
+        prices = prices.of_tier(tokens.tier)
+    cost = prices.cost(tokens) if prices is not None else 0
     if tokens.estimated:
         trial.record.note = ESTIMATED
         # What was merely counted can not have cost more than the worst case.

@@ -48,6 +48,7 @@ class _Chunk(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
     model: str | None = None
+    service_tier: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -71,6 +72,7 @@ class Relay:
         "parts",
         "provider_error",
         "tail",
+        "tier",
         "usage",
     )
 
@@ -87,6 +89,8 @@ class Relay:
         self.events = 0
         self.finish = ""
         self.model = ""
+        #: the service tier that the answer named, empty for the default one
+        self.tier = ""
         #: the last usage seen, as JSON
         self.usage: bytes | None = None
         #: the text of the answer so far, in pieces
@@ -184,6 +188,8 @@ class Relay:
     def _read(self, chunk: _Chunk) -> None:
         if chunk.model and not self.model:
             self.model = chunk.model
+        if chunk.service_tier and chunk.service_tier != "default":
+            self.tier = chunk.service_tier[:16]
         for choice in chunk.choices or ():
             if choice.finish_reason:
                 self.finish = choice.finish_reason

@@ -183,7 +183,7 @@ class Price(UUIDModel):
     """What a token class of a model costs from a moment on, in nanodollars per million tokens. Never edited."""
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="prices")
-    token_class = models.CharField(max_length=20, choices=TOKEN_CLASSES)
+    token_class = models.CharField(max_length=32, choices=TOKEN_CLASSES)
     nano_per_million = models.BigIntegerField(validators=[MinValueValidator(0)])
     effective_from = models.DateTimeField()
     source = models.CharField(max_length=200, blank=True, help_text="Where the price was read, and when.")

@@ -45,18 +45,43 @@ INPUT, CACHED_INPUT, CACHE_WRITE, OUTPUT, REASONING = (
     "output",
     "reasoning",
 )
+AUDIO_INPUT, AUDIO_OUTPUT, IMAGE_INPUT, IMAGE_OUTPUT = (
+    "audio_input",
+    "audio_output",
+    "image_input",
+    "image_output",
+)
+#: What is billed and is not a token; prices are for a million of them all the same.
+CHARACTERS, SECONDS, IMAGES = "characters", "seconds", "images"
+#: Service tiers with prices of their own: a class of ``TIERED_CLASSES``, an underscore and the tier, such as
+#: ``input_flex``. A class without a price for the tier costs what it costs otherwise.
+FLEX, PRIORITY, BATCH = "flex", "priority", "batch"
+TIERED_CLASSES = (INPUT, CACHED_INPUT, CACHE_WRITE, OUTPUT, REASONING)
 TOKEN_CLASSES = [
     (INPUT, "Input"),
     (CACHED_INPUT, "Cached input"),
     (CACHE_WRITE, "Cache write"),
     (OUTPUT, "Output"),
     (REASONING, "Reasoning"),
-    ("audio_input", "Audio input"),
-    ("audio_output", "Audio output"),
-    ("image_input", "Image input"),
-    ("image_output", "Image output"),
+    (AUDIO_INPUT, "Audio input"),
+    (AUDIO_OUTPUT, "Audio output"),
+    (IMAGE_INPUT, "Image input"),
+    (IMAGE_OUTPUT, "Image output"),
+    (CHARACTERS, "Characters of text spoken"),
+    (SECONDS, "Seconds of audio heard"),
+    (IMAGES, "Images made"),
     ("batch_input", "Batch input"),
     ("batch_output", "Batch output"),
+    ("input_flex", "Input, flex tier"),
+    ("cached_input_flex", "Cached input, flex tier"),
+    ("cache_write_flex", "Cache write, flex tier"),
+    ("output_flex", "Output, flex tier"),
+    ("reasoning_flex", "Reasoning, flex tier"),
+    ("input_priority", "Input, priority tier"),
+    ("cached_input_priority", "Cached input, priority tier"),
+    ("cache_write_priority", "Cache write, priority tier"),
+    ("output_priority", "Output, priority tier"),
+    ("reasoning_priority", "Reasoning, priority tier"),
 ]
 
 #: Classes of failure after which a route may name fallbacks of their own; what is in none of them takes the general ones.
@@ -90,7 +115,19 @@ LAST_RESORTS = [
     (STATIC_ANSWER, "A fixed answer"),
 ]
 
-CAPABILITIES = ("chat", "stream", "tools", "json_schema", "vision", "audio", "reasoning", "embeddings")
+CAPABILITIES = (
+    "chat",
+    "stream",
+    "tools",
+    "json_schema",
+    "vision",
+    "audio",
+    "reasoning",
+    "embeddings",
+    "images",
+    "speech",
+    "transcription",
+)
 
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2}|-\d{4}$|@\d+|:[0-9a-f]{8,}|-\d{3}$)")
 

@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from llmops.providers.rules import INPUT, OUTPUT, url_problem
+from llmops.providers.rules import (
+    AUDIO_OUTPUT,
+    CHARACTERS,
+    IMAGE_OUTPUT,
+    IMAGES,
+    INPUT,
+    OUTPUT,
+    SECONDS,
+    url_problem,
+)
 from llmops.serving.snapshot import ModelEntry, RevisionDocument, RouteEntry
 
 ERROR, WARNING = "error", "warning"
+#: Capabilities of models that answer one endpoint alone.
+_SINGLE_PURPOSE = ("embeddings", "images", "speech", "transcription")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +62,11 @@ def validate(document: RevisionDocument, facts: Facts) -> list[Problem]:
 
 def unpriced_classes(model: ModelEntry, now: float) -> list[str]:
     """Token classes that a call of ``model`` needs a price for and has none in force at ``now``."""
-    needed = [INPUT, OUTPUT] if model.max_output_tokens else [INPUT]
     priced = {row.token_class for row in model.prices if row.since <= now}
+    if priced & {CHARACTERS, SECONDS, IMAGES}:
+        return []
+    instead = {"speech": AUDIO_OUTPUT, "images": IMAGE_OUTPUT}.get(_kind(model), "")
+    needed = [INPUT, OUTPUT] if model.max_output_tokens and instead not in priced else [INPUT]
     return [token_class for token_class in needed if token_class not in priced]
 
 
@@ -145,12 +159,12 @@ def _routes(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
             else:
                 yield problem(ERROR, "model_gone", f"leads to the model {slug}, which does not exist.")
         present = [models[slug] for slug in _named(route) if slug in models]
-        embedding = {"embeddings" in model.capabilities for model in present}
-        if len(embedding) == 2:
+        if len({_kind(model) for model in present}) > 1:
             yield problem(
                 WARNING,
                 "mixed_kinds",
-                "mixes embedding models with others: a call can fall through to a model that cannot answer it.",
+                "mixes models for different endpoints (embeddings, images, speech, transcription, text): a call can "
+                "fall through to a model that cannot answer it.",
             )
         if route.fallbacks and present:
             target_window = min(
@@ -174,6 +188,13 @@ def _routes(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
             )
         if route.slug in facts.paused_routes:
             yield problem(WARNING, "paused", "is paused and stays paused.")
+
+
+def _kind(model: ModelEntry) -> str:
+    """What a model is for, where it answers one endpoint alone; empty for text and for what says nothing."""
+    if "chat" in model.capabilities:
+        return ""
+    return next((name for name in _SINGLE_PURPOSE if name in model.capabilities), "")
 
 
 def _named(route: RouteEntry) -> list[str]:

@@ -95,6 +95,20 @@ class Call(UUIDModel):
     cache_write_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     reasoning_tokens = models.PositiveIntegerField(default=0)
+    audio_input_tokens = models.PositiveIntegerField(default=0, db_default=0)
+    image_input_tokens = models.PositiveIntegerField(default=0, db_default=0)
+    audio_output_tokens = models.PositiveIntegerField(default=0, db_default=0)
+    image_output_tokens = models.PositiveIntegerField(default=0, db_default=0)
+    characters = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Characters of text that was spoken."
+    )
+    seconds = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Seconds of audio that was heard."
+    )
+    images = models.PositiveIntegerField(default=0, db_default=0, help_text="Images that were made.")
+    service_tier = models.CharField(
+        max_length=16, blank=True, default="", db_default="", help_text="Empty for the default one."
+    )
     usage_estimated = models.BooleanField(
         default=False, help_text="The provider sent no usage; tokens were bounded."
     )
@@ -166,6 +180,13 @@ class Rollup(models.Model):
     cache_write_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
+    audio_input_tokens = models.BigIntegerField(default=0, db_default=0)
+    image_input_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_output_tokens = models.BigIntegerField(default=0, db_default=0)
+    image_output_tokens = models.BigIntegerField(default=0, db_default=0)
+    characters = models.BigIntegerField(default=0, db_default=0)
+    seconds = models.BigIntegerField(default=0, db_default=0)
+    images = models.BigIntegerField(default=0, db_default=0)
     cost_nano = models.BigIntegerField(default=0)
     overrun_nano = models.BigIntegerField(default=0)
 
@@ -192,6 +213,13 @@ class Rollup(models.Model):
         "cache_write_tokens",
         "output_tokens",
         "reasoning_tokens",
+        "audio_input_tokens",
+        "image_input_tokens",
+        "audio_output_tokens",
+        "image_output_tokens",
+        "characters",
+        "seconds",
+        "images",
         "cost_nano",
         "overrun_nano",
     )

@@ -37,6 +37,13 @@ _CALL_SUMS = {
     "cache_write_tokens": Sum("cache_write_tokens"),
     "output_tokens": Sum("output_tokens"),
     "reasoning_tokens": Sum("reasoning_tokens"),
+    "audio_input_tokens": Sum("audio_input_tokens"),
+    "image_input_tokens": Sum("image_input_tokens"),
+    "audio_output_tokens": Sum("audio_output_tokens"),
+    "image_output_tokens": Sum("image_output_tokens"),
+    "characters": Sum("characters"),
+    "seconds": Sum("seconds"),
+    "images": Sum("images"),
     "cost_nano": Sum("cost_nano"),
     "overrun_nano": Sum("overrun_nano"),
 }

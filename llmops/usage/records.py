@@ -101,8 +101,24 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     why: str = ""
 
 
+class Media(msgspec.Struct, omit_defaults=True):
+    """What of a call was not text: tokens that ``input`` and ``output`` of ``Tokens`` include, and what is billed in other
+    units: characters spoken, seconds of audio heard (begun ones count), images made."""
+
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    characters: int = 0
+    seconds: int = 0
+    images: int = 0
+
+
 class Tokens(msgspec.Struct, omit_defaults=True):
-    """Billed tokens. ``input`` includes ``cached`` and ``cache_write``; ``output`` includes ``reasoning``."""
+    """Billed tokens. ``input`` includes ``cached`` and ``cache_write``; ``output`` includes ``reasoning``.
+
+    ``tier`` is the service tier that the answer names, empty for the default one.
+    """
 
     input: int = 0
     cached: int = 0
@@ -110,6 +126,8 @@ class Tokens(msgspec.Struct, omit_defaults=True):
     output: int = 0
     reasoning: int = 0
     estimated: bool = False
+    media: Media | None = None
+    tier: str = ""
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):

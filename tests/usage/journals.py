@@ -10,7 +10,17 @@ from uuid import UUID, uuid4
 
 from llmops.core.ids import uuid7
 from llmops.usage.journal import JournalWriter
-from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
+from llmops.usage.records import (
+    Attempt,
+    Charge,
+    Ended,
+    Held,
+    HeldCharge,
+    Media,
+    Origin,
+    Outcome,
+    Tokens,
+)
 
 MODELS, ROUTES, FEATURES = ("small", "large"), ("chat", "search", ""), ("", "triage", "draft")
 
@@ -166,7 +176,10 @@ class Scribe:
                     retries=attempts - 1,
                     fallbacks=int(attempts > 1 and pick.random() < 0.5),
                     tokens=Tokens(
-                        input=pick.randrange(2000), cached=pick.randrange(10), output=pick.randrange(900)
+                        input=pick.randrange(2000),
+                        cached=pick.randrange(10),
+                        output=pick.randrange(900),
+                        media=Media(*(pick.randrange(90) for _ in range(7))) if pick.random() < 0.3 else None,
                     ),
                     total_us=total,
                     ttft_us=total // 3 if who.streamed else None,

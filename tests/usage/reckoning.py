@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from llmops.usage.models import Call, LatencyRollup, Rollup
-from llmops.usage.records import Ended
+from llmops.usage.records import Ended, Media
 
 Sums = dict[str, int]
 
@@ -44,6 +44,7 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
             cache_write_tokens=outcome.tokens.cache_write,
             output_tokens=outcome.tokens.output,
             reasoning_tokens=outcome.tokens.reasoning,
+            **media_of(outcome.tokens.media or Media()),
             cost_nano=sum(record.cost for record in records),
             overrun_nano=sum(max((one.overrun for one in record.charges), default=0) for record in records),
         )
@@ -64,6 +65,18 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
             )
             table[key].update(sums)
     return table
+
+
+def media_of(media: Media) -> dict[str, int]:
+    return {
+        "audio_input_tokens": media.audio_input,
+        "image_input_tokens": media.image_input,
+        "audio_output_tokens": media.audio_output,
+        "image_output_tokens": media.image_output,
+        "characters": media.characters,
+        "seconds": media.seconds,
+        "images": media.images,
+    }
 
 
 def stored_rollups() -> dict[tuple[Any, ...], Counter[str]]:

@@ -23,7 +23,7 @@ from llmops.usage.ingest.follower import Follower
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.ingest.rows import COLUMNS
 from llmops.usage.models import Call, Journal, Rollup
-from llmops.usage.records import Attempt, CredentialSeen, Ended, Outcome, Tokens
+from llmops.usage.records import Attempt, CredentialSeen, Ended, Media, Outcome, Tokens
 from llmops.usage.selectors import overview
 from tests.cast import COMMAND, in_threads, issue
 from tests.usage.journals import Scribe, origin, outcome
@@ -126,7 +126,16 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         ],
         retries=0,
         fallbacks=1,
-        tokens=Tokens(input=10, cached=4, cache_write=1, output=20, reasoning=5, estimated=True),
+        tokens=Tokens(
+            input=10,
+            cached=4,
+            cache_write=1,
+            output=20,
+            reasoning=5,
+            estimated=True,
+            media=Media(2, 3, 4, 6, 7, 8, 9),
+            tier="priority",
+        ),
         cap=64,
         clamped=True,
         cost=1200,
@@ -185,6 +194,14 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         "cache_write_tokens": 1,
         "output_tokens": 20,
         "reasoning_tokens": 5,
+        "audio_input_tokens": 2,
+        "image_input_tokens": 3,
+        "audio_output_tokens": 4,
+        "image_output_tokens": 6,
+        "characters": 7,
+        "seconds": 8,
+        "images": 9,
+        "service_tier": "priority",
         "usage_estimated": True,
         "output_cap": 64,
         "output_clamped": True,
@@ -244,7 +261,7 @@ def test_what_callers_send_can_not_stop_a_journal(tmp_path: Path, db: None) -> N
             http=10**6,
             retries=10**6,
             fallbacks=-5,
-            tokens=Tokens(input=2**60, output=-1),
+            tokens=Tokens(input=2**60, output=-1, media=Media(audio_input=2**60, seconds=-1), tier="x" * 99),
             total_us=-7,
             ttft_us=2**70,
         ),

@@ -13,7 +13,9 @@ import msgspec
 
 from llmops.core.errors import InvalidRequest
 from llmops.gateway.routing import Target
-from llmops.usage.records import Tokens
+from llmops.providers.pricing import Units
+from llmops.providers.rules import FLEX, PRIORITY
+from llmops.usage.records import Media, Tokens
 
 Raw = msgspec.Raw
 Members = dict[str, Raw]
@@ -43,7 +45,10 @@ class Asked:
         "model",
         "size",
         "stream",
+        "tier",
+        "units",
         "user",
+        "uses",
         "wants_usage",
     )
 
@@ -58,6 +63,12 @@ class Asked:
         self.choices = 1
         self.cap: int | None = None
         self.cap_field = ""
+        #: service tier that was asked for, where it may have prices of its own
+        self.tier = ""
+        #: what comes into play beside text: flags of ``providers.pricing``
+        self.uses = 0
+        #: at most so much of what is not billed in tokens
+        self.units: Units | None = None
 
 
 def asked_of(members: Members, size: int) -> Asked:
@@ -152,6 +163,20 @@ def flag_member(members: Members, name: str) -> bool:
     return value
 
 
+#: Tiers by the names under which they can be asked for. ``auto`` and the rest are priced as the default one.
+_TIERS = {"flex": FLEX, "priority": PRIORITY, "fast": PRIORITY}
+
+
+def tier_of(name: object) -> str:
+    """The tier with prices of its own that ``service_tier`` asks for; empty for none."""
+    return _TIERS.get(name, "") if isinstance(name, str) else ""
+
+
+def tier_answered(name: str | None) -> str:
+    """The tier that an answer names, as it is recorded: empty for the default one."""
+    return "" if not name or name in ("default", "auto") else name[:16]
+
+
 def count_member(members: Members, name: str, *, largest: int) -> int | None:
     """A whole number from 1 to ``largest``, or None."""
     value = member(members, name)
@@ -183,6 +208,8 @@ class _Details(msgspec.Struct):
     cached_tokens: _Count | None = None
     cache_write_tokens: _Count | None = None
     reasoning_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    image_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -208,10 +235,19 @@ def believable_usage(raw: bytes | None) -> Tokens | None:
     answered = usage.completion_tokens_details or _NO_DETAILS
     cached, written = asked.cached_tokens or 0, asked.cache_write_tokens or 0
     reasoned = answered.reasoning_tokens or 0
+    media = None
+    if asked.audio_tokens or asked.image_tokens or answered.audio_tokens or answered.image_tokens:
+        media = Media(
+            audio_input=min(asked.audio_tokens or 0, usage.prompt_tokens),
+            image_input=min(asked.image_tokens or 0, usage.prompt_tokens),
+            audio_output=min(answered.audio_tokens or 0, usage.completion_tokens),
+            image_output=min(answered.image_tokens or 0, usage.completion_tokens),
+        )
     return Tokens(
         input=usage.prompt_tokens,
         cached=min(cached, usage.prompt_tokens),
         cache_write=min(written, max(0, usage.prompt_tokens - cached)),
         output=usage.completion_tokens,
         reasoning=min(reasoned, usage.completion_tokens),
+        media=media,
     )

@@ -22,9 +22,11 @@ from llmops.gateway.endpoints.base import (
     flag_member,
     member,
     read_members,
+    tier_of,
     with_defaults,
 )
 from llmops.gateway.routing import Target
+from llmops.providers.pricing import AUDIO_IN, AUDIO_OUT, IMAGE_IN
 from llmops.usage.records import Tokens
 
 MAX_CHOICES = 128
@@ -64,6 +66,8 @@ class _Ordinary(msgspec.Struct):
     max_completion_tokens: _Cap | None = None
     max_tokens: _Cap | None = None
     user: Annotated[str, msgspec.Meta(max_length=MAX_USER)] | None = None
+    service_tier: str | None = None
+    audio: msgspec.Raw = msgspec.Raw()
 
 
 _decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
@@ -79,6 +83,12 @@ def _ordinary(body: bytes, members: Members) -> Asked | None:
         return None
     asked = Asked(members, len(body), model=found.model, user=found.user or "")
     asked.media = _media_of(found.messages)
+    if asked.media:
+        asked.uses = AUDIO_IN | IMAGE_IN
+    if found.audio:
+        asked.uses |= AUDIO_OUT
+    if found.service_tier is not None:
+        asked.tier = tier_of(found.service_tier)
     asked.stream = found.stream is True
     asked.choices = found.n or 1
     new, old = found.max_completion_tokens, found.max_tokens
@@ -103,6 +113,12 @@ class Chat:
         """Member by member, naming the one that is wrong."""
         asked = asked_of(members, len(body))
         asked.media = _media_of(_checked_messages(members))
+        if asked.media:
+            asked.uses = AUDIO_IN | IMAGE_IN
+        if member(members, "audio") is not None:
+            asked.uses |= AUDIO_OUT
+        if "service_tier" in members:
+            asked.tier = tier_of(member(members, "service_tier"))
         asked.stream = flag_member(members, "stream")
         asked.choices = count_member(members, "n", largest=MAX_CHOICES) or 1
         if "stream_options" in members:

@@ -17,11 +17,12 @@ import msgspec
 
 from llmops.core.digests import sha256_hex
 from llmops.usage.journal import Position
-from llmops.usage.records import Attempt, Ended, Held, Origin, Outcome
+from llmops.usage.records import Attempt, Ended, Held, Media, Origin, Outcome
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
 _DIGEST = re.compile(r"[0-9a-f]{0,16}")
+_NO_MEDIA = (0,) * 7
 UNKNOWN = "unknown"
 UNKNOWN_CODE = "outcome_unknown"
 STATUSES = frozenset({"ok", "error", "refused", "client_closed", "interrupted", UNKNOWN})
@@ -55,6 +56,14 @@ COLUMNS = (
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "audio_input_tokens",
+    "image_input_tokens",
+    "audio_output_tokens",
+    "image_output_tokens",
+    "characters",
+    "seconds",
+    "images",
+    "service_tier",
     "usage_estimated",
     "output_cap",
     "output_clamped",
@@ -151,6 +160,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         within(tokens.cache_write, _INT),
         within(tokens.output, _INT),
         within(tokens.reasoning, _INT),
+        *(_NO_MEDIA if tokens.media is None else _media(tokens.media)),
     )
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
     values = (
@@ -177,6 +187,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         retries,
         fallbacks,
         *counts,
+        text(tokens.tier, 16),
         tokens.estimated,
         optional(outcome.cap, _INT),
         outcome.clamped,
@@ -219,6 +230,18 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         overhead_us=overhead_us,
     )
     return CallRow(values, facts)
+
+
+def _media(media: Media) -> tuple[int, ...]:
+    return (
+        within(media.audio_input, _INT),
+        within(media.image_input, _INT),
+        within(media.audio_output, _INT),
+        within(media.image_output, _INT),
+        within(media.characters, _INT),
+        within(media.seconds, _INT),
+        within(media.images, _INT),
+    )
 
 
 def abandoned(call: OpenCall) -> Outcome:
