@@ -24,6 +24,7 @@ from llmops.gateway.keeper import Keeper
 from llmops.gateway.plane import Plane, digest_key
 from llmops.gateway.purse import TICK_S, Purse
 from llmops.gateway.shared_limits import SharedLimits
+from llmops.gateway.shelf import DatabaseShelf
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter
@@ -69,6 +70,7 @@ class Runtime:
         )
         if settings.REDIS_URL:
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
+        self.plane.objects.shelf = DatabaseShelf()
         self.plane.swap(snapshot)
         self._keeper = Keeper(
             loop, purse, journal_id=journal.journal_id, lease_seconds=settings.LEASE_SECONDS

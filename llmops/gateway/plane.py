@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.gateway.limits import Limits
+from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
 from llmops.gateway.queueing import Gates
 from llmops.gateway.resilience import Breakers
@@ -72,8 +73,13 @@ class Plane:
     )
     calls: set[Call] = field(default_factory=set)
     draining: bool = False
-    _unwritten: list[Ended] = field(default_factory=list)
+    #: whose the objects are that providers keep
+    objects: Objects = field(init=False)
+    _unwritten: list[Record] = field(default_factory=list)
     _refused_credentials: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.objects = Objects(self.write)
 
     # ------------------------------------------------------------------ what is live
 
@@ -125,15 +131,22 @@ class Plane:
     # ------------------------------------------------------------------ records
 
     def record_end(self, record: Ended) -> None:
-        """Write how an attempt ended. What cannot be written now is kept and written as soon as it can."""
+        """Write how an attempt ended."""
+        self.write(record)
+
+    def write(self, record: Record) -> None:
+        """Write what has happened already. What cannot be written now is kept and written as soon as it can."""
         if self._unwritten:
             self._unwritten.append(record)
             return
         try:
             self.journal.append(record)
         except ServiceUnavailable:
+            about = f"of call {record.origin.call}" if isinstance(record, Ended) else ""
             log.error(
-                "the journal cannot be written; the end of call %s is kept in memory", record.origin.call
+                "the journal cannot be written; a record (%s) %s is kept in memory",
+                type(record).__name__,
+                about,
             )
             self._unwritten.append(record)
 
@@ -178,6 +191,7 @@ class Plane:
         return mac.hexdigest()
 
     async def close(self) -> None:
+        await self.objects.close()
         await self.transport.close()
         if self.shared_limits is not None:
             await self.shared_limits.close()

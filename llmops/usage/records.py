@@ -187,7 +187,50 @@ class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defau
     code: str = ""
 
 
-Record = Opened | Held | Ended | CredentialSeen
+class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True):
+    """A provider made an object and keeps it (a response, a file, a batch ...): it belongs to the project whose key asked.
+
+    ``model`` is the slug of the route or model that was named. ``details`` is what whoever looks after the object later
+    must know of the call that made it; ``due`` (0: never) is when somebody is to look at it first.
+    """
+
+    n: int
+    at: int
+    object: str
+    kind: str
+    project: str
+    key: str
+    provider: str
+    credential: str = ""
+    model: str = ""
+    details: dict[str, Any] = {}
+    due: int = 0
+
+
+class Gone(msgspec.Struct, tag="gone", tag_field="t", omit_defaults=True):
+    """The provider deleted an object that it had kept for a project."""
+
+    n: int
+    at: int
+    object: str
+    provider: str
+    project: str
+
+
+class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True):
+    """What a kept object came to cost, once it ended; ``end`` is the whole call that says so.
+
+    Booked only if the object's cost is not booked yet: of any number of these records for one object one counts.
+    """
+
+    n: int
+    at: int
+    object: str
+    provider: str
+    end: Ended
+
+
+Record = Opened | Held | Ended | CredentialSeen | Kept | Gone | Metered
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

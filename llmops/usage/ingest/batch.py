@@ -16,14 +16,26 @@ from llmops.usage.ingest.rows import (
     BadRecord,
     CallRow,
     Facts,
+    KeptRow,
     OpenCall,
     abandoned,
     call_row,
     identifier,
+    kept_row,
     moment,
 )
 from llmops.usage.journal import Entry, Position
-from llmops.usage.records import Charge, CredentialSeen, Ended, Held, Opened, Outcome
+from llmops.usage.records import (
+    Charge,
+    CredentialSeen,
+    Ended,
+    Gone,
+    Held,
+    Kept,
+    Metered,
+    Opened,
+    Outcome,
+)
 
 _HOUR, _DAY = 3600, 86400
 GRANULARITIES = (60, _HOUR, _DAY)
@@ -35,8 +47,19 @@ Latencies = dict[tuple[int, int, UUID, str, str, str, int], int]
 
 
 @dataclass(slots=True)
+class MeteredRow:
+    """A call that is booked if the cost of the object (id, provider) is not booked yet; ``at`` in nanoseconds."""
+
+    object: tuple[str, str]
+    at: datetime
+    call: CallRow
+    soft: list[tuple[UUID, datetime, int]]
+
+
+@dataclass(slots=True)
 class Batch:
-    """``charges`` is window -> [cost, overrun]; ``soft`` holds (budget, moment the call began, cost)."""
+    """``charges`` is window -> [cost, overrun]; ``soft`` holds (budget, moment the call began, cost). Objects are named by
+    (id, provider)."""
 
     calls: list[CallRow] = field(default_factory=list)
     charges: dict[int, list[int]] = field(default_factory=dict)
@@ -44,6 +67,14 @@ class Batch:
     keys_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    kept: dict[tuple[str, str], KeptRow] = field(default_factory=dict)
+    gone: dict[tuple[str, str], tuple[UUID, datetime]] = field(default_factory=dict)
+    metered: list[MeteredRow] = field(default_factory=list)
+
+    def count(self, metered: MeteredRow) -> None:
+        """Book a metered call with the others."""
+        self.calls.append(metered.call)
+        self.soft.extend(metered.soft)
 
     def rollups(self) -> Rollups:
         """What the calls add to the rollups of every granularity."""
@@ -152,6 +183,12 @@ class Ledger:
             self._end(record, entry.start, batch)
         elif isinstance(record, CredentialSeen):
             self._credential(record, batch)
+        elif isinstance(record, Kept):
+            self._kept(record, batch)
+        elif isinstance(record, Gone):
+            self._gone(record, batch)
+        elif isinstance(record, Metered):
+            self._metered(record, entry.start, batch)
         elif not isinstance(record, Opened):
             raise BadRecord(f"is of a kind that is not known: {type(record).__name__}")
 
@@ -214,6 +251,30 @@ class Ledger:
             batch.credentials_used[key] = max(seen.at, batch.credentials_used.get(key, 0))
         else:
             batch.credential_failures[key] = (seen.at, f"{seen.status} {seen.code}".strip())
+
+    def _kept(self, kept: Kept, batch: Batch) -> None:
+        known = batch.kept.get((kept.object, kept.provider))
+        if known is None or known.gone_at is not None:
+            batch.kept[kept.object, kept.provider] = kept_row(kept)
+
+    def _gone(self, gone: Gone, batch: Batch) -> None:
+        project, at = identifier(gone.project, "project"), moment(gone.at)
+        kept = batch.kept.get((gone.object, gone.provider))
+        if kept is None:
+            batch.gone[gone.object, gone.provider] = project, at
+        else:
+            kept.gone_at = at
+
+    def _metered(self, metered: Metered, start: Position, batch: Batch) -> None:
+        ended = metered.end
+        if ended.outcome is None or ended.attempt or ended.charges or ended.cost < 0:
+            raise BadRecord(
+                f"meters {metered.object!r} with something that is not a whole call without holds"
+            )
+        call = _after(OpenCall(first=start, origin=ended.origin), ended)
+        soft = [(identifier(budget, "budget"), moment(metered.at), ended.cost) for budget in ended.soft]
+        row = call_row(call, ended.outcome, self.journal_id)
+        batch.metered.append(MeteredRow((metered.object, metered.provider), moment(metered.at), row, soft))
 
     def _charge(self, ended: Ended, batch: Batch) -> None:
         soft = [(identifier(budget, "budget"), moment(ended.origin.started)) for budget in ended.soft]

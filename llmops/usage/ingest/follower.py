@@ -270,6 +270,11 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
     """Everything a batch adds to the database, inside the caller's transaction."""
     # Whoever recomputes rollups holds this lock alone; until then calls and rollups move together.
     lock(ROLLUPS_LOCK, shared=True)
+    write.lose_objects(batch.gone)
+    write.keep_objects(batch.kept)
+    for metered in sorted(batch.metered, key=lambda one: one.object):
+        if write.meter_object(metered.object, metered.at):
+            batch.count(metered)
     write.insert_calls(batch.calls)
     write.add_rollups(batch.rollups())
     write.add_latencies(batch.latencies())

@@ -17,7 +17,7 @@ import msgspec
 
 from llmops.core.digests import sha256_hex
 from llmops.usage.journal import Position
-from llmops.usage.records import Attempt, Ended, Held, Media, Origin, Outcome
+from llmops.usage.records import Attempt, Ended, Held, Kept, Media, Origin, Outcome
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
@@ -241,6 +241,50 @@ def _media(media: Media) -> tuple[int, ...]:
         within(media.characters, _INT),
         within(media.seconds, _INT),
         within(media.images, _INT),
+    )
+
+
+#: Columns of ``usage_kept_object`` that are written when an object is made, in the order of ``KeptRow.values``.
+KEPT_COLUMNS = (
+    "object_id",
+    "provider",
+    "kind",
+    "project_id",
+    "key_id",
+    "credential",
+    "model",
+    "made_at",
+    "gone_at",
+    "details",
+    "due_at",
+)
+
+
+@dataclass(slots=True)
+class KeptRow:
+    values: tuple[Any, ...]
+    gone_at: datetime | None = None
+
+    def columns(self) -> tuple[Any, ...]:
+        at = KEPT_COLUMNS.index("gone_at")
+        return (*self.values[:at], self.gone_at, *self.values[at:])
+
+
+def kept_row(kept: Kept) -> KeptRow:
+    """The row of an object that a provider keeps. Raises ``BadRecord``."""
+    return KeptRow(
+        (
+            text(kept.object, 200),
+            text(kept.provider, 63),
+            text(kept.kind, 40),
+            identifier(kept.project, "project"),
+            identifier(kept.key, "key"),
+            text(kept.credential, 36),
+            text(kept.model, 63),
+            moment(kept.at),
+            json_text(kept.details),
+            moment(kept.due) if kept.due else None,
+        )
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,8 +10,8 @@ from uuid import UUID
 from django.db import connection, models
 
 from llmops.usage.ingest.batch import Latencies, Rollups
-from llmops.usage.ingest.rows import COLUMNS, CallRow
-from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
+from llmops.usage.models import Call, KeptObject, LatencyRollup, Rollup
 
 LATENCY_DIMENSIONS = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
 
@@ -80,6 +80,38 @@ def _add(
         )
 
 
+def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
+    """Insert objects, by (id, provider). One that is known stays whose it is, unless it was deleted: then it is made anew."""
+    if not rows:
+        return
+    table = KeptObject._meta.db_table
+    changing = ", ".join(f"{name} = excluded.{name}" for name in KEPT_COLUMNS)
+    marks = ", ".join(["%s"] * len(KEPT_COLUMNS))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {table} ({', '.join(KEPT_COLUMNS)}, claimed_by, looks) VALUES ({marks}, '', 0) "  # noqa: S608
+            f"ON CONFLICT (object_id, provider) DO UPDATE SET {changing}, "
+            f"claimed_by = '', claimed_until = NULL, looks = 0, metered_at = NULL "
+            f"WHERE {table}.gone_at IS NOT NULL",
+            [[_plain(value) for value in rows[key].columns()] for key in sorted(rows)],
+        )
+
+
+def lose_objects(rows: Mapping[tuple[str, str], tuple[UUID, datetime]]) -> None:
+    """Note objects, by (id, provider), that are deleted at their provider; ``rows`` holds their project and the moment."""
+    for (object_id, provider), (project, at) in sorted(rows.items()):
+        KeptObject.objects.filter(
+            object_id=object_id, provider=provider, project_id=project, gone_at=None
+        ).update(gone_at=at)
+
+
+def meter_object(name: tuple[str, str], at: datetime) -> bool:
+    """Whether the cost of this object is booked now, and was not before."""
+    object_id, provider = name
+    open_one = KeptObject.objects.filter(object_id=object_id, provider=provider, metered_at=None)
+    return open_one.update(metered_at=at, due_at=None, claimed_by="", claimed_until=None) == 1
+
+
 def note_use(model: type[models.Model], times: Iterable[tuple[UUID, datetime]]) -> None:
     """Move ``last_used_at`` forward; rows that are gone are passed over."""
     for pk, at in sorted(times):
@@ -95,6 +127,10 @@ def _array(column: Sequence[Any]) -> str:
         texts = {value: f'"{value.isoformat()}"' for value in set(column)}
         column = [texts[value] for value in column]
     return "{" + ",".join(map(str, column)) + "}"
+
+
+def _plain(value: Any) -> Any:
+    return value if connection.vendor == "postgresql" else _sqlite(value)
 
 
 def _sqlite(value: Any) -> Any:

@@ -1,0 +1,292 @@
+"""Whose object is it: responses, files, batches, stored chats, whatever a provider made for a call and keeps.
+
+An object belongs to the project whose key made it, and stays at the provider (and with the credential) that made it. Its
+id is the provider's own, never rewritten. A creation is written into the journal before its answer goes out and remembered
+in this process; other processes find it in the database, as soon as the journal is booked. So who asks for an id that is
+not known waits a moment for it, and only then it is not there. Another project's id is not there in the very same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from llmops.core.errors import NotFound, QueueFull, ServiceUnavailable
+from llmops.serving.snapshot import KeyEntry
+from llmops.usage.records import Gone, Kept, Record
+
+log = logging.getLogger(__name__)
+
+#: Kinds of objects; a pass-through object has the first segment of its path as its kind.
+RESPONSE, FILE, UPLOAD, BATCH, CHAT = "response", "file", "upload", "batch", "chat.completion"
+#: An object that another process made is booked within about this time (seconds).
+PATIENCE_S = 2.0
+#: Who asks gets an answer within this time, also when the database gives none.
+_MOST_PATIENCE_S = 5.0
+_LOOK_EVERY_S = 0.1
+#: Objects that a process remembers by itself.
+REMEMBERED = 20_000
+MAX_WAITING = 2_000
+#: The longest id of an object; a longer one names none.
+MAX_ID = 200
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Where an object is: ``provider`` is a slug, ``credential`` the id of the provider key that made it (it may be retired
+    by now), ``model`` what the call that made it named. ``metered``: what it cost is booked."""
+
+    kind: str
+    id: str
+    project: str
+    key: str
+    provider: str
+    credential: str = ""
+    model: str = ""
+    made_at: float = 0.0
+    gone: bool = False
+    metered: bool = False
+    details: Mapping[str, Any] = {}
+
+
+class ShelfAway(Exception):
+    """The database cannot be asked now."""
+
+
+class Shelf(Protocol):
+    """The database's part: ``shelf.DatabaseShelf``."""
+
+    async def find(self, ids: Collection[str]) -> list[Owner]:
+        """Every object with one of these ids, of whatever project and provider. Raises ``ShelfAway``."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class NoShelf:
+    """Nothing but what this process made itself."""
+
+    async def find(self, ids: Collection[str]) -> list[Owner]:
+        return []
+
+    async def close(self) -> None:
+        return None
+
+
+class _Waiter:
+    __slots__ = ("asked_at", "found", "id", "kind", "project")
+
+    def __init__(self, kind: str | None, object_id: str, project: str) -> None:
+        self.kind = kind
+        self.id = object_id
+        self.project = project
+        self.asked_at = time.monotonic()
+        self.found: asyncio.Future[Owner] = asyncio.get_running_loop().create_future()
+
+
+class Objects:
+    """The registry of one process. Belongs to its event loop. ``record`` writes into the journal."""
+
+    def __init__(self, record: Callable[[Record], None], shelf: Shelf | None = None) -> None:
+        self._record = record
+        self.shelf: Shelf = shelf or NoShelf()
+        #: (project, id) -> where it is, the most recently used last
+        self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
+        self._waiting: set[_Waiter] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ made and gone
+
+    def made(
+        self,
+        kind: str,
+        object_id: str,
+        *,
+        key: KeyEntry,
+        provider: str,
+        credential: str = "",
+        model: str = "",
+        details: dict[str, Any] | None = None,
+        due_in: float | None = None,
+    ) -> None:
+        """The provider made an object for a call of ``key``. To be called before the client learns its id.
+
+        ``due_in``: somebody is to look after it in so many seconds.
+        """
+        if not object_id or len(object_id) > MAX_ID:
+            return
+        now = time.time_ns()
+        owner = Owner(
+            kind=kind,
+            id=object_id,
+            project=key.project_id,
+            key=key.id,
+            provider=provider,
+            credential=credential,
+            model=model,
+            made_at=now / 1e9,
+            details=details or {},
+        )
+        known = self._known.get((owner.project, object_id))
+        if known is not None and not known.gone and (known.provider, known.kind) == (provider, kind):
+            return
+        self._record(
+            Kept(
+                n=0,
+                at=now,
+                object=object_id,
+                kind=kind,
+                project=key.project_id,
+                key=key.id,
+                provider=provider,
+                credential=credential,
+                model=model,
+                details=details or {},
+                due=0 if due_in is None else now + int(due_in * 1e9),
+            )
+        )
+        self._remember(owner)
+
+    def gone(self, owner: Owner) -> None:
+        """The provider deleted the object."""
+        self._record(
+            Gone(n=0, at=time.time_ns(), object=owner.id, provider=owner.provider, project=owner.project)
+        )
+        self._remember(msgspec.structs.replace(owner, gone=True))
+
+    # ------------------------------------------------------------------ whose is it
+
+    async def owner(
+        self, kind: str | None, object_id: str, project_id: str, *, afresh: bool = False
+    ) -> Owner:
+        """Where the object ``object_id`` of the project is; ``kind`` None takes any kind.
+
+        ``afresh`` asks the database even for what this process knows. Raises ``NotFound``, in the same words for an id
+        that nobody has and for one of another project, and ``ServiceUnavailable`` when that cannot be found out.
+        """
+        known = self._known.get((project_id, object_id))
+        if known is not None and _fits(known, kind) and not afresh:
+            self._known.move_to_end((project_id, object_id))
+            if known.gone:
+                raise not_there(object_id)
+            return known
+        if not object_id or len(object_id) > MAX_ID:
+            raise not_there(object_id)
+        if len(self._waiting) >= MAX_WAITING:
+            raise QueueFull("Too many objects are being looked up at the moment.", retry_after=1)
+        waiter = _Waiter(kind, object_id, project_id)
+        self._waiting.add(waiter)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            async with asyncio.timeout(_MOST_PATIENCE_S):
+                found = await waiter.found
+        except TimeoutError:
+            raise cannot_tell() from None
+        finally:
+            self._waiting.discard(waiter)
+        if found.gone:
+            raise not_there(object_id)
+        return found
+
+    async def owned(self, kind: str, ids: Collection[str], *, provider: str, project_id: str) -> set[str]:
+        """Which of ``ids`` are objects of the project at ``provider``. Raises ``ServiceUnavailable``."""
+        ours = set()
+        unknown = []
+        for one in ids:
+            known = self._known.get((project_id, one))
+            if known is None or known.provider != provider:
+                unknown.append(one)
+            elif known.kind == kind and not known.gone:
+                ours.add(one)
+        for found in await self._ask(unknown):
+            if (found.project, found.provider, found.kind) == (project_id, provider, kind) and not found.gone:
+                ours.add(found.id)
+        return ours
+
+    async def foreign(self, ids: Collection[str], *, provider: str, project_id: str) -> set[str]:
+        """Which of ``ids`` are known to be objects of other projects at ``provider``. Raises ``ServiceUnavailable``."""
+        unknown = [one for one in ids if (project_id, one) not in self._known]
+        return {
+            found.id
+            for found in await self._ask(unknown)
+            if found.provider == provider and found.project != project_id
+        }
+
+    async def _ask(self, ids: Collection[str]) -> list[Owner]:
+        if not ids:
+            return []
+        try:
+            async with asyncio.timeout(_MOST_PATIENCE_S):
+                return await self.shelf.find(ids)
+        except (ShelfAway, TimeoutError):
+            raise cannot_tell() from None
+
+    async def _look(self) -> None:
+        """Ask the database for all that is waited for together, round after round, while anybody waits."""
+        try:
+            while self._waiting:
+                began = time.monotonic()
+                waiting = list(self._waiting)
+                found: list[Owner] | None = None
+                try:
+                    found = await self.shelf.find({waiter.id for waiter in waiting})
+                except ShelfAway:
+                    pass
+                except Exception:
+                    log.exception("kept objects could not be looked up")
+                self._tell(waiting, found)
+                await asyncio.sleep(max(0.0, began + _LOOK_EVERY_S - time.monotonic()))
+        finally:
+            self._looking = None
+
+    def _tell(self, waiting: list[_Waiter], found: list[Owner] | None) -> None:
+        now = time.monotonic()
+        for waiter in waiting:
+            if waiter.found.done():
+                continue
+            ours = [
+                one
+                for one in found or ()
+                if one.id == waiter.id and one.project == waiter.project and _fits(one, waiter.kind)
+            ]
+            if ours:
+                # The same id at two providers: the one that was made last is meant.
+                last = max(ours, key=lambda one: (not one.gone, one.made_at))
+                self._remember(last)
+                waiter.found.set_result(last)
+            elif now - waiter.asked_at >= PATIENCE_S:
+                waiter.found.set_exception(cannot_tell() if found is None else not_there(waiter.id))
+
+    def _remember(self, owner: Owner) -> None:
+        place = (owner.project, owner.id)
+        self._known[place] = owner
+        self._known.move_to_end(place)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        await self.shelf.close()
+
+
+def _fits(owner: Owner, kind: str | None) -> bool:
+    return kind is None or owner.kind == kind
+
+
+def not_there(object_id: str) -> NotFound:
+    """One answer for what does not exist, what was deleted, and what is another project's."""
+    return NotFound(f"There is no object with the id {object_id[:MAX_ID]!r}.", param="id")
+
+
+def cannot_tell() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "The console's database does not answer at the moment, so it cannot be told whose this object is. Try again.",
+        retry_after=2,
+    )
