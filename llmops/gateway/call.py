@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
-from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_headers
+from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.queueing import BATCH, INTERACTIVE
 from llmops.usage.records import Attempt, Origin
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmops.gateway.plane import Plane
     from llmops.gateway.resilience import Plan
     from llmops.gateway.routing import Budgets, Resolution
+    from llmops.gateway.streaming import Relay
     from llmops.serving.snapshot import KeyEntry
 
 Message = MutableMapping[str, Any]
@@ -119,6 +120,7 @@ class Call:
     __slots__ = (
         "asked",
         "attempts",
+        "begun",
         "budgets",
         "bytes_in",
         "bytes_out",
@@ -136,6 +138,7 @@ class Call:
         "priority",
         "queue_us",
         "receive",
+        "relay",
         "request_id",
         "resolution",
         "retries",
@@ -183,6 +186,10 @@ class Call:
         #: the outcome is recorded
         self.ended = False
         self.started_sending = False
+        #: something of an answer went out, not comments alone: nothing can be tried again
+        self.begun = False
+        #: the reader of the stream that is relayed, or was tried last
+        self.relay: Relay | None = None
 
     def elapsed_us(self) -> int:
         return int((time.perf_counter() - self.started) * 1_000_000)
@@ -294,7 +301,7 @@ class Call:
 
     async def send_whole(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:
         """A JSON answer in one piece."""
-        self.started_sending = True
+        self.started_sending = self.begun = True
         sent = self.answer_headers()
         sent.append(JSON_TYPE)
         sent.append((b"content-length", b"%d" % len(body)))
@@ -320,6 +327,10 @@ class Call:
         except OSError as error:
             # So the specification of ASGI tells that the client is gone; some servers say nothing at all.
             raise ClientGone from error
+
+    def error_event(self, error: ConsoleError) -> bytes:
+        """The event that tells a client in a stream what an error body would have told it."""
+        return error_event(error) if self.relay is None else self.relay.error_event(error)
 
     async def send_error(self, error: ConsoleError) -> None:
         body = error_body(error)

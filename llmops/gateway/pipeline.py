@@ -37,7 +37,7 @@ from llmops.gateway.call import (
     Send,
 )
 from llmops.gateway.endpoints.base import Endpoint
-from llmops.gateway.errors import as_console_error, error_body, error_event
+from llmops.gateway.errors import as_console_error, error_body
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.relaying import partial_tokens, relay_stream, relay_whole
@@ -70,7 +70,7 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
     except asyncio.CancelledError:
         reason = call.watch.reason
         call.watch.caught()
-        if reason == "client" or reason is None or call.started_sending:
+        if reason == "client" or reason is None or call.begun:
             settle.never_sent(
                 call,
                 status=settle.CLIENT_CLOSED if reason == "client" else settle.ERROR,
@@ -165,7 +165,7 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     """Send, and relay what comes. None: the client has its answer, and it is settled."""
     asked, step = call.asked, trial.step
     assert asked is not None
-    relay = Relay(hide_usage=not asked.wants_usage) if asked.stream else None
+    relay = call.relay = call.endpoint.relay(asked) if asked.stream else None
     channel = call.plane.transport.channel(step.target.provider)
     channel.in_flight += 1
     response: Response | None = None
@@ -249,15 +249,15 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         call,
         trial,
         tokens,
-        model=relay.model if relay else "",
-        finish="",
+        relay,
         charge_hold=unknown,
         status=status,
         code=code,
         http=settle.CLIENT_CLOSED_STATUS if reason == "client" else 200 if call.started_sending else 503,
     )
     if reason == "shutdown" and call.started_sending:
-        await call.send_piece(error_event(shutting_down()), last=True)
+        call.begun = True
+        await call.send_piece(call.error_event(shutting_down()), last=True)
     raise asyncio.CancelledError
 
 
@@ -273,6 +273,11 @@ async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     if not body:
         body = error_body(error)
         code = error.code if failure.kind != STATUS else code
+    if call.started_sending:
+        # Comments kept the client waiting in a stream; only an event can tell it now.
+        settle.failed(call, trial, failure, http=200, code=code)
+        await call.send_piece(call.error_event(error), last=True)
+        return
     call.bytes_out = len(body)
     settle.failed(call, trial, failure, http=status, code=code)
     headers = []
@@ -294,7 +299,7 @@ async def refuse(call: Call, error: ConsoleError) -> None:
     status = settle.ERROR if call.attempts or error.status >= 500 else settle.REFUSED
     settle.never_sent(call, status=status, http=error.status, code=error.code, message=error.message)
     if call.started_sending:
-        await call.send_piece(error_event(error), last=True)
+        await call.send_piece(call.error_event(error), last=True)
     else:
         await call.send_error(error)
 

@@ -4,87 +4,121 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import aiohttp
-import msgspec
 
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
 from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import tier_answered
-from llmops.gateway.endpoints.chat import answer_text
-from llmops.gateway.errors import error_event
+from llmops.gateway.endpoints.base import ErrorInside, tier_answered
+from llmops.gateway.errors import error_body
 from llmops.gateway.resilience import MALFORMED, STATUS, Failure
 from llmops.gateway.settle import Trial
-from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming import KEEP_ALIVE, Relay
 from llmops.gateway.upstream import Response, clean, failure_of, read_whole
 from llmops.usage.records import Tokens
 
-#: After ``[DONE]`` a provider has this long to end its answer, or its connection is not used again.
+#: After its last event a provider has this long to end its answer, or its connection is not used again.
 _TAIL_S = 1.0
-
-
-class _Head(msgspec.Struct):
-    """What is read of an answer; the client gets its bytes as they are."""
-
-    model: str = ""
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    choices: list[_HeadChoice] = []
-    service_tier: str | None = None
-
-
-class _HeadChoice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+#: What a provider's error event means where a status would have said the same.
+_STATUS_OF_CODE = {"context_length_exceeded": 400, "rate_limit_exceeded": 429, "insufficient_quota": 429}
 
 
 async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
     body = await read_whole(response)
-    head = _head(body)
-    if head is None:
-        return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
-    if head.error and bytes(head.error) != b"null":
+    endpoint = call.endpoint
+    try:
+        said = endpoint.whole(body)
+    except ErrorInside:
         return Failure(STATUS, "an error in place of an answer", status=502)
-    tokens = call.endpoint.usage(bytes(head.usage))
+    if said is None:
+        return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
+    tokens = endpoint.usage(said.usage)
     unknown = False
     if tokens is None:
-        text = answer_text(body) if call.endpoint.has_output else ""
+        text = endpoint.text(body) if endpoint.has_output else ""
         tokens = await settle.count(call, trial, text)
         unknown = trial.step.target.reasons
-    if head.service_tier is not None:
-        tokens.tier = tier_answered(head.service_tier)
+    if said.tier:
+        tokens.tier = tier_answered(said.tier)
     call.bytes_out = len(body)
-    finish = head.choices[0].finish_reason or "" if head.choices else ""
-    settle.answered(call, trial, tokens, model=head.model, finish=finish, charge_hold=unknown)
+    settle.answered(call, trial, tokens, said, charge_hold=unknown)
     await call.send_whole(200, body)
     return None
-
-
-def _head(body: bytes) -> _Head | None:
-    try:
-        return _decode_head(body)
-    except msgspec.ValidationError:
-        pass
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    try:
-        members = _decode_object(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    nothing = msgspec.Raw()
-    return _Head(usage=members.get("usage", nothing), error=members.get("error", nothing))
 
 
 # ---------------------------------------------------------------------- a stream
 
 
+class KeepAlive:
+    """Comments into a stream that is silent, so that nothing between here and the client takes it for dead.
+
+    A timer for each stream that looks again when silence could have lasted long enough; a task only to say something.
+    Whole events are sent in one piece each, so a comment never gets into one. Before the first event it opens the stream:
+    then another attempt may still answer in it, but a failure can only be told by an event.
+    """
+
+    __slots__ = ("_call", "_every", "_last", "_loop", "_timer", "saying")
+
+    def __init__(self, call: Call, every: float) -> None:
+        self._call = call
+        self._every = every
+        loop = self._loop = asyncio.get_running_loop()
+        #: when something was sent, on the loop's clock
+        self._last = loop.time()
+        self.saying: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(every, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = self._last + self._every
+        if due <= now:
+            self.saying = self._loop.create_task(self._say())
+            self._last = now
+            due = now + self._every
+        self._timer = self._loop.call_at(due, self._look)
+
+    async def _say(self) -> None:
+        call = self._call
+        # A client that is gone is noticed by whoever watches for it.
+        with suppress(Exception):
+            if not call.started_sending:
+                await call.start_events()
+            await call.send_piece(KEEP_ALIVE)
+
+    def sent(self) -> None:
+        """Something else went out just now."""
+        self._last = self._loop.time()
+
+    async def said(self) -> None:
+        """Wait until a comment under way is out."""
+        if self.saying is not None:
+            await self.saying
+            self.saying = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self.saying is not None:
+            self.saying.cancel()
+
+
 async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         return Failure(MALFORMED, "the answer is not a stream of events", billed=None)
+    assert call.resolution is not None
+    every = call.resolution.route.keep_alive_s
+    alive = KeepAlive(call, every) if every else None
+    try:
+        return await _relay(call, trial, response, relay, alive)
+    finally:
+        if alive is not None:
+            alive.close()
+
+
+async def _relay(
+    call: Call, trial: Trial, response: Response, relay: Relay, alive: KeepAlive | None
+) -> Failure | None:
     content = response.content
     failure: Failure | None = None
     out = b""
@@ -94,37 +128,53 @@ async def relay_stream(call: Call, trial: Trial, response: Response, relay: Rela
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = failure_of(error)
             break
-        if data:
-            out = relay.feed(data)
-        else:
-            relay.end()
+        out = relay.feed(data) if data else relay.end()
+        if alive is not None and alive.saying is not None:
+            await alive.said()
         if relay.done or relay.broken:
             break
         if out:
-            if not call.started_sending:
+            if not call.begun and relay.events:
                 await begin_stream(call, trial)
+            elif not call.started_sending:
+                # Comments of the provider: not yet an answer.
+                await call.start_events()
             await call.send_piece(out)
+            if alive is not None:
+                alive.sent()
             out = b""
     if relay.done:
         await finish_stream(call, trial, relay, out, response)
         return None
     if relay.broken:
         relay.broken = clean(relay.broken, trial.step.credential)
-    if failure is None:
-        failure = Failure(MALFORMED, relay.broken, billed=None)
-    if not call.started_sending and not out:
-        return failure
-    if not call.started_sending:
+    if not call.begun and not (out and relay.events):
+        return failure or _failure_of_broken(relay)
+    if not call.begun:
         await begin_stream(call, trial)
     await break_off(call, trial, relay, out, failure)
     return None
 
 
+def _failure_of_broken(relay: Relay) -> Failure:
+    """What a stream means that broke before any of its events was relayed."""
+    if not relay.provider_error or relay.events:
+        return Failure(MALFORMED, relay.broken, billed=None)
+    # An error as the first event is what an error status would have been.
+    status = _STATUS_OF_CODE.get(relay.code)
+    if status is None:
+        return Failure(MALFORMED, relay.broken, billed=False)
+    body = error_body(StreamInterrupted(relay.broken, code=relay.code))
+    return Failure(STATUS, relay.broken, status=status, code=relay.code, body=body)
+
+
 async def begin_stream(call: Call, trial: Trial) -> None:
     """Something of the answer goes out: from here on nothing is tried again."""
+    call.begun = True
     call.watch.open_end()
     trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
-    await call.start_events()
+    if not call.started_sending:
+        await call.start_events()
 
 
 async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
@@ -133,15 +183,15 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
     if tokens is None:
         tokens = await settle.count(call, trial, relay.text())
         unknown = trial.step.target.reasons
-    tokens.tier = relay.tier
+    tokens.tier = tier_answered(relay.tier)
     if trial.record.ttft_us is None:
         trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
     last = out + relay.tail
-    started = call.started_sending
+    call.begun = True
     call.bytes_out += len(last)
-    settle.answered(call, trial, tokens, model=relay.model, finish=relay.finish, charge_hold=unknown)
+    settle.answered(call, trial, tokens, relay, charge_hold=unknown)
     call.bytes_out -= len(last)
-    if not started:
+    if not call.started_sending:
         await call.start_events()
     await call.send_piece(last, last=True)
     if not response.content.at_eof():
@@ -152,22 +202,21 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
             return
 
 
-async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure) -> None:
-    """The provider's stream ended before its end: say so, settle what came, and never send ``[DONE]``."""
+async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure | None) -> None:
+    """The provider's stream ended before its end: say so, settle what came, and never send the event of a good end."""
     tokens = await partial_tokens(call, trial, relay)
-    reason = relay.broken or failure.message
+    reason = relay.broken or (failure.message if failure is not None else "")
     error = StreamInterrupted(
         f"The answer of the provider {trial.record.provider!r} broke off: {reason}. "
         "What came before is not complete."
     )
-    last = out + error_event(error)
+    last = out + relay.error_event(error)
     call.bytes_out += len(last)
     settle.answered(
         call,
         trial,
         tokens,
-        model=relay.model,
-        finish=relay.finish,
+        relay,
         charge_hold=tokens.estimated and trial.step.target.reasons,
         status=settle.INTERRUPTED,
         code=error.code,
@@ -181,5 +230,5 @@ async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
     tokens = call.endpoint.usage(relay.usage)
     if tokens is None:
         tokens = await settle.count(call, trial, relay.text())
-    tokens.tier = relay.tier
+    tokens.tier = tier_answered(relay.tier)
     return tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Protocol
 
 from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_text
@@ -16,6 +17,8 @@ OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "clie
 CLIENT_CLOSED_STATUS = 499
 UNKNOWN_BILL = "the bill is not known: charged at its hold"
 ESTIMATED = "no usage was sent: tokens were counted"
+#: The provider brought an answer to its end that says that it failed.
+ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
 
 
@@ -83,13 +86,25 @@ def release(call: Call, holding: Holding) -> None:
         call.plane.purse.settle(holding.hold, 0)
 
 
+class Said(Protocol):
+    """What an answer says about itself: a ``Relay`` or a ``Whole``."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def finish(self) -> str: ...
+    @property
+    def failed(self) -> str: ...
+    @property
+    def tools(self) -> list[str]: ...
+
+
 def answered(
     call: Call,
     trial: Trial,
     tokens: Tokens,
+    said: Said | None,
     *,
-    model: str,
-    finish: str,
     charge_hold: bool = False,
     status: str = OK,
     code: str = "",
@@ -110,12 +125,17 @@ def answered(
         trial.record.note = UNKNOWN_BILL
         cost = holding.worst
     record = trial.record
+    if said is not None and said.failed and status == OK:
+        status, code = ERROR, ANSWER_FAILED
+        message = f"the provider's answer says that it failed: {said.failed[:100]}"
     if code:
         record.code = code
     outcome = _outcome(call, trial, status=status, http=http, code=code, message=message)
     outcome.tokens = tokens
-    outcome.finish = finish[:30]
-    outcome.upstream_model = model[:120]
+    if said is not None:
+        outcome.finish = said.finish[:30]
+        outcome.upstream_model = said.model[:120]
+        outcome.tools = said.tools
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
     trial.complete, trial.output_tokens = status == OK, tokens.output

@@ -1,73 +1,97 @@
 """Relaying server-sent events: whole events only, their bytes untouched where nothing has to change.
 
-``Relay`` is fed the provider's bytes in whatever pieces they come and returns what may go out. It reads usage, finish
-reason and text on the way, hides the usage that the console asked for and the client did not, holds ``[DONE]`` back until
-the call is settled, and knows at every moment whether the stream is whole. Format: HTML Standard, section 9.2.6; OpenAI
-API reference, "Chat streaming".
+``Relay`` is fed the provider's bytes in whatever pieces they come and returns what may go out. It splits them into events,
+keeps the last one back until the call is settled, and knows at every moment whether the stream is whole. What an event
+says is read by the endpoint's own relay (``streaming_chat``, ``streaming_responses``). Format: HTML Standard, section 9.2.6.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import msgspec
 
+from llmops.core.errors import ConsoleError
+from llmops.gateway.errors import error_event
+
 #: An event longer than this is not an event.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
+#: Tools of one answer whose names are kept, and the length of such a name.
+MAX_TOOLS, MAX_TOOL_NAME = 16, 64
+#: A comment that says that the stream lives; clients read over it.
+KEEP_ALIVE = b": keep-alive\n\n"
+NOT_JSON = "an event is not JSON"
+NULL = b"null"
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _JOIN_AFTER = 512
 
-_PASS, _DROP = "pass", "drop"
+PASS, DROP = "pass", "drop"
+
+decode_any = msgspec.json.Decoder().decode
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
+class Guard(Protocol):
+    """Whoever may hold events back, change or stop them on their way: a policy."""
+
+    def feed(self, event: bytes, relay: Relay) -> bytes:
+        """What may go out now in place of this event, which ``relay`` has read: its bytes, or others, or none yet.
+
+        A guard that wants the stream to end sets ``relay.broken``.
+        """
+        ...
+
+    def end(self, relay: Relay) -> bytes:
+        """The stream is over: what was held back, and may go out before its last event."""
+        ...
 
 
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
+class ToolCall:
+    """A tool that the model called, as far as it is known."""
 
+    __slots__ = ("_pieces", "id", "kind", "name")
 
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    def __init__(self, kind: str = "function", call_id: str = "", name: str = "") -> None:
+        self.kind = kind
+        self.id = call_id
+        self.name = name
+        self._pieces: list[str] = []
 
+    def add(self, arguments: str) -> None:
+        self._pieces.append(arguments)
+        if len(self._pieces) > _JOIN_AFTER:
+            self._pieces[:] = ["".join(self._pieces)]
 
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
+    @property
+    def arguments(self) -> str:
+        """So far, as the model wrote them: JSON, if it wrote JSON."""
+        return "".join(self._pieces)
 
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    model: str | None = None
-    service_tier: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.Encoder().encode
-_NULL = b"null"
+    @arguments.setter
+    def arguments(self, whole: str) -> None:
+        self._pieces[:] = [whole]
 
 
 class Relay:
-    """State of one stream. ``done``: ``[DONE]`` came, and is in ``tail``. ``broken``: why no more of it is relayed."""
+    """State of one stream.
+
+    ``done``: the event that ends an answer came, and is in ``tail``. ``broken``: why no more of it is relayed.
+    """
 
     __slots__ = (
         "_buffer",
         "_buffered",
-        "_hide_usage",
+        "_tools",
         "broken",
+        "code",
         "done",
         "events",
+        "failed",
         "finish",
+        "guard",
+        "id",
         "model",
         "parts",
         "provider_error",
@@ -76,20 +100,26 @@ class Relay:
         "usage",
     )
 
-    def __init__(self, *, hide_usage: bool) -> None:
-        self._hide_usage = hide_usage
+    def __init__(self) -> None:
         self._buffer: list[bytes] = []
         self._buffered = 0
+        self._tools: dict[Any, ToolCall] = {}
+        self.guard: Guard | None = None
         self.done = False
         self.broken = ""
-        #: the provider itself ended the stream, with an error event; ``broken`` has its words, as it wrote them
+        #: the provider itself ended the stream, with an error event; ``broken`` has its words, ``code`` its code
         self.provider_error = False
+        self.code = ""
+        #: the answer came to its end, and says that it failed: the code
+        self.failed = ""
         self.tail = b""
         #: events with data that were relayed
         self.events = 0
         self.finish = ""
         self.model = ""
-        #: the service tier that the answer named, empty for the default one
+        #: under which the provider may keep the answer
+        self.id = ""
+        #: the service tier that answered
         self.tier = ""
         #: the last usage seen, as JSON
         self.usage: bytes | None = None
@@ -101,12 +131,13 @@ class Relay:
         if self.done or self.broken:
             return b""
         if self._buffer:
-            if b"\n" not in data and b"\r" not in data:
+            if b"\n" not in data and b"\r" not in data and not self._buffer[-1].endswith(b"\r"):
                 return self._keep_on(data)
             data = b"".join((*self._buffer, data))
         out: list[bytes] = []
         start = 0
         changed = False
+        guard = self.guard
         for end in _event_ends(data):
             event = data[start:end]
             verdict = self._event(event)
@@ -115,12 +146,22 @@ class Relay:
                 changed = True
                 break
             start = end
-            if verdict is _PASS:
-                out.append(event)
-            else:
+            if verdict is DROP:
                 changed = True
-                if verdict is not _DROP:
-                    out.append(verdict)  # type: ignore[arg-type]
+                continue
+            if verdict is not PASS:
+                changed = True
+                event = verdict  # type: ignore[assignment]
+            if guard is not None:
+                changed = True
+                event = guard.feed(event, self)
+                if self.broken:
+                    start = len(data)
+                    out.append(event)
+                    break
+            out.append(event)
+        if guard is not None and self.done:
+            out.append(guard.end(self))
         self._buffer.clear()
         self._buffered = 0
         if start == len(data):
@@ -128,16 +169,77 @@ class Relay:
         self._keep_on(data[start:])
         return b"".join(out)
 
-    def end(self) -> None:
-        """The provider's bytes are over. A last ``[DONE]`` counts even without its blank line."""
+    def end(self) -> bytes:
+        """The provider's bytes are over. The event that ends an answer counts even without its blank line.
+
+        Returns what a guard had held back, if the stream is whole.
+        """
         rest = b"".join(self._buffer)
         self._buffer.clear()
-        if not self.done and not self.broken:
-            if _payload(rest.rstrip(b"\r\n") + b"\n\n") == b"[DONE]":
-                self.done = True
-                self.tail = b"data: [DONE]\n\n"
-            else:
-                self.broken = "it ended before it was complete"
+        if self.done or self.broken:
+            return b""
+        stripped = rest.rstrip(b"\r\n")
+        if stripped:
+            # An event that is cut short says nothing, except when it is the one that says it all.
+            if self._ends(rest if _BLANK_LINE.search(rest, len(stripped)) else stripped):
+                return self.guard.end(self) if self.guard is not None and self.done else b""
+        if not self.broken:
+            self.broken = "it ended before it was complete"
+        return b""
+
+    def text(self) -> str:
+        """What the answer said so far: text, refusals, names and arguments of tool calls."""
+        if len(self.parts) > 1:
+            self.parts[:] = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tools that were called so far, in the order in which their calls began."""
+        return list(self._tools.values())
+
+    @property
+    def tools(self) -> list[str]:
+        """Their names, each once."""
+        return tool_names(call.name for call in self._tools.values()) if self._tools else []
+
+    def error_event(self, error: ConsoleError) -> bytes:
+        """The event that tells the client that its stream broke off, as the endpoint's clients know it."""
+        return error_event(error)
+
+    # ------------------------------------------------------------------ for the relay of an endpoint
+
+    def _event(self, event: bytes) -> object:
+        """Read an event: ``PASS``, ``DROP``, or other bytes to send in its place. Sets ``done`` (with ``tail``) or ``broken``."""
+        raise NotImplementedError
+
+    def _ends(self, event: bytes) -> bool:
+        """Whether this last event, perhaps without its blank line, ends the answer; sets ``done`` and ``tail`` if so."""
+        raise NotImplementedError
+
+    def _said(self, text: str) -> None:
+        parts = self.parts
+        parts.append(text)
+        if len(parts) > _JOIN_AFTER:
+            parts[:] = ["".join(parts)]
+
+    def _odd(self, payload: bytes) -> object:
+        """JSON of another shape than OpenAI's: relayed as it is, and counted as if all of it were text."""
+        try:
+            decode_any(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.broken = NOT_JSON
+            return DROP
+        self.events += 1
+        self._said(payload.decode("utf-8", "replace"))
+        return PASS
+
+    def _provider_error(self, error: bytes) -> None:
+        """The provider ends the stream with an error: its members, as JSON."""
+        said = _error_said(error)
+        self.broken = f"the provider reported an error{f': {said.message[:300]}' if said.message else ''}"
+        self.code = "" if said.code is None else str(said.code)[:60]
+        self.provider_error = True
 
     def _keep_on(self, rest: bytes) -> bytes:
         self._buffer.append(rest)
@@ -147,79 +249,10 @@ class Relay:
             self._buffer.clear()
         return b""
 
-    def text(self) -> str:
-        """What the answer said so far: text, refusals, names and arguments of tool calls."""
-        if len(self.parts) > 1:
-            self.parts[:] = ["".join(self.parts)]
-        return self.parts[0] if self.parts else ""
 
-    def _event(self, event: bytes) -> object:
-        payload = _payload(event)
-        if payload is None:
-            return _PASS
-        if payload == b"[DONE]":
-            self.done = True
-            self.tail = event
-            return _DROP
-        try:
-            chunk = _decode(payload)
-        except msgspec.ValidationError:
-            return self._odd(payload, event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.broken = "an event is not JSON"
-            return _DROP
-        if chunk.error and bytes(chunk.error) != _NULL:
-            self.broken = f"the provider reported an error{_said(bytes(chunk.error))}"
-            self.provider_error = True
-            return _DROP
-        self._read(chunk)
-        self.events += 1
-        if chunk.usage:
-            usage = bytes(chunk.usage)
-            if usage != _NULL:
-                self.usage = usage
-                if self._hide_usage and not chunk.choices:
-                    self.events -= 1
-                    return _DROP
-            if self._hide_usage:
-                return _without_usage(event, payload, usage)
-        return _PASS
-
-    def _read(self, chunk: _Chunk) -> None:
-        if chunk.model and not self.model:
-            self.model = chunk.model
-        if chunk.service_tier and chunk.service_tier != "default":
-            self.tier = chunk.service_tier[:16]
-        for choice in chunk.choices or ():
-            if choice.finish_reason:
-                self.finish = choice.finish_reason
-            delta = choice.delta
-            if delta is None:
-                continue
-            parts = self.parts
-            if delta.content:
-                parts.append(delta.content)
-            if delta.tool_calls:
-                for call in delta.tool_calls:
-                    if call.function is not None:
-                        parts.append(f"{call.function.name or ''}{call.function.arguments or ''}")
-            if delta.refusal:
-                parts.append(delta.refusal)
-            if delta.reasoning_content:
-                parts.append(delta.reasoning_content)
-            if len(parts) > _JOIN_AFTER:
-                parts[:] = ["".join(parts)]
-
-    def _odd(self, payload: bytes, event: bytes) -> object:
-        """JSON of another shape than OpenAI's: relayed as it is, and counted as if all of it were text."""
-        try:
-            msgspec.json.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.broken = "an event is not JSON"
-            return _DROP
-        self.events += 1
-        self.parts.append(payload.decode("utf-8", "replace"))
-        return _PASS
+def tool_names(names: Iterable[str]) -> list[str]:
+    """Names for the record of a call: each once, in order, not endlessly many nor endlessly long."""
+    return list(dict.fromkeys(name[:MAX_TOOL_NAME] for name in names if name))[:MAX_TOOLS]
 
 
 def _event_ends(data: bytes) -> Iterator[int]:
@@ -237,7 +270,7 @@ def _event_ends(data: bytes) -> Iterator[int]:
         yield match.end()
 
 
-def _payload(event: bytes) -> bytes | None:
+def payload_of(event: bytes) -> bytes | None:
     """The data of an event, its lines joined; None for a comment or an event without data."""
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]
@@ -252,25 +285,14 @@ def _payload(event: bytes) -> bytes | None:
 
 class _Error(msgspec.Struct):
     message: str = ""
+    code: str | int | None = None
 
 
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
-def _said(error: bytes) -> str:
+def _error_said(error: bytes) -> _Error:
     try:
-        message = _decode_error(error).message
+        return _decode_error(error)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    return f": {message[:300]}" if message else ""
-
-
-def _without_usage(event: bytes, payload: bytes, usage: bytes) -> bytes:
-    """The event without its top-level ``usage`` member; every other byte stays where the member stands alone."""
-    if payload.count(b'"usage"') == 1:
-        for member in (b',"usage":' + usage, b'"usage":' + usage + b",", b', "usage": ' + usage):
-            if event.count(member) == 1:
-                return event.replace(member, b"")
-    members = _decode_members(payload)
-    members.pop("usage", None)
-    return b"data: " + _encode(members) + b"\n\n"
+        return _Error()

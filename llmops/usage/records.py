@@ -145,6 +145,8 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     code: str = ""
     message: str = ""
     finish: str = ""
+    #: names of the tools that the model called
+    tools: list[str] = []
     attempts: list[Attempt] = []
     retries: int = 0
     fallbacks: int = 0

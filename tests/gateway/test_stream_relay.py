@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmops.gateway import streaming
 from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming_chat import ChatRelay
 from tests.gateway.rig import DONE, chunk, usage, usage_chunk
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
@@ -71,7 +72,7 @@ def data_of(stream: bytes) -> list[Any]:
 @settings(max_examples=300, deadline=None)
 def test_what_the_client_asked_for_is_relayed_byte_for_byte(before: list[bytes], places: list[int]) -> None:
     whole = b"".join([*before, usage_chunk(), DONE])
-    relay = Relay(hide_usage=False)
+    relay = ChatRelay(hide_usage=False)
     out = feed(relay, cut(whole, places))
     assert relay.done and not relay.broken
     assert out + relay.tail == whole
@@ -84,7 +85,7 @@ def test_usage_that_was_not_asked_for_is_hidden_and_nothing_else_changes(
     before: list[bytes], places: list[int]
 ) -> None:
     whole = b"".join([*before, usage_chunk(), DONE])
-    relay = Relay(hide_usage=True)
+    relay = ChatRelay(hide_usage=True)
     out = feed(relay, cut(whole, places))
     assert relay.done and not relay.broken
     expected = data_of(b"".join(before))
@@ -105,7 +106,7 @@ def test_a_stream_cut_anywhere_is_a_beginning_of_whole_events_and_never_done(
 ) -> None:
     whole = b"".join([*before, DONE])
     short = whole[: end % (len(whole) - len(b" [DONE]\n\n") + 1)]
-    relay, uncut = Relay(hide_usage=hide), Relay(hide_usage=hide)
+    relay, uncut = ChatRelay(hide_usage=hide), ChatRelay(hide_usage=hide)
     out = feed(relay, cut(short, places))
     relay.end()
     assert not relay.done and relay.broken and relay.tail == b""
@@ -118,7 +119,7 @@ def test_a_stream_cut_anywhere_is_a_beginning_of_whole_events_and_never_done(
 @settings(max_examples=150, deadline=None)
 def test_the_pieces_make_no_difference(before: list[bytes], places: list[int]) -> None:
     whole = b"".join([*before, chunk(finish="stop"), usage_chunk(prompt=3), DONE, b"after the end"])
-    at_once, bit_by_bit, random_pieces = (Relay(hide_usage=True) for _ in range(3))
+    at_once, bit_by_bit, random_pieces = (ChatRelay(hide_usage=True) for _ in range(3))
     seen = {
         feed(at_once, [whole]),
         feed(bit_by_bit, [whole[i : i + 1] for i in range(len(whole))]),
@@ -132,7 +133,7 @@ def test_the_pieces_make_no_difference(before: list[bytes], places: list[int]) -
 
 
 def test_text_of_every_kind_is_collected_for_counting() -> None:
-    relay = Relay(hide_usage=True)
+    relay = ChatRelay(hide_usage=True)
     call = {"index": 0, "function": {"name": "find", "arguments": '{"a":'}}
     relay.feed(chunk("one "))
     relay.feed(chunk(choices=[{"delta": {"tool_calls": [call]}}]))
@@ -156,14 +157,14 @@ def test_text_of_every_kind_is_collected_for_counting() -> None:
     ],
 )
 def test_an_event_that_is_not_json_breaks_the_stream_after_what_was_good(broken: bytes) -> None:
-    relay = Relay(hide_usage=False)
+    relay = ChatRelay(hide_usage=False)
     assert relay.feed(chunk("good") + broken + chunk("never") + DONE) == chunk("good")
     assert relay.broken == "an event is not JSON"
     assert not relay.done
 
 
 def test_json_of_another_shape_is_relayed_and_counted_as_text() -> None:
-    relay = Relay(hide_usage=True)
+    relay = ChatRelay(hide_usage=True)
     odd = [
         b'data: {"choices":"later"}\n\n',
         b"data: [1,2]\n\n",
@@ -175,16 +176,16 @@ def test_json_of_another_shape_is_relayed_and_counted_as_text() -> None:
 
 
 def test_an_error_event_of_the_provider_is_held_back_and_told() -> None:
-    relay = Relay(hide_usage=False)
+    relay = ChatRelay(hide_usage=False)
     error = b'data: {"error":{"message":"overloaded sk-proj-aaaaaaaaaaaaaaaaaaaaaaaa"}}\n\n'
     assert relay.feed(chunk("a") + error + DONE) == chunk("a")
     assert relay.broken and not relay.done and relay.provider_error
-    assert Relay(hide_usage=False).feed(b'data: {"error":null,"choices":[]}\n\n') != b""
+    assert ChatRelay(hide_usage=False).feed(b'data: {"error":null,"choices":[]}\n\n') != b""
 
 
 def test_done_counts_without_its_blank_line_at_the_very_end() -> None:
     for end in (b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n"):
-        relay = Relay(hide_usage=False)
+        relay = ChatRelay(hide_usage=False)
         assert relay.feed(chunk("a") + end) == chunk("a")
         assert not relay.done
         relay.end()
@@ -193,7 +194,7 @@ def test_done_counts_without_its_blank_line_at_the_very_end() -> None:
 
 def test_usage_beside_choices_is_hidden_with_every_other_byte_kept() -> None:
     plain = chunk("x", finish="stop")
-    relay = Relay(hide_usage=True)
+    relay = ChatRelay(hide_usage=True)
     assert relay.feed(chunk("x", finish="stop", used=usage(3, 4))) == plain
     assert json.loads(relay.usage or b"") == usage(3, 4)
     nested = b'data: {"usage":null,"choices":[{"delta":{"content":"y"},"usage":null}]}\n\n'
@@ -202,7 +203,7 @@ def test_usage_beside_choices_is_hidden_with_every_other_byte_kept() -> None:
 
 def test_an_endless_event_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MAX_EVENT_BYTES", 1_000)
-    relay = Relay(hide_usage=False)
+    relay = ChatRelay(hide_usage=False)
     assert relay.feed(chunk("a") + b"data: " + b"x" * 500) == chunk("a")
     relay.feed(b"x" * 600)
     assert relay.broken

@@ -13,6 +13,7 @@ import msgspec
 
 from llmops.core.errors import InvalidRequest
 from llmops.gateway.routing import Target
+from llmops.gateway.streaming import Relay
 from llmops.providers.pricing import Units
 from llmops.providers.rules import FLEX, PRIORITY
 from llmops.usage.records import Media, Tokens
@@ -81,6 +82,31 @@ def asked_of(members: Members, size: int) -> Asked:
     )
 
 
+class ErrorInside(Exception):
+    """An answer with the status of success holds an error in place of an answer."""
+
+
+class Whole:
+    """What is read of an answer in one piece; the client gets its bytes as they are."""
+
+    __slots__ = ("failed", "finish", "id", "model", "status", "tier", "tools", "usage")
+
+    def __init__(self, *, model: str = "", usage: bytes | None = None, finish: str = "") -> None:
+        self.model = model
+        #: as JSON
+        self.usage = usage
+        self.finish = finish
+        #: the answer itself says that it failed: the code
+        self.failed = ""
+        #: under which the provider may keep the answer, and how far it is with it
+        self.id = ""
+        self.status = ""
+        #: the service tier that answered
+        self.tier = ""
+        #: names of the tools that the model called
+        self.tools: list[str] = []
+
+
 class Endpoint(Protocol):
     """``name`` is what calls are recorded under, ``path`` follows the provider's base URL."""
 
@@ -107,6 +133,18 @@ class Endpoint(Protocol):
 
     def usage(self, raw: bytes | None) -> Tokens | None:
         """Billed tokens of a ``usage`` member in JSON; None when there is none that can be believed."""
+        ...
+
+    def whole(self, body: bytes) -> Whole | None:
+        """What an answer in one piece says; None when it is not a JSON object. Raises ``ErrorInside``."""
+        ...
+
+    def text(self, body: bytes) -> str:
+        """The output of an answer in one piece, for counting; the body itself when it has another shape."""
+        ...
+
+    def relay(self, asked: Asked) -> Relay:
+        """The reader of an answer's events."""
         ...
 
 
@@ -199,6 +237,47 @@ def with_defaults(members: Members, target: Target) -> dict[str, Any]:
         if name not in sent:
             sent[name] = value
     return sent
+
+
+class _Head(msgspec.Struct):
+    model: Any = ""
+    usage: Raw = Raw()
+    error: Raw = Raw()
+    id: Any = ""
+    service_tier: Any = ""
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def whole_of(body: bytes) -> Whole | None:
+    """What the answers of every endpoint say. Raises ``ErrorInside``."""
+    try:
+        head = _decode_head(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return whole_from(head)
+
+
+class Head(Protocol):
+    model: Any
+    usage: Raw
+    error: Raw
+    id: Any
+    service_tier: Any
+
+
+def whole_from(head: Head) -> Whole:
+    if head.error and bytes(head.error) != NULL:
+        raise ErrorInside
+    found = Whole(model=_text(head.model), usage=bytes(head.usage))
+    found.id = _text(head.id)
+    found.tier = _text(head.service_tier)
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_USAGE_TOKENS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +15,7 @@ from llmops.gateway.endpoints.base import (
     MAX_USER,
     Asked,
     Members,
+    Whole,
     asked_of,
     believable_usage,
     count_member,
@@ -23,9 +24,13 @@ from llmops.gateway.endpoints.base import (
     member,
     read_members,
     tier_of,
+    whole_from,
+    whole_of,
     with_defaults,
 )
 from llmops.gateway.routing import Target
+from llmops.gateway.streaming import Relay, tool_names
+from llmops.gateway.streaming_chat import ChatRelay
 from llmops.providers.pricing import AUDIO_IN, AUDIO_OUT, IMAGE_IN
 from llmops.usage.records import Tokens
 
@@ -176,6 +181,37 @@ class Chat:
     def usage(self, raw: bytes | None) -> Tokens | None:
         return believable_usage(raw)
 
+    def whole(self, body: bytes) -> Whole | None:
+        try:
+            head = _decode_head(body)
+        except msgspec.ValidationError:
+            return whole_of(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        found = whole_from(head)
+        choices = head.choices
+        if choices:
+            found.finish = choices[0].finish_reason or ""
+            found.tools = tool_names(_tools_of(choices))
+        return found
+
+    def text(self, body: bytes) -> str:
+        """Text, refusals, tool calls."""
+        try:
+            answer = _decode_answer(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return body.decode("utf-8", "replace")
+        parts = []
+        for choice in answer.choices:
+            if (message := choice.message) is not None:
+                parts += [message.content or "", message.refusal or ""]
+                if message.tool_calls:
+                    parts.append(encode(message.tool_calls).decode())
+        return "".join(parts)
+
+    def relay(self, asked: Asked) -> Relay:
+        return ChatRelay(hide_usage=not asked.wants_usage)
+
 
 def _checked_messages(members: Members) -> list[_Message]:
     raw = members.get("messages")
@@ -263,22 +299,49 @@ class _Answer(msgspec.Struct):
     choices: list[_AnswerChoice] = []
 
 
+class _HeadName(msgspec.Struct):
+    name: str = ""
+
+
+class _HeadTool(msgspec.Struct):
+    function: _HeadName | None = None
+    custom: _HeadName | None = None
+
+
+class _HeadMessage(msgspec.Struct):
+    tool_calls: list[_HeadTool] | None = None
+    function_call: _HeadName | None = None
+
+
+class _HeadChoice(msgspec.Struct):
+    finish_reason: str | None = None
+    message: _HeadMessage | None = None
+
+
+class _Head(msgspec.Struct):
+    model: str = ""
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    id: Any = ""
+    service_tier: Any = None
+    choices: list[_HeadChoice] = []
+
+
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
 
 
-def answer_text(body: bytes) -> str:
-    """What a whole answer says, for counting: text, refusals, tool calls; the body itself when it has another shape."""
-    try:
-        answer = _decode_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body.decode("utf-8", "replace")
-    parts = []
-    for choice in answer.choices:
-        if (message := choice.message) is not None:
-            parts += [message.content or "", message.refusal or ""]
-            if message.tool_calls:
-                parts.append(encode(message.tool_calls).decode())
-    return "".join(parts)
+def _tools_of(choices: list[_HeadChoice]) -> Iterator[str]:
+    for choice in choices:
+        message = choice.message
+        if message is None:
+            continue
+        for tool in message.tool_calls or ():
+            called = tool.function or tool.custom
+            if called is not None:
+                yield called.name
+        if message.function_call is not None:
+            yield message.function_call.name
 
 
 CHAT = Chat()

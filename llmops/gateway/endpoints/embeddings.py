@@ -8,14 +8,17 @@ from llmops.core.errors import InvalidRequest
 from llmops.core.tokens import count_text
 from llmops.gateway.endpoints.base import (
     Asked,
+    Whole,
     asked_of,
     believable_usage,
     encode,
     member,
     read_members,
+    whole_of,
     with_defaults,
 )
 from llmops.gateway.routing import Target
+from llmops.gateway.streaming import Relay
 from llmops.usage.records import Tokens
 
 MAX_INPUTS = 2048
@@ -54,6 +57,15 @@ class Embeddings:
 
     def usage(self, raw: bytes | None) -> Tokens | None:
         return believable_usage(raw)
+
+    def whole(self, body: bytes) -> Whole | None:
+        return whole_of(body)
+
+    def text(self, body: bytes) -> str:
+        return ""
+
+    def relay(self, asked: Asked) -> Relay:
+        raise NotImplementedError("embeddings are not streamed")
 
 
 def _check(given: Any) -> None:
