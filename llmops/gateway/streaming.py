@@ -179,10 +179,10 @@ class Relay:
         if self.done or self.broken:
             return b""
         stripped = rest.rstrip(b"\r\n")
-        if stripped:
-            # An event that is cut short says nothing, except when it is the one that says it all.
-            if self._ends(rest if _BLANK_LINE.search(rest, len(stripped)) else stripped):
-                return self.guard.end(self) if self.guard is not None and self.done else b""
+        last = rest if _BLANK_LINE.search(rest, len(stripped)) else stripped
+        # An event that is cut short says nothing, except when it is the one that says it all.
+        if stripped and self._ends(last):
+            return self.guard.end(self) if self.guard is not None else b""
         if not self.broken:
             self.broken = "it ended before it was complete"
         return b""
