@@ -21,7 +21,16 @@ __all__ = [
 
 
 #: What meets no database, or always the embedded one: the same on every backend, so it runs once, with the first.
-_ONE_BACKEND = ("core/", "simulator/", "toolchain/", "e2e/test_embedded.py", "e2e/test_browser.py")
+_ONE_BACKEND = (
+    "core/",
+    "simulator/",
+    "toolchain/",
+    "gateway/faults/",
+    "gateway/fuzz/",
+    "e2e/test_embedded.py",
+    "e2e/test_browser.py",
+    "e2e/test_fuzz_wire.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

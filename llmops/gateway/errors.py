@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -30,7 +31,11 @@ class Unexpected(ConsoleError):
 
 def error_body(error: ConsoleError) -> bytes:
     """``{"error": {"message", "type", "param", "code"}}``."""
-    return _encode({"error": error_members(error)})
+    try:
+        return _encode({"error": error_members(error)})
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, in words that repeat what somebody sent: it has no UTF-8.
+        return json.dumps({"error": error_members(error)}).encode()
 
 
 def error_event(error: ConsoleError) -> bytes:

@@ -343,6 +343,11 @@ async def test_other_paths_and_methods_are_refused_in_openais_body(
         assert answer.headers["allow"]
 
 
+async def test_half_a_surrogate_in_a_path_is_refused_like_any_other(rig: Rig) -> None:
+    answer = await rig.call(b"", method="GET", path="/v1/\ud800")
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+
+
 async def test_health_tells_nothing_but_its_word(rig: Rig) -> None:
     alive = await rig.call(b"", method="GET", path="/healthz", key=None)
     assert (alive.status, alive.json) == (200, {"status": "alive"})
