@@ -1,0 +1,114 @@
+"""A request body that is too large to be held: in memory at first, in a file without a name from a megabyte on.
+
+The file is unlinked as it is made, so that nothing is left of it however the process ends. It is written and read in threads,
+a quarter of a megabyte at a time: neither a slow disk nor a large body makes other calls wait, and memory stays flat.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmops.core.errors import ServiceUnavailable
+
+#: Bodies up to this size stay in memory.
+IN_MEMORY = 1024 * 1024
+_STEP = 256 * 1024
+
+OffLoop = Callable[[Callable[[], Any]], Awaitable[Any]]
+#: Bytes of ours, or the stretch of the spooled body from one offset to another.
+Segment = bytes | tuple[int, int]
+
+
+class Spool:
+    """Bytes that are written once, from the start to the end, and read any number of times. ``close`` it."""
+
+    __slots__ = ("_directory", "_file", "_off_loop", "_waiting", "_written", "size")
+
+    def __init__(self, off_loop: OffLoop, directory: Path | None = None) -> None:
+        self._off_loop = off_loop
+        self._directory = directory
+        self._file = -1
+        #: what is not in the file (yet)
+        self._waiting = bytearray()
+        self._written = 0
+        self.size = 0
+
+    @property
+    def on_disk(self) -> bool:
+        return self._file >= 0
+
+    async def write(self, data: bytes) -> None:
+        """Raises ``ServiceUnavailable`` when the disk takes no more."""
+        self._waiting += data
+        self.size += len(data)
+        if len(self._waiting) > (_STEP if self.on_disk else IN_MEMORY):
+            await self._flush()
+
+    async def end(self) -> None:
+        """Everything was written."""
+        if self.on_disk and self._waiting:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        waiting = bytes(self._waiting)
+        try:
+            await self._off_loop(lambda: self._store(waiting))
+        except OSError as error:
+            raise ServiceUnavailable(
+                "The upload cannot be kept while it is passed on: there is no room for it. Try again later.",
+                retry_after=30,
+            ) from error
+        self._waiting.clear()
+
+    def _store(self, data: bytes) -> None:
+        if self._file < 0:
+            with tempfile.TemporaryFile(dir=self._directory, buffering=0) as made:
+                self._file = os.dup(made.fileno())
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self._file, view, self._written)
+            self._written += count
+            view = view[count:]
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` to ``end``, in pieces. Only after ``end()``."""
+        if not self.on_disk:
+            yield bytes(self._waiting[start:end])
+            return
+        while start < end:
+            at, size = start, min(_STEP, end - start)
+            piece: bytes = await self._off_loop(lambda at=at, size=size: os.pread(self._file, size, at))  # type: ignore[misc]
+            if not piece:
+                raise ServiceUnavailable("An upload that was kept to be passed on cannot be read any more.")
+            yield piece
+            start += len(piece)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._waiting.clear()
+
+
+class Upload:
+    """A body to send that is made of stretches of a spooled one and of bytes put in between. Can be sent again."""
+
+    __slots__ = ("_segments", "_spool", "content_type", "size")
+
+    def __init__(self, spool: Spool, segments: Sequence[Segment], content_type: str) -> None:
+        self._spool = spool
+        self._segments = segments
+        self.content_type = content_type
+        self.size = sum(len(one) if isinstance(one, bytes) else one[1] - one[0] for one in segments)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for segment in self._segments:
+            if isinstance(segment, bytes):
+                yield segment
+            else:
+                async for piece in self._spool.read(*segment):
+                    yield piece

@@ -1,0 +1,378 @@
+"""Forms on their way through: read whatever pieces they come in, sent on byte-true, refused where readers could differ."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
+from llmops.gateway import multipart
+from llmops.gateway.multipart import Form, Parser, boundary_of, read_form
+from llmops.gateway.spool import IN_MEMORY, Spool
+
+LIMIT = 64 * 1024 * 1024
+
+
+class Gone(Exception):
+    pass
+
+
+async def off_loop(work: Callable[[], Any]) -> Any:
+    return await asyncio.to_thread(work)
+
+
+async def at_once(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def field(name: str, value: bytes, *more: str, file: str | None = None) -> bytes:
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    disposition = f'Content-Disposition: form-data; name="{quoted}"'
+    if file is not None:
+        disposition += f'; filename="{file}"'
+    return "\r\n".join([disposition, *more]).encode() + b"\r\n\r\n" + value
+
+
+def body_of(boundary: bytes, *parts: bytes, preamble: bytes = b"", epilogue: bytes = b"\r\n") -> bytes:
+    lines = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    return preamble + lines + b"--" + boundary + b"--" + epilogue
+
+
+async def form_of(body: bytes | list[bytes], boundary: bytes = b"b", run: Any = at_once, **how: Any) -> Form:
+    pieces = list(body) if isinstance(body, list) else [body]
+
+    async def receive() -> dict[str, Any]:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    headers = {b"content-type": b'multipart/form-data; boundary="' + boundary + b'"'} | how.pop("headers", {})
+    spool = how.pop("spool", None) or Spool(run)
+    return await read_form(receive, headers, spool, how.pop("largest", LIMIT), Gone)
+
+
+async def sent(form: Form, replace: dict[str, bytes], *add: tuple[str, bytes]) -> bytes:
+    upload = form.upload(replace, add)
+    found = b"".join([piece async for piece in upload.pieces()])
+    assert len(found) == upload.size
+    return found
+
+
+# ---------------------------------------------------------------------- any pieces, any order
+
+boundaries = st.text("abcXYZ019'()+_,-./:=?", min_size=1, max_size=70).map(str.encode)
+names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12).filter(
+    lambda name: name not in ("model", "stream")
+)
+contents = st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"\r\n--"])).map(b"".join),
+)
+parts = st.lists(
+    st.tuples(names, contents, st.none() | st.sampled_from(["a.wav", "b c.mp3", "ünï.png", ""])), max_size=5
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(boundaries, parts, st.integers(0, 5), st.integers(0, 2**32), contents, contents)
+def test_any_pieces_and_any_order_give_the_same_body_with_another_model(
+    boundary: bytes,
+    others: list[tuple[str, bytes, str | None]],
+    place: int,
+    seed: int,
+    preamble: bytes,
+    epilogue: bytes,
+) -> None:
+    mark = b"\n--" + boundary
+    assume(all(mark not in b"\n" + content for _, content, _ in others))
+    assume(b"--" + boundary not in preamble)
+    chosen = [field(name, content, file=file) for name, content, file in others]
+    chosen.insert(place, field("model", b"mine", "Content-Type: text/plain; charset=utf-8"))
+    before = preamble + b"\r\n" if preamble else b""
+    body = body_of(boundary, *chosen, preamble=before, epilogue=epilogue)
+    pick = random.Random(seed)
+    cuts = sorted(pick.randrange(len(body) + 1) for _ in range(pick.randrange(12)))
+    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+
+    async def run() -> tuple[Form, bytes, bytes, bytes]:
+        form = await form_of(pieces, boundary)
+        try:
+            same = await sent(form, {})
+            changed = await sent(form, {"model": b"the-provider's"})
+            longer = await sent(form, {"model": b"x"}, ("temperature", b"0"))
+        finally:
+            form.close()
+        return form, same, changed, longer
+
+    form, same, changed, longer = asyncio.run(run())
+    assert same == body
+    place = min(place, len(others))
+    chosen[place] = chosen[place][: -len(b"mine")] + b"the-provider's"
+    assert changed == body_of(boundary, *chosen, preamble=before, epilogue=epilogue)
+    chosen[place] = chosen[place][: -len(b"the-provider's")] + b"x"
+    added = [*chosen, field("temperature", b"0")]
+    assert longer == body_of(boundary, *added, preamble=before, epilogue=epilogue)
+    found = [
+        (part.name, body[part.start : part.end], part.file) for part in form.parts if part.name != "model"
+    ]
+    assert found == [(name, content, file is not None) for name, content, file in others]
+    assert form.text("model", longest=10) == "mine"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=6))
+def test_whatever_comes_is_read_or_refused_the_same_in_any_pieces(noise: bytes, cuts: list[int]) -> None:
+    body = body_of(b"b", field("a", b"1"), noise, field("c", noise))
+
+    def read(pieces: list[bytes]) -> Any:
+        parser = Parser(b"b")
+        try:
+            for piece in pieces:
+                parser.feed(piece)
+            parser.end()
+        except InvalidRequest as error:
+            return error.message
+        return [(part.name, part.file, part.start, part.end, part.value) for part in parser.parts]
+
+    ends = sorted(min(cut, len(body)) for cut in cuts)
+    split = [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
+    assert read(split) == read([body]) == read([bytes([byte]) for byte in body])
+
+
+# ---------------------------------------------------------------------- what is read
+
+
+async def test_names_may_be_quoted_bare_or_of_any_alphabet() -> None:
+    form = await form_of(
+        body_of(
+            b"b",
+            b"content-disposition:form-data;name=bare\r\n\r\n1",
+            b'CONTENT-DISPOSITION: form-data; NAME="q\\"uo;ted\\\\"\r\nX-More: yes\r\n\r\n2',
+            'Content-Disposition: form-data; name="größe"; filename="日本.wav"\r\n\r\n3'.encode(),
+            b"Content-Disposition: form-data; filename*=UTF-8''%e2.wav; name=file\r\n\r\n4",
+            b"Content-Disposition: form-data; name=empty\r\n\r\n",
+        )
+    )
+    found = [(part.name, part.file, part.value) for part in form.parts]
+    assert found == [
+        ("bare", False, b"1"),
+        ('q"uo;ted\\', False, b"2"),
+        ("größe", True, None),
+        ("file", True, None),
+        ("empty", False, b""),
+    ]
+
+
+async def test_a_field_too_long_to_keep_goes_through_but_cannot_be_read() -> None:
+    long = b"x" * (multipart.MAX_FIELD + 1)
+    body = body_of(b"b", field("prompt", long), field("model", b"m"))
+    form = await form_of(body)
+    assert form.named("prompt")[0].size == len(long)
+    with pytest.raises(InvalidRequest, match="prompt: longer than"):
+        form.text("prompt", longest=100)
+    assert await sent(form, {}) == body
+
+
+@pytest.mark.parametrize(
+    ("content_type", "says"),
+    [
+        (None, "says nothing"),
+        (b"application/json", "says application/json"),
+        (b"multipart/form-data", "no boundary"),
+        (b"multipart/form-data; boundary=", "no boundary"),
+        (b'multipart/form-data; boundary="a\nb"', "no boundary"),
+        (b"multipart/mixed; boundary=b", "says multipart/mixed"),
+    ],
+)
+def test_a_content_type_that_names_no_form_is_refused(content_type: bytes | None, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as found:
+        boundary_of(content_type)
+    assert found.value.param == "Content-Type"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        (b"multipart/form-data; boundary=abc", b"abc"),
+        (b"Multipart/Form-Data;charset=utf-8;BOUNDARY=abc", b"abc"),
+        (b'multipart/form-data; boundary="a b;c\\"d"; x=1', b'a b;c"d'),
+        (b"multipart/form-data; boundary=----WebKitFormBoundaryX'=?", b"----WebKitFormBoundaryX'=?"),
+    ],
+)
+def test_boundaries_are_read_quoted_or_not(content_type: bytes, boundary: bytes) -> None:
+    assert boundary_of(content_type) == boundary
+
+
+GOOD = field("model", b"m")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "no part"),
+        (b"nothing of the kind", "no part"),
+        (b"--b", "no part"),
+        (body_of(b"other", GOOD), "no part"),
+        (body_of(b"b", GOOD)[:-8], "cut short"),
+        (b"--b\r\n" + GOOD, "cut short"),
+        (b"--b\r\nContent-Disp", "cut short"),
+        (body_of(b"b", GOOD).replace(b"--b\r\n", b"--b x\r\n"), "after a boundary"),
+        (body_of(b"b", b"\r\nvalue"), "no header Content-Disposition"),
+        (body_of(b"b", b"Content-Type: text/plain\r\n\r\nvalue"), "no header Content-Disposition"),
+        (body_of(b"b", b"Content-Disposition: attachment; name=a\r\n\r\n"), "not form-data"),
+        (body_of(b"b", b"Content-Disposition: form-data\r\n\r\n"), "no plain name"),
+        (body_of(b"b", b"Content-Disposition: form-data; name*=utf-8''model\r\n\r\n"), "no plain name"),
+        (body_of(b"b", b"Content-Disposition: form-data; name=a; name=model\r\n\r\n"), "gives name twice"),
+        (body_of(b"b", b'Content-Disposition: form-data; name="mo\\del"\r\n\r\n'), "backslash"),
+        (body_of(b"b", b'Content-Disposition: form-data; name="a\r\n\r\n'), "not well formed"),
+        (body_of(b"b", b"Content-Disposition: form-data; name=\xff\r\n\r\n"), "not UTF-8"),
+        (body_of(b"b", b"Content-Disposition: form-data;\r\n name=model\r\n\r\n"), "not well formed"),
+        (body_of(b"b", b"Content-Disposition: form-data; name=a\nX: y\r\n\r\n"), "not well formed"),
+        (
+            body_of(b"b", GOOD.replace(b"\r\n\r\n", b"\r\nContent-Disposition: form-data; name=x\r\n\r\n")),
+            "two headers",
+        ),
+        (body_of(b"b", b"X: " + b"x" * 20_000 + b"\r\n" + GOOD), "longer than"),
+        (body_of(b"b", field("file", b"a\n--b\r\n" + GOOD, file="f")), "bare line feed"),
+        (b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n--b--\r\n", "no line between"),
+        (body_of(b"b", *[GOOD] * 300), "more than 256 parts"),
+    ],
+)
+async def test_a_form_that_is_not_one_is_refused_with_a_reason(body: bytes, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as found:
+        await form_of(body)
+    assert found.value.code == "invalid_multipart"
+    with pytest.raises(InvalidRequest, match=says):
+        await form_of([bytes([byte]) for byte in body] or [b""])
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([field("model", b"a"), field("model", b"b")], "given 2 times"),
+        ([field("model", b"a", file="f")], "not a file"),
+        ([field("other", b"a")], "missing"),
+        ([field("model", b"")], "empty"),
+        ([field("model", b"\xff")], "UTF-8"),
+        ([field("model", b"x" * 201)], "longer"),
+    ],
+)
+async def test_a_field_is_read_as_what_it_must_be(parts: list[bytes], says: str) -> None:
+    form = await form_of(body_of(b"b", *parts))
+    with pytest.raises(InvalidRequest, match=says) as found:
+        form.text("model", longest=200, required=True)
+    assert found.value.param == "model"
+
+
+# ---------------------------------------------------------------------- large ones
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_large_form_lies_in_a_file_without_a_name_and_can_be_sent_twice(tmp_path: Path) -> None:
+    data = os.urandom(5 * IN_MEMORY)
+    body = body_of(b"b", field("file", data, file="f.wav"), field("model", b"mine"))
+    before = open_files()
+    spool = Spool(off_loop, tmp_path)
+    form = await form_of([body[at : at + 70_000] for at in range(0, len(body), 70_000)], spool=spool)
+    assert spool.on_disk
+    assert len(spool._waiting) == 0
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        assert await sent(form, {"model": b"yours"}) == body.replace(b"mine", b"yours")
+    form.close()
+    form.close()
+    assert open_files() == before
+
+
+async def test_a_small_form_touches_no_disk() -> None:
+    spool = Spool(off_loop, Path("/nonexistent"))
+    form = await form_of(body_of(b"b", field("file", b"x" * 1000, file="f"), GOOD), spool=spool)
+    assert not spool.on_disk
+    form.close()
+
+
+async def test_no_more_is_taken_than_was_put_away(tmp_path: Path) -> None:
+    """The client is asked for its next piece only after the last one lies on the disk."""
+    taken = 0
+    waiting: list[int] = []
+    spool = Spool(off_loop, tmp_path)
+    body = body_of(b"b", GOOD, field("file", b"x" * (4 * IN_MEMORY), file="f"))
+    pieces = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        waiting.append(taken - spool._written)
+        piece = pieces.pop(0)
+        taken += len(piece)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    form = await read_form(receive, {b"content-type": b"multipart/form-data; boundary=b"}, spool, LIMIT, Gone)
+    assert max(waiting) <= IN_MEMORY + 100_000
+    assert max(waiting[15:]) <= 400_000
+    form.close()
+
+
+async def test_what_goes_wrong_leaves_no_file_open(tmp_path: Path) -> None:
+    big = body_of(b"b", field("file", b"x" * (2 * IN_MEMORY), file="f"), GOOD)
+    pieces = [big[at : at + 300_000] for at in range(0, len(big), 300_000)]
+    before = open_files()
+    with pytest.raises(RequestTooLarge):
+        await form_of(pieces, spool=Spool(off_loop, tmp_path), largest=IN_MEMORY + 500_000)
+    with pytest.raises(RequestTooLarge):
+        await form_of(big, headers={b"content-length": b"%d" % len(big)}, largest=1000)
+    with pytest.raises(InvalidRequest, match="cut short"):
+        await form_of(pieces[:-1], spool=Spool(off_loop, tmp_path))
+    with pytest.raises(ConsoleError, match="no room"):
+        await form_of(pieces, spool=Spool(off_loop, tmp_path / "gone"))
+
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
+    ]
+    messages.append({"type": "http.disconnect"})
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    headers = {b"content-type": b"multipart/form-data; boundary=b"}
+    with pytest.raises(Gone):
+        await read_form(receive, headers, Spool(off_loop, tmp_path), LIMIT, Gone)
+    assert open_files() == before
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multipart, "_GRACE_S", 0.05)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    headers = {b"content-type": b"multipart/form-data; boundary=b"}
+    with pytest.raises(InvalidRequest, match="too slowly"):
+        await read_form(receive, headers, Spool(off_loop), LIMIT, Gone)
+
+
+def test_spools_are_made_where_they_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    real = tempfile.TemporaryFile
+
+    def spy(**how: Any) -> Any:
+        seen.append(how["dir"])
+        return real(**how)
+
+    monkeypatch.setattr("llmops.gateway.spool.tempfile.TemporaryFile", spy)
+    spool = Spool(at_once, tmp_path)
+    asyncio.run(spool.write(b"x" * (IN_MEMORY + 1)))
+    assert seen == [tmp_path]
+    spool.close()
