@@ -50,8 +50,16 @@ class Membership(TimestampedModel):
         db_table = "access_membership"
         ordering = ["user", "project"]
         constraints = [
+            # Two, because SQLite has no NULLS NOT DISTINCT.
             models.UniqueConstraint(
-                fields=["user", "project", "role"], name="access_membership_once", nulls_distinct=False
+                fields=["user", "project", "role"],
+                condition=models.Q(project__isnull=False),
+                name="access_membership_once_in_project",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "role"],
+                condition=models.Q(project__isnull=True),
+                name="access_membership_once_everywhere",
             ),
             models.CheckConstraint(condition=models.Q(role__in=ROLES), name="access_membership_role_known"),
         ]
