@@ -163,10 +163,13 @@ OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.
 TRUSTED_PROXIES = env.list("CONSOLE_TRUSTED_PROXIES", default=[])
-AXES_CLIENT_IP_CALLABLE = "llmops.base.requests.client_ip"
+AXES_CLIENT_IP_CALLABLE = "llmops.access.sign_in_guard.caller_address"
+AXES_HANDLER = "llmops.access.sign_in_guard.SignInGuard"
 # Unlocking goes through a service, so that it is on the record.
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 8
+#: Failures of all names together from one address in AXES_COOLOFF_TIME, after which nobody signs in from there.
+SIGN_IN_ADDRESS_LIMIT = env.int("CONSOLE_SIGN_IN_ADDRESS_LIMIT", default=60)
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True

@@ -103,6 +103,77 @@ def test_a_forged_forwarded_address_does_not_escape_the_pause(eve, settings):
     assert set(AccessAttempt.objects.values_list("ip_address", flat=True)) == {"192.0.2.66"}
 
 
+# ---------------------------------------------------------------------- names sprayed from one address
+
+
+def spray(address: str, count: int, start: int = 0):
+    """Wrong sign-ins with another name each time, each from a fresh browser; the last answer."""
+    for number in range(start, start + count):
+        answer = attempt(
+            Client(REMOTE_ADDR=address), f"guess{number}", headers={"user-agent": f"browser {number % 7}"}
+        )
+    return answer
+
+
+def test_names_cannot_be_sprayed_from_one_address(eve, settings):
+    settings.SIGN_IN_ADDRESS_LIMIT = 20
+    assert spray("192.0.2.66", 19).status_code == 200
+    answer = spray("192.0.2.66", 1, start=19)
+    assert answer.status_code == 429
+    said = answer.content.decode()
+    assert "Too many attempts" in said and "from your address" in said and "axes_reset_ip" in said
+    with no_event():
+        for _ in range(3):
+            assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 429
+    assert AccessAttempt.objects.count() == 20, "attempts during the pause are not written down"
+    # Another address is another caller.
+    assert attempt(Client(REMOTE_ADDR="192.0.2.67"), password=PASSWORD).status_code == 302
+    with one_event("sign_in_guard.reset"):
+        call_command("axes_reset_ip", "192.0.2.66")
+    assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 302
+
+
+def test_one_person_does_not_close_the_office(eve, settings):
+    office = "192.0.2.66"
+    for name in ("bob", "carol"):
+        for _ in range(settings.SIGN_IN_ADDRESS_LIMIT):
+            answer = attempt(Client(REMOTE_ADDR=office), name)
+        assert answer.status_code == 429
+        assert "this account is closed" in answer.content.decode()
+    assert attempt(Client(REMOTE_ADDR=office), password=PASSWORD).status_code == 302
+
+
+def test_the_pause_of_an_address_ends(eve, settings, time_machine):
+    settings.SIGN_IN_ADDRESS_LIMIT = 10
+    time_machine.move_to("2030-01-01T12:00:00Z", tick=False)
+    assert spray("192.0.2.66", 10).status_code == 429
+    time_machine.move_to("2030-01-01T12:14:00Z", tick=False)
+    assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 429
+    time_machine.move_to("2030-01-01T12:16:00Z", tick=False)
+    assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 302
+
+
+def test_addresses_of_one_ipv6_network_are_one_caller(eve, settings):
+    settings.SIGN_IN_ADDRESS_LIMIT = 10
+    for number in range(10):
+        answer = attempt(Client(REMOTE_ADDR=f"2001:db8:0:7:{number}::{number:x}"), f"guess{number}")
+    assert answer.status_code == 429
+    assert set(AccessAttempt.objects.values_list("ip_address", flat=True)) == {"2001:db8:0:7::"}
+    assert attempt(Client(REMOTE_ADDR="2001:db8:0:8::1"), password=PASSWORD).status_code == 302
+    for number in range(10):
+        answer = attempt(Client(REMOTE_ADDR="::ffff:192.0.2.5"), f"guess{number}")
+    assert answer.status_code == 429
+    assert attempt(Client(REMOTE_ADDR="192.0.2.5"), password=PASSWORD).status_code == 429
+    assert attempt(Client(REMOTE_ADDR="192.0.2.6"), password=PASSWORD).status_code == 302
+
+
+@pytest.mark.parametrize("peer", ["", "unix:"])
+def test_a_caller_without_an_address_can_sign_in(eve, peer):
+    client = Client(REMOTE_ADDR=peer)
+    assert attempt(client).status_code == 200
+    assert attempt(client, password=PASSWORD).status_code == 302
+
+
 def test_a_trusted_proxy_tells_the_address(eve, settings):
     settings.TRUSTED_PROXIES = ["192.0.2.0/24"]
     with one_event("session.refused") as seen:
