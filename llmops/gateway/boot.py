@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import threading
@@ -73,7 +74,11 @@ class Runtime:
         self.plane.objects.shelf = DatabaseShelf()
         self.plane.swap(snapshot)
         self._keeper = Keeper(
-            loop, purse, journal_id=journal.journal_id, lease_seconds=settings.LEASE_SECONDS
+            loop,
+            purse,
+            journal_id=journal.journal_id,
+            lease_seconds=settings.LEASE_SECONDS,
+            on_closed=self._give_up,
         )
         self._feed = Feed(snapshot, partial(_on_loop, loop, self.plane.swap))
         self._keeper.start()
@@ -132,6 +137,17 @@ class Runtime:
 
         signal.signal(signal.SIGTERM, asked)
         signal.siginterrupt(signal.SIGTERM, False)
+
+    def _give_up(self) -> None:
+        """Somebody closed the journal of this living process: end it, so that its supervisor starts one with a new journal."""
+        log.critical(
+            "The journal %s was closed while its process lives; what is written into it is not booked any more. Ending "
+            "this process, to be started again. Does CONSOLE_JOURNAL_DIR lie on a file system without locks, such as NFS?",
+            self._journal.journal_id if self._journal else "",
+        )
+        self._begin_draining()
+        assert self._draining is not None
+        self._draining.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
     def _begin_draining(self) -> None:
         if self._draining is None:

@@ -30,18 +30,31 @@ from llmops.core.errors import ConsoleError, NotFound
 from llmops.gateway.bank import Command, GiveBack, More, Open, Pot
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.purse import Purse
+from llmops.usage.services import journal_closed
 
 log = logging.getLogger(__name__)
 
 #: Doubtful leases are read again this often while the database is away.
 RETRY_S = 0.5
+#: How often the database is asked whether the journal of this process still counts.
+LOOK_S = 5.0
 
 
 class Keeper(threading.Thread):
-    """Works for ``purse`` on ``loop``. ``submit`` may be called from the loop; answers come back on it."""
+    """Works for ``purse`` on ``loop``. ``submit`` may be called from the loop; answers come back on it.
+
+    ``on_closed`` is called on the loop, once, when somebody has closed the journal in the database although this process
+    lives: what it writes from then on would never be booked.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, purse: Purse, *, journal_id: UUID, lease_seconds: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        purse: Purse,
+        *,
+        journal_id: UUID,
+        lease_seconds: float,
+        on_closed: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name="gateway-keeper", daemon=True)
         self._loop = loop
@@ -55,6 +68,8 @@ class Keeper(threading.Thread):
         self._renewed = time.monotonic()
         self._leased = False
         self._away = False
+        self._on_closed = on_closed
+        self._looked = time.monotonic()
 
     def submit(self, command: Command) -> None:
         self._commands.put(command)
@@ -83,6 +98,8 @@ class Keeper(threading.Thread):
 
     def _round(self, command: Command | None) -> None:
         try:
+            if self._on_closed is not None and time.monotonic() - self._looked > LOOK_S:
+                self._look()
             if self._doubtful:
                 self._read_doubtful()
             if self._leased and time.monotonic() - self._renewed > self._lease_seconds / 4:
@@ -105,6 +122,12 @@ class Keeper(threading.Thread):
             if self._away:
                 log.warning("the database is back")
             self._away = False
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        if self._on_closed is not None and journal_closed(self._journal_id):
+            self._tell(self._on_closed)
+            self._on_closed = None
 
     def _failed(self, command: Command | None) -> None:
         if command is None:

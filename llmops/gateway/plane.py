@@ -40,6 +40,7 @@ class Journal(Protocol):
     @property
     def healthy(self) -> bool: ...
     def append(self, record: Record) -> None: ...
+    def tend(self) -> str: ...
 
 
 def nothing() -> Snapshot:
@@ -178,6 +179,8 @@ class Plane:
 
     async def tick(self) -> None:
         self.purse.tick(self.view.budgets_by_id)
+        if restored := self.journal.tend():
+            log.error("of the journal in use, %s; it was written again and nothing is lost", restored)
         self.write_kept()
         await self.transport.tidy()
         if self.shared_limits is not None:

@@ -197,15 +197,162 @@ def test_lost_shortened_and_foreign_segments_are_refused(tmp_path: Path) -> None
             pass
 
 
-def test_a_deleted_file_is_noticed_at_the_next_record(tmp_path: Path) -> None:
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _move_away(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def _put_another_in_its_place(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"not this one\n")
+    other.rename(path)
+
+
+def _delete_the_directory(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+REMOVALS = [_delete, _move_away, _put_another_in_its_place, _delete_the_directory]
+
+
+@pytest.mark.parametrize("remove", REMOVALS)
+def test_a_segment_that_vanishes_is_written_again_with_every_record(tmp_path: Path, remove: object) -> None:
+    directory = tmp_path / "journal"
+    writer = JournalWriter(directory)
+    for _ in range(5):
+        writer.append(_held())
+    path = journal.segment_path(directory, writer.journal_id, 0)
+    before = path.read_bytes()
+    reader = JournalReader(directory, writer.journal_id)
+    assert len(reader.read(3)) == 3
+    remove(path)  # type: ignore[operator]
+    assert not writer.healthy
+    writer.append(_ended())
+    assert path.name in writer.tend()
+    assert writer.healthy and writer.tend() == ""
+    assert path.read_bytes().startswith(before)
+    writer.append(_held())
+    assert [entry.record.n for entry in reader.read(100)] == [4, 5, 6, 7, 8]
+    assert [record.n for record in _read_all(directory, writer.journal_id)] == list(range(1, 9))
+    assert journal.claim(directory, writer.journal_id) is None
+
+
+@pytest.mark.parametrize("remove", [_delete, _move_away])
+def test_a_segment_that_vanishes_just_before_it_is_full_is_written_again(
+    tmp_path: Path, remove: object
+) -> None:
+    writer = JournalWriter(tmp_path, segment_bytes=1500)
+    reader = JournalReader(tmp_path, writer.journal_id)
+    removed = 0
+    for _ in range(100):
+        path = journal.segment_path(
+            tmp_path, writer.journal_id, journal.found(tmp_path)[writer.journal_id][-1]
+        )
+        if path.stat().st_size >= 1500:
+            remove(path)  # type: ignore[operator]
+            removed += 1
+        writer.append(_ended())
+    assert removed > 5
+    records = []
+    while entries := reader.read(100):
+        records += [entry.record for entry in entries]
+    assert [record.n for record in records] == list(range(1, len(records) + 1))
+    assert sum(isinstance(record, Ended) for record in records) == 100
+
+
+def test_nothing_begins_in_a_deleted_segment(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path)
     writer.append(_held())
-    assert writer.healthy
-    journal.segment_path(tmp_path, writer.journal_id, 0).unlink()
-    assert not writer.healthy
-    with pytest.raises(ServiceUnavailable):
+    path = journal.segment_path(tmp_path, writer.journal_id, 0)
+    path.unlink()
+    writer.append(_held())
+    assert writer.healthy and not writer.problem
+    assert path.read_bytes().count(b"\n") == 3, "the record is in the file that an ingester will read"
+
+
+def test_what_cannot_be_put_back_takes_no_calls_until_it_can(tmp_path: Path) -> None:
+    directory = tmp_path / "journal"
+    writer = JournalWriter(directory)
+    writer.append(_held())
+    shutil.rmtree(directory)
+    directory.write_text("a file is in the way")
+    for _ in range(2):
+        assert writer.tend() == "" and not writer.healthy
+        with pytest.raises(ServiceUnavailable):
+            writer.append(_held())
+    directory.unlink()
+    assert writer.tend() and writer.healthy
+    writer.append(_held())
+    assert [record.n for record in _read_all(directory, writer.journal_id)] == [1, 2, 3]
+
+
+def test_without_its_lock_file_a_living_journal_is_not_claimed(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, segment_bytes=1500)
+    lock = journal.lock_path(tmp_path, writer.journal_id)
+    for _ in range(30):
         writer.append(_held())
-    assert "deleted" in writer.problem
+        lock.unlink(missing_ok=True)
+        assert journal.claim(tmp_path, writer.journal_id) is None
+    # Only an old segment is left, and the lock is gone: its writer lives all the same.
+    last = journal.found(tmp_path)[writer.journal_id][-1]
+    assert last > 2
+    for number in range(1, last + 1):
+        journal.segment_path(tmp_path, writer.journal_id, number).unlink()
+    lock.unlink()
+    assert journal.claim(tmp_path, writer.journal_id) is None
+    journal.segment_path(tmp_path, writer.journal_id, 0).unlink()
+    assert journal.claim(tmp_path, writer.journal_id) is None, "no segment, no conclusion"
+    writer.tend()
+    assert lock.exists()
+    writer.close()
+    held = journal.claim(tmp_path, writer.journal_id)
+    assert held is not None
+    held.release()
+
+
+def test_locks_of_segments_that_an_ingester_deleted_are_let_go(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, segment_bytes=1500)
+    for _ in range(60):
+        writer.append(_held())
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    journal.remove_segments(tmp_path, writer.journal_id, below=journal.found(tmp_path)[writer.journal_id][-1])
+    assert writer.tend() == ""
+    assert len(list(Path("/proc/self/fd").iterdir())) < descriptors - 10
+
+
+def test_vanishing_files_beside_a_reader_lose_nothing(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    present = journal.segment_path(tmp_path, writer.journal_id, 0)
+    count, done, removed = 6000, threading.Event(), 0
+
+    def write() -> None:
+        for number in range(count):
+            writer.append(_held())
+            if number % 50 == 0:
+                writer.tend()
+        writer.tend()
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    reader, numbers = JournalReader(tmp_path, writer.journal_id), []
+    deadline = time.monotonic() + 60
+    while len(numbers) <= count and time.monotonic() < deadline:
+        if not done.is_set():
+            REMOVALS[removed % 2](present) if present.exists() else None
+            removed += 1
+            assert journal.claim(tmp_path, writer.journal_id) is None
+        try:
+            numbers += [entry.record.n for entry in reader.read(500)]
+        except JournalDamaged:
+            # An ingester that looks while the file is away comes again later.
+            reader = JournalReader(tmp_path, writer.journal_id, reader.position)
+    thread.join()
+    assert removed > 10
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) > count
 
 
 def test_a_directory_that_cannot_hold_a_journal_is_refused_with_a_sentence(tmp_path: Path) -> None:

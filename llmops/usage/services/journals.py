@@ -22,6 +22,11 @@ def open_journal(*, journal_id: UUID, host: str, path: str, opened_at: datetime 
     )[0]
 
 
+def journal_closed(journal_id: UUID) -> bool:
+    """Whether a journal was booked to its end: nothing that is written into it later counts."""
+    return Journal.objects.filter(pk=journal_id, state=Journal.CLOSED).exists()
+
+
 def mark_lost(journal_ids: Collection[UUID]) -> int:
     """Note that nobody could read these journals before their leases ran out; booking one opens it again."""
     rows = Journal.objects.filter(pk__in=list(journal_ids), state=Journal.OPEN)
