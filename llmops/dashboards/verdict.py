@@ -27,6 +27,8 @@ class Finding:
     text: str
     query: str = ""
     place: Literal["calls", "budgets", ""] = "calls"
+    #: of an object's own page; empty where there is none that the reader may see
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,27 @@ class Verdict:
     level: Level
     headline: str
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A route or provider that somebody paused; ``kind`` is "Route" or "Provider"."""
+
+    kind: str
+    name: str
+    reason: str
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A provider key in use that data planes cannot read; ``only`` says that its provider has no other that they can."""
+
+    name: str
+    reason: str
+    processes: int
+    only: bool
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +76,12 @@ class Facts:
     refusal: str = ""
     refusal_calls: int = 0
     budgets: Sequence[tuple[str, int, int, bool]] = ()
+    paused: Sequence[Paused] = ()
+    unreadable: Sequence[Unreadable] = ()
 
 
 def judge(facts: Facts, *, period: str) -> Verdict:
-    findings = [*_budgets(facts), *_calls(facts)]
+    findings = [*_configured(facts), *_budgets(facts), *_calls(facts)]
     findings.sort(key=lambda finding: ("bad", "warn", "ok", "quiet").index(finding.level))
     if findings:
         level = findings[0].level
@@ -68,6 +93,19 @@ def judge(facts: Facts, *, period: str) -> Verdict:
     if not facts.calls:
         return Verdict("quiet", f"No calls in {period}", ())
     return Verdict("ok", "Nothing looks wrong", ())
+
+
+def _configured(facts: Facts) -> list[Finding]:
+    found = []
+    for key in facts.unreadable:
+        who = "a data plane" if key.processes == 1 else f"{formats.count(key.processes)} data planes"
+        what = "its provider has no other key there" if key.only else "its provider's other keys are used"
+        text = f"Provider key {key.name} cannot be read by {who}, and {what}. {key.reason}"
+        found.append(Finding("bad" if key.only else "warn", text, place="", href=key.href))
+    for one in facts.paused:
+        why = f": {one.reason}" if one.reason else ""
+        found.append(Finding("warn", f"{one.kind} {one.name} is paused{why}", place="", href=one.href))
+    return found
 
 
 def _calls(facts: Facts) -> list[Finding]:

@@ -26,6 +26,7 @@ from llmops.gateway.plane import Plane, digest_key
 from llmops.gateway.purse import TICK_S, Purse
 from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.shelf import DatabaseShelf
+from llmops.providers.services import report_unreadable
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter
@@ -80,7 +81,11 @@ class Runtime:
             lease_seconds=settings.LEASE_SECONDS,
             on_closed=self._give_up,
         )
-        self._feed = Feed(snapshot, partial(_on_loop, loop, self.plane.swap))
+        self._feed = Feed(
+            snapshot,
+            partial(_on_loop, loop, self.plane.swap),
+            report=partial(report_unreadable, process=journal.journal_id, host=socket.gethostname()),
+        )
         self._keeper.start()
         self._feed.start()
         self._ticking = loop.create_task(self._tick())

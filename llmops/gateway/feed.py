@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from django.db import DatabaseError, InterfaceError
 
@@ -16,16 +18,34 @@ from llmops.serving.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+#: Provider keys that could not be read are tried again this often, ...
+READ_AGAIN_S = 10.0
+#: ... and what still cannot be read is said again this often.
+SAY_AGAIN_S = 30.0
 
 
 class Feed(threading.Thread):
-    """Calls ``deliver`` with every new snapshot, beginning after ``first``. While the database is away the last one stays."""
+    """Calls ``deliver`` with every new snapshot, beginning after ``first``. While the database is away the last one stays.
 
-    def __init__(self, first: Snapshot, deliver: Callable[[Snapshot], None], *, poll: float = POLL_S) -> None:
+    ``report`` is told which provider keys this process cannot read, as credential id -> sentence: when that changes, and
+    again while it lasts. It may raise what the database raises.
+    """
+
+    def __init__(
+        self,
+        first: Snapshot,
+        deliver: Callable[[Snapshot], None],
+        *,
+        poll: float = POLL_S,
+        report: Callable[[Mapping[str, str]], None] = lambda unreadable: None,
+    ) -> None:
         super().__init__(name="gateway-feed", daemon=True)
         self._present = first
         self._deliver = deliver
         self._poll = poll
+        self._report = report
+        self._reported: Mapping[str, str] = {}
+        self._reported_at = self._read_at = time.monotonic()
         self._stop_asked = threading.Event()
         self._away = False
 
@@ -34,6 +54,9 @@ class Feed(threading.Thread):
         try:
             while not self._stop_asked.wait(self._poll):
                 self._look()
+            if self._reported:
+                with suppress(DatabaseError, InterfaceError):
+                    self._report({})
         finally:
             drop_connection()
 
@@ -45,8 +68,10 @@ class Feed(threading.Thread):
             numbers = versions()
             seen = (numbers.get(REVISION, 0), numbers.get(LIVE_STATE, 0))
             if seen != (self._present.revision_version, self._present.live_version):
-                self._present = load_snapshot(self._present)
-                self._deliver(self._present)
+                self._take(load_snapshot(self._present))
+            elif self._present.unreadable and time.monotonic() - self._read_at >= READ_AGAIN_S:
+                self._read_again()
+            self._tell_unreadable()
         except (DatabaseError, InterfaceError) as error:
             if not self._away:
                 log.warning("the database is away; serving what is known: %s", error)
@@ -59,3 +84,22 @@ class Feed(threading.Thread):
             if self._away:
                 log.warning("the database is back")
             self._away = False
+
+    def _take(self, snapshot: Snapshot) -> None:
+        self._present = snapshot
+        self._read_at = time.monotonic()
+        self._deliver(snapshot)
+
+    def _read_again(self) -> None:
+        """A file or a store that a reference leads to may be there by now, without a change in the database."""
+        again = load_snapshot(self._present)
+        self._read_at = time.monotonic()
+        if again.unreadable != self._present.unreadable:
+            self._take(again)
+
+    def _tell_unreadable(self) -> None:
+        unreadable = self._present.unreadable
+        due = bool(unreadable) and time.monotonic() - self._reported_at >= SAY_AGAIN_S
+        if due or unreadable != self._reported:
+            self._report(unreadable)
+            self._reported, self._reported_at = unreadable, time.monotonic()

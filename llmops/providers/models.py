@@ -116,6 +116,29 @@ class Credential(TimestampedModel):
         return f"{self.provider.slug}/{self.name}"
 
 
+class CredentialTrouble(UUIDModel):
+    """One data-plane process cannot read a key. The process says so again while it lasts, so an old row says nothing."""
+
+    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, related_name="troubles")
+    process = models.UUIDField(editable=False)
+    host = models.CharField(max_length=200)
+    reason = models.CharField(max_length=500)
+    since = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "providers_credential_trouble"
+        ordering = ["host", "process"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["credential", "process"], name="providers_credential_trouble_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.host} cannot read {self.credential}"
+
+
 class Model(TimestampedModel):
     """The name under which a pinned model is known; ``current`` points to its newest immutable configuration."""
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db.models import QuerySet
+
+from llmops.base.clock import database_now
 from llmops.base.master_keys import master_keys
 from llmops.providers import secret_stores
-from llmops.providers.models import Credential
+from llmops.providers.models import Credential, CredentialTrouble, Provider, Route
+
+#: A data plane repeats what it cannot read every 30 s; what was not repeated for so long is over, or its process is.
+TROUBLE_LASTS = timedelta(seconds=90)
 
 
 def sealing_identity(credential_id: object) -> str:
@@ -21,3 +30,44 @@ def reveal(credential: Credential) -> str:
     if credential.source == "sealed":
         return master_keys().open(credential.sealed, identity=sealing_identity(credential.pk))
     return secret_stores.read_secret(credential.source, credential.reference)
+
+
+def with_troubles(credentials: QuerySet[Credential]) -> QuerySet[Credential]:
+    """``credentials`` so that ``troubles_of`` asks nothing more of the database."""
+    return credentials.prefetch_related("troubles")
+
+
+def troubles_of(credential: Credential) -> list[CredentialTrouble]:
+    """What data planes cannot do with a key at present, a process each; empty for a key that is not in use."""
+    found = list(credential.troubles.all()) if credential.state in ("active", "draining") else []
+    if not found:
+        return []
+    oldest = database_now() - TROUBLE_LASTS
+    return [trouble for trouble in found if trouble.seen_at >= oldest]
+
+
+def unreadable() -> list[tuple[Credential, Sequence[CredentialTrouble], bool]]:
+    """Keys in use that data planes cannot read, with who cannot and why, and whether the provider has no other key in use
+    that all can read."""
+    if not CredentialTrouble.objects.exists():
+        return []
+    in_use = list(
+        with_troubles(Credential.objects.filter(state__in=("active", "draining"), provider__archived_at=None))
+        .select_related("provider")
+        .order_by("provider__slug", "name")
+    )
+    troubled = {credential.pk: troubles_of(credential) for credential in in_use}
+    served = {credential.provider_id for credential in in_use if not troubled[credential.pk]}
+    return [
+        (credential, troubled[credential.pk], credential.provider_id not in served)
+        for credential in in_use
+        if troubled[credential.pk]
+    ]
+
+
+def paused() -> list[Provider | Route]:
+    """Providers and routes whose pause switch is on."""
+    return [
+        *Provider.objects.filter(paused_at__isnull=False, archived_at=None),
+        *Route.objects.filter(paused_at__isnull=False, archived_at=None),
+    ]

@@ -60,7 +60,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         paused_routes = _pauses(Route)
         paused_providers = _pauses(Provider)
     # Outside the transaction: a reference may lead to a slow file system.
-    credentials, problems = _credentials(stored)
+    credentials, unreadable = _credentials(stored)
     return Snapshot(
         revision=revision,
         digest=digest,
@@ -74,7 +74,12 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         ),
         revision_version=numbers.get(REVISION, 0),
         live_version=numbers.get(LIVE_STATE, 0),
-        problems=problems,
+        problems=tuple(
+            f"Provider key {credential} is left out. {unreadable[str(credential.pk)]}"
+            for credential in stored
+            if str(credential.pk) in unreadable
+        ),
+        unreadable=unreadable,
     )
 
 
@@ -131,21 +136,19 @@ def _budgets() -> tuple[BudgetEntry, ...]:
     )
 
 
-def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEntry, ...]], tuple[str, ...]]:
-    """Readable provider keys by provider, those in use before those draining, and sentences about the others."""
+def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEntry, ...]], dict[str, str]]:
+    """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id."""
     readable: dict[str, list[CredentialEntry]] = {}
-    problems: list[str] = []
+    unreadable: dict[str, str] = {}
     for credential in stored:
         try:
             secret = reveal(credential)
         except ConsoleError as error:
-            problems.append(f"Provider key {credential} is left out. {error.message}")
+            unreadable[str(credential.pk)] = error.message
             continue
         except Exception as error:
             # One key must not keep the others, nor a revocation, from being served; the text may hold what was read.
-            problems.append(
-                f"Provider key {credential} is left out: reading it failed ({type(error).__name__})."
-            )
+            unreadable[str(credential.pk)] = f"Reading it failed ({type(error).__name__})."
             continue
         readable.setdefault(credential.provider.slug, []).append(
             CredentialEntry(
@@ -158,7 +161,7 @@ def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEn
         )
     for entries in readable.values():
         entries.sort(key=lambda entry: entry.draining)
-    return {provider: tuple(entries) for provider, entries in readable.items()}, tuple(problems)
+    return {provider: tuple(entries) for provider, entries in readable.items()}, unreadable
 
 
 def _pauses(model: type[Route] | type[Provider]) -> dict[str, str]:

@@ -9,6 +9,9 @@ Durations carry their unit in the name; prices are nanodollars per million token
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 FORMAT = 1
@@ -211,7 +214,8 @@ class Snapshot:
     """One consistent view: the live revision and the live state, indexed. Never changed after it is built.
 
     ``problems`` holds sentences about parts of the live state that could not be read (a credential whose store did
-    not answer); such parts are absent, the rest serves.
+    not answer); such parts are absent, the rest serves. ``unreadable`` holds the same of provider keys, as credential id
+    -> why.
     """
 
     __slots__ = (
@@ -227,6 +231,7 @@ class Snapshot:
         "revision",
         "revision_version",
         "routes",
+        "unreadable",
     )
 
     def __init__(
@@ -239,6 +244,7 @@ class Snapshot:
         revision_version: int,
         live_version: int,
         problems: tuple[str, ...] = (),
+        unreadable: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.revision = revision
         self.digest = digest
@@ -247,6 +253,7 @@ class Snapshot:
         self.revision_version = revision_version
         self.live_version = live_version
         self.problems = problems
+        self.unreadable = unreadable
         self.providers = {entry.slug: entry for entry in document.providers}
         self.models = {entry.slug: entry for entry in document.models}
         self.routes = {entry.slug: entry for entry in document.routes}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmops.dashboards.verdict import Facts, judge
+from llmops.dashboards.verdict import Facts, Paused, Unreadable, judge
 
 QUIET = Facts(
     calls=100, failed=0, refused=0, unknown=0, fallback=0, p95_us=1_000_000, calls_before=100, p95_before_us=1_000_000
@@ -37,6 +37,11 @@ def test_a_quiet_hour() -> None:
         ({"budgets": [("support", 100, 100, False)]}, "warn", "calls go on"),
         ({"budgets": [("support", 95, 100, True)]}, "warn", "95.0"),
         ({"budgets": [("nothing", 0, 0, True)]}, "ok", ""),
+        ({"paused": [Paused("Route", "chat", "wrong answers")]}, "warn", "Route chat is paused: wrong answers"),
+        ({"paused": [Paused("Provider", "sim", "")]}, "warn", "Provider sim is paused"),
+        ({"unreadable": [Unreadable("sim/a", "Not set.", 1, True)]}, "bad", "cannot be read by a data plane, and its provider has no other"),
+        ({"unreadable": [Unreadable("sim/a", "Not set.", 3, False)]}, "warn", "by 3 data planes, and its provider's other keys are used. Not set."),
+        ({"calls": 0, "unreadable": [Unreadable("sim/a", "Not set.", 1, True)]}, "bad", "sim/a"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(changed: dict[str, object], level: str, said: str) -> None:

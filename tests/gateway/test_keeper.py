@@ -7,6 +7,9 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +26,9 @@ from llmops.gateway.bank import Short
 from llmops.gateway.feed import Feed
 from llmops.gateway.keeper import Keeper
 from llmops.gateway.purse import Purse
+from llmops.providers.models import Credential, CredentialTrouble
+from llmops.providers.selectors import troubles_of, unreadable
+from llmops.providers.services import report_unreadable, revoke_credential
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.services import publish
 from llmops.serving.snapshot import BudgetEntry, Snapshot
@@ -328,7 +334,9 @@ class Watching:
     def __init__(self, first: Snapshot, poll: float = 0.02) -> None:
         self.seen: list[Snapshot] = []
         self.changed = threading.Event()
-        self.feed = Feed(first, self._deliver, poll=poll)
+        self.process = uuid4()
+        report = partial(report_unreadable, process=self.process, host="here")
+        self.feed = Feed(first, self._deliver, poll=poll, report=report)
         self.feed.start()
 
     def _deliver(self, snapshot: Snapshot) -> None:
@@ -398,3 +406,67 @@ def test_a_snapshot_that_can_not_be_built_does_not_end_the_feed(
         budgets.create_budget(COMMAND, slug="new", scope_kind="organisation", limit_nano=5)
         assert not watching.changed.wait(0.3)
     assert watching.next().live.budgets
+
+
+# ---------------------------------------------------------------------- keys that this process cannot read
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 15
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def test_a_key_that_cannot_be_read_is_reported_and_taken_back_when_its_file_appears(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmops.gateway import feed
+
+    monkeypatch.setattr(feed, "READ_AGAIN_S", 0.1)
+    settings.SECRET_FILE_DIRS = [str(tmp_path)]
+    path = tmp_path / "key"
+    key = configuring.credential(source="file", reference=str(path), activate=True)
+    watching = Watching(load_snapshot())
+    try:
+        [trouble] = wait_for(lambda: troubles_of(Credential.objects.get(pk=key.pk)))
+        assert (trouble.host, trouble.process) == ("here", watching.process)
+        assert str(path) in trouble.reason
+        assert [(str(one), only) for one, _, only in unreadable()] == [("sim/primary", True)]
+        assert not watching.changed.is_set(), "nothing new to serve"
+        path.write_text("sk-PLANTED-0123456789abcdef")
+        assert watching.next().live.credentials["sim"][0].secret == "sk-PLANTED-0123456789abcdef"
+        wait_for(lambda: not CredentialTrouble.objects.exists())
+        # Broken by a change in the database, and mended by one.
+        broken = configuring.credential(
+            name="second", source="env", reference="NOT_SET_ANYWHERE", activate=True
+        )
+        wait_for(lambda: troubles_of(Credential.objects.get(pk=broken.pk)))
+        assert [(str(one), only) for one, _, only in unreadable()] == [("sim/second", False)]
+        revoke_credential(COMMAND, credential=broken)
+        wait_for(lambda: not CredentialTrouble.objects.exists())
+    finally:
+        watching.stop()
+
+
+def test_what_cannot_be_read_is_said_again_and_taken_back_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from llmops.gateway import feed
+
+    monkeypatch.setattr(feed, "SAY_AGAIN_S", 0.1)
+    key = configuring.credential(source="env", reference="NOT_SET_ANYWHERE", activate=True)
+    watching = Watching(load_snapshot())
+    [first] = wait_for(lambda: CredentialTrouble.objects.all())
+    wait_for(lambda: CredentialTrouble.objects.get().seen_at > first.seen_at)
+    assert CredentialTrouble.objects.get().since == first.since
+    # One that died without taking it back is over when it was silent for long.
+    long_ago = first.seen_at - timedelta(minutes=5)
+    CredentialTrouble.objects.create(
+        credential=key, process=uuid4(), host="dead", reason="x", since=long_ago, seen_at=long_ago
+    )
+    assert [one.host for one in troubles_of(Credential.objects.get(pk=key.pk))] == ["here"]
+    watching.stop()
+    assert [one.host for one in CredentialTrouble.objects.all()] == ["dead"]
+    assert unreadable() == []

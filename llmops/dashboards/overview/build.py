@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db.models import Max, Sum
 
+from llmops.access.selectors import may
 from llmops.budgets.selectors import Gauge, gauges
 from llmops.core.digests import sha256_hex
 from llmops.dashboards import breakdown, formats
@@ -18,7 +19,8 @@ from llmops.dashboards.overview import panels
 from llmops.dashboards.overview.shapes import FindingRow, View
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_models, simulated_providers
-from llmops.dashboards.verdict import Facts, Verdict, judge
+from llmops.dashboards.verdict import Facts, Finding, Paused, Unreadable, Verdict, judge
+from llmops.providers.selectors import paused, unreadable
 from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
@@ -52,18 +54,10 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
         "project_ids": project_ids,
     }
     routes, models = breakdown.by("route", **where), breakdown.by("model", **where)
-    verdict = _verdict(figures, before, standing, period.words)
+    verdict = _verdict(reader, figures, before, standing, period.words)
     view = View(
         verdict=verdict,
-        findings=[
-            FindingRow(
-                finding.text,
-                "#budgets"
-                if finding.place == "budgets"
-                else links.calls(**dict(part.split("=") for part in finding.query.split("&") if part)),
-            )
-            for finding in verdict.findings
-        ],
+        findings=[FindingRow(finding.text, _address(finding, links)) for finding in verdict.findings],
         summary=_summary(figures, standing, period.words),
         nothing_yet=not figures.calls and not before.calls and not _any_call(project_ids),
         no_project=not reader.everywhere and not reader.projects,
@@ -114,7 +108,18 @@ def _any_call(project_ids: Collection[UUID] | None) -> bool:
     return calls.exists()
 
 
-def _verdict(now: Overview, before: Overview, standing: Sequence[Gauge], period: str) -> Verdict:
+def _address(finding: Finding, links: panels.Links) -> str:
+    """Where a finding leads to; empty where it leads nowhere."""
+    if finding.place == "budgets":
+        return "#budgets"
+    if finding.place == "":
+        return finding.href
+    return links.calls(**dict(part.split("=") for part in finding.query.split("&") if part))
+
+
+def _verdict(
+    reader: Reader, now: Overview, before: Overview, standing: Sequence[Gauge], period: str
+) -> Verdict:
     failed = [code for code in now.error_codes if code.status in FAILED]
     refused = [code for code in now.error_codes if code.status == Call.REFUSED]
     return judge(
@@ -135,9 +140,41 @@ def _verdict(now: Overview, before: Overview, standing: Sequence[Gauge], period:
                 (gauge.slug, gauge.settled_nano + gauge.held_nano, gauge.limit_nano, gauge.hard)
                 for gauge in standing
             ],
+            paused=_paused(reader),
+            unreadable=_unreadable(reader),
         ),
         period=period,
     )
+
+
+def _paused(reader: Reader) -> list[Paused]:
+    if not (reader.everywhere or reader.projects):
+        return []
+    return [
+        Paused(
+            row._meta.object_name or "",
+            row.slug,
+            row.pause_reason,
+            reader.link(row._meta.label_lower, row.pk),
+        )
+        for row in paused()
+    ]
+
+
+def _unreadable(reader: Reader) -> list[Unreadable]:
+    """For those who may see provider keys: the reasons name variables and files of the hosts."""
+    if not may(reader.request, "provider.view"):
+        return []
+    return [
+        Unreadable(
+            str(credential),
+            troubles[0].reason,
+            len(troubles),
+            only,
+            reader.link("providers.credential", credential.pk),
+        )
+        for credential, troubles, only in unreadable()
+    ]
 
 
 def _summary(now: Overview, standing: Sequence[Gauge], period: str) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
@@ -22,6 +24,7 @@ from llmops.providers.admin.forms import ReasonForm
 from llmops.providers.models import Credential
 from llmops.providers.rules import CREDENTIAL_SOURCES
 from llmops.providers.secret_stores import STORES
+from llmops.providers.selectors import troubles_of, with_troubles
 
 _SOURCES = [(name, label) for name, label in CREDENTIAL_SOURCES if name == "sealed" or name in STORES]
 
@@ -75,6 +78,7 @@ class CredentialAdmin(ServiceAdmin):
         "name",
         "provider",
         "state_in_words",
+        "readable",
         "kept",
         "fingerprint",
         "last_probe_at",
@@ -88,6 +92,7 @@ class CredentialAdmin(ServiceAdmin):
         "provider",
         "name",
         "state_in_words",
+        "trouble",
         "kept",
         "fingerprint",
         "state_changed_at",
@@ -103,6 +108,9 @@ class CredentialAdmin(ServiceAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
         return () if obj is None else self._shown
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
+        return with_troubles(super().get_queryset(request))
 
     def create(self, actor: Actor, data: dict[str, Any]) -> Credential:
         return services.add_credential(actor, **data)
@@ -120,6 +128,27 @@ class CredentialAdmin(ServiceAdmin):
     )
     def state_in_words(self, credential: Credential) -> str:
         return credential.get_state_display()
+
+    @display(description="data planes", label={"cannot read it": "danger", "read it": "success"})
+    def readable(self, credential: Credential) -> str:
+        if credential.state not in ("active", "draining"):
+            return ""
+        return "cannot read it" if troubles_of(credential) else "read it"
+
+    @display(description="trouble")
+    def trouble(self, credential: Credential) -> str:
+        """Which data planes cannot read the key, and why."""
+        found = troubles_of(credential)
+        if not found:
+            return "none"
+        return format_html_join(
+            "",
+            '<p>A data plane on {} cannot read this key since <time datetime="{}">{}</time>. {}</p>',
+            (
+                (one.host, one.since.isoformat(), one.since.strftime("%Y-%m-%d %H:%M UTC"), one.reason)
+                for one in found
+            ),
+        )
 
     @display(description="kept")
     def kept(self, credential: Credential) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -13,7 +13,15 @@ from rest_framework.response import Response
 from llmops.base.drf import ConsoleViewSet
 from llmops.providers import services
 from llmops.providers.api.shared import BySlug, Explanation, Nothing
-from llmops.providers.models import Credential, Provider
+from llmops.providers.models import Credential, CredentialTrouble, Provider
+from llmops.providers.selectors import troubles_of, with_troubles
+
+
+class TroubleSerializer(serializers.ModelSerializer[CredentialTrouble]):
+    class Meta:
+        model = CredentialTrouble
+        fields = ("process", "host", "reason", "since", "seen_at")
+        read_only_fields = fields
 
 
 class CredentialSerializer(serializers.ModelSerializer[Credential]):
@@ -25,6 +33,13 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
         max_length=10_000,
         help_text="Can be written, never read.",
     )
+    troubles = serializers.SerializerMethodField(
+        help_text="Data planes that cannot read this key at present, and why. Empty is good."
+    )
+
+    @extend_schema_field(TroubleSerializer(many=True))
+    def get_troubles(self, credential: Credential) -> Any:
+        return TroubleSerializer(troubles_of(credential), many=True).data
 
     class Meta:
         model = Credential
@@ -43,6 +58,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "last_used_at",
             "last_failure_at",
             "last_failure",
+            "troubles",
             "created_at",
             "updated_at",
         )
@@ -83,7 +99,7 @@ class Activation(serializers.Serializer[Any]):
 class Credentials(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     """Provider keys. A secret can be written and never read. Keys in use take effect within a second."""
 
-    queryset = Credential.objects.select_related("provider")
+    queryset = with_troubles(Credential.objects.select_related("provider"))
     serializer_class = CredentialSerializer
     filterset_fields = ("provider__slug", "state", "name")
     project_path = None

@@ -36,6 +36,7 @@ from llmops.providers.services.routes import (
     unarchive_route,
     update_route,
 )
+from llmops.providers.services.troubles import report_unreadable
 
 __all__ = [
     "DRAFT_LOCK",
@@ -54,6 +55,7 @@ __all__ = [
     "pin_model",
     "probe_credential",
     "replace_secret",
+    "report_unreadable",
     "resume_provider",
     "resume_route",
     "revoke_credential",
