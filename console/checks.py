@@ -67,6 +67,7 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
         ("CONSOLE_CALL_RETENTION_DAYS", settings.CALL_RETENTION_DAYS, 1),
         ("CONSOLE_MAX_REQUEST_BYTES", settings.MAX_REQUEST_BYTES, 1024),
         ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),
+        ("CONSOLE_CACHE_BYTES", settings.CACHE_BYTES, 0),
     ]
 
 

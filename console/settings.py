@@ -143,6 +143,8 @@ CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
 #: The largest request body the data plane reads, in bytes.
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
 #: The largest body that the console's own API reads, in bytes.
+#: answers that one data plane keeps in memory for routes with a response cache
+CACHE_BYTES = env.int("CONSOLE_CACHE_BYTES", default=64 * 1024 * 1024)
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 #: Address under which this installation reaches its own data plane (jobs, playground).
 GATEWAY_URL = env.str("CONSOLE_GATEWAY_URL", default=f"http://127.0.0.1:{env.int('PORT', default=8000)}/v1")

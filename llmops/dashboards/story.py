@@ -111,6 +111,7 @@ class Story:
     total_tokens: int
     #: whether something is billed that is not a token
     units: bool
+    cache_words: str
 
 
 def story(reader: Reader, call_id: UUID) -> Story:
@@ -149,6 +150,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
         neighbours=_neighbours(call),
         total_tokens=call.input_tokens + call.output_tokens,
         units=any(row.unit for row in tokens),
+        cache_words=words.CACHE.get(call.cache, ""),
     )
 
 
@@ -162,6 +164,10 @@ def headline(call: Call, lanes: list[Lane]) -> str:
         return "The process died while this call was with the provider; its outcome is unknown."
     answered = call.model or "a model"
     if call.status == Call.OK:
+        if call.cache == "stale":
+            return f"An earlier answer of {answered} stood in after {took}, because nothing else could answer ({tried})."
+        if call.cache in words.ANSWERED_FROM_CACHE:
+            return f"Answered in {took} with an earlier answer of {answered}, which saved asking again."
         if call.fallback_count:
             first = lanes[0].model if lanes else "the first model"
             return f"{answered} answered in {took}, after {first} had failed ({tried})."

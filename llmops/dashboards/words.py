@@ -44,6 +44,7 @@ ERRORS: dict[str, str] = {
     "permission_denied": "The key may not use that route or model",
     "provider_paused": "Every provider of the route is paused",
     "queue_full": "Too many calls were waiting",
+    "queue_timeout": "No place at the target came free in time",
     "rate_limit_exceeded": "The key's rate limit",
     "request_too_large": "The request's body is too large",
     "route_paused": "Somebody paused the route",
@@ -58,6 +59,15 @@ ERRORS: dict[str, str] = {
     "upstream_malformed": "The provider's answer could not be understood",
     "upstream_rate_limited": "The provider's own rate limit",
     "upstream_timeout": "The provider did not answer in time",
+}
+
+ANSWERED_FROM_CACHE = frozenset({"hit", "joined", "stale"})
+#: how the response cache was used -> what the call's story says of it
+CACHE = {
+    "hit": "answered from it",
+    "joined": "waited for the same request, which was under way",
+    "stale": "an old answer from it, because nothing else could answer",
+    "miss": "asked in vain; the answer was kept",
 }
 
 TOKEN_CLASSES = {

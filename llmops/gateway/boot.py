@@ -19,6 +19,7 @@ from django.conf import settings
 from llmops.core.tokens import use_cache_dir
 from llmops.gateway.app import Gateway
 from llmops.gateway.bank import Command
+from llmops.gateway.cache import Cache
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
 from llmops.gateway.keeper import Keeper
@@ -69,6 +70,7 @@ class Runtime:
             purse=purse,
             max_body=settings.MAX_REQUEST_BYTES,
             digest_key=digest_key(settings.SECRET_KEY),
+            cache=Cache(settings.CACHE_BYTES),
         )
         if settings.REDIS_URL:
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
+from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.queueing import BATCH, INTERACTIVE
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
+    from llmops.gateway.cache import Filling, Kept
     from llmops.gateway.endpoints.base import Asked, Endpoint
     from llmops.gateway.limits import Ticket
     from llmops.gateway.plane import Plane
@@ -33,7 +35,6 @@ LISTEN_AFTER_S = 0.05
 BODY_TIMEOUT_S = 60.0
 MAX_FEATURE, MAX_USER, MAX_SESSION, MAX_TAG, MAX_TAGS = 100, 256, 100, 64, 16
 
-_CACHE_OFF = (b"x-llmops-cache", b"off")
 _FALLBACK = {False: (b"x-llmops-fallback", b"false"), True: (b"x-llmops-fallback", b"true")}
 _EVENTS_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_CACHE = (b"cache-control", b"no-cache")
@@ -124,13 +125,17 @@ class Call:
         "budgets",
         "bytes_in",
         "bytes_out",
+        "cache_key",
+        "cache_word",
         "cap_header",
         "cost",
         "ended",
         "endpoint",
         "fallbacks",
+        "filling",
         "headers",
         "id",
+        "kept",
         "key",
         "origin",
         "plan",
@@ -183,6 +188,12 @@ class Call:
         self.bytes_in = 0
         self.bytes_out = 0
         self.cap_header: int | None = None
+        #: the digest under which the answer may be kept, how the cache was used, and the answer on its way into it
+        self.cache_key: bytes | None = None
+        self.cache_word = OFF
+        self.filling: Filling | None = None
+        #: the earlier answer that answers this call
+        self.kept: Kept | None = None
         #: the outcome is recorded
         self.ended = False
         self.started_sending = False
@@ -196,6 +207,8 @@ class Call:
 
     def close(self) -> None:
         self.watch.close()
+        if self.filling is not None:
+            self.filling.end(gone=self.watch.reason == "client")
         if self.ticket is not None:
             self.ticket.release()
         self.plane.leave(self)
@@ -285,13 +298,16 @@ class Call:
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"x-llmops-call-id", self.id.encode()),
-            _CACHE_OFF,
+            (b"x-llmops-cache", self.cache_word),
         ]
         if self.attempts:
             last = self.attempts[-1]
             headers.append((b"x-llmops-model", last.model.encode()))
             headers.append((b"x-llmops-attempts", b"%d" % len(self.attempts)))
             headers.append(_FALLBACK[self.fallbacks > 0])
+        elif self.kept is not None:
+            headers.append((b"x-llmops-model", self.kept.model.encode()))
+            headers.append((b"age", b"%d" % (time.monotonic() - self.kept.at)))
         if self.cap_header is not None:
             headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
         ticket = self.ticket
@@ -302,6 +318,8 @@ class Call:
     async def send_whole(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:
         """A JSON answer in one piece."""
         self.started_sending = self.begun = True
+        if self.filling is not None:
+            self.filling.add(body)
         sent = self.answer_headers()
         sent.append(JSON_TYPE)
         sent.append((b"content-length", b"%d" % len(body)))
@@ -319,7 +337,14 @@ class Call:
 
     async def send_piece(self, data: bytes, *, last: bool = False) -> None:
         self.bytes_out += len(data)
+        if self.filling is not None:
+            self.filling.add(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def send_comment(self, data: bytes) -> None:
+        """Part of a stream that is not part of its answer."""
+        self.bytes_out += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _send(self, message: Message) -> None:
         try:

@@ -2,6 +2,7 @@
 
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, routing.py
+    recall    the answer to the same request                  cache.py
     admit     limits of the key and its project               limits.py, admission.py
     attempt   a place at the target                           queueing.py, admission.py
               hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, relaying.py, streaming.py
@@ -24,7 +25,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, settle
+from llmops.gateway import admission, cache, settle
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -55,6 +56,9 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         plane.enter(call)
         identify(call)
         await read(call)
+        if call.cache_key is not None and (kept := await cache.find(call)) is not None:
+            await answer_again(call, kept)
+            return
         await admission.admit(call)
         await attempts(call)
     except ClientGone:
@@ -128,6 +132,21 @@ async def read(call: Call) -> None:
         sticky=session or call.user,
     )
     call.watch.start(route.total_timeout_ms / 1000)
+    if resolution.caches:
+        await cache.remember(call)
+
+
+async def answer_again(call: Call, kept: cache.Kept) -> None:
+    """Answer with what was answered before."""
+    call.kept = kept
+    call.bytes_out = len(kept.body)
+    settle.again(call, kept)
+    call.bytes_out = 0
+    if kept.streamed:
+        await call.start_events()
+        await call.send_piece(kept.body, last=True)
+    else:
+        await call.send_whole(200, kept.body)
 
 
 async def attempts(call: Call) -> None:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
+from llmops.gateway.cache import Cache
 from llmops.gateway.limits import Limits
 from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
@@ -67,6 +68,7 @@ class Plane:
     shared_limits: SharedLimits | None = None
     breakers: Breakers = field(default_factory=Breakers)
     gates: Gates = field(default_factory=Gates)
+    cache: Cache = field(default_factory=Cache)
     view: View = field(default_factory=lambda: View(nothing()))
     #: for work that would stall the loop: counting tokens
     threads: ThreadPoolExecutor = field(
@@ -182,6 +184,7 @@ class Plane:
         if restored := self.journal.tend():
             log.error("of the journal in use, %s; it was written again and nothing is lost", restored)
         self.write_kept()
+        self.cache.tick()
         await self.transport.tidy()
         if self.shared_limits is not None:
             await self.shared_limits.tick()

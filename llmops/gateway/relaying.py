@@ -85,7 +85,7 @@ class KeepAlive:
         with suppress(Exception):
             if not call.started_sending:
                 await call.start_events()
-            await call.send_piece(KEEP_ALIVE)
+            await call.send_comment(KEEP_ALIVE)
 
     def sent(self) -> None:
         """Something else went out just now."""

@@ -11,6 +11,7 @@ from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import ModelNotFound, PermissionDenied, ServiceUnavailable
 from llmops.gateway.limits import Limiteds, limits_of
 from llmops.providers.pricing import PriceBook
+from llmops.providers.rules import CACHED_ANSWER
 from llmops.serving.snapshot import (
     BudgetEntry,
     KeyEntry,
@@ -46,6 +47,7 @@ class Resolution:
 
     __slots__ = (
         "budgets",
+        "caches",
         "endings",
         "fallbacks",
         "key",
@@ -73,6 +75,8 @@ class Resolution:
         #: whose limits the calls of this key count against
         self.limited = limited
         self.route = route
+        #: whether answers may be kept
+        self.caches = route.cache_ttl_s > 0 or route.last_resort == CACHED_ANSWER
         self.targets = tuple(targets)
         self.endings = tuple(accumulate(weights))
         self.fallbacks = tuple(fallbacks)

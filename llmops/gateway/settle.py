@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Protocol
 
 from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_text
 from llmops.gateway.admission import Holding, output_bound
+from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
 from llmops.gateway.resilience import Failure, Step
 from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
@@ -20,6 +22,7 @@ ESTIMATED = "no usage was sent: tokens were counted"
 #: The provider brought an answer to its end that says that it failed.
 ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
+_FILTERED = "content_filter"
 
 
 class Trial:
@@ -139,7 +142,44 @@ def answered(
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
     trial.complete, trial.output_tokens = status == OK, tokens.output
+    if call.filling is not None and status == OK and not call.fallbacks and outcome.finish != _FILTERED:
+        call.filling.kept = partial(_kept, call, trial, outcome, cost)
     _end(call, trial, cost, outcome)
+
+
+def again(call: Call, kept: Kept) -> None:
+    """The call is answered by an answer that is kept: it costs nothing, and saves what that one cost."""
+    origin = call.origin
+    assert origin is not None and not call.ended
+    outcome = Outcome(
+        status=OK,
+        http=200,
+        model=kept.model,
+        model_version=kept.model_version,
+        provider=kept.provider,
+        upstream_model=kept.upstream_model,
+        finish=kept.finish,
+        cache=call.cache_word.decode(),
+        saved=kept.cost,
+    )
+    _fill(call, outcome)
+    call.ended = True
+    call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
+
+
+def _kept(call: Call, trial: Trial, outcome: Outcome, cost: int, body: bytes) -> Kept:
+    entry, asked = trial.step.target.entry, call.asked
+    return Kept(
+        body=body,
+        streamed=asked is not None and asked.stream,
+        at=time.monotonic(),
+        model=entry.slug,
+        model_version=entry.version,
+        provider=entry.provider,
+        upstream_model=outcome.upstream_model,
+        finish=outcome.finish,
+        cost=cost,
+    )
 
 
 def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = None, code: str = "") -> None:
@@ -268,6 +308,8 @@ def _fill(call: Call, outcome: Outcome) -> None:
     outcome.cost = call.cost
     outcome.total_us = call.elapsed_us()
     outcome.queue_us = call.queue_us
+    if call.cache_word is MISS:
+        outcome.cache = "miss"
     outcome.bytes_out = call.bytes_out
 
 

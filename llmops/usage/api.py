@@ -51,6 +51,7 @@ class CallSerializer(serializers.ModelSerializer[Call]):
     cost_usd = UsdField(source="cost_nano", read_only=True)
     held_usd = UsdField(source="held_nano", read_only=True)
     overrun_usd = UsdField(source="overrun_nano", read_only=True)
+    saved_usd = UsdField(source="saved_nano", read_only=True)
     project = serializers.SerializerMethodField()
     key = serializers.SerializerMethodField()
 
@@ -98,6 +99,8 @@ class CallSerializer(serializers.ModelSerializer[Call]):
             "cost_usd",
             "held_usd",
             "overrun_usd",
+            "cache",
+            "saved_usd",
             "total_us",
             "ttft_us",
             "upstream_us",

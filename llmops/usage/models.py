@@ -117,6 +117,13 @@ class Call(UUIDModel):
     cost_nano = models.BigIntegerField(default=0)
     held_nano = models.BigIntegerField(default=0)
     overrun_nano = models.BigIntegerField(default=0)
+    cache = models.CharField(
+        max_length=8,
+        blank=True,
+        db_default="",
+        help_text="hit, joined or stale when the response cache answered; miss when it was asked in vain.",
+    )
+    saved_nano = models.BigIntegerField(default=0, db_default=0)
     charges = models.JSONField(
         default=list, help_text="Budget windows this call was charged to, with amounts."
     )
@@ -189,6 +196,8 @@ class Rollup(models.Model):
     images = models.BigIntegerField(default=0, db_default=0)
     cost_nano = models.BigIntegerField(default=0)
     overrun_nano = models.BigIntegerField(default=0)
+    cache_hits = models.BigIntegerField(default=0, db_default=0)
+    saved_nano = models.BigIntegerField(default=0, db_default=0)
 
     DIMENSIONS = (
         "granularity",
@@ -222,6 +231,8 @@ class Rollup(models.Model):
         "images",
         "cost_nano",
         "overrun_nano",
+        "cache_hits",
+        "saved_nano",
     )
 
     class Meta:

@@ -18,6 +18,7 @@ from django.db.models.functions import Cast, Ceil, Ln, TruncMinute
 from llmops.core.histogram import GAMMA
 from llmops.core.money import format_usd
 from llmops.usage.ingest import write
+from llmops.usage.ingest.rows import CACHED
 from llmops.usage.models import Call, LatencyRollup, Rollup
 
 _QUARTERS = 4
@@ -46,6 +47,8 @@ _CALL_SUMS = {
     "images": Sum("images"),
     "cost_nano": Sum("cost_nano"),
     "overrun_nano": Sum("overrun_nano"),
+    "cache_hits": Count("pk", filter=Q(cache__in=sorted(CACHED))),
+    "saved_nano": Sum("saved_nano"),
 }
 _BY = [name for name in Rollup.DIMENSIONS if name not in ("granularity", "bucket")]
 _LATENCY_BY = [name for name in write.LATENCY_DIMENSIONS if name not in ("granularity", "bucket")]

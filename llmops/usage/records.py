@@ -158,6 +158,9 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     ttft_us: int | None = None
     upstream_us: int | None = None
     queue_us: int = 0
+    #: how the response cache was used (empty: not at all), and what an answer out of it had cost
+    cache: str = ""
+    saved: int = 0
     provider_us: int | None = None
     provider_request: str = ""
     bytes_out: int = 0

@@ -152,6 +152,20 @@ class Scribe:
                     result=Outcome(status=status, http=429, code="rate_limit_exceeded", total_us=300),
                 )
                 continue
+            if status == "ok" and pick.random() < 0.1:
+                self.end(
+                    who,
+                    attempt=0,
+                    result=Outcome(
+                        status="ok",
+                        http=200,
+                        model=model,
+                        cache=pick.choice(("hit", "joined", "stale")),
+                        saved=pick.randrange(1_000_000),
+                        total_us=200,
+                    ),
+                )
+                continue
             attempts = 2 if pick.random() < 0.1 else 1
             for number in range(1, attempts):
                 self.hold(who, attempt=number)
@@ -183,6 +197,7 @@ class Scribe:
                     ),
                     total_us=total,
                     ttft_us=total // 3 if who.streamed else None,
+                    cache=pick.choice(("", "miss")),
                     upstream_us=total - pick.randrange(min(total, 3000) + 1),
                 ),
             )

@@ -47,6 +47,8 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
             **media_of(outcome.tokens.media or Media()),
             cost_nano=sum(record.cost for record in records),
             overrun_nano=sum(max((one.overrun for one in record.charges), default=0) for record in records),
+            cache_hits=int(outcome.cache in ("hit", "joined", "stale")),
+            saved_nano=outcome.saved,
         )
         seconds = origin.started // 10**9
         for granularity in (60, 3600, 86400):

@@ -143,6 +143,8 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         ttft_us=900,
         upstream_us=4500,
         queue_us=11,
+        cache="miss",
+        saved=17,
         provider_us=4000,
         provider_request="p-1",
         bytes_out=99,
@@ -208,6 +210,8 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         "cost_nano": 1200,
         "held_nano": 1900,
         "overrun_nano": 200,
+        "cache": "miss",
+        "saved_nano": 17,
         "charges": [
             {"window": window, "held": 1900, "cost": 1000, "overrun": 200},
             {"budget": str(soft.pk), "cost": 1200},

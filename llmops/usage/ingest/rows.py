@@ -25,6 +25,8 @@ _DIGEST = re.compile(r"[0-9a-f]{0,16}")
 _NO_MEDIA = (0,) * 7
 UNKNOWN = "unknown"
 UNKNOWN_CODE = "outcome_unknown"
+#: An answer came out of the response cache.
+CACHED = frozenset({"hit", "joined", "stale"})
 STATUSES = frozenset({"ok", "error", "refused", "client_closed", "interrupted", UNKNOWN})
 
 #: Columns of ``usage_call`` in the order of ``CallRow.values``.
@@ -70,6 +72,8 @@ COLUMNS = (
     "cost_nano",
     "held_nano",
     "overrun_nano",
+    "cache",
+    "saved_nano",
     "charges",
     "total_us",
     "ttft_us",
@@ -162,6 +166,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         within(tokens.reasoning, _INT),
         *(_NO_MEDIA if tokens.media is None else _media(tokens.media)),
     )
+    saved = within(outcome.saved, _BIG)
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
     values = (
         identifier(origin.call, "call"),
@@ -194,6 +199,8 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         call.cost,
         call.held,
         call.overrun,
+        text(outcome.cache, 8),
+        saved,
         json_text(_charges(call)),
         total_us,
         ttft_us,
@@ -224,6 +231,8 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
             *counts,
             call.cost,
             call.overrun,
+            int(outcome.cache in CACHED),
+            saved,
         ),
         total_us=total_us if answered else None,
         ttft_us=ttft_us if outcome.status != UNKNOWN else None,
