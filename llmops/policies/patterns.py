@@ -1,0 +1,312 @@
+"""Regular expressions that take time linear in the text, and know which end of a text may be the beginning of a match.
+
+They run on RE2 (Cox 2007, "Regular Expression Matching Can Be Simple And Fast"): automata, no backtracking, and the
+interpreter's lock is free meanwhile. Every expression must be bounded: ``{0,50}`` in place of ``*``. So a match has a
+longest length (``reach``), and a stream need not be held back for longer than that. The expression that recognises the
+beginnings of a match (its prefix closure, at the end of the text) is derived from the expression itself.
+
+Positions are byte offsets in UTF-8 text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import re2
+
+#: The longest match that any expression may have, in characters.
+MAX_REACH = 2_000
+MAX_EXPRESSION = 1_000
+_MEMORY = 64 * 1024 * 1024
+_COUNT = re.compile(r"\{(\d{1,4})(,(\d{0,4}))?\}")
+_GROUP = re.compile(r"\(\?(?:P?<\w+>|[imsU]*(?:-[imsU]+)?:)|\((?!\?)")
+_LEADING_FLAGS = re.compile(r"\(\?[ims]+\)")
+_ZERO_WIDTH = frozenset("bBAz")
+_ESCAPE = re.compile(
+    r"\\(?:[pP](?:\{\^?\w+\}|\w)|x(?:\{[0-9A-Fa-f]+\}|[0-9A-Fa-f]{2})|[0-7]{1,3}|.)", re.DOTALL
+)
+
+
+class ExpressionRefused(ValueError):
+    """An expression is not one, or not bounded; the message says what to write instead."""
+
+
+#: How a piece stands in a sequence: of no width, one character, repeated, anything else.
+_ZERO, _CHARACTER, _REPEATED, _GROUPED = range(4)
+
+
+class Node:
+    """A piece of an expression: its source, how long a match of it can be, and the source of its beginnings."""
+
+    __slots__ = ("kind", "opening", "reach", "source")
+
+    def __init__(self, source: str, reach: int, opening: str, kind: int = _GROUPED) -> None:
+        self.source = source
+        self.reach = reach
+        self.opening = opening
+        self.kind = kind
+
+
+class _Parser:
+    """RE2's syntax, as far as it is needed to bound it. What RE2 itself refuses was refused before."""
+
+    def __init__(self, expression: str) -> None:
+        self.text = expression
+        self.at = 0
+        self.depth = 0
+
+    def whole(self) -> Node:
+        flags = ""
+        if found := _LEADING_FLAGS.match(self.text):
+            flags, self.at = found[0], found.end()
+        node = self._alternatives()
+        if self.at < len(self.text):
+            raise ExpressionRefused("it has a closing parenthesis without an opening one")
+        return Node(flags + node.source, node.reach, flags + node.opening)
+
+    def _alternatives(self) -> Node:
+        self.depth += 1
+        if self.depth > 50:
+            raise ExpressionRefused("it is nested too deeply")
+        found = [self._sequence()]
+        while self._peek() == "|":
+            self.at += 1
+            found.append(self._sequence())
+        self.depth -= 1
+        if len(found) == 1:
+            return found[0]
+        return either(found)
+
+    def _sequence(self) -> Node:
+        found: list[Node] = []
+        while (char := self._peek()) and char not in "|)":
+            found.append(self._counted(self._piece()))
+        return sequence(found)
+
+    def _peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def _piece(self) -> Node:
+        text, at = self.text, self.at
+        char = text[at]
+        if char == "(":
+            opened = _GROUP.match(text, at)
+            if opened is None:
+                raise ExpressionRefused(
+                    "of groups that begin with (? only (?:...), (?P<name>...) and (?i:...) may stand inside it"
+                )
+            self.at = opened.end()
+            inner = self._alternatives()
+            if self._peek() != ")":
+                raise ExpressionRefused("a parenthesis is not closed")
+            self.at += 1
+            prefix = opened[0] if opened[0].endswith(":") else "(?:"
+            return Node(
+                f"{prefix}{inner.source})",
+                inner.reach,
+                f"{prefix}{inner.opening})",
+                _ZERO if inner.kind == _ZERO else _GROUPED,
+            )
+        if char == "[":
+            return self._class()
+        if char == "\\":
+            escaped = _ESCAPE.match(text, at)
+            if escaped is None or escaped[0][1] in "QEC":
+                raise ExpressionRefused("it may not use \\Q, \\E or \\C")
+            self.at = escaped.end()
+            if escaped[0][1] in _ZERO_WIDTH:
+                return Node(escaped[0], 0, "", _ZERO)
+            return _single(escaped[0])
+        self.at += 1
+        if char in "^$":
+            return Node(char, 0, "", _ZERO)
+        return _single(char)
+
+    def _class(self) -> Node:
+        text, start = self.text, self.at
+        at = start + 1
+        if text[at : at + 1] == "^":
+            at += 1
+        if text[at : at + 1] == "]":
+            at += 1
+        while at < len(text) and text[at] != "]":
+            if text[at] == "\\":
+                at += 2
+            elif text.startswith("[:", at):
+                at = text.find(":]", at) + 2
+            else:
+                at += 1
+        self.at = at + 1
+        return _single(text[start : self.at])
+
+    def _counted(self, node: Node) -> Node:
+        char = self._peek()
+        if char in ("*", "+"):
+            raise ExpressionRefused(
+                f"{char} has no upper bound; write {{0,50}} in place of * and {{1,50}} in place of +"
+            )
+        if char == "?":
+            least, most, length = 0, 1, 1
+        elif (found := _COUNT.match(self.text, self.at)) is not None:
+            least = int(found[1])
+            if found[2] and not found[3]:
+                raise ExpressionRefused(f"{found[0]} has no upper bound; write {{{least},50}}")
+            most = int(found[3]) if found[2] else least
+            length = len(found[0])
+        else:
+            return node
+        self.at += length
+        lazy = ""
+        if self._peek() == "?":
+            self.at += 1
+            lazy = "?"
+        return repeated(node, least, most, lazy)
+
+
+def _single(source: str) -> Node:
+    return Node(source, 1, f"(?:{source})?", _CHARACTER)
+
+
+def either(nodes: Sequence[Node]) -> Node:
+    return Node(
+        "|".join(one.source for one in nodes),
+        max(one.reach for one in nodes),
+        "|".join(one.opening for one in nodes),
+    )
+
+
+def sequence(nodes: Sequence[Node]) -> Node:
+    opening, strict = "", False
+    for one in reversed(nodes):
+        if one.kind == _ZERO:
+            if opening:
+                opening, strict = one.source + opening, True
+            continue
+        if strict:
+            # What came so far may end here, and what it will border on is not known yet.
+            opening = f"(?:{opening})?"
+        strict = one.kind == _GROUPED
+        if one.kind == _CHARACTER:
+            opening = f"(?:{one.source}{opening})?"
+        elif one.kind == _REPEATED:
+            # Also after fewer repetitions than are asked for: that holds a little more than need be.
+            opening = one.opening + opening
+        elif opening:
+            opening = f"(?:{one.opening}|{one.source}{opening})"
+        else:
+            opening = f"(?:{one.opening})"
+    source = "".join(one.source for one in nodes)
+    kind = _ZERO if all(one.kind == _ZERO for one in nodes) else _GROUPED
+    return Node(source, sum(one.reach for one in nodes), opening, kind)
+
+
+def repeated(node: Node, least: int, most: int, lazy: str = "") -> Node:
+    if node.kind == _ZERO or not most:
+        return Node("", 0, "", _ZERO)
+    if node.kind == _CHARACTER:
+        source, opening = node.source, f"{node.source}{{0,{most}}}"
+    else:
+        source = node.source
+        opening = f"{source}{{0,{most - 1}}}(?:{node.opening})?"
+    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, _REPEATED)
+
+
+class Pattern:
+    """A compiled, bounded expression. Raises ``ExpressionRefused``."""
+
+    __slots__ = ("_opening", "_search", "reach")
+
+    def __init__(self, expression: str, *, longest: int = MAX_REACH, ignore_case: bool = False) -> None:
+        options = re2.Options()
+        options.max_mem = _MEMORY
+        options.log_errors = False
+        options.case_sensitive = not ignore_case
+        try:
+            # A pattern of bytes with RE2's default encoding reads UTF-8 and answers in bytes.
+            self._search = re2.compile(expression.encode(), options)
+        except (re2.error, UnicodeEncodeError) as error:
+            said = error.args[0] if error.args else ""
+            raise ExpressionRefused(said.decode() if isinstance(said, bytes) else str(said)) from None
+        node = _Parser(expression).whole()
+        if node.reach > longest:
+            raise ExpressionRefused(f"it can match {node.reach} characters, more than {longest}")
+        if self._search.match(b"") is not None:
+            raise ExpressionRefused("it matches the empty text, and so everywhere")
+        self.reach = node.reach
+        try:
+            self._opening = re2.compile(f"(?:{node.opening})\\z".encode(), options)
+        except re2.error:
+            raise ExpressionRefused("it is too large; split it") from None
+
+    def search(self, data: bytes, start: int = 0) -> re2._Match | None:
+        return self._search.search(data, start)
+
+    def match(self, data: bytes, start: int = 0) -> re2._Match | None:
+        """A match that begins at ``start``."""
+        return self._search.match(data, start)
+
+    def matches(self, data: bytes, start: int = 0) -> Iterator[re2._Match]:
+        return self._search.finditer(data, start)
+
+    def open_at(self, data: bytes, start: int = 0) -> int:
+        """Where the earliest beginning of a match stands that more text could complete; ``len(data)`` when none does."""
+        # A character has at most four bytes.
+        start = max(start, len(data) - 4 * self.reach)
+        found = self._opening.search(data, start)
+        return len(data) if found is None else found.start()
+
+
+class Shapes:
+    """Named expressions that are searched for in one pass. Where several match at one place, the first named wins."""
+
+    __slots__ = ("_all", "_each")
+
+    def __init__(self, shapes: Mapping[str, str]) -> None:
+        # Without groups: telling them apart during the search would cost the automaton its speed.
+        self._all = Pattern("|".join(shapes.values()))
+        self._each = [(name, Pattern(expression)) for name, expression in shapes.items()]
+
+    def search(self, data: bytes, start: int = 0) -> tuple[str, int, int] | None:
+        """Name, start and end of the leftmost match."""
+        found = self._all.search(data, start)
+        if found is None:
+            return None
+        first, end = found.span()
+        for name, pattern in self._each:
+            if pattern.match(data, first) is not None:
+                return name, first, end
+        raise AssertionError("one of them matched")
+
+    def open_at(self, data: bytes, start: int = 0) -> int:
+        return self._all.open_at(data, start)
+
+
+def literal(text: str) -> str:
+    """The expression that matches ``text`` itself, any white space where it has one space."""
+    return r"\s{1,3}".join(re2.escape(word) for word in text.split())
+
+
+def char_before(data: bytes, at: int) -> str:
+    """The character that ends at ``at``; empty at the beginning."""
+    start = at - 1
+    while start >= 0 and at - start < 4 and data[start] & 0xC0 == 0x80:
+        start -= 1
+    return data[max(0, start) : at].decode("utf-8", "replace") if at else ""
+
+
+def char_after(data: bytes, at: int) -> str:
+    """The character that begins at ``at``; empty at the end."""
+    return data[at : at + 4].decode("utf-8", "ignore")[:1]
+
+
+def is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
+
+
+def whole_word(data: bytes, start: int, end: int) -> bool:
+    """Whether no letter or digit touches what stands there."""
+    return not (
+        (is_word(char_before(data, start)) and is_word(char_after(data, start)))
+        or (is_word(char_before(data, end)) and is_word(char_after(data, end)))
+    )
