@@ -158,9 +158,10 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-#: Who may do what, and what happened to an object: rooms below the answer ask by these names.
+#: Who may do what, what happened to an object, whether a route exists: rooms below the answer ask by these names.
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
+ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 #: The Celery application, for those who send tasks (llmops.base.tasks).
 TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from console.declarative.plan import (
     Step,
     make_plan,
 )
-from console.declarative.schema import Entry
+from console.declarative.schema import DEFAULT_ROUTE, Entry
 from console.declarative.shape import Secret
 from console.declarative.state import read_state
 from llmops.access import services as access
@@ -43,6 +43,7 @@ from llmops.core.errors import UnprocessableEntity
 from llmops.providers import secret_stores
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, Provider, Route
+from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.selectors import pending
 from llmops.serving.services import NothingToPublish, publish
 
@@ -119,7 +120,10 @@ def _hold(entries: list[Entry]) -> None:
             kind = "project" if entry.values["scope_kind"] == PROJECT else "service key"
             names[kind].add(entry.values["scope_value"])
         if entry.kind == "route":
-            names["model"].update([*entry.values["targets"], *entry.values["fallbacks"]])
+            names["model"].update(_models_of(entry.values))
+        if entry.kind == DEFAULT_ROUTE:
+            names["project"].add(entry.key)
+            names["route"].add(entry.values["default_route"])
     keys = [key.partition("/") for key in names["service key"]]
     rows: list[QuerySet[Any]] = [
         Project.objects.filter(slug__in=names["project"] | {project for project, _, _ in keys}),
@@ -132,6 +136,15 @@ def _hold(entries: list[Entry]) -> None:
     ]
     for found in rows:
         list(found.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))
+
+
+def _models_of(route: Mapping[str, Any]) -> Iterator[str]:
+    """Every model that the values of a route name."""
+    yield from route.get("targets") or ()
+    yield from route.get("fallbacks") or ()
+    for chosen in (route.get("fallbacks_for") or {}).values():
+        yield from chosen
+    yield from (route[name] for name in MODEL_FIELDS if route.get(name))
 
 
 def _publish(actor: Actor, plan: Plan, reason: str, entries: list[Entry]) -> Applied:
@@ -194,6 +207,10 @@ def _project(actor: Actor, step: Step) -> None:
         access.update_project(actor, project=project, **step.values)
 
 
+def _default_route(actor: Actor, step: Step) -> None:
+    access.update_project(actor, project=Project.objects.get(slug=step.key), **step.values)
+
+
 def _provider(actor: Actor, step: Step) -> None:
     if step.action == CREATE:
         fields = {name: value for name, value in step.values.items() if name not in ("kind", "base_url")}
@@ -247,20 +264,32 @@ def _model(actor: Actor, step: Step) -> None:
 
 def _route(actor: Actor, step: Step) -> None:
     values = dict(step.values)
+    models = Model.objects.in_bulk(list(_models_of(values)), field_name="slug")
     targets, fallbacks = values.pop("targets", None), values.pop("fallbacks", None)
-    models = Model.objects.in_bulk([*(targets or {}), *(fallbacks or [])], field_name="slug")
+    by_class = values.pop("fallbacks_for", None)
+    values.update({name: models[values[name]] for name in MODEL_FIELDS if values.get(name)})
     chosen = None if targets is None else [(models[slug], weight) for slug, weight in targets.items()]
     then = None if fallbacks is None else [models[slug] for slug in fallbacks]
+    after = (
+        None if by_class is None else {name: [models[slug] for slug in by_class[name]] for name in by_class}
+    )
     if step.action == CREATE:
         providers.create_route(
-            actor, slug=step.key, targets=chosen or [], fallbacks=then or [], fields=values
+            actor,
+            slug=step.key,
+            targets=chosen or [],
+            fallbacks=then or [],
+            fallbacks_for=after,
+            fields=values,
         )
         return
     route = Route.objects.get(slug=step.key)
     if step.action == BRING_BACK:
         providers.unarchive_route(actor, route=route)
     elif step.action == CHANGE:
-        providers.update_route(actor, route=route, changes=values, targets=chosen, fallbacks=then)
+        providers.update_route(
+            actor, route=route, changes=values, targets=chosen, fallbacks=then, fallbacks_for=after
+        )
 
 
 def _service_key(actor: Actor, step: Step) -> None:
@@ -296,6 +325,7 @@ def _budget(actor: Actor, step: Step) -> None:
 
 _DO: dict[str, Callable[[Actor, Step], None]] = {
     "project": _project,
+    DEFAULT_ROUTE: _default_route,
     "provider": _provider,
     "credential": _credential,
     "model": _model,

@@ -218,13 +218,15 @@ def list_of(check_item: Check, *, most: int = 10_000) -> Check:
     return check
 
 
-def text(*, most: int, blank: bool = True) -> Check:
+def text(*, most: int, blank: bool = True, lines: bool = False) -> Check:
+    """Text on one line, or with ``lines`` on several."""
+
     def check(node: yaml.Node, path: str, report: Report) -> Any:
         value = _scalar(node, _STR)
         if value is BAD:
             hint = '; put it in quotes: "..."' if isinstance(node, yaml.ScalarNode) else ""
             return report.bad(node, path, f"write text here, not {_word(node)}{hint}")
-        if problem := text_problem(value):
+        if problem := text_problem(value.replace("\n", "").replace("\t", "") if lines else value):
             return report.bad(node, path, problem)
         if len(value) > most:
             return report.bad(node, path, f"at most {most} characters are kept")

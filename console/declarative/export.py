@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from console.declarative.plan import placeholder
-from console.declarative.schema import budget_slug
+from console.declarative.schema import DEFAULT_ROUTE, budget_slug
 from console.declarative.shape import FILE_DEFAULTS, VERSION
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
@@ -83,7 +83,9 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _projects(state: State) -> Iterator[dict[str, Any]]:
     for slug, present in _in_use(state, "project"):
-        yield _without_defaults("project", {"slug": slug, **present.values})
+        default = state.find(DEFAULT_ROUTE, slug)
+        route = default.values["default_route"] or None if default else None
+        yield _without_defaults("project", {"slug": slug, **present.values, "default_route": route})
 
 
 def _providers(state: State) -> Iterator[dict[str, Any]]:
@@ -114,6 +116,7 @@ def _providers(state: State) -> Iterator[dict[str, Any]]:
             "organization": values["organization"],
             "project": values["provider_project"],
             "allow_private_network": values["allow_private_network"],
+            "passthrough": values["passthrough"],
             "credentials": keys.get(slug, []),
         }
         yield _without_defaults("provider", row)
@@ -156,6 +159,18 @@ def _routes(state: State) -> Iterator[dict[str, Any]]:
                 {"model": model, "weight": weight} for model, weight in sorted(values["targets"].items())
             ],
             "fallbacks": values["fallbacks"],
+            "fallbacks_for": dict(sorted(values["fallbacks_for"].items())),
+            "context": _without_defaults(
+                "context",
+                {
+                    "strategy": values["context_strategy"],
+                    "larger_model": values["larger_model"],
+                    "summary_model": values["summary_model"],
+                },
+            ),
+            "last_resort": _without_defaults(
+                "last_resort", {"kind": values["last_resort"], "answer": values["static_answer"]}
+            ),
             "retry": _without_defaults(
                 "retry",
                 {"attempts": values["attempts"], "total_timeout": _seconds(values["total_timeout_ms"])},
@@ -169,8 +184,20 @@ def _routes(state: State) -> Iterator[dict[str, Any]]:
                     "cooldown": values["breaker_cooldown_s"],
                 },
             ),
-            "cache": _without_defaults("cache", {"ttl": values["cache_ttl_s"]}),
+            "queue": _without_defaults(
+                "queue",
+                {
+                    "max_concurrency": values["max_concurrency"],
+                    "size": values["queue_size"],
+                    "timeout": _seconds(values["queue_timeout_ms"]),
+                },
+            ),
+            "stream": _without_defaults("stream", {"keep_alive": values["keep_alive_s"]}),
+            "cache": _without_defaults(
+                "cache", {"ttl": values["cache_ttl_s"], "tools": values["cache_tools"]}
+            ),
             "clamp_output": values["clamp_output"],
+            "policies": values["policies"],
         }
         yield _without_defaults("route", row)
 
@@ -212,6 +239,7 @@ def _service_keys(state: State) -> Iterator[dict[str, Any]]:
             "rpm": values["rpm"],
             "tpm": values["tpm"],
             "concurrency": values["concurrency"],
+            "priority": values["priority"],
             "expires_at": _time(values["expires_at"]) if values["expires_at"] else None,
         }
         yield _without_defaults("service key", row)

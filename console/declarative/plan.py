@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from console.declarative.checks import Report
-from console.declarative.schema import Entry
+from console.declarative.schema import DEFAULT_ROUTE, Entry
 from console.declarative.shape import PriceLine, Secret
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
@@ -23,6 +23,7 @@ from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
 from llmops.providers.rules import looks_floating
 from llmops.providers.secret_stores import environment
+from llmops.providers.services.routes import MODEL_FIELDS
 
 CREATE, CHANGE, BRING_BACK, ACTIVATE, REPLACE, ROTATE, PRICE = (
     "create",
@@ -102,6 +103,16 @@ class _Planner:
 
     def project(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         yield from self._plain(entry, present, entry.values)
+
+    def default_route(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        wanted: str = entry.values["default_route"]
+        before = present.values["default_route"] if present else ""
+        if wanted == before:
+            return
+        if wanted:
+            self._refer(entry, "default_route", "route", wanted)
+        words = f"{_shown('', before)} → {_shown('', wanted)}"
+        yield self._step(CHANGE, entry, {"default_route": wanted}, (words,))
 
     def provider(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         yield from self._plain(entry, present, entry.values)
@@ -199,6 +210,12 @@ class _Planner:
             self._refer(entry, "targets", "model", slug)
         for slug in entry.values["fallbacks"]:
             self._refer(entry, "fallbacks", "model", slug)
+        for chosen in entry.values["fallbacks_for"].values():
+            for slug in chosen:
+                self._refer(entry, "fallbacks_for", "model", slug)
+        for name in MODEL_FIELDS:
+            if entry.values[name] is not None:
+                self._refer(entry, name, "model", entry.values[name])
         yield from self._plain(entry, present, entry.values)
 
     def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
@@ -294,6 +311,7 @@ class _Planner:
 
 _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]] = {
     "project": _Planner.project,
+    DEFAULT_ROUTE: _Planner.default_route,
     "provider": _Planner.provider,
     "credential": _Planner.credential,
     "model": _Planner.model,

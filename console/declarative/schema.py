@@ -11,6 +11,9 @@ from console.declarative.checks import BadFile, Found, Item, Report, parse
 from console.declarative.shape import FILE, TIMEOUTS
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 
+#: The kind of the one member of a project that waits for the routes.
+DEFAULT_ROUTE = "default route of"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,7 +63,22 @@ def _projects(file: Item) -> Iterator[Entry]:
                 "name": item["name"] or item["slug"],
                 "owner": item["owner"],
                 "cost_center": item["cost_center"],
+                "rpm": item["rpm"],
+                "tpm": item["tpm"],
+                "concurrency": item["concurrency"],
             },
+            item.lines,
+        )
+
+
+def _default_routes(file: Item) -> Iterator[Entry]:
+    """Apart from the projects: a route comes after the models, and those after the projects."""
+    for item in file["projects"]:
+        yield Entry(
+            DEFAULT_ROUTE,
+            item["slug"],
+            item.line,
+            {"default_route": item["default_route"] or ""},
             item.lines,
         )
 
@@ -82,6 +100,7 @@ def _providers(file: Item) -> Iterator[Entry]:
                 "organization": item["organization"],
                 "provider_project": item["project"],
                 "allow_private_network": item["allow_private_network"],
+                "passthrough": item["passthrough"],
             },
             {**item.lines, "provider_project": item.line_of("project")},
         )
@@ -120,9 +139,13 @@ def _models(file: Item) -> Iterator[Entry]:
 def _routes(file: Item) -> Iterator[Entry]:
     for item in file["routes"]:
         retry, breaker = item["retry"], item["breaker"]
-        twins = _first_twin([target["model"] for target in item["targets"]])
-        if twins or (twins := _first_twin(item["fallbacks"])):
-            raise BadFile([Found(item.line, f"routes.{item['slug']}", f"the model {twins} is named twice")])
+        context, last_resort, queue = item["context"], item["last_resort"], item["queue"]
+        chains = [item["fallbacks"], *item["fallbacks_for"].values()]
+        for names in ([target["model"] for target in item["targets"]], *chains):
+            if twin := _first_twin(names):
+                raise BadFile(
+                    [Found(item.line, f"routes.{item['slug']}", f"the model {twin} is named twice")]
+                )
         yield Entry(
             "route",
             item["slug"],
@@ -136,11 +159,26 @@ def _routes(file: Item) -> Iterator[Entry]:
                 "breaker_min_calls": breaker["min_calls"],
                 "breaker_cooldown_s": breaker["cooldown"],
                 "cache_ttl_s": item["cache"]["ttl"],
+                "cache_tools": item["cache"]["tools"],
                 "clamp_output": item["clamp_output"],
                 "targets": {target["model"]: target["weight"] for target in item["targets"]},
                 "fallbacks": item["fallbacks"],
+                "fallbacks_for": {name: chosen for name, chosen in item["fallbacks_for"].items() if chosen},
+                "context_strategy": context["strategy"],
+                "larger_model": context["larger_model"],
+                "summary_model": context["summary_model"],
+                "last_resort": last_resort["kind"],
+                "static_answer": last_resort["answer"],
+                "max_concurrency": queue["max_concurrency"],
+                "queue_size": queue["size"],
+                "queue_timeout_ms": queue["timeout"],
+                "keep_alive_s": item["stream"]["keep_alive"],
+                "policies": item["policies"],
             },
-            item.lines,
+            {
+                **item.lines,
+                **{name: context.line_of(name) for name in ("larger_model", "summary_model") if context.line},
+            },
         )
 
 
@@ -160,6 +198,7 @@ def _service_keys(file: Item) -> Iterator[Entry]:
                 "rpm": item["rpm"],
                 "tpm": item["tpm"],
                 "concurrency": item["concurrency"],
+                "priority": item["priority"],
                 "expires_at": item["expires_at"],
             },
             {
@@ -206,7 +245,7 @@ def _budgets(file: Item) -> Iterator[Entry]:
         )
 
 
-_SECTIONS = (_projects, _providers, _models, _routes, _service_keys, _budgets)
+_SECTIONS = (_projects, _providers, _models, _routes, _default_routes, _service_keys, _budgets)
 
 
 def _first_twin(names: list[str]) -> str | None:

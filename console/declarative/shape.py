@@ -33,10 +33,22 @@ from console.declarative.checks import (
     whole,
     yes_or_no,
 )
-from llmops.access.rules import SCOPES
+from llmops.access.rules import INTERACTIVE, PRIORITIES, SCOPES
 from llmops.budgets.periods import PERIODS
 from llmops.budgets.scopes import KEY, ORGANISATION, SCOPE_KINDS
-from llmops.providers.rules import CAPABILITIES, PROVIDER_KINDS, TOKEN_CLASSES
+from llmops.providers.rules import (
+    CAPABILITIES,
+    CONTEXT_STRATEGIES,
+    FAILURE_CLASSES,
+    LAST_RESORTS,
+    LONGEST_ANSWER,
+    MOST_PASSTHROUGH,
+    MOST_POLICIES,
+    NO_LAST_RESORT,
+    PROVIDER_KINDS,
+    REFUSE,
+    TOKEN_CLASSES,
+)
 
 VERSION = 1
 SECRET_SCHEMES = ("env", "file", "vault", "aws", "plain")
@@ -128,7 +140,22 @@ _BREAKER = {
     "min_calls": Member(whole(1, 1_000_000), 20),
     "cooldown": Member(whole(1, 3_600), 30),
 }
-_CACHE = {"ttl": Member(whole(0, 2_592_000), 0)}
+_CACHE = {"ttl": Member(whole(0, 2_592_000), 0), "tools": Member(yes_or_no, False)}
+_CONTEXT = {
+    "strategy": Member(choice(*(name for name, _ in CONTEXT_STRATEGIES)), REFUSE),
+    "larger_model": Member(slug),
+    "summary_model": Member(slug),
+}
+_LAST_RESORT = {
+    "kind": Member(choice(*(name for name, _ in LAST_RESORTS)), NO_LAST_RESORT),
+    "answer": Member(text(most=LONGEST_ANSWER, lines=True), ""),
+}
+_QUEUE = {
+    "max_concurrency": Member(whole(0, 100_000), 0),
+    "size": Member(whole(0, 100_000), 200),
+    "timeout": Member(_ms, 5_000),
+}
+_STREAM = {"keep_alive": Member(whole(0, 3_600), 15)}
 
 
 def _defaults(members: dict[str, Member]) -> Any:
@@ -140,6 +167,10 @@ _PROJECT = {
     "name": Member(text(most=120)),
     "owner": Member(text(most=254), ""),
     "cost_center": Member(text(most=40), ""),
+    "default_route": Member(slug),
+    "rpm": Member(_limit),
+    "tpm": Member(_limit),
+    "concurrency": Member(_limit),
 }
 _CREDENTIAL = {
     "name": Member(text(most=80, blank=False), required=True),
@@ -156,6 +187,7 @@ _PROVIDER = {
     "organization": Member(text(most=120), ""),
     "project": Member(text(most=120), ""),
     "allow_private_network": Member(yes_or_no, False),
+    "passthrough": Member(list_of(text(most=600, blank=False), most=MOST_PASSTHROUGH), list),
     "credentials": Member(list_of(record(_CREDENTIAL)), list),
 }
 _MODEL = {
@@ -178,10 +210,18 @@ _ROUTE = {
         required=True,
     ),
     "fallbacks": Member(list_of(slug), list),
+    "fallbacks_for": Member(
+        mapping_of(list_of(slug), allowed=tuple(name for name, _ in FAILURE_CLASSES)), dict
+    ),
+    "context": Member(record(_CONTEXT), _defaults(_CONTEXT)),
+    "last_resort": Member(record(_LAST_RESORT), _defaults(_LAST_RESORT)),
     "retry": Member(record(_RETRY), _defaults(_RETRY)),
     "breaker": Member(record(_BREAKER), _defaults(_BREAKER)),
+    "queue": Member(record(_QUEUE), _defaults(_QUEUE)),
+    "stream": Member(record(_STREAM), _defaults(_STREAM)),
     "cache": Member(record(_CACHE), _defaults(_CACHE)),
     "clamp_output": Member(yes_or_no, True),
+    "policies": Member(list_of(slug, most=MOST_POLICIES), list),
 }
 _BUDGET = {
     "name": Member(slug),
@@ -203,6 +243,7 @@ _SERVICE_KEY = {
     "rpm": Member(_limit),
     "tpm": Member(_limit),
     "concurrency": Member(_limit),
+    "priority": Member(choice(*(name for name, _ in PRIORITIES)), INTERACTIVE),
     "expires_at": Member(moment),
 }
 
@@ -246,6 +287,10 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "retry": _as_written(_RETRY, {"total_timeout": 1000}),
     "breaker": _as_written(_BREAKER, {"failure_rate": 100}),
     "cache": _as_written(_CACHE),
+    "context": _as_written(_CONTEXT),
+    "last_resort": _as_written(_LAST_RESORT),
+    "queue": _as_written(_QUEUE, {"timeout": 1000}),
+    "stream": _as_written(_STREAM),
     "budget": _as_written(_BUDGET),
     "service key": _as_written(_SERVICE_KEY),
 }

@@ -12,13 +12,18 @@ from typing import Any
 
 from django.utils import timezone
 
+from console.declarative.schema import DEFAULT_ROUTE
 from llmops.access.models import Project, ServiceKey
+from llmops.access.services.projects import CHANGEABLE
 from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.models import VERSION_FIELDS
 from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
 from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
+from llmops.providers.services.routes import MODEL_FIELDS
+
+_PROJECT_FIELDS = [name for name in CHANGEABLE if name != "default_route"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def read_state(*, at: datetime | None = None) -> State:
         now,
         {
             "project": _projects(),
+            DEFAULT_ROUTE: _default_routes(),
             "provider": _providers(),
             "credential": _credentials(),
             "model": _models(now),
@@ -70,9 +76,14 @@ def _archived(row: Any) -> str:
 
 def _projects() -> dict[str, Present]:
     return {
-        row.slug: Present(
-            row.pk, {"name": row.name, "owner": row.owner, "cost_center": row.cost_center}, _archived(row)
-        )
+        row.slug: Present(row.pk, {name: getattr(row, name) for name in _PROJECT_FIELDS}, _archived(row))
+        for row in Project.objects.all()
+    }
+
+
+def _default_routes() -> dict[str, Present]:
+    return {
+        row.slug: Present(row.pk, {"default_route": row.default_route}, _archived(row))
         for row in Project.objects.all()
     }
 
@@ -127,14 +138,20 @@ def _models(now: datetime) -> dict[str, Present]:
 
 def _routes() -> dict[str, Present]:
     found: dict[str, Present] = {}
-    for row in Route.objects.prefetch_related("targets__model"):
+    for row in Route.objects.select_related(*MODEL_FIELDS).prefetch_related("targets__model"):
         targets = sorted(row.targets.all(), key=lambda target: (target.position, target.pk))
+        by_class: dict[str, list[str]] = {}
+        for target in targets:
+            if target.fallback:
+                by_class.setdefault(target.failure_class, []).append(target.model.slug)
         found[row.slug] = Present(
             row.pk,
             {
-                **{name: getattr(row, name) for name in ROUTE_FIELDS},
+                **{name: getattr(row, name) for name in ROUTE_FIELDS if name not in MODEL_FIELDS},
+                **{name: model.slug if (model := getattr(row, name)) else None for name in MODEL_FIELDS},
                 "targets": {target.model.slug: target.weight for target in targets if not target.fallback},
-                "fallbacks": [target.model.slug for target in targets if target.fallback],
+                "fallbacks": by_class.pop("", []),
+                "fallbacks_for": by_class,
             },
             _archived(row),
         )
@@ -155,6 +172,7 @@ def _service_keys() -> dict[str, Present]:
                 "rpm": row.rpm,
                 "tpm": row.tpm,
                 "concurrency": row.concurrency,
+                "priority": row.priority,
                 "expires_at": row.expires_at,
             },
             "revoked" if row.revoked_at else "",

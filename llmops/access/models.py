@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 
-from llmops.access.rules import ROLES
+from llmops.access.rules import INTERACTIVE, PRIORITIES, ROLES
 from llmops.base.models import TimestampedModel
 
 slug_validator = RegexValidator(
@@ -16,12 +16,33 @@ slug_validator = RegexValidator(
 
 
 class Project(TimestampedModel):
-    """The unit that spends: keys, budgets, calls and knowledge belong to one project."""
+    """The unit that spends: keys, budgets, calls and knowledge belong to one project.
+
+    Its limits hold for all its keys together, beside those of each key. ``default_route`` is a name, since routes live in
+    a room above this one.
+    """
 
     slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
     name = models.CharField(max_length=120)
     owner = models.EmailField(blank=True, help_text="Who answers for this project's spend.")
     cost_center = models.CharField("cost centre", max_length=40, blank=True)
+    default_route = models.CharField(
+        max_length=63,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[slug_validator],
+        help_text="The route that answers requests which name no model.",
+    )
+    rpm = models.PositiveIntegerField(
+        "requests per minute", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    tpm = models.PositiveIntegerField(
+        "tokens per minute", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    concurrency = models.PositiveIntegerField(
+        "calls at once", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
@@ -97,6 +118,13 @@ class ServiceKey(TimestampedModel):
     concurrency = models.PositiveIntegerField(
         "calls at once", null=True, blank=True, validators=[MinValueValidator(1)]
     )
+    priority = models.CharField(
+        max_length=12,
+        choices=PRIORITIES,
+        default=INTERACTIVE,
+        db_default=INTERACTIVE,
+        help_text="Who waits when there is not enough for all: batch work waits for people.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -104,7 +132,13 @@ class ServiceKey(TimestampedModel):
     class Meta:
         db_table = "access_service_key"
         ordering = ["project", "name"]
-        constraints = [models.UniqueConstraint(fields=["project", "name"], name="access_service_key_name")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="access_service_key_name"),
+            models.CheckConstraint(
+                condition=models.Q(priority__in=[name for name, _ in PRIORITIES]),
+                name="access_service_key_priority_known",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"

@@ -11,6 +11,13 @@ from collections.abc import Iterable
 OPERATOR, REVIEWER, FINANCE, AUDITOR, ADMIN = "operator", "reviewer", "finance", "auditor", "admin"
 ROLES = (OPERATOR, REVIEWER, FINANCE, AUDITOR, ADMIN)
 
+#: Who waits first when there is not enough for all calls.
+INTERACTIVE, BATCH = "interactive", "batch"
+PRIORITIES = [
+    (INTERACTIVE, "Interactive: somebody waits for the answer"),
+    (BATCH, "Batch: may wait for the others"),
+]
+
 #: permission -> roles that hold it
 PERMISSIONS: dict[str, frozenset[str]] = {
     "project.view": frozenset(ROLES),

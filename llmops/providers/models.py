@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
 from llmops.access.models import slug_validator
 from llmops.base.models import TimestampedModel, UUIDModel
 from llmops.providers.rules import (
+    CONTEXT_STRATEGIES,
     CREDENTIAL_SOURCES,
     CREDENTIAL_STATES,
+    FAILURE_CLASSES,
+    LAST_RESORTS,
+    LONGEST_ANSWER,
+    NO_LAST_RESORT,
     PROVIDER_KINDS,
+    REFUSE,
     TOKEN_CLASSES,
 )
 
@@ -56,6 +62,13 @@ class Provider(TimestampedModel):
         "private networks allowed",
         default=False,
         help_text="Allow an address on a private or loopback network (a model served in-house).",
+    )
+    passthrough = models.JSONField(
+        "paths passed through",
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Other paths under /v1/ that services may reach at this provider, such as /vector_stores/*.",
     )
     paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     pause_reason = models.CharField(max_length=300, blank=True, editable=False)
@@ -228,7 +241,11 @@ class Price(UUIDModel):
 
 
 class Route(TimestampedModel):
-    """A public name for weighted targets and ordered fallbacks. A draft until published, except its pause switch."""
+    """A public name for weighted targets and ordered fallbacks. A draft until published, except its switches: paused
+    (every call is refused) and degraded (targets are passed over for the fallbacks and the last resort).
+
+    ``policies`` are slugs, since the policies live in a room beside this one; what is published must name some that exist.
+    """
 
     slug = models.CharField(max_length=63, unique=True, validators=[slug_validator])
     description = models.CharField(max_length=300, blank=True)
@@ -256,29 +273,124 @@ class Route(TimestampedModel):
         validators=[MaxValueValidator(2_592_000)],
         help_text="0 switches the response cache off.",
     )
+    cache_tools = models.BooleanField(
+        "also requests that offer tools",
+        default=False,
+        db_default=False,
+        help_text="An answer that calls a tool is then given again as well.",
+    )
     clamp_output = models.BooleanField(
         "lower the output cap to the budget",
         default=True,
         help_text="Lower the output cap to what a budget still allows, instead of refusing the call.",
     )
+    context_strategy = models.CharField(
+        "when the input is too long",
+        max_length=20,
+        choices=CONTEXT_STRATEGIES,
+        default=REFUSE,
+        db_default=REFUSE,
+        help_text="What is done with a request that does not fit into the model's context window.",
+    )
+    larger_model = models.ForeignKey(
+        Model,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="larger_for",
+        help_text="Takes the call when the input is too long for the target; its window must be larger.",
+    )
+    summary_model = models.ForeignKey(
+        Model,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="summary_for",
+        help_text="Writes the summary of the oldest turns; its calls are priced and recorded like any other.",
+    )
+    last_resort = models.CharField(
+        "when nothing else answers",
+        max_length=10,
+        choices=LAST_RESORTS,
+        default=NO_LAST_RESORT,
+        db_default=NO_LAST_RESORT,
+        help_text="What callers get after the last fallback failed. Answers of this kind are marked as such.",
+    )
+    static_answer = models.TextField(
+        "fixed answer",
+        max_length=LONGEST_ANSWER,
+        validators=[MaxLengthValidator(LONGEST_ANSWER)],
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The text that callers get as the assistant's message, without any model.",
+    )
+    max_concurrency = models.PositiveIntegerField(
+        "calls at once",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(100_000)],
+        help_text="To one target, from one data-plane process. 0: as many as the provider shows that it can take.",
+    )
+    queue_size = models.PositiveIntegerField(
+        "places in the queue",
+        default=200,
+        db_default=200,
+        validators=[MaxValueValidator(100_000)],
+        help_text="Calls that may wait for their turn; the next one gets 429 at once. 0: none waits.",
+    )
+    queue_timeout_ms = models.PositiveIntegerField(
+        "wait at most (ms)", default=5_000, db_default=5_000, validators=duration
+    )
+    keep_alive_s = models.PositiveIntegerField(
+        "comment on silent streams every (s)",
+        default=15,
+        db_default=15,
+        validators=[MaxValueValidator(3_600)],
+        help_text="Keeps proxies on the way from closing a stream whose model is still thinking. 0: never.",
+    )
+    policies = models.JSONField(
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Names of policies that calls of this route must pass, in their order, beside those that hold everywhere.",
+    )
     paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     pause_reason = models.CharField(max_length=300, blank=True, editable=False)
+    degraded_at = models.DateTimeField(null=True, blank=True, editable=False)
+    degrade_reason = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         db_table = "providers_route"
         ordering = ["slug"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(context_strategy__in=[name for name, _ in CONTEXT_STRATEGIES]),
+                name="providers_route_strategy_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(last_resort__in=[name for name, _ in LAST_RESORTS]),
+                name="providers_route_last_resort_known",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.slug
 
 
 class RouteTarget(UUIDModel):
-    """A model of a route: a weighted target, or a fallback at ``position`` (ascending)."""
+    """A model of a route: a weighted target, or a fallback at ``position`` (ascending).
+
+    A fallback with a ``failure_class`` is tried after failures of that class only, in place of the general ones.
+    """
 
     route = models.ForeignKey(Route, on_delete=models.CASCADE, related_name="targets")
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="route_targets")
     fallback = models.BooleanField(default=False)
+    failure_class = models.CharField(
+        max_length=20, choices=FAILURE_CLASSES, blank=True, default="", db_default=""
+    )
     weight = models.PositiveIntegerField(
         default=100,
         validators=[MaxValueValidator(1_000_000)],
@@ -290,7 +402,14 @@ class RouteTarget(UUIDModel):
         db_table = "providers_route_target"
         ordering = ["fallback", "position", "id"]
         constraints = [
-            models.UniqueConstraint(fields=["route", "model", "fallback"], name="providers_route_target_once")
+            models.UniqueConstraint(
+                fields=["route", "model", "fallback", "failure_class"], name="providers_route_target_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(failure_class="")
+                | Q(fallback=True, failure_class__in=[name for name, _ in FAILURE_CLASSES]),
+                name="providers_route_target_class_known",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -114,6 +114,76 @@ LAST_RESORTS = [
     (CACHED_ANSWER, "An earlier answer to the same request, however old"),
     (STATIC_ANSWER, "A fixed answer"),
 ]
+#: of a fixed answer, in characters
+LONGEST_ANSWER = 8_000
+MOST_POLICIES = 20
+
+#: First segments of paths under ``/v1/`` that the gateway answers itself: nothing of them is passed through.
+SERVED_SEGMENTS = frozenset(
+    {
+        "audio", "batches", "chat", "completions", "embeddings", "files", "images", "models", "moderations",
+        "responses",
+    }
+)  # fmt: skip
+MOST_PASSTHROUGH = 50
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}")
+
+
+def passthrough_problem(patterns: object) -> str | None:
+    """What is wrong with a provider's list of paths that are passed through, or None.
+
+    A pattern is a path below ``/v1`` whose segments are plain names; ``*`` stands for one segment, and at the end for
+    everything below. The first segment is a name that the gateway does not serve itself, so that no pattern covers a path
+    where calls are priced, checked and owned.
+    """
+    if not isinstance(patterns, list | tuple):
+        return "give a list of paths, such as /vector_stores/*"
+    if len(patterns) > MOST_PASSTHROUGH:
+        return f"at most {MOST_PASSTHROUGH} paths are kept"
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern.startswith("/"):
+            return f"{str(pattern)[:60]!r} does not start with a slash, as /vector_stores/* does"
+        first, *others = pattern[1:].split("/")
+        if first in ("", "*"):
+            return f"{pattern[:60]!r} would cover every path; start it with a name, as /vector_stores/* does"
+        if first in SERVED_SEGMENTS:
+            return f"{pattern[:60]!r} is served by the gateway itself, with prices, limits and policies"
+        for segment in (first, *others):
+            if segment != "*" and not _SEGMENT.fullmatch(segment):
+                return (
+                    f"{pattern[:60]!r} holds {segment[:60]!r}; between slashes stand letters, digits, . _ ~ - "
+                    "(not first a dot), or one * alone"
+                )
+    repeated = next((pattern for index, pattern in enumerate(patterns) if pattern in patterns[:index]), None)
+    return f"{repeated!r} is named twice" if repeated else None
+
+
+def policies_problem(names: object) -> str | None:
+    """What is wrong with the names of a route's policies, or None; whether they exist is seen when they are published."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return "give a list of names"
+    if len(names) > MOST_POLICIES:
+        return f"a route names at most {MOST_POLICIES} policies"
+    for index, name in enumerate(names):
+        if not _SLUG.fullmatch(name):
+            return f"{name[:60]!r} is not the name of a policy"
+        if name in names[:index]:
+            return f"{name!r} is named twice"
+    return None
+
+
+def covers(pattern: str, path: str) -> bool:
+    """Whether a pattern of ``passthrough`` allows ``path``, a path below ``/v1`` such as ``/vector_stores/vs_1/files``."""
+    wanted, given = pattern.split("/"), path.split("/")
+    if "" in given[1:] or ".." in given or "." in given:
+        return False
+    if wanted[-1] == "*" and len(given) >= len(wanted):
+        wanted, given = wanted[:-1], given[: len(wanted) - 1]
+    return len(wanted) == len(given) and all(
+        mine in ("*", theirs) for mine, theirs in zip(wanted, given, strict=True)
+    )
+
 
 CAPABILITIES = (
     "chat",

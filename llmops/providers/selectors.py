@@ -16,6 +16,14 @@ from llmops.providers.models import Credential, CredentialTrouble, Provider, Rou
 TROUBLE_LASTS = timedelta(seconds=90)
 
 
+def route_exists(slug: str) -> bool:
+    """Whether there is a route of this name that is not archived; it stays so until the caller's transaction ends.
+
+    ``settings.ROUTE_EXISTS`` points here.
+    """
+    return Route.objects.select_for_update().filter(slug=slug, archived_at=None).first() is not None
+
+
 def sealing_identity(credential_id: object) -> str:
     """What a sealed provider key is bound to: its own row, so that a copy in another row does not open."""
     return f"providers.credential:{credential_id}"

@@ -10,6 +10,7 @@ from datetime import datetime
 from django.db.models import Prefetch
 from django.utils import timezone
 
+from llmops.access.models import Project
 from llmops.budgets.models import Budget
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.serving.snapshot import (
@@ -38,6 +39,7 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     )
     routes = list(
         Route.objects.filter(archived_at=None)
+        .select_related("larger_model", "summary_model")
         .prefetch_related(
             Prefetch(
                 "targets",
@@ -60,6 +62,13 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         archived_providers=frozenset(row.slug for row in providers if row.archived_at is not None),
         versionless_models=frozenset(row.slug for row in models if row.current is None),
         paused_routes={row.slug: row.pause_reason for row in routes if row.paused_at},
+        degraded_routes={row.slug: row.degrade_reason for row in routes if row.degraded_at},
+        default_routes=dict(
+            Project.objects.filter(archived_at=None)
+            .exclude(default_route="")
+            .order_by("slug")
+            .values_list("slug", "default_route")
+        ),
         paused_providers={row.slug: row.pause_reason for row in providers if row.paused_at},
         providers_with_keys=frozenset(
             Credential.objects.filter(state="active").values_list("provider__slug", flat=True)
@@ -83,6 +92,7 @@ def _provider(row: Provider) -> ProviderEntry:
         organization=row.organization,
         provider_project=row.provider_project,
         allow_private_network=row.allow_private_network,
+        passthrough=tuple(row.passthrough),
     )
 
 
@@ -110,6 +120,11 @@ def _model(row: Model, version: ModelConfig) -> ModelEntry:
 
 def _route(row: Route) -> RouteEntry:
     targets = list(row.targets.all())
+    by_class: dict[str, list[str]] = {}
+    for target in targets:
+        if target.fallback:
+            by_class.setdefault(target.failure_class, []).append(target.model.slug)
+    general = by_class.pop("", [])
     return RouteEntry(
         slug=row.slug,
         targets=tuple(
@@ -117,7 +132,18 @@ def _route(row: Route) -> RouteEntry:
             for target in sorted(targets, key=lambda target: target.model.slug)
             if not target.fallback
         ),
-        fallbacks=tuple(target.model.slug for target in targets if target.fallback),
+        fallbacks=tuple(general),
+        fallbacks_for={name: tuple(by_class[name]) for name in sorted(by_class)},
+        context_strategy=row.context_strategy,
+        larger_model=row.larger_model.slug if row.larger_model else "",
+        summary_model=row.summary_model.slug if row.summary_model else "",
+        last_resort=row.last_resort,
+        static_answer=row.static_answer,
+        max_concurrency=row.max_concurrency,
+        queue_size=row.queue_size,
+        queue_timeout_ms=row.queue_timeout_ms,
+        keep_alive_s=row.keep_alive_s,
+        policies=tuple(row.policies),
         attempts=row.attempts,
         total_timeout_ms=row.total_timeout_ms,
         breaker_failure_percent=row.breaker_failure_percent,
@@ -125,5 +151,6 @@ def _route(row: Route) -> RouteEntry:
         breaker_min_calls=row.breaker_min_calls,
         breaker_cooldown_s=row.breaker_cooldown_s,
         cache_ttl_s=row.cache_ttl_s,
+        cache_tools=row.cache_tools,
         clamp_output=row.clamp_output,
     )

@@ -11,6 +11,7 @@ import msgspec
 from llmops.core.money import format_usd
 from llmops.serving.snapshot import ModelEntry, PriceRow, RevisionDocument, RouteEntry
 
+_LONGEST = 120
 _LABELS = {
     "base_url": "base URL",
     "connect_timeout_ms": "connect time-out (ms)",
@@ -22,6 +23,7 @@ _LABELS = {
     "proxy_url": "proxy",
     "provider_project": "project at the provider",
     "allow_private_network": "private networks allowed",
+    "passthrough": "paths passed through",
     "upstream_model": "model at the provider",
     "context_window": "context window",
     "max_output_tokens": "maximum output",
@@ -31,6 +33,15 @@ _LABELS = {
     "breaker_min_calls": "breaker minimum of calls",
     "breaker_cooldown_s": "breaker cool-down (s)",
     "cache_ttl_s": "cache (s)",
+    "cache_tools": "caches requests with tools",
+    "context_strategy": "when the input is too long",
+    "larger_model": "model with a larger window",
+    "summary_model": "model that summarises",
+    "static_answer": "fixed answer",
+    "max_concurrency": "calls at once to a target",
+    "queue_size": "places in the queue",
+    "queue_timeout_ms": "wait in the queue (ms)",
+    "keep_alive_s": "comment on silent streams every (s)",
     "clamp_output": "lowers the output cap to the budget",
 }
 
@@ -78,6 +89,8 @@ def _within(old: Any, new: Any) -> Iterator[str]:
                 {target.model: f"weight {target.weight}" for target in before},
                 {target.model: f"weight {target.weight}" for target in after},
             )
+        elif name == "fallbacks_for":
+            yield from _members("fallbacks after", _texts(before), _texts(after))
         elif name == "parameters":
             yield from _members("parameter", _texts(before), _texts(after))
         else:
@@ -112,6 +125,8 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return f"{value[:_LONGEST]}…"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     if value == "":

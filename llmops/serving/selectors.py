@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from llmops.access.models import ServiceKey
+from llmops.access.models import Project, ServiceKey
 from llmops.base.live import LIVE_STATE, REVISION, versions
 from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
@@ -25,6 +25,7 @@ from llmops.serving.snapshot import (
     HashEntry,
     KeyEntry,
     LiveState,
+    ProjectEntry,
     RevisionDocument,
     Snapshot,
     decode_document,
@@ -51,14 +52,16 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         numbers = versions()
         revision, digest, document = _document(previous)
         keys = _keys(now)
+        projects = _projects()
         budgets = _budgets()
         stored = list(
             Credential.objects.filter(state__in=("active", "draining"))
             .select_related("provider")
             .order_by("provider__slug", "-state_changed_at", "name")
         )
-        paused_routes = _pauses(Route)
-        paused_providers = _pauses(Provider)
+        paused_routes = _switched(Route, "paused_at", "pause_reason")
+        degraded_routes = _switched(Route, "degraded_at", "degrade_reason")
+        paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
     credentials, unreadable = _credentials(stored)
     return Snapshot(
@@ -69,7 +72,9 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
             keys=keys,
             budgets=budgets,
             credentials=credentials,
+            projects=projects,
             paused_routes=paused_routes,
+            degraded_routes=degraded_routes,
             paused_providers=paused_providers,
         ),
         revision_version=numbers.get(REVISION, 0),
@@ -111,11 +116,26 @@ def _keys(now: datetime) -> dict[str, HashEntry]:
             tpm=row.tpm,
             concurrency=row.concurrency,
             expires=row.expires_at.timestamp() if row.expires_at else None,
+            priority=row.priority,
         )
         keys[row.secret_hash] = HashEntry(entry)
         if row.previous_hash and row.previous_valid_until and row.previous_valid_until > now:
             keys.setdefault(row.previous_hash, HashEntry(entry, row.previous_valid_until.timestamp()))
     return keys
+
+
+def _projects() -> dict[str, ProjectEntry]:
+    return {
+        str(row.pk): ProjectEntry(
+            id=str(row.pk),
+            slug=row.slug,
+            default_route=row.default_route,
+            rpm=row.rpm,
+            tpm=row.tpm,
+            concurrency=row.concurrency,
+        )
+        for row in Project.objects.filter(archived_at=None).order_by("slug")
+    }
 
 
 def _budgets() -> tuple[BudgetEntry, ...]:
@@ -164,9 +184,10 @@ def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEn
     return {provider: tuple(entries) for provider, entries in readable.items()}, unreadable
 
 
-def _pauses(model: type[Route] | type[Provider]) -> dict[str, str]:
-    rows = model._default_manager.filter(paused_at__isnull=False)
-    return dict(rows.values_list("slug", "pause_reason"))
+def _switched(model: type[Route] | type[Provider], since: str, reason: str) -> dict[str, str]:
+    """Rows whose live switch is on, by slug, and why."""
+    rows = model._default_manager.filter(**{f"{since}__isnull": False})
+    return dict(rows.values_list("slug", reason))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def key_form(project, **fields):
         "rpm": "60",
         "tpm": "",
         "concurrency": "",
+        "priority": "interactive",
         "expires_at_0": "",
         "expires_at_1": "",
         **fields,

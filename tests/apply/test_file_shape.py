@@ -94,6 +94,19 @@ def refusals(text: str) -> list[tuple[int, str]]:
         (file("routes", "{slug: r, targets: [], breaker: {failure_rate: 50}}"), 3, "from 0.01 to 1"),
         (file("routes", "{slug: r, targets: [], breaker: {failure_rate: 0.555}}"), 3, "not kept"),
         (file("routes", "{slug: r, targets: [], retry: {attempts: 11}}"), 3, "from 1 to 10"),
+        (file("routes", "{slug: r, targets: [], fallbacks_for: {rate_limits: [m]}}"), 3, "did you mean 'rate_limit'"),
+        (file("routes", "{slug: r, targets: [], fallbacks_for: {timeout: [m, m]}}"), 3, "named twice"),
+        (file("routes", "{slug: r, targets: [], fallbacks_for: [m]}"), 3, "members"),
+        (file("routes", "{slug: r, targets: [], context: {strategy: larger}}"), 3, "did you mean 'larger_model'"),
+        (file("routes", "{slug: r, targets: [], last_resort: {kind: fixed}}"), 3, "none, cached, static"),
+        (file("routes", '{slug: r, targets: [], last_resort: {answer: "a\\rb"}}'), 3, "control characters"),
+        (file("routes", "{slug: r, targets: [], queue: {timeout: 0}}"), 3, "from 0.1 to 3600"),
+        (file("routes", "{slug: r, targets: [], stream: {keep_alive: -1}}"), 3, "from 0 to 3600"),
+        (file("routes", "{slug: r, targets: [], policies: pii}"), 3, "write a list here"),
+        (file("projects", "{slug: a, default_route: Chat}"), 3, "lowercase"),
+        (file("projects", "{slug: a, rpm: 0}"), 3, "from 1"),
+        (file("providers", "{slug: p, kind: openai, base_url: x, passthrough: /files}"), 3, "write a list here"),
+        (file("service_keys", '{name: a, project: p, secret: "env:A", priority: high}'), 3, "interactive, batch"),
         (file("budgets", '{scope: "project", limit_usd: "1"}'), 3, "write project: and its name"),
         (file("budgets", '{scope: "projekt:a", limit_usd: "1"}'), 3, "did you mean 'project'"),
         (file("budgets", '{scope: "organisation:a", limit_usd: "1"}'), 3, "nothing follows"),
@@ -158,7 +171,7 @@ def test_what_a_whole_file_says():
     entries = schema.read(
         """
 version: 1
-projects: [{slug: support, owner: ops@example.com}]
+projects: [{slug: support, owner: ops@example.com, default_route: chat, tpm: 1000}]
 providers:
   - {slug: p, kind: openai, base_url: https://h.example/v1/, timeouts: {connect: 0.5, read: 90}}
 models:
@@ -174,6 +187,10 @@ routes:
     targets: [{model: m}, {model: n, weight: 0}]
     retry: {total_timeout: 12.5}
     breaker: {failure_rate: 0.29}
+    fallbacks_for: {rate_limit: [n, m], timeout: []}
+    context: {strategy: larger_model, larger_model: n}
+    last_resort: {kind: static, answer: "Come back\\n\\tlater."}
+    queue: {timeout: 0.25}
 budgets:
   - {scope: "tag:Team A/B", limit_usd: "50.00", period: week, thresholds: [100, 50, 100], project: support}
 service_keys:
@@ -185,7 +202,11 @@ service_keys:
         "name": "support",
         "owner": "ops@example.com",
         "cost_center": "",
+        "rpm": None,
+        "tpm": 1000,
+        "concurrency": None,
     }
+    assert found["default route of", "support"].values == {"default_route": "chat"}
     provider = found["provider", "p"].values
     assert (provider["base_url"], provider["connect_timeout_ms"], provider["read_timeout_ms"]) == (
         "https://h.example/v1",
@@ -198,7 +219,11 @@ service_keys:
     route = found["route", "chat"]
     assert route.values["targets"] == {"m": 100, "n": 0}
     assert (route.values["total_timeout_ms"], route.values["breaker_failure_percent"]) == (12_500, 29)
-    assert (route.line, route.line_of("targets")) == (15, 16)
+    assert (route.line, route.line_of("targets"), route.line_of("larger_model")) == (15, 16, 20)
+    assert route.values["fallbacks_for"] == {"rate_limit": ["n", "m"]}
+    assert (route.values["context_strategy"], route.values["larger_model"]) == ("larger_model", "n")
+    assert (route.values["last_resort"], route.values["static_answer"]) == ("static", "Come back\n\tlater.")
+    assert (route.values["queue_size"], route.values["queue_timeout_ms"]) == (200, 250)
     budget = found["budget", "tag-team-a-b-week"].values
     assert (budget["scope_kind"], budget["scope_value"], budget["thresholds"]) == (
         "tag",

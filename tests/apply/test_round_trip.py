@@ -16,7 +16,7 @@ from console.declarative.apply import apply_text
 from console.declarative.export import export_text
 from console.declarative.state import read_state
 from llmops.access.rules import SCOPES
-from llmops.providers.rules import CAPABILITIES, TOKEN_CLASSES
+from llmops.providers.rules import CAPABILITIES, FAILURE_CLASSES, TOKEN_CLASSES
 from tests.cast import last_sequence
 from tests.configuring import OPERATOR
 
@@ -78,6 +78,14 @@ json_values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(words, inner, max_size=2)),
     max_leaves=4,
 )  # fmt: skip
+PASSED = ["/vector_stores", "/vector_stores/*", "/fine_tuning/jobs/*/events", "/~a.b/x_y-z"]
+limits = st.fixed_dictionaries(
+    {}, optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
+)
+answers = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\täß日😀\u0085\u2028\ufeff"),
+    max_size=20,
+)
 milliseconds = st.integers(100, 3_600_000).map(lambda ms: ms / 1000)
 
 
@@ -86,6 +94,7 @@ def configurations(draw):
     projects = draw(st.lists(slugs, max_size=2, unique=True))
     providers = draw(st.lists(slugs, max_size=2, unique=True))
     models = draw(st.lists(slugs, max_size=3, unique=True)) if providers else []
+    pinned = [draw(model(slug, providers)) for slug in models]
     routes = (
         draw(st.lists(slugs.filter(lambda slug: slug not in models), max_size=2, unique=True))
         if models
@@ -99,12 +108,17 @@ def configurations(draw):
     return {
         "version": 1,
         "projects": [
-            {"slug": slug, "name": draw(words), "cost_center": draw(words), "owner": draw(st.sampled_from(["", "a@b.example"]))}
+            {
+                "slug": slug, "name": draw(words), "cost_center": draw(words),
+                "owner": draw(st.sampled_from(["", "a@b.example"])),
+                **({"default_route": draw(st.sampled_from(routes))} if routes and draw(st.booleans()) else {}),
+                **draw(limits),
+            }
             for slug in projects
         ],
         "providers": [draw(provider(slug)) for slug in providers],
-        "models": [draw(model(slug, providers)) for slug in models],
-        "routes": [draw(route(slug, models)) for slug in routes],
+        "models": pinned,
+        "routes": [draw(route(slug, pinned)) for slug in routes],
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys)),
     }  # fmt: skip
@@ -124,6 +138,7 @@ def provider(draw, slug):
         ),
         "max_connections": draw(st.integers(1, 100_000)),
         "proxy_url": draw(st.sampled_from(["", "http://proxy.example:3128"])),
+        "passthrough": draw(st.lists(st.sampled_from(PASSED), max_size=3, unique=True)),
         "organization": draw(words),
         "project": draw(words),
         "credentials": [
@@ -156,18 +171,71 @@ def model(draw, slug, providers):
 
 
 @st.composite
-def route(draw, slug, models):
+def route(draw, slug, pinned):
+    models = [row["slug"] for row in pinned]
+    some = st.lists(st.sampled_from(models), unique=True)
     targets = draw(st.lists(st.sampled_from(models), min_size=1, unique=True))
     return {
         "slug": slug,
         "description": draw(words),
         "targets": [{"model": name, "weight": draw(st.integers(1, 1000))} for name in targets],
-        "fallbacks": draw(st.lists(st.sampled_from(models), unique=True)),
+        "fallbacks": draw(some),
+        "fallbacks_for": draw(
+            st.dictionaries(st.sampled_from([name for name, _ in FAILURE_CLASSES]), some, max_size=3)
+        ),
+        "context": draw(context(targets, pinned)),
+        "last_resort": draw(
+            st.one_of(
+                st.fixed_dictionaries(
+                    {}, optional={"kind": st.sampled_from(["none", "cached"]), "answer": answers}
+                ),
+                st.fixed_dictionaries({"kind": st.just("static"), "answer": answers.filter(str.strip)}),
+            )
+        ),
+        "queue": draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "max_concurrency": st.integers(0, 100_000),
+                    "size": st.integers(0, 100_000),
+                    "timeout": milliseconds,
+                },
+            )
+        ),
+        "stream": {"keep_alive": draw(st.integers(0, 3600))},
         "retry": {"attempts": draw(st.integers(1, 10)), "total_timeout": draw(milliseconds)},
         "breaker": {"failure_rate": draw(st.integers(1, 100)) / 100, "window": draw(st.integers(1, 3600))},
-        "cache": {"ttl": draw(st.integers(0, 2_592_000))},
+        "cache": {"ttl": draw(st.integers(0, 2_592_000)), "tools": draw(st.booleans())},
         "clamp_output": draw(st.booleans()),
     }
+
+
+@st.composite
+def context(draw, targets, pinned):
+    """Strategies that can be published: a larger model is larger, and what summarises can write."""
+    windows = {row["slug"]: row["context_window"] for row in pinned}
+    larger = [slug for slug in windows if windows[slug] > max(windows[name] for name in targets)]
+    writers = [row["slug"] for row in pinned if "embeddings" not in row["capabilities"]]
+    models = st.sampled_from(list(windows))
+    choices = [
+        st.fixed_dictionaries(
+            {"strategy": st.sampled_from(["refuse", "drop_oldest"])},
+            optional={"larger_model": models, "summary_model": models},
+        )
+    ]
+    if larger:
+        choices.append(
+            st.fixed_dictionaries(
+                {"strategy": st.just("larger_model"), "larger_model": st.sampled_from(larger)}
+            )
+        )
+    if writers:
+        choices.append(
+            st.fixed_dictionaries(
+                {"strategy": st.just("summarize"), "summary_model": st.sampled_from(writers)}
+            )
+        )
+    return draw(st.one_of(choices))
 
 
 @st.composite
@@ -184,11 +252,8 @@ def service_key(draw, number, project, name):
         "scopes": scopes,
         "routes": draw(st.lists(st.one_of(st.just("*"), slugs), max_size=2)),
         "models": draw(st.lists(st.one_of(st.just("*"), slugs), max_size=2)),
-        **draw(
-            st.fixed_dictionaries(
-                {}, optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
-            )
-        ),
+        **draw(limits),
+        **draw(st.fixed_dictionaries({}, optional={"priority": st.sampled_from(["interactive", "batch"])})),
         **draw(st.fixed_dictionaries({}, optional={"expires_at": instants})),
     }
 

@@ -106,6 +106,8 @@ API: dict[str, Change] = {
     "POST /api/v1/routes/{slug}/restore/": Change(_slug("old_route"), {}, "route.restored"),
     "POST /api/v1/routes/{slug}/pause/": Change(_slug("route"), {"reason": "why"}, "route.paused"),
     "POST /api/v1/routes/{slug}/resume/": Change(_slug("paused_route"), {}, "route.resumed"),
+    "POST /api/v1/routes/{slug}/degrade/": Change(_slug("route"), {"reason": "why"}, "route.degraded"),
+    "POST /api/v1/routes/{slug}/recover/": Change(_slug("degraded_route"), {}, "route.recovered"),
     "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
     "POST /api/v1/revisions/{number}/restore/": Change(
         lambda world: world.first_revision.number, {"reason": "back"}, "revision.restored"
@@ -239,6 +241,10 @@ ADMIN: dict[str, Change] = {
     ),
     "POST /admin/providers/route/{object_id}/pause/": Change(_pk("route"), {"reason": "why"}, "route.paused"),
     "POST /admin/providers/route/{object_id}/resume/": Change(_pk("paused_route"), {}, "route.resumed"),
+    "POST /admin/providers/route/{object_id}/degrade/": Change(
+        _pk("route"), {"reason": "why"}, "route.degraded"
+    ),
+    "POST /admin/providers/route/{object_id}/recover/": Change(_pk("degraded_route"), {}, "route.recovered"),
     "POST /admin/providers/route/{object_id}/archive/": Change(_pk("route"), {}, "route.archived"),
     "POST /admin/providers/route/{object_id}/restore/": Change(_pk("old_route"), {}, "route.restored"),
     "POST /admin/serving/revision/publish/": Change(send={"reason": "ready"}, action="revision.published"),

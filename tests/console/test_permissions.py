@@ -89,7 +89,9 @@ POST /api/v1/routes/                                               1+-----------
 GET /api/v1/routes/{slug}/                                         1++++-+-+-----+
 PATCH /api/v1/routes/{slug}/                                       1+------------+
 POST /api/v1/routes/{slug}/archive/                                1+------------+
+POST /api/v1/routes/{slug}/degrade/                                1+------------+
 POST /api/v1/routes/{slug}/pause/                                  1+------------+
+POST /api/v1/routes/{slug}/recover/                                1+------------+
 POST /api/v1/routes/{slug}/restore/                                1+------------+
 POST /api/v1/routes/{slug}/resume/                                 1+------------+
 GET /api/v1/schema/                                                1++++++-+-----+
@@ -243,10 +245,14 @@ GET /admin/providers/route/{object_id}/archive/                    L+---0-
 POST /admin/providers/route/{object_id}/archive/                   L+---0-
 GET /admin/providers/route/{object_id}/change/                     L++++0+
 POST /admin/providers/route/{object_id}/change/                    L+---0-
+GET /admin/providers/route/{object_id}/degrade/                    L+---0-
+POST /admin/providers/route/{object_id}/degrade/                   L+---0-
 GET /admin/providers/route/{object_id}/delete/                     L----0-
 GET /admin/providers/route/{object_id}/history/                    L++++0+
 GET /admin/providers/route/{object_id}/pause/                      L+---0-
 POST /admin/providers/route/{object_id}/pause/                     L+---0-
+GET /admin/providers/route/{object_id}/recover/                    L+---0-
+POST /admin/providers/route/{object_id}/recover/                   L+---0-
 GET /admin/providers/route/{object_id}/restore/                    L+---0-
 POST /admin/providers/route/{object_id}/restore/                   L+---0-
 GET /admin/providers/route/{object_id}/resume/                     L+---0-

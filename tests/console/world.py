@@ -107,6 +107,11 @@ def build() -> SimpleNamespace:
         route=providers.create_route(COMMAND, slug="paused", targets=[(w.model, 100)]),
         reason="why not",
     )
+    w.degraded_route = providers.degrade_route(
+        COMMAND,
+        route=providers.create_route(COMMAND, slug="degraded", targets=[(w.model, 100)]),
+        reason="slow today",
+    )
     w.revision = serving.publish(COMMAND, reason="second")
     w.old_route = providers.archive_route(
         COMMAND, route=providers.create_route(COMMAND, slug="gone", targets=[(w.model, 100)])

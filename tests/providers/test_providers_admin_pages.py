@@ -265,6 +265,8 @@ def test_prices_are_written_in_usd_per_million(client):
 ROUTE = {
     "slug": "chat", "description": "", "attempts": "3", "total_timeout_ms": "90000", "breaker_failure_percent": "50",
     "breaker_window_s": "60", "breaker_min_calls": "20", "breaker_cooldown_s": "30", "cache_ttl_s": "0", "clamp_output": "on",
+    "context_strategy": "refuse", "last_resort": "none", "max_concurrency": "0", "queue_size": "200",
+    "queue_timeout_ms": "5000", "keep_alive_s": "15",
 }  # fmt: skip
 
 

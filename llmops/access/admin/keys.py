@@ -14,7 +14,6 @@ from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminIntegerFieldWidget,
-    UnfoldAdminTextareaWidget,
 )
 
 from llmops.access import services
@@ -23,6 +22,7 @@ from llmops.access.models import ServiceKey
 from llmops.access.rules import SCOPES
 from llmops.base.admin import ServiceAdmin, admin_action
 from llmops.base.admin_actions import back_to
+from llmops.base.form_fields import LinesField
 from llmops.core.actors import Actor
 
 _SCOPE_WORDS = {
@@ -35,26 +35,6 @@ _SCOPE_WORDS = {
     "members": "see and manage members",
     "organisation": "all of the above in every project, not in its own only",
 }
-
-
-class LinesField(forms.CharField):
-    """Names, one a line."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("widget", UnfoldAdminTextareaWidget(attrs={"rows": 3}))
-        super().__init__(required=False, max_length=40_000, **kwargs)
-
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        return [line.strip() for line in (super().to_python(value) or "").splitlines() if line.strip()]
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return self.to_python(self.prepare_value(initial)) != self.to_python(data)
-
-    def run_validators(self, value: Any) -> None:
-        super().run_validators("\n".join(value))
 
 
 class ServiceKeyForm(forms.ModelForm):
@@ -80,6 +60,7 @@ class ServiceKeyForm(forms.ModelForm):
             "rpm",
             "tpm",
             "concurrency",
+            "priority",
             "expires_at",
         )
 
@@ -113,7 +94,7 @@ class ServiceKeyAdmin(ServiceAdmin):
     fieldsets = (
         (None, {"fields": ("project", "name", "scopes")}),
         ("What it may call", {"fields": ("allowed_routes", "allowed_models")}),
-        ("Limits", {"fields": ("rpm", "tpm", "concurrency", "expires_at")}),
+        ("Limits", {"fields": (("rpm", "tpm", "concurrency"), "priority", "expires_at")}),
     )
     _state = ("Now", {"fields": ("prefix", "state", "previous_valid_until", "revoked_at", "last_used_at")})
 

@@ -40,9 +40,22 @@ class ProjectAdmin(ServiceAdmin):
     project_path = "pk"
     list_display = ("slug", "name", "owner", "cost_center", "open")
     search_fields = ("slug", "name", "owner", "cost_center")
-    fields = ("slug", "name", "owner", "cost_center", "archived_at")
+    fieldsets = (
+        (None, {"fields": ("slug", "name", ("owner", "cost_center"))}),
+        (
+            "Calls of all its keys together",
+            {
+                "fields": ("default_route", ("rpm", "tpm", "concurrency")),
+                "description": "Felt by every data plane within a second. Empty: no limit beside those of each key.",
+            },
+        ),
+    )
+    _state = ("Now", {"fields": ("archived_at",)})
     inlines = (MembersInline,)
     actions_detail = ("archive", "restore")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Project | None = None) -> Any:
+        return self.fieldsets if obj is None else (*self.fieldsets, self._state)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Project | None = None) -> tuple[str, ...]:
         return ("archived_at",) if obj is None else ("slug", "archived_at")

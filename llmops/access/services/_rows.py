@@ -10,6 +10,7 @@ from django.db.models import Model
 from llmops.core.errors import Conflict, InvalidRequest
 
 _M = TypeVar("_M", bound=Model)
+_HIGHEST_LIMIT = 2**31 - 1
 
 
 def locked(row: _M) -> _M:
@@ -23,6 +24,16 @@ def locked(row: _M) -> _M:
 
 def seen(row: Model, fields: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in fields}
+
+
+def check_limits(row: Model) -> None:
+    """The bound of ``rpm``, ``tpm`` and ``concurrency`` that both databases hold; SQLite alone would take more."""
+    for name in ("rpm", "tpm", "concurrency"):
+        value = getattr(row, name)
+        if isinstance(value, int) and value > _HIGHEST_LIMIT:
+            raise InvalidRequest(
+                f"{name} is at most {_HIGHEST_LIMIT}; leave it empty for no limit.", param=name
+            )
 
 
 def apply(row: Model, changes: Mapping[str, Any], *, allowed: Sequence[str]) -> None:

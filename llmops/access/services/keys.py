@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from llmops.access import secrets
 from llmops.access.models import Project, ServiceKey
-from llmops.access.rules import SCOPE_PERMISSIONS, SCOPES
+from llmops.access.rules import INTERACTIVE, SCOPE_PERMISSIONS, SCOPES
 from llmops.access.selectors import powers_of_actor
-from llmops.access.services._rows import apply, locked, seen
+from llmops.access.services._rows import apply, check_limits, locked, seen
 from llmops.audit.services import record_about
 from llmops.base.live import LIVE_STATE, touch
 from llmops.core.actors import Actor
@@ -30,12 +30,12 @@ CHANGEABLE = (
     "rpm",
     "tpm",
     "concurrency",
+    "priority",
     "expires_at",
 )
 DEFAULT_GRACE = timedelta(hours=24)
 LONGEST_GRACE = timedelta(days=30)
 _MOST_NAMES, _LONGEST_NAME = 200, 200
-_HIGHEST_LIMIT = 2**31 - 1
 # The model's own validation takes an empty list for a missing one.
 _CHECKED_HERE = ("scopes", "allowed_routes", "allowed_models")
 
@@ -60,6 +60,7 @@ def create_service_key(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int | None = None,
+    priority: str = INTERACTIVE,
     expires_at: datetime | None = None,
     secret: str | None = None,
 ) -> IssuedKey:
@@ -79,13 +80,14 @@ def create_service_key(
         rpm=rpm,
         tpm=tpm,
         concurrency=concurrency,
+        priority=priority,
         expires_at=_ahead(expires_at),
     )
     _must_hold(actor, project, key.scopes)
     plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
     _refuse_taken(key, plain)
     key.prefix, key.secret_hash = secrets.prefix_of(plain), sha256_hex(plain.encode())
-    _check_limits(key)
+    check_limits(key)
     key.full_clean(exclude=_CHECKED_HERE)
     key.save(force_insert=True)
     touch(LIVE_STATE)
@@ -111,7 +113,7 @@ def update_service_key(actor: Actor, *, key: ServiceKey, **changes: Any) -> Serv
     apply(stored, changes, allowed=CHANGEABLE)
     if stored.name != before["name"]:
         _refuse_taken(stored, None)
-    _check_limits(stored)
+    check_limits(stored)
     stored.full_clean(exclude=_CHECKED_HERE)
     stored.save()
     touch(LIVE_STATE)
@@ -247,16 +249,6 @@ def _names(given: Sequence[str], param: str) -> list[str]:
         if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME or "\0" in name:
             raise InvalidRequest(f'{param} is a list of names or "*".', param=param)
     return names
-
-
-def _check_limits(key: ServiceKey) -> None:
-    """The bound that both databases hold; SQLite alone would take more."""
-    for name in ("rpm", "tpm", "concurrency"):
-        value = getattr(key, name)
-        if isinstance(value, int) and value > _HIGHEST_LIMIT:
-            raise InvalidRequest(
-                f"{name} is at most {_HIGHEST_LIMIT}; leave it empty for no limit.", param=name
-            )
 
 
 def _ahead(expires_at: datetime | None) -> datetime | None:

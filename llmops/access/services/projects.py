@@ -4,42 +4,65 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from llmops.access.models import Project
-from llmops.access.services._rows import apply, locked, seen
+from llmops.access.services._rows import apply, check_limits, locked, seen
 from llmops.audit.services import record_about
 from llmops.base.live import LIVE_STATE, touch
 from llmops.core.actors import Actor
-from llmops.core.errors import Conflict
+from llmops.core.errors import Conflict, InvalidRequest
 
 #: The slug is not among them: budgets and calls of the past name it.
-CHANGEABLE = ("name", "owner", "cost_center")
+CHANGEABLE = ("name", "owner", "cost_center", "default_route", "rpm", "tpm", "concurrency")
 _SHOWN = ("slug", *CHANGEABLE)
 
 
 @transaction.atomic
 def create_project(
-    actor: Actor, *, slug: str, name: str = "", owner: str = "", cost_center: str = ""
+    actor: Actor,
+    *,
+    slug: str,
+    name: str = "",
+    owner: str = "",
+    cost_center: str = "",
+    default_route: str = "",
+    rpm: int | None = None,
+    tpm: int | None = None,
+    concurrency: int | None = None,
 ) -> Project:
-    """A new project. ``name`` defaults to the slug. Raises ``Conflict`` where the slug is taken."""
+    """A new project. ``name`` defaults to the slug; limits are requests and tokens per minute and calls at once over all
+    its keys, None for none. Raises ``Conflict`` where the slug is taken.
+    """
     if Project.objects.filter(slug=slug).exists():
         raise Conflict(f"There is already a project {slug!r}.", param="slug")
-    project = Project(slug=slug, name=name or slug, owner=owner, cost_center=cost_center)
-    project.full_clean()
+    project = Project(
+        slug=slug,
+        name=name or slug,
+        owner=owner,
+        cost_center=cost_center,
+        default_route=default_route,
+        rpm=rpm,
+        tpm=tpm,
+        concurrency=concurrency,
+    )
+    _check(project, before="")
     project.save(force_insert=True)
+    touch(LIVE_STATE)
     record_about(actor, project, action="project.created", after=seen(project, _SHOWN), project_id=project.pk)
     return project
 
 
 @transaction.atomic
 def update_project(actor: Actor, *, project: Project, **changes: Any) -> Project:
-    """Change ``name``, ``owner`` or ``cost_center``."""
+    """Change any of ``CHANGEABLE``; limits and the default route are felt by every data plane within a second."""
     stored = locked(project)
     before = seen(stored, CHANGEABLE)
     apply(stored, changes, allowed=CHANGEABLE)
-    stored.full_clean()
+    _check(stored, before=before["default_route"])
     stored.save()
     touch(LIVE_STATE)
     record_about(
@@ -51,6 +74,22 @@ def update_project(actor: Actor, *, project: Project, **changes: Any) -> Project
         project_id=stored.pk,
     )
     return stored
+
+
+def _check(project: Project, *, before: str) -> None:
+    """Raises ``ValidationError`` or ``InvalidRequest``; a default route that stays may have been archived since."""
+    check_limits(project)
+    project.full_clean()
+    if project.default_route != before and project.default_route and not _route_exists(project.default_route):
+        raise InvalidRequest(
+            f"default_route: there is no route {project.default_route!r}; add it first.",
+            param="default_route",
+        )
+
+
+def _route_exists(slug: str) -> bool:
+    """Asks the room of the routes, which lies above this one: ``settings.ROUTE_EXISTS``."""
+    return bool(import_string(settings.ROUTE_EXISTS)(slug))
 
 
 def archive_project(actor: Actor, *, project: Project, reason: str = "") -> Project:

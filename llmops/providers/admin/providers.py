@@ -11,6 +11,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.form_fields import LinesField
 from llmops.core.actors import Actor
 from llmops.providers import services
 from llmops.providers.admin.forms import PauseForm, ReasonForm
@@ -42,6 +43,12 @@ class ProviderForm(forms.ModelForm):
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "url"}),
         help_text="Up to and including the version, such as https://api.openai.com/v1",
     )
+    passthrough = LinesField(
+        label="Paths passed through",
+        help_text="Other paths below /v1 that services may call here, one a line, such as /vector_stores and "
+        "/vector_stores/*. A * stands for one segment, or at the end for everything below. Such calls have the key's "
+        "limits, but no price and no policy.",
+    )
 
 
 @admin.register(Provider)
@@ -69,6 +76,7 @@ class ProviderAdmin(ServiceAdmin):
             },
         ),
         ("On the way", {"fields": ("proxy_url", "organization", "provider_project")}),
+        ("Beyond models", {"fields": ("passthrough",)}),
     )
     _state = ("Now", {"fields": ("state", "pause_reason", "archived_at")})
 

@@ -9,6 +9,7 @@ from django import forms
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 
 from llmops.providers.models import Model
+from llmops.providers.rules import FAILURE_CLASSES
 
 #: Empty rows below those in use; after saving there are as many again.
 SPARE_ROWS = 3
@@ -16,23 +17,27 @@ MOST_ROWS = 60
 
 
 class RowsWidget(forms.Widget):
-    """Rows of a model and, for targets, a weight. Sent as ``<name>-<row>-model`` and ``<name>-<row>-weight``."""
+    """Rows of a model and beside it a weight (targets), a class of failure (fallbacks by class), or nothing.
+
+    Sent as ``<name>-<row>-model`` and ``<name>-<row>-weight`` or ``<name>-<row>-class``.
+    """
 
     template_name = "providers/widgets/rows.html"
 
-    def __init__(self, *, weighted: bool) -> None:
+    def __init__(self, *, weighted: bool, classed: bool) -> None:
         super().__init__()
-        self.weighted = weighted
+        self.beside = "weight" if weighted else "class" if classed else ""
+        self.spare: tuple[str, Any] = ("", "" if classed else 100)
         self.choices: Sequence[tuple[str, str]] = ()
 
     def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
         context = super().get_context(name, value, attrs)
         rows = list(value or [])
-        rows += [("", 100)] * min(SPARE_ROWS, MOST_ROWS - len(rows))
+        rows += [self.spare] * min(SPARE_ROWS, MOST_ROWS - len(rows))
         model = UnfoldAdminSelectWidget(choices=[("", "no model"), *self.choices])
-        weight = UnfoldAdminIntegerFieldWidget()
         first = (attrs or {}).get("id") or f"id_{name}"
-        context["weighted"] = self.weighted
+        what = name.replace("_for", "")[:-1].capitalize()
+        context["beside"] = self.beside
         context["rows"] = [
             {
                 "model": model.render(
@@ -40,31 +45,41 @@ class RowsWidget(forms.Widget):
                     chosen,
                     {
                         "id": first if index == 0 else f"{first}-{index}",
-                        "aria-label": f"{name[:-1].capitalize()} {index + 1}",
+                        "aria-label": f"{what} {index + 1}",
                     },
                 ),
-                "weight": weight.render(
-                    f"{name}-{index}-weight",
-                    share,
-                    {
-                        "id": f"{first}-{index}-weight",
-                        "aria-label": f"Weight of target {index + 1}",
-                        "min": 0,
-                        "max": 1_000_000,
-                    },
-                )
-                if self.weighted
-                else "",
+                "beside": self._beside(f"{name}-{index}", f"{first}-{index}", index, other),
             }
-            for index, (chosen, share) in enumerate(rows)
+            for index, (chosen, other) in enumerate(rows)
         ]
         return context
+
+    def _beside(self, name: str, identifier: str, index: int, value: Any) -> str:
+        if self.beside == "weight":
+            return UnfoldAdminIntegerFieldWidget().render(
+                f"{name}-weight",
+                value,
+                {
+                    "id": f"{identifier}-weight",
+                    "aria-label": f"Weight of target {index + 1}",
+                    "min": 0,
+                    "max": 1_000_000,
+                },
+            )
+        if self.beside == "class":
+            return UnfoldAdminSelectWidget(choices=[("", "after which failure"), *FAILURE_CLASSES]).render(
+                f"{name}-class",
+                value,
+                {"id": f"{identifier}-class", "aria-label": f"Failure before fallback {index + 1}"},
+            )
+        return ""
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[tuple[str, str]]:
         rows = []
         for index in range(MOST_ROWS):
             if f"{name}-{index}-model" in data:
-                rows.append((data[f"{name}-{index}-model"], data.get(f"{name}-{index}-weight", "100")))
+                other = data.get(f"{name}-{index}-{self.beside}", self.spare[1])
+                rows.append((data[f"{name}-{index}-model"], other))
         return [row for row in rows if row[0]]
 
     def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
@@ -72,11 +87,11 @@ class RowsWidget(forms.Widget):
 
 
 class RowsField(forms.Field):
-    """``[(Model, weight)]`` for targets, ``[Model]`` for fallbacks in their order."""
+    """``[(Model, weight)]`` for targets, ``[Model]`` for fallbacks in their order, ``{class: [Model]}`` for those by class."""
 
-    def __init__(self, *, weighted: bool, **kwargs: Any) -> None:
-        self.weighted = weighted
-        super().__init__(required=False, widget=RowsWidget(weighted=weighted), **kwargs)
+    def __init__(self, *, weighted: bool, classed: bool = False, **kwargs: Any) -> None:
+        self.weighted, self.classed = weighted, classed
+        super().__init__(required=False, widget=RowsWidget(weighted=weighted, classed=classed), **kwargs)
 
     def get_bound_field(self, form: Any, field_name: str) -> Any:
         models = Model.objects.order_by("slug").values_list("slug", "archived_at")
@@ -85,20 +100,34 @@ class RowsField(forms.Field):
         ]
         return super().get_bound_field(form, field_name)
 
-    def clean(self, value: Any) -> list[Any]:
+    def clean(self, value: Any) -> Any:
         rows = list(value or [])
         models = Model.objects.in_bulk([slug for slug, _ in rows], field_name="slug")
-        cleaned = []
-        for index, (slug, weight) in enumerate(rows, start=1):
+        for index, (slug, _) in enumerate(rows, start=1):
             if slug not in models:
                 raise forms.ValidationError(f"Row {index}: there is no such model.")
+        if self.classed:
+            return self._by_class([(models[slug], other) for slug, other in rows])
+        if not self.weighted:
+            return [models[slug] for slug, _ in rows]
+        cleaned = []
+        for index, (slug, weight) in enumerate(rows, start=1):
             text = str(weight).strip() or "100"
             if not text.isdecimal() or int(text) > 1_000_000:
                 raise forms.ValidationError(f"Row {index}: a weight is a whole number from 0 to 1000000.")
             cleaned.append((models[slug], int(text)))
-        return cleaned if self.weighted else [model for model, _ in cleaned]
+        return cleaned
+
+    def _by_class(self, rows: list[tuple[Model, str]]) -> dict[str, list[Model]]:
+        known = dict(FAILURE_CLASSES)
+        found: dict[str, list[Model]] = {}
+        for index, (model, name) in enumerate(rows, start=1):
+            if name not in known:
+                raise forms.ValidationError(f"Row {index}: choose the failure after which {model} is tried.")
+            found.setdefault(name, []).append(model)
+        return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return [(str(slug), str(weight)) for slug, weight in initial or []] != [
-            (str(slug), str(weight)) for slug, weight in data or []
+        return [(str(slug), str(other)) for slug, other in initial or []] != [
+            (str(slug), str(other)) for slug, other in data or []
         ]

@@ -13,6 +13,8 @@ from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
 
 
 class ProviderSerializer(serializers.ModelSerializer[Provider]):
+    passthrough = serializers.ListField(child=serializers.CharField(max_length=600), required=False)
+
     class Meta:
         model = Provider
         fields = (

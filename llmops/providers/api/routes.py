@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from llmops.providers import services
-from llmops.providers.api.shared import SLUG, BySlug, Pauses, refuse_renaming
+from llmops.providers.api.shared import SLUG, BySlug, Explanation, Pauses, refuse_renaming
 from llmops.providers.models import Model, Route
+from llmops.providers.rules import FAILURE_CLASSES, LONGEST_ANSWER
 from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
 
 
@@ -22,6 +25,19 @@ class TargetSerializer(serializers.Serializer[Any]):
 class RouteSerializer(serializers.ModelSerializer[Route]):
     targets = TargetSerializer(many=True, required=False, default=list)
     fallbacks = BySlug(many=True, queryset=Model.objects.all(), required=False, default=list)
+    fallbacks_for = serializers.DictField(
+        child=BySlug(many=True, queryset=Model.objects.all()),
+        required=False,
+        default=dict,
+        help_text="Class of failure -> models that are tried after it, in place of ``fallbacks``. Classes: "
+        + ", ".join(name for name, _ in FAILURE_CLASSES),
+    )
+    larger_model = BySlug(queryset=Model.objects.all(), required=False, allow_null=True)
+    summary_model = BySlug(queryset=Model.objects.all(), required=False, allow_null=True)
+    static_answer = serializers.CharField(
+        max_length=LONGEST_ANSWER, required=False, allow_blank=True, trim_whitespace=False
+    )
+    policies = serializers.ListField(child=serializers.CharField(max_length=63), required=False)
 
     class Meta:
         model = Route
@@ -31,13 +47,16 @@ class RouteSerializer(serializers.ModelSerializer[Route]):
             *ROUTE_FIELDS,
             "targets",
             "fallbacks",
+            "fallbacks_for",
             "paused_at",
             "pause_reason",
+            "degraded_at",
+            "degrade_reason",
             "archived_at",
             "created_at",
             "updated_at",
         )
-        read_only_fields = ("paused_at", "pause_reason", "archived_at")
+        read_only_fields = ("paused_at", "pause_reason", "degraded_at", "degrade_reason", "archived_at")
         extra_kwargs = {"slug": SLUG}
 
     def to_representation(self, route: Route) -> dict[str, Any]:
@@ -49,7 +68,12 @@ class RouteSerializer(serializers.ModelSerializer[Route]):
                     {"model": row.model.slug, "weight": row.weight} for row in rows if not row.fallback
                 ]
             elif name == "fallbacks":
-                data[name] = [row.model.slug for row in rows if row.fallback]
+                data[name] = [row.model.slug for row in rows if row.fallback and not row.failure_class]
+            elif name == "fallbacks_for":
+                data[name] = {
+                    each: [row.model.slug for row in rows if row.failure_class == each]
+                    for each in sorted({row.failure_class for row in rows} - {""})
+                }
             else:
                 value = field.get_attribute(route)
                 data[name] = None if value is None else field.to_representation(value)
@@ -57,9 +81,13 @@ class RouteSerializer(serializers.ModelSerializer[Route]):
 
 
 class Routes(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pauses):
-    """Public names for weighted targets and ordered fallbacks. A pause takes effect at once, the rest once published."""
+    """Public names for weighted targets and ordered fallbacks. Pausing and degrading take effect at once, the rest once
+    published.
+    """
 
-    queryset = Route.objects.prefetch_related("targets__model")
+    queryset = Route.objects.select_related("larger_model", "summary_model").prefetch_related(
+        "targets__model"
+    )
     serializer_class = RouteSerializer
     kind = "route"
     lookup_field = "slug"
@@ -70,32 +98,53 @@ class Routes(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pauses):
         "list": "route.view",
         "retrieve": "route.view",
         **dict.fromkeys(
-            ("create", "partial_update", "archive", "restore", "pause", "resume"), "route.manage"
+            ("create", "partial_update", "archive", "restore", "pause", "resume", "degrade", "recover"),
+            "route.manage",
         ),
     }
 
     def create(self, request: Request) -> Response:
         data = self.decoded()
         slug, targets, fallbacks = data.pop("slug"), data.pop("targets"), data.pop("fallbacks")
+        fallbacks_for = data.pop("fallbacks_for")
         route = services.create_route(
-            self.actor, slug=slug, targets=_chosen(targets), fallbacks=fallbacks, fields=data
+            self.actor,
+            slug=slug,
+            targets=_chosen(targets),
+            fallbacks=fallbacks,
+            fallbacks_for=fallbacks_for,
+            fields=data,
         )
         return self.answer(route, status=201)
 
     def partial_update(self, request: Request, slug: str) -> Response:
-        """``targets`` and ``fallbacks`` replace the present ones where they are sent."""
+        """``targets``, ``fallbacks`` and ``fallbacks_for`` replace the present ones where they are sent."""
         route = self.get_object()
         data = self.decoded(partial=True)
         refuse_renaming(data, route)
         targets, fallbacks = data.pop("targets", None), data.pop("fallbacks", None)
+        fallbacks_for = data.pop("fallbacks_for", None)
         changed = services.update_route(
             self.actor,
             route=route,
             changes=data,
             targets=None if targets is None else _chosen(targets),
             fallbacks=fallbacks,
+            fallbacks_for=fallbacks_for,
         )
         return self.answer(changed)
+
+    @extend_schema(request=Explanation)
+    @action(detail=True, methods=["post"])
+    def degrade(self, request: Request, slug: str) -> Response:
+        """Pass over the targets: fallbacks answer, then the last resort."""
+        return self._call("degrade", **self.decoded(Explanation))
+
+    @extend_schema(request=Explanation)
+    @action(detail=True, methods=["post"])
+    def recover(self, request: Request, slug: str) -> Response:
+        """Use the targets of a degraded route again."""
+        return self._call("recover", **self.decoded(Explanation))
 
 
 def _chosen(targets: list[dict[str, Any]]) -> list[tuple[Model, int]]:

@@ -1,7 +1,7 @@
 """Changes to providers, their keys, models, prices and routes.
 
 Each function is one transaction with one audit event. Providers, models, prices and routes are drafts: a change is
-served once it is published. Keys and pauses take effect at once.
+served once it is published. Keys, pauses and degrading take effect at once.
 """
 
 from llmops.providers.services.credentials import (
@@ -31,7 +31,9 @@ from llmops.providers.services.providers import (
 from llmops.providers.services.routes import (
     archive_route,
     create_route,
+    degrade_route,
     pause_route,
+    recover_route,
     resume_route,
     unarchive_route,
     update_route,
@@ -49,11 +51,13 @@ __all__ = [
     "create_model",
     "create_provider",
     "create_route",
+    "degrade_route",
     "drain_credential",
     "pause_provider",
     "pause_route",
     "pin_model",
     "probe_credential",
+    "recover_route",
     "replace_secret",
     "report_unreadable",
     "resume_provider",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -36,12 +37,15 @@ def locked(row: _M) -> _M:
     return found
 
 
-def checked(row: models.Model) -> None:
-    """Raises ``InvalidRequest`` naming the first field that does not fit, with all of them in its data; ``Conflict``
+def checked(row: models.Model, *, lines: Iterable[str] = ()) -> None:
+    """``lines`` names the fields that may hold line breaks. Raises ``InvalidRequest`` naming the first field that does not fit, with all of them in its data; ``Conflict``
     where the only thing wrong is a name that is taken.
     """
     for field in row._meta.concrete_fields:
-        if problem := text_problem(getattr(row, field.attname)):
+        value = getattr(row, field.attname)
+        if field.name in tuple(lines) and isinstance(value, str):
+            value = value.replace("\n", "").replace("\t", "")
+        if problem := text_problem(value):
             raise InvalidRequest(f"{field.name}: {problem}.", param=field.name)
     try:
         row.full_clean()
@@ -115,30 +119,41 @@ def set_archived(actor: Actor, row: _M, *, kind: str, archived: bool) -> _M:
     return row
 
 
-def set_paused(actor: Actor, row: _M, *, kind: str, paused: bool, reason: str) -> _M:
-    """Throw the switch of a row that has ``paused_at`` and ``pause_reason``; data planes follow at once."""
+@dataclass(frozen=True)
+class Switch:
+    """A live switch of a row: the fields that hold since when and why, and the words for on and for off again."""
+
+    at: str
+    reason: str
+    on: str
+    off: str
+
+
+PAUSED = Switch("paused_at", "pause_reason", "paused", "resumed")
+DEGRADED = Switch("degraded_at", "degrade_reason", "degraded", "recovered")
+
+
+def throw(actor: Actor, row: _M, switch: Switch, *, kind: str, on: bool, reason: str) -> _M:
+    """Throw a live switch of a row; data planes follow at once."""
     name = kind.rsplit(".", 1)[-1]
-    if paused and not reason.strip():
+    if on and not reason.strip():
         raise InvalidRequest(
-            f"reason: say why the {name} is paused; callers and on-call read it.", param="reason"
+            f"reason: say why the {name} is {switch.on}; callers and on-call read it.", param="reason"
         )
     if len(reason) > 300:
         raise InvalidRequest("reason: at most 300 characters are kept.", param="reason")
-    change = {
-        "paused_at": timezone.now() if paused else None,
-        "pause_reason": reason.strip() if paused else "",
-    }
-    if not compare_and_set(row, expect={"paused_at__isnull": paused}, change=change):
-        raise Conflict(f"This {name} is {'already paused' if paused else 'not paused'}.")
+    change = {switch.at: timezone.now() if on else None, switch.reason: reason.strip() if on else ""}
+    if not compare_and_set(row, expect={f"{switch.at}__isnull": on}, change=change):
+        raise Conflict(f"This {name} is {'already' if on else 'not'} {switch.on}.")
     touch(LIVE_STATE)
     record(
         actor,
-        action=f"{name}.{'paused' if paused else 'resumed'}",
+        action=f"{name}.{switch.on if on else switch.off}",
         object_type=kind,
         object_id=row.pk,
         object_name=str(row),
-        before={"paused": not paused},
-        after={"paused": paused},
+        before={switch.on: not on},
+        after={switch.on: on},
         reason=reason.strip(),
     )
     return row

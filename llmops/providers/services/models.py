@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from llmops.audit.services import record
@@ -15,7 +15,7 @@ from llmops.core.actors import Actor
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.money import format_usd
-from llmops.providers.models import Model, ModelConfig, Price, Provider, RouteTarget
+from llmops.providers.models import Model, ModelConfig, Price, Provider, Route
 from llmops.providers.rules import CAPABILITIES, looks_floating, parameters_problem
 from llmops.providers.services import draft
 
@@ -130,9 +130,11 @@ def archive_model(actor: Actor, *, model: Model) -> Model:
     with transaction.atomic():
         draft.editing()
         users = list(
-            RouteTarget.objects.filter(model=model, route__archived_at=None)
-            .order_by("route__slug")
-            .values_list("route__slug", flat=True)
+            Route.objects.filter(
+                Q(targets__model=model) | Q(larger_model=model) | Q(summary_model=model), archived_at=None
+            )
+            .order_by("slug")
+            .values_list("slug", flat=True)
             .distinct()[:6]
         )
         if users:

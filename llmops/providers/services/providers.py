@@ -11,7 +11,7 @@ from llmops.audit.services import record
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.providers.models import Model, Provider
-from llmops.providers.rules import proxy_problem, url_problem
+from llmops.providers.rules import passthrough_problem, proxy_problem, url_problem
 from llmops.providers.services import draft
 
 KIND = "providers.provider"
@@ -28,6 +28,7 @@ FIELDS = (
     "organization",
     "provider_project",
     "allow_private_network",
+    "passthrough",
 )
 
 
@@ -105,12 +106,12 @@ def unarchive_provider(actor: Actor, *, provider: Provider) -> Provider:
 def pause_provider(actor: Actor, *, provider: Provider, reason: str) -> Provider:
     """Send nothing to this provider from now on; routes use their other targets and fallbacks."""
     with transaction.atomic():
-        return draft.set_paused(actor, draft.locked(provider), kind=KIND, paused=True, reason=reason)
+        return draft.throw(actor, draft.locked(provider), draft.PAUSED, kind=KIND, on=True, reason=reason)
 
 
 def resume_provider(actor: Actor, *, provider: Provider, reason: str = "") -> Provider:
     with transaction.atomic():
-        return draft.set_paused(actor, draft.locked(provider), kind=KIND, paused=False, reason=reason)
+        return draft.throw(actor, draft.locked(provider), draft.PAUSED, kind=KIND, on=False, reason=reason)
 
 
 def _check(provider: Provider) -> None:
@@ -120,4 +121,6 @@ def _check(provider: Provider) -> None:
             raise InvalidRequest(f"base_url: {problem}.", param="base_url")
     if isinstance(provider.proxy_url, str) and (problem := proxy_problem(provider.proxy_url)):
         raise InvalidRequest(f"proxy_url: {problem}.", param="proxy_url")
+    if problem := passthrough_problem(provider.passthrough):
+        raise InvalidRequest(f"passthrough: {problem}.", param="passthrough")
     draft.checked(provider)

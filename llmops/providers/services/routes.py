@@ -1,4 +1,4 @@
-"""Routes: weighted targets and ordered fallbacks under one public name."""
+"""Routes: weighted targets and ordered fallbacks under one public name, and what is done when none of them can answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from django.db import transaction
 
+from llmops.access.models import Project
 from llmops.audit.services import record
 from llmops.core.actors import Actor
-from llmops.core.errors import InvalidRequest
+from llmops.core.errors import Conflict, InvalidRequest
 from llmops.providers.models import Model, Route, RouteTarget
+from llmops.providers.rules import FAILURE_CLASSES, policies_problem
 from llmops.providers.services import draft
 
 KIND = "providers.route"
@@ -24,8 +26,25 @@ FIELDS = (
     "breaker_min_calls",
     "breaker_cooldown_s",
     "cache_ttl_s",
+    "cache_tools",
     "clamp_output",
+    "context_strategy",
+    "larger_model",
+    "summary_model",
+    "last_resort",
+    "static_answer",
+    "max_concurrency",
+    "queue_size",
+    "queue_timeout_ms",
+    "keep_alive_s",
+    "policies",
 )
+#: Fields of ``FIELDS`` that refer to a model.
+MODEL_FIELDS = ("larger_model", "summary_model")
+_CLASSES = [name for name, _ in FAILURE_CLASSES]
+
+#: Fallbacks after failures of one class, by its name.
+FallbacksFor = Mapping[str, Sequence[Model]]
 
 
 def create_route(
@@ -34,9 +53,11 @@ def create_route(
     slug: str,
     targets: Sequence[tuple[Model, int]],
     fallbacks: Sequence[Model] = (),
+    fallbacks_for: FallbacksFor | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Route:
-    """A new route; ``targets`` are ``(model, weight)``, ``fallbacks`` in the order in which they are tried.
+    """A new route; ``targets`` are ``(model, weight)``, ``fallbacks`` in the order in which they are tried,
+    ``fallbacks_for`` those that are tried instead after failures of a class.
 
     Raises ``InvalidRequest`` naming the field. A route without targets can be kept as a draft, not published.
     """
@@ -44,9 +65,9 @@ def create_route(
         draft.editing()
         route = Route(slug=slug)
         draft.assign(route, fields or {}, allowed=FIELDS)
-        draft.checked(route)
+        _check(route, changed=fields or {})
         draft.inserted(route)
-        _write_targets(route, targets, fallbacks)
+        _write_targets(route, targets, fallbacks, fallbacks_for or {})
         record(
             actor,
             action="route.created",
@@ -65,25 +86,31 @@ def update_route(
     changes: Mapping[str, Any] | None = None,
     targets: Sequence[tuple[Model, int]] | None = None,
     fallbacks: Sequence[Model] | None = None,
+    fallbacks_for: FallbacksFor | None = None,
 ) -> Route:
-    """Change fields, and the targets or fallbacks as a whole where they are given; served once published.
-
-    Without a difference nothing is written.
+    """Change fields, and the targets, fallbacks or fallbacks by class as a whole where they are given; served once
+    published. Without a difference nothing is written.
     """
     with transaction.atomic():
         draft.editing()
         stored = draft.locked(route)
         before = {**draft.values(stored, FIELDS), **_described_targets(stored)}
         draft.assign(stored, changes or {}, allowed=FIELDS)
-        draft.checked(stored)
-        if targets is not None or fallbacks is not None:
+        _check(stored, changed=changes or {})
+        if targets is not None or fallbacks is not None or fallbacks_for is not None:
             present = list(stored.targets.select_related("model").order_by("position", "id"))
+            by_class: dict[str, list[Model]] = {}
+            for row in present:
+                if row.fallback:
+                    by_class.setdefault(row.failure_class, []).append(row.model)
+            general = by_class.pop("", [])
             _write_targets(
                 stored,
                 [(row.model, row.weight) for row in present if not row.fallback]
                 if targets is None
                 else targets,
-                [row.model for row in present if row.fallback] if fallbacks is None else fallbacks,
+                general if fallbacks is None else fallbacks,
+                by_class if fallbacks_for is None else fallbacks_for,
             )
         old, new = draft.difference(before, {**draft.values(stored, FIELDS), **_described_targets(stored)})
         if not new:
@@ -102,10 +129,23 @@ def update_route(
 
 
 def archive_route(actor: Actor, *, route: Route) -> Route:
-    """Leave a route out of what is published next; until then it is served as before."""
+    """Leave a route out of what is published next; until then it is served as before. Refused while a project in use
+    sends the requests to it that name no model.
+    """
     with transaction.atomic():
         draft.editing()
-        return draft.set_archived(actor, draft.locked(route), kind=KIND, archived=True)
+        stored = draft.locked(route)
+        users = list(
+            Project.objects.filter(default_route=stored.slug, archived_at=None)
+            .order_by("slug")
+            .values_list("slug", flat=True)[:6]
+        )
+        if users:
+            raise Conflict(
+                f"{stored.slug} is the default route of the projects {', '.join(users[:5])}"
+                f"{' and others' if len(users) > 5 else ''}. Give them another one first."
+            )
+        return draft.set_archived(actor, stored, kind=KIND, archived=True)
 
 
 def unarchive_route(actor: Actor, *, route: Route) -> Route:
@@ -116,23 +156,61 @@ def unarchive_route(actor: Actor, *, route: Route) -> Route:
 
 def pause_route(actor: Actor, *, route: Route, reason: str) -> Route:
     """Refuse calls of this route from now on, without publishing; callers are told the reason."""
-    with transaction.atomic():
-        return draft.set_paused(actor, draft.locked(route), kind=KIND, paused=True, reason=reason)
+    return _throw(actor, route, draft.PAUSED, on=True, reason=reason)
 
 
 def resume_route(actor: Actor, *, route: Route, reason: str = "") -> Route:
+    return _throw(actor, route, draft.PAUSED, on=False, reason=reason)
+
+
+def degrade_route(actor: Actor, *, route: Route, reason: str) -> Route:
+    """Pass over the targets of this route from now on, without publishing: its fallbacks answer, then its last resort."""
+    return _throw(actor, route, draft.DEGRADED, on=True, reason=reason)
+
+
+def recover_route(actor: Actor, *, route: Route, reason: str = "") -> Route:
+    """Use the targets of a degraded route again."""
+    return _throw(actor, route, draft.DEGRADED, on=False, reason=reason)
+
+
+def _throw(actor: Actor, route: Route, switch: draft.Switch, *, on: bool, reason: str) -> Route:
     with transaction.atomic():
-        return draft.set_paused(actor, draft.locked(route), kind=KIND, paused=False, reason=reason)
+        return draft.throw(actor, draft.locked(route), switch, kind=KIND, on=on, reason=reason)
 
 
-def _write_targets(route: Route, targets: Sequence[tuple[Model, int]], fallbacks: Sequence[Model]) -> None:
+def _check(route: Route, *, changed: Mapping[str, Any]) -> None:
+    if isinstance(route.static_answer, str):
+        # A browser sends both characters of a line's end.
+        route.static_answer = route.static_answer.replace("\r\n", "\n")
+    if problem := policies_problem(route.policies):
+        raise InvalidRequest(f"policies: {problem}.", param="policies")
+    draft.checked(route, lines=("static_answer",))
+    # As stored: what the caller holds may be older than the archiving.
+    for field in MODEL_FIELDS:
+        model = changed.get(field)
+        if model is not None and Model.objects.filter(pk=model.pk, archived_at__isnull=False).exists():
+            raise InvalidRequest(f"{field}: the model {model.slug} is archived.", param=field)
+
+
+def _write_targets(
+    route: Route,
+    targets: Sequence[tuple[Model, int]],
+    fallbacks: Sequence[Model],
+    fallbacks_for: FallbacksFor,
+) -> None:
+    if unknown := sorted(set(fallbacks_for) - set(_CLASSES)):
+        raise InvalidRequest(
+            f"fallbacks_for: {unknown[0]!r} is not a class of failure. Classes: {', '.join(_CLASSES)}.",
+            param="fallbacks_for",
+        )
     rows = [
         RouteTarget(route=route, model=model, weight=weight, fallback=False, position=position)
         for position, (model, weight) in enumerate(sorted(targets, key=lambda target: target[0].slug))
     ]
     rows += [
-        RouteTarget(route=route, model=model, fallback=True, position=position)
-        for position, model in enumerate(fallbacks)
+        RouteTarget(route=route, model=model, fallback=True, failure_class=name, position=position)
+        for name, chosen in [("", fallbacks), *fallbacks_for.items()]
+        for position, model in enumerate(chosen)
     ]
     # As stored: what the caller holds may be older than the archiving.
     archived = set(
@@ -140,13 +218,18 @@ def _write_targets(route: Route, targets: Sequence[tuple[Model, int]], fallbacks
             "pk", flat=True
         )
     )
-    for field, chosen in (("targets", [model for model, _ in targets]), ("fallbacks", list(fallbacks))):
+    named: list[tuple[str, str, Sequence[Model]]] = [
+        ("targets", "targets", [model for model, _ in targets]),
+        ("fallbacks", "fallbacks", fallbacks),
+        *(("fallbacks_for", f"fallbacks_for.{name}", chosen) for name, chosen in fallbacks_for.items()),
+    ]
+    for field, path, chosen in named:
         seen: set[object] = set()
         for model in chosen:
             if model.pk in archived:
-                raise InvalidRequest(f"{field}: the model {model.slug} is archived.", param=field)
+                raise InvalidRequest(f"{path}: the model {model.slug} is archived.", param=field)
             if model.pk in seen:
-                raise InvalidRequest(f"{field}: the model {model.slug} is named twice.", param=field)
+                raise InvalidRequest(f"{path}: the model {model.slug} is named twice.", param=field)
             seen.add(model.pk)
     for model, weight in targets:
         if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= MOST_WEIGHT:
@@ -160,7 +243,12 @@ def _write_targets(route: Route, targets: Sequence[tuple[Model, int]], fallbacks
 
 def _described_targets(route: Route) -> dict[str, Any]:
     rows = list(route.targets.select_related("model").order_by("position", "id"))
+    by_class: dict[str, list[str]] = {}
+    for row in rows:
+        if row.failure_class:
+            by_class.setdefault(row.failure_class, []).append(row.model.slug)
     return {
         "targets": {row.model.slug: row.weight for row in rows if not row.fallback},
-        "fallbacks": [row.model.slug for row in rows if row.fallback],
+        "fallbacks": [row.model.slug for row in rows if row.fallback and not row.failure_class],
+        "fallbacks_for": dict(sorted(by_class.items())),
     }
