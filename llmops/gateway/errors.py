@@ -57,7 +57,7 @@ def error_headers(error: ConsoleError) -> Headers:
     headers: Headers = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    if isinstance(error, BudgetExceeded) and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT:
+    if error.code == BudgetExceeded.code and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT:
         headers.append((b"x-should-retry", b"false"))
     return headers
 

@@ -37,16 +37,20 @@ from llmops.gateway.call import (
     Receive,
     Send,
 )
-from llmops.gateway.endpoints.base import Endpoint
-from llmops.gateway.errors import as_console_error, error_body
+from llmops.gateway.endpoints.base import Asked, Endpoint
+from llmops.gateway.errors import as_console_error, error_body, error_headers
+from llmops.gateway.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.relaying import partial_tokens, relay_stream, relay_whole
-from llmops.gateway.resilience import MALFORMED, STATUS, TIMEOUT, Failure, Plan, Step
+from llmops.gateway.resilience import Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import Relay
 from llmops.gateway.upstream import Failed, Response, failure_of_status
 from llmops.usage.records import Tokens
+
+#: Roughly, for the rate limits of credentials, which providers reckon in the same way.
+BYTES_A_TOKEN = 4
 
 
 async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
@@ -130,6 +134,8 @@ async def read(call: Call) -> None:
         call.plane.breakers,
         time.monotonic() + route.total_timeout_ms / 1000,
         sticky=session or call.user,
+        credentials=call.plane.credentials,
+        need=asked.size // BYTES_A_TOKEN + (asked.cap or 0),
     )
     call.watch.start(route.total_timeout_ms / 1000)
     if resolution.caches:
@@ -169,9 +175,10 @@ async def attempts(call: Call) -> None:
             step.dropped()
             raise
         now = time.monotonic()
-        step.ended(failure, now)
+        step.ended(failure or trial.broke, now)
         if failure is None:
             return
+        call.plane.credential_failed(step, failure, now)
         following = plan.after(failure, now) if call.watch.reason is None else None
         if following is None:
             await give_up(call, trial, failure)
@@ -194,9 +201,9 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
             call.endpoint.path, body, step.credential, f"{call.id}.{trial.record.n}", trial
         )
         note_head(trial, response)
-        call.plane.credential_answered(step.credential.id, response.status, call.started_ns)
         if response.status != 200:
             return await failure_of_status(response, step.credential)
+        call.plane.credential_answered(step, response.headers, time.monotonic())
         if relay is not None:
             return await relay_stream(call, trial, response, relay)
         return await relay_whole(call, trial, response)
@@ -282,27 +289,26 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
 
 async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     """The last failure becomes the answer: the provider's own words for what the caller did wrong, ours otherwise."""
-    target = trial.step.target
-    error = failure.error(target)
-    status, body = error.status, b""
-    code = settle.code_of(failure)
-    if failure.kind == STATUS and 400 <= failure.status < 500:
-        status = failure.status
-        body = failure.body or b""
-    if not body:
-        body = error_body(error)
-        code = error.code if failure.kind != STATUS else code
+    assert call.asked is not None
+    error = failure.error(trial.step.target, param=input_member(call.asked))
+    code = settle.code_of(failure) if failure.kind == STATUS else error.code
     if call.started_sending:
         # Comments kept the client waiting in a stream; only an event can tell it now.
         settle.failed(call, trial, failure, http=200, code=code)
         await call.send_piece(call.error_event(error), last=True)
         return
+    status, body = error.status, error_body(error)
+    # What the context window is, is said in one way, whatever the provider's words.
+    if failure.callers_own and failure.body is not None and failure.code != TOO_LONG:
+        status, body = failure.status, failure.body
     call.bytes_out = len(body)
     settle.failed(call, trial, failure, http=status, code=code)
-    headers = []
-    if failure.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(failure.retry_after))))
-    await call.send_whole(status, body, headers=headers)
+    await call.send_whole(status, body, headers=error_headers(error))
+
+
+def input_member(asked: Asked) -> str:
+    """The member of the body that holds what the model is given."""
+    return "messages" if "messages" in asked.members else "input"
 
 
 async def refuse_broken_body(call: Call) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
+from llmops.gateway.breakers import Breakers
 from llmops.gateway.cache import Cache
+from llmops.gateway.credentials import ACCEPTED, Credentials
 from llmops.gateway.limits import Limits
 from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
 from llmops.gateway.queueing import Gates
-from llmops.gateway.resilience import Breakers
 from llmops.gateway.routing import View
 from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.upstream import Transport
@@ -24,7 +26,9 @@ from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
 from llmops.usage.records import CredentialSeen, Ended, Record
 
 if TYPE_CHECKING:
+    from llmops.gateway.failures import Failure
     from llmops.gateway.pipeline import Call
+    from llmops.gateway.resilience import Step
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -67,6 +71,7 @@ class Plane:
     #: the same limits over all processes, where there is a Redis
     shared_limits: SharedLimits | None = None
     breakers: Breakers = field(default_factory=Breakers)
+    credentials: Credentials = field(default_factory=Credentials)
     gates: Gates = field(default_factory=Gates)
     cache: Cache = field(default_factory=Cache)
     view: View = field(default_factory=lambda: View(nothing()))
@@ -79,7 +84,6 @@ class Plane:
     #: whose the objects are that providers keep
     objects: Objects = field(init=False)
     _unwritten: list[Record] = field(default_factory=list)
-    _refused_credentials: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
@@ -95,6 +99,8 @@ class Plane:
         for problem in set(snapshot.problems) - set(self.snapshot.problems):
             log.warning("%s", problem)
         self.view = View(snapshot)
+        served = snapshot.live.credentials.values()
+        self.credentials.forget_all_but({one.id for entries in served for one in entries})
 
     @property
     def loaded(self) -> bool:
@@ -162,18 +168,24 @@ class Plane:
                 return
             del self._unwritten[0]
 
-    def credential_answered(self, credential: str, status: int, at: int) -> None:
-        """Note a provider's refusal of a credential, and when it is accepted again; the change alone is recorded."""
-        refused = status in (401, 403)
-        if refused == (credential in self._refused_credentials):
-            return
-        if refused:
-            self._refused_credentials.add(credential)
-        else:
-            self._refused_credentials.discard(credential)
-        code = "refused" if refused else "accepted"
+    def credential_answered(self, step: Step, headers: Mapping[str, str], now: float) -> None:
+        """A provider took a call's credential, and told its limits."""
+        credential, model = step.credential.id, step.target.entry.upstream_model
+        self.credentials.heard(credential, model, headers, now)
+        if self.credentials.accepted(credential, model):
+            self._credential_seen(credential, 200, ACCEPTED)
+
+    def credential_failed(self, step: Step, failure: Failure, now: float) -> None:
+        """A provider may have refused a call's credential, or asked it to rest."""
+        credential, model = step.credential.id, step.target.entry.upstream_model
+        if code := self.credentials.failed(credential, model, failure, now):
+            self._credential_seen(credential, failure.status, code)
+
+    def _credential_seen(self, credential: str, status: int, code: str) -> None:
+        """Only what changed is recorded."""
+        seen = CredentialSeen(n=0, at=time.time_ns(), credential=credential, status=status, code=code)
         try:
-            self.journal.append(CredentialSeen(n=0, at=at, credential=credential, status=status, code=code))
+            self.journal.append(seen)
         except ServiceUnavailable:
             log.warning("credential %s was %s with status %d; not recorded", credential, code, status)
 

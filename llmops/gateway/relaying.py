@@ -13,10 +13,11 @@ from llmops.gateway import settle
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
-from llmops.gateway.resilience import MALFORMED, STATUS, Failure
+from llmops.gateway.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import KEEP_ALIVE, Relay
 from llmops.gateway.upstream import Response, clean, failure_of, read_whole
+from llmops.providers.rules import CONTENT_FILTER
 from llmops.usage.records import Tokens
 
 #: After its last event a provider has this long to end its answer, or its connection is not used again.
@@ -30,8 +31,8 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     endpoint = call.endpoint
     try:
         said = endpoint.whole(body)
-    except ErrorInside:
-        return Failure(STATUS, "an error in place of an answer", status=502)
+    except ErrorInside as error:
+        return failure_in_answer(error.raw, secret=trial.step.credential.secret)
     if said is None:
         return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
     tokens = endpoint.usage(said.usage)
@@ -42,6 +43,8 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
         unknown = trial.step.target.reasons
     if said.tier:
         tokens.tier = tier_answered(said.tier)
+    if said.finish == CONTENT_FILTER and call.plan is not None and call.plan.moves_on(CONTENT_FILTER):
+        return Failure(FILTERED, "the answer was stopped by a content filter", status=200, tokens=tokens)
     call.bytes_out = len(body)
     settle.answered(call, trial, tokens, said, charge_hold=unknown)
     await call.send_whole(200, body)
@@ -165,13 +168,16 @@ def _failure_of_broken(relay: Relay) -> Failure:
     if status is None:
         return Failure(MALFORMED, relay.broken, billed=False)
     body = error_body(StreamInterrupted(relay.broken, code=relay.code))
-    return Failure(STATUS, relay.broken, status=status, code=relay.code, body=body)
+    return failure_of_error(status, body, secret="")
 
 
 async def begin_stream(call: Call, trial: Trial) -> None:
     """Something of the answer goes out: from here on nothing is tried again."""
     call.begun = True
     call.watch.open_end()
+    if trial.step.probe:
+        # A stream may take long; that the target answers again is known by now.
+        trial.step.ended(None, time.monotonic())
     trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
     if not call.started_sending:
         await call.start_events()
@@ -204,6 +210,7 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
 
 async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure | None) -> None:
     """The provider's stream ended before its end: say so, settle what came, and never send the event of a good end."""
+    trial.broke = failure or Failure(MALFORMED, relay.broken, billed=None)
     tokens = await partial_tokens(call, trial, relay)
     reason = relay.broken or (failure.message if failure is not None else "")
     error = StreamInterrupted(

@@ -1,184 +1,67 @@
-"""What is tried again, where and when; and which targets are left alone for a while. Decides, never waits."""
+"""What is tried, again, where and when. Decides, never waits."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmops.core.errors import (
     CircuitOpen,
     ConsoleError,
+    RateLimited,
     ServiceUnavailable,
-    StreamInterrupted,
     UpstreamAuthFailed,
-    UpstreamError,
-    UpstreamTimeout,
+)
+from llmops.gateway.breakers import Breaker, Breakers
+from llmops.gateway.credentials import RESTING_WHY, Choice, Credentials
+from llmops.gateway.failures import (
+    AUTH,
+    CONNECT,
+    CUT,
+    FORBIDDEN,
+    MALFORMED,
+    STATUS,
+    TIMEOUT,
+    Failure,
+    describe,
+    retry_after,
 )
 from llmops.gateway.routing import Resolution, Target
-from llmops.serving.snapshot import CredentialEntry, RouteEntry, Snapshot
+from llmops.serving.snapshot import CredentialEntry, Snapshot
 
-RETRYABLE_STATUS = frozenset((408, 409, 429, *range(500, 600)))
+__all__ = [
+    "AUTH",
+    "CONNECT",
+    "CUT",
+    "FORBIDDEN",
+    "MALFORMED",
+    "STATUS",
+    "TIMEOUT",
+    "Breaker",
+    "Breakers",
+    "Failure",
+    "Plan",
+    "Step",
+    "backoff",
+    "describe",
+    "retry_after",
+]
+
 BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 8.0
+#: Nothing is begun this close to the deadline: it could not even connect.
+LEAST_S = 0.1
 
-CONNECT, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN = (
-    "connect",
-    "timeout",
-    "cut",
-    "status",
-    "malformed",
-    "auth",
-    "forbidden",
-)
-
-
-@dataclass(slots=True)
-class Failure:
-    """An attempt that brought no answer.
-
-    ``billed`` says whether the provider may bill it: False for certain not, None when nobody can know. ``status`` is the
-    provider's HTTP status, 0 without one. ``body`` is the provider's own error in OpenAI's shape, if it sent one that may
-    be passed on. ``retry_after`` in seconds.
-    """
-
-    kind: str
-    message: str
-    status: int = 0
-    billed: bool | None = False
-    retry_after: float | None = None
-    body: bytes | None = None
-    code: str = ""
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same target may do better in a moment."""
-        if self.kind == STATUS:
-            # A provider whose quota is used up answers 429, but not differently a moment later.
-            return self.status in RETRYABLE_STATUS and self.code != "insufficient_quota"
-        return self.kind in (CONNECT, TIMEOUT, CUT, MALFORMED)
-
-    @property
-    def overloaded(self) -> bool:
-        """Whether the target has more to do than it can."""
-        if self.kind == STATUS:
-            return self.status in (429, 503, 529) and self.code != "insufficient_quota"
-        return self.kind == TIMEOUT and self.billed is None
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether another target may do better."""
-        return self.retryable or self.kind in (AUTH, FORBIDDEN) or self.status in (404, 429)
-
-    @property
-    def counts(self) -> bool:
-        """Whether it says something about the target's health."""
-        return self.kind != STATUS or self.status >= 500 or self.status in (408, 429)
-
-    def error(self, target: Target) -> ConsoleError:
-        """What the caller is told when nothing else answered."""
-        where = f"The provider {target.provider.slug!r}"
-        if self.kind == AUTH:
-            return UpstreamAuthFailed(f"{where} refused this console's credential.")
-        if self.kind == TIMEOUT:
-            return UpstreamTimeout(f"{where} did not answer in time: {self.message}.")
-        if self.kind == STATUS:
-            return UpstreamError(f"{where} answered with status {self.status}.", retry_after=self.retry_after)
-        if self.kind == CUT:
-            return StreamInterrupted(f"{where} broke the answer off: {self.message}.")
-        return UpstreamError(f"{where} could not be used: {self.message}.")
-
-
-# ---------------------------------------------------------------------- breaker
-
-
-class Breaker:
-    """Opens when the share of failures among the calls of a window reaches the route's limit; half-opens with one probe."""
-
-    __slots__ = ("_calls", "_failures", "_seen", "open_until", "probing", "route")
-
-    def __init__(self, route: RouteEntry) -> None:
-        self.route = route
-        self._seen: deque[list[float]] = deque()
-        self._calls = 0
-        self._failures = 0
-        self.open_until = 0.0
-        self.probing = False
-
-    def allows(self, now: float) -> bool:
-        """Whether a call may go to this target at ``now`` (monotonic). While half-open one at a time may, as a probe:
-        whoever gets a yes then (``probing``) must ``record`` its end or ``forget_probe``."""
-        if not self.open_until:
-            return True
-        if now < self.open_until or self.probing:
-            return False
-        self.probing = True
-        return True
-
-    def forget_probe(self) -> None:
-        """The probe ended without saying anything about the target."""
-        self.probing = False
-
-    def record(self, ok: bool, now: float, *, probe: bool = False) -> None:
-        if self.open_until:
-            # What began before it opened says nothing new.
-            if not probe:
-                return
-            self.probing = False
-            if ok:
-                self.open_until = 0.0
-                self._seen.clear()
-                self._calls = self._failures = 0
-            else:
-                self.open_until = now + self.route.breaker_cooldown_s
-            return
-        if not self._seen or now - self._seen[-1][0] >= 1.0:
-            self._seen.append([now, 0, 0])
-            self._expire(now)
-        bucket = self._seen[-1]
-        bucket[1] += 1
-        self._calls += 1
-        if ok:
-            return
-        bucket[2] += 1
-        self._failures += 1
-        if (
-            self._calls >= self.route.breaker_min_calls
-            and self._failures * 100 >= self.route.breaker_failure_percent * self._calls
-        ):
-            self.open_until = now + self.route.breaker_cooldown_s
-
-    def _expire(self, now: float) -> None:
-        while self._seen and now - self._seen[0][0] > self.route.breaker_window_s:
-            _, calls, failures = self._seen.popleft()
-            self._calls -= int(calls)
-            self._failures -= int(failures)
-
-
-class Breakers:
-    """One for each route and target."""
-
-    def __init__(self) -> None:
-        self._all: dict[tuple[str, str], Breaker] = {}
-
-    def of(self, route: RouteEntry, target: Target) -> Breaker:
-        found = self._all.get((route.slug, target.slug))
-        if found is None:
-            found = self._all[route.slug, target.slug] = Breaker(route)
-        elif found.route is not route:
-            found.route = route
-        return found
-
-
-# ---------------------------------------------------------------------- plan
+PAUSED, NO_CREDENTIAL, OPEN = "paused", "no credential", "circuit open"
 
 
 @dataclass(slots=True)
 class Step:
     """Try ``target`` with ``credential`` after ``delay`` seconds; ``why`` is for the call's story.
 
-    ``probe``: the target's breaker is half-open and waits for this attempt's end.
+    ``probe``: the target's breaker is half-open and waits for this attempt's end. ``larger``: the model was chosen for its
+    context window.
     """
 
     target: Target
@@ -189,10 +72,14 @@ class Step:
     fallback: bool = False
     retry: bool = False
     probe: bool = False
+    larger: bool = False
 
     def ended(self, failure: Failure | None, now: float) -> None:
         """The attempt answered (None) or failed; tells the breaker."""
-        self.breaker.record(failure is None or not failure.counts, now, probe=self.probe)
+        if failure is None:
+            self.breaker.record(True, now, probe=self.probe)
+        else:
+            self.breaker.record(not failure.counts, now, probe=self.probe, why=describe(failure))
         self.probe = False
 
     def dropped(self) -> None:
@@ -206,8 +93,9 @@ class Step:
 class Plan:
     """The attempts of one call: ``first`` once, then ``after`` each failure. None: give up.
 
-    Each target that remains is left one attempt, the rest go to the one at hand; a target that is paused, open or has no
-    credential is passed over and costs no attempt.
+    Each target that remains is left one attempt, the rest go to the one at hand. A target that is paused, open, without a
+    credential, or whose credentials are all at their rate limit is passed over and costs no attempt; when nothing else is
+    left, one of the last kind is waited for, or tried all the same.
     """
 
     resolution: Resolution
@@ -215,35 +103,48 @@ class Plan:
     breakers: Breakers
     deadline: float
     sticky: str = ""
+    credentials: Credentials = field(default_factory=Credentials)
+    #: tokens of the call, roughly, against the credentials' limits
+    need: int = 0
     attempts: int = 0
     skipped: list[tuple[Target, str]] = field(default_factory=list)
     _order: Sequence[Target] = ()
     _index: int = 0
     _on_target: int = 0
-    _credential: int = 0
+    #: credentials that the target at hand refused in this call
+    _refused: set[str] = field(default_factory=set)
+    _rest: float = 0.0
     _step: Step | None = None
 
     def first(self, now: float) -> Step:
-        """Raises ``ServiceUnavailable``, ``UpstreamAuthFailed`` or ``CircuitOpen`` when no target can be used at all."""
-        self._order = self.resolution.order(self.sticky)
-        step = self._next_target(now, start=0, why="")
+        """Raises what ``refusal`` says when no target can be used at all."""
+        resolution = self.resolution
+        self._order = resolution.order(self.sticky)
+        why = f"the route is degraded: {resolution.degraded}" if resolution.degraded else ""
+        step = self._next_target(now, start=0, why=why)
         if step is None:
-            raise self._nothing_usable(now)
+            raise self.refusal(now)
         return step
 
     def after(self, failure: Failure, now: float) -> Step | None:
         step = self._step
         assert step is not None
-        if self.attempts >= self.resolution.route.attempts or now >= self.deadline:
+        route = self.resolution.route
+        if self.attempts >= route.attempts or now + LEAST_S >= self.deadline:
             return None
-        if failure.kind == AUTH and (another := self._other_credential(step)) is not None:
+        if failure.kind == AUTH or failure.out_of_quota:
+            self._refused.add(step.credential.id)
+            if (another := self._other_credential(step, failure, now)) is not None:
+                return another
+        elif failure.status == 429 and (another := self._other_credential(step, failure, now)) is not None:
             return another
-        remaining = self.resolution.route.attempts - self.attempts
+        named = self._turn_to_named(failure)
+        remaining = route.attempts - self.attempts
         others = len(self._order) - self._index - 1
         if failure.retryable and remaining > others:
             delay = backoff(self._on_target, failure.retry_after)
             too_long = others and (failure.retry_after or 0) > BACKOFF_CAP_S
-            if now + delay < self.deadline and not too_long and step.breaker.allows(now):
+            if now + delay + LEAST_S < self.deadline and not too_long and step.breaker.allows(now):
                 return self._take(
                     Step(
                         step.target,
@@ -253,28 +154,156 @@ class Plan:
                         f"again after {describe(failure)}",
                         fallback=step.fallback,
                         retry=True,
+                        larger=step.larger,
                     )
                 )
-        if failure.elsewhere:
+        if failure.elsewhere or named:
             return self._next_target(now, start=self._index + 1, why=f"after {describe(failure)}")
         return None
 
+    def changed(self, why: str, now: float) -> Step | None:
+        """The same target once more, because the request itself was changed."""
+        step = self._step
+        assert step is not None
+        if not self.room(now) or not step.breaker.allows(now):
+            return None
+        return self._take(
+            Step(
+                step.target,
+                step.credential,
+                step.breaker,
+                0.0,
+                why,
+                fallback=step.fallback,
+                retry=True,
+                larger=step.larger,
+            )
+        )
+
+    def passed_over(self, step: Step, reason: str, now: float) -> Step | None:
+        """``step`` will not be made, for ``reason``: what comes in its place."""
+        step.dropped()
+        self.attempts -= 1
+        self.skipped.append((step.target, reason))
+        return self._next_target(
+            now, start=self._index + 1, why=_joined(step.why, f"{step.target.slug} is passed over: {reason}")
+        )
+
+    def larger(self, step: Step, now: float) -> Step | None:
+        """In place of ``step``, whose model is too small for the input, the route's larger model; None without one that
+        can be used."""
+        target = self.resolution.larger
+        if target is None or target in self._order[: self._index + 1]:
+            return None
+        self._follow((target,), keep=False)
+        return self.passed_over(step, "the input is longer than its context window", now)
+
+    def room(self, now: float) -> bool:
+        """Whether another attempt may be made at all."""
+        return self.attempts < self.resolution.route.attempts and now + LEAST_S < self.deadline
+
+    def aside(self, target: Target, why: str, now: float) -> Step | None:
+        """A call to another model on the way to the answer: it is no attempt at the answer, and tells nobody's breaker
+        but its own. None when that model cannot be used now."""
+        if now + LEAST_S >= self.deadline or target.provider.slug in self.snapshot.live.paused_providers:
+            return None
+        choice = self._choose(target, now)
+        if choice is None or choice.wait > 0:
+            return None
+        breaker = self.breakers.of(self.resolution.route, target)
+        if not breaker.allows(now):
+            return None
+        step = Step(target, choice.credential, breaker, 0.0, why)
+        step.probe = breaker.probing and breaker.open_until > 0.0
+        return step
+
+    def moves_on(self, failure_class: str) -> bool:
+        """Whether the route has somewhere else to go after a failure of this class."""
+        return failure_class in self.resolution.fallbacks_for
+
+    # ------------------------------------------------------------------ targets
+
+    def _turn_to_named(self, failure: Failure) -> bool:
+        """Let the fallbacks that the route names for this class of failure follow; whether it names any."""
+        resolution = self.resolution
+        if not resolution.fallbacks_for and resolution.larger is None:
+            return False
+        found = failure.failure_class
+        named = resolution.fallbacks_for.get(found, ())
+        if resolution.larger is not None and failure.code == "context_length_exceeded":
+            named = (resolution.larger, *named)
+        if not named:
+            return False
+        self._follow(named, keep=not failure.callers_own)
+        return True
+
+    def _follow(self, named: Sequence[Target], *, keep: bool) -> None:
+        """``named`` in place of the fallbacks that remain; with ``keep`` after the targets that remain."""
+        tried = self._order[: self._index + 1]
+        chosen = list(tried)
+        if keep:
+            chosen += [one for one in self._order[self._index + 1 :] if one in self.resolution.targets]
+        away = self.resolution.targets if self.resolution.degraded else ()
+        chosen += [one for one in named if one not in chosen and one not in away]
+        self._order = chosen
+
     def _next_target(self, now: float, *, start: int, why: str) -> Step | None:
+        later: list[tuple[float, int, Choice]] = []
+        passed: list[str] = []
         for index in range(start, len(self._order)):
             target = self._order[index]
-            credentials = self.snapshot.live.credentials.get(target.provider.slug, ())
-            breaker = self.breakers.of(self.resolution.route, target)
             if target.provider.slug in self.snapshot.live.paused_providers:
-                self.skipped.append((target, "paused"))
-            elif not credentials:
-                self.skipped.append((target, "no credential"))
-            elif not breaker.allows(now):
-                self.skipped.append((target, "circuit open"))
+                self._pass(target, PAUSED, passed)
+                continue
+            choice = self._choose(target, now)
+            if choice is None:
+                self._pass(target, NO_CREDENTIAL, passed)
+            elif choice.reason:
+                self._pass(target, choice.reason, passed)
+                later.append((choice.wait, index, choice))
+            elif (step := self._at(index, choice, now, _joined(why, *passed))) is not None:
+                return step
             else:
-                self._index, self._on_target, self._credential = index, 0, 0
-                fallback = index >= len(self.resolution.targets)
-                return self._take(Step(target, credentials[0], breaker, 0.0, why, fallback=fallback))
+                self._pass(target, OPEN, passed)
+        return self._later(later, now, why) if later else None
+
+    def _later(self, later: list[tuple[float, int, Choice]], now: float, why: str) -> Step | None:
+        """Nothing can be used right now: the one that may be soonest, after a wait, or tried against the odds."""
+        for wait, index, choice in sorted(later, key=lambda one: one[:2]):
+            delay = wait + random.uniform(0.0, BACKOFF_BASE_S) if wait else 0.0
+            if wait > BACKOFF_CAP_S or now + delay + LEAST_S >= self.deadline:
+                self._rest = wait
+                return None
+            note = f"waited for {choice.credential.name!r}: {choice.reason}" if wait else ""
+            step = self._at(index, choice, now, _joined(why, note))
+            if step is not None:
+                step.delay = delay
+                return step
         return None
+
+    def _at(self, index: int, choice: Choice, now: float, why: str) -> Step | None:
+        target = self._order[index]
+        breaker = self.breakers.of(self.resolution.route, target)
+        if not breaker.allows(now):
+            return None
+        self._index, self._on_target = index, 0
+        self._refused.clear()
+        resolution = self.resolution
+        return self._take(
+            Step(
+                target,
+                choice.credential,
+                breaker,
+                0.0,
+                why,
+                fallback=target not in resolution.targets,
+                larger=target is resolution.larger,
+            )
+        )
+
+    def _pass(self, target: Target, reason: str, passed: list[str]) -> None:
+        self.skipped.append((target, reason))
+        passed.append(f"{target.slug} is passed over: {reason}")
 
     def _take(self, step: Step) -> Step:
         self._step = step
@@ -283,37 +312,66 @@ class Plan:
         self._on_target += 1
         return step
 
-    def _credentials(self, step: Step) -> tuple[CredentialEntry, ...]:
-        return self.snapshot.live.credentials.get(step.target.provider.slug, ())
+    # ------------------------------------------------------------------ credentials
 
-    def _other_credential(self, step: Step) -> Step | None:
-        credentials = self._credentials(step)
-        self._credential += 1
-        if self._credential >= len(credentials):
+    def _choose(self, target: Target, now: float) -> Choice | None:
+        entries = self.snapshot.live.credentials.get(target.provider.slug, ())
+        if not entries:
             return None
-        following = credentials[self._credential]
+        return self.credentials.choose(entries, target.entry.upstream_model, self.need, now)
+
+    def _other_credential(self, step: Step, failure: Failure, now: float) -> Step | None:
+        entries = self.snapshot.live.credentials.get(step.target.provider.slug, ())
+        if len(entries) < 2:
+            return None
+        choice = self.credentials.choose(
+            entries,
+            step.target.entry.upstream_model,
+            self.need,
+            now,
+            but={*self._refused, step.credential.id},
+        )
+        if choice is None or (choice.reason and failure.status == 429) or not step.breaker.allows(now):
+            return None
+        happened = "was refused" if failure.kind == AUTH else f"met {describe(failure)}"
         return self._take(
             Step(
                 step.target,
-                following,
+                choice.credential,
                 step.breaker,
                 0.0,
-                f"with the credential {following.name!r} after {step.credential.name!r} was refused",
+                f"with the credential {choice.credential.name!r} after {step.credential.name!r} {happened}",
                 fallback=step.fallback,
                 retry=True,
+                larger=step.larger,
             )
         )
 
-    def _nothing_usable(self, now: float) -> ConsoleError:
-        target, reason = self.skipped[0]
+    # ------------------------------------------------------------------ nothing left
+
+    def refusal(self, now: float) -> ConsoleError:
+        """Why no target can be used at all: ``ServiceUnavailable``, ``UpstreamAuthFailed``, ``CircuitOpen`` or
+        ``RateLimited``."""
         name = self.resolution.name
-        if all(why == "circuit open" for _, why in self.skipped):
+        if not self.skipped:
+            return ServiceUnavailable(
+                f"The route {name!r} is degraded ({self.resolution.degraded}) and has no fallback.",
+                code="route_degraded",
+            )
+        target, reason = self.skipped[0]
+        reasons = {why for _, why in self.skipped}
+        if reasons == {OPEN}:
             opens = min(self.breakers.of(self.resolution.route, one).open_until for one, _ in self.skipped)
             return CircuitOpen(
                 f"{name!r} failed too often just now and is left alone for a moment.",
                 retry_after=max(1.0, opens - now),
             )
-        if reason == "paused":
+        if RESTING_WHY in reasons:
+            return RateLimited(
+                f"The providers of {name!r} are at their rate limit: try again later.",
+                retry_after=max(1.0, self._rest),
+            )
+        if reason == PAUSED:
             said = self.snapshot.live.paused_providers[target.provider.slug]
             return ServiceUnavailable(
                 f"The provider {target.provider.slug!r} is paused{f': {said}' if said else ''}.",
@@ -322,38 +380,13 @@ class Plan:
         return UpstreamAuthFailed(f"The provider {target.provider.slug!r} has no credential in use.")
 
 
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
 def backoff(
     tries: int, retry_after: float | None, *, uniform: Callable[[float, float], float] = random.uniform
 ) -> float:
     """Full jitter (Brooker 2015, "Exponential Backoff and Jitter"); never less than the provider asked for."""
     delay = uniform(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** max(0, tries - 1)))
     return delay if retry_after is None else max(delay, retry_after)
-
-
-def describe(failure: Failure) -> str:
-    return f"status {failure.status}" if failure.kind == STATUS else failure.kind
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that a provider asks for: ``retry-after-ms``, or ``Retry-After`` in seconds or as a date (RFC 9110)."""
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return _sane(float(milliseconds) / 1000)
-        value = headers.get("retry-after")
-        return None if value is None else _sane(float(value))
-    except ValueError:
-        return _from_date(headers.get("retry-after", ""), now)
-
-
-def _from_date(text: str, now: float) -> float | None:
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return _sane(parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _sane(seconds: float) -> float | None:
-    # NaN compares false with everything.
-    return min(seconds, 86_400.0) if seconds >= 0 else None

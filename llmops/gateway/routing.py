@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -11,7 +11,7 @@ from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import ModelNotFound, PermissionDenied, ServiceUnavailable
 from llmops.gateway.limits import Limiteds, limits_of
 from llmops.providers.pricing import PriceBook
-from llmops.providers.rules import CACHED_ANSWER
+from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, SUMMARIZE
 from llmops.serving.snapshot import (
     BudgetEntry,
     KeyEntry,
@@ -43,18 +43,26 @@ class Target:
 
 
 class Resolution:
-    """What a name means to a key: ``targets`` share by weight, ``fallbacks`` follow in order."""
+    """What a name means to a key: ``targets`` share by weight, ``fallbacks`` follow in order.
+
+    ``fallbacks_for`` a class of failure replace ``fallbacks`` after it. ``larger`` and ``summary`` are the models of the
+    route's context strategy. ``degraded`` says why the targets are passed over, empty when they are not.
+    """
 
     __slots__ = (
         "budgets",
         "caches",
+        "degraded",
         "endings",
         "fallbacks",
+        "fallbacks_for",
         "key",
+        "larger",
         "largest_output",
         "limited",
         "name",
         "route",
+        "summary",
         "targets",
     )
 
@@ -69,6 +77,10 @@ class Resolution:
         fallbacks: Sequence[Target],
         budgets: Budgets,
         limited: Limiteds = (),
+        fallbacks_for: Mapping[str, Sequence[Target]] | None = None,
+        larger: Target | None = None,
+        summary: Target | None = None,
+        degraded: str = "",
     ) -> None:
         self.name = name
         self.key = key
@@ -79,17 +91,35 @@ class Resolution:
         self.caches = route.cache_ttl_s > 0 or route.last_resort == CACHED_ANSWER
         self.targets = tuple(targets)
         self.endings = tuple(accumulate(weights))
-        self.fallbacks = tuple(fallbacks)
+        # A model is tried once, in its first place.
+        self.fallbacks = tuple(one for one in dict.fromkeys(fallbacks) if one not in self.targets)
+        self.fallbacks_for = {
+            found: tuple(chosen) for found, chosen in (fallbacks_for or {}).items() if chosen
+        }
+        self.larger = larger
+        self.summary = summary
+        self.degraded = degraded
         #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
         self.budgets = budgets
         #: the most output tokens that any of the targets can answer with
-        self.largest_output = max(target.entry.max_output_tokens for target in (*targets, *fallbacks))
+        self.largest_output = max(target.entry.max_output_tokens for target in self.everything())
+
+    def everything(self) -> Iterator[Target]:
+        """Every model that may answer."""
+        yield from self.targets
+        yield from self.fallbacks
+        for chosen in self.fallbacks_for.values():
+            yield from chosen
+        if self.larger is not None:
+            yield self.larger
 
     def order(self, sticky: str) -> tuple[Target, ...]:
         """Targets in the order in which to try them: one by weight, the other targets, then the fallbacks.
 
         Equal ``sticky`` texts (a session or end user) get the same first target while the weights stay as they are.
         """
+        if self.degraded:
+            return self.fallbacks
         if len(self.targets) == 1:
             return self.targets + self.fallbacks if self.fallbacks else self.targets
         first = self._pick(sticky)
@@ -164,7 +194,6 @@ class View:
         chosen = [
             (self.targets[entry.model], entry.weight) for entry in entries if entry.model in self.targets
         ]
-        fallbacks = [self.targets[slug] for slug in route.fallbacks if slug in self.targets]
         if not chosen:
             raise ModelNotFound(f"The model {name!r} leads to nothing that is published.", param="model")
         pairs = scope_pairs(project=key.project, key=key.id, route=route.slug)
@@ -174,7 +203,11 @@ class View:
             route=route,
             targets=[target for target, _ in chosen],
             weights=[weight for _, weight in chosen],
-            fallbacks=fallbacks,
+            fallbacks=self._known(route.fallbacks),
+            fallbacks_for={found: self._known(slugs) for found, slugs in route.fallbacks_for.items()},
+            larger=self.targets.get(route.larger_model) if route.context_strategy == LARGER_MODEL else None,
+            summary=self.targets.get(route.summary_model) if route.context_strategy == SUMMARIZE else None,
+            degraded=_reason(snapshot.live.degraded_routes, name) if route is not _DIRECT else "",
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
             limited=self.limited(key),
         )
@@ -182,6 +215,9 @@ class View:
     def limited(self, key: KeyEntry) -> Limiteds:
         """Whose limits a call of ``key`` counts against, whatever it asks for."""
         return limits_of(key, self.snapshot.live.projects.get(key.project_id))
+
+    def _known(self, slugs: Sequence[str]) -> list[Target]:
+        return [self.targets[slug] for slug in slugs if slug in self.targets]
 
     def budgets(self, resolution: Resolution, *, feature: str, user: str, tags: Sequence[str]) -> Budgets:
         """Every budget that a call with these attributes touches."""
@@ -204,6 +240,11 @@ class View:
             if key.may_model(slug) and slug not in self.snapshot.routes
         ]
         return sorted(names)
+
+
+def _reason(states: Mapping[str, str], name: str) -> str:
+    """Why ``name`` is in a state; empty when it is not."""
+    return (states[name] or "by an operator") if name in states else ""
 
 
 def _of_project(budgets: Sequence[BudgetEntry], key: KeyEntry) -> Budgets:

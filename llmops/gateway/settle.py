@@ -12,7 +12,8 @@ from llmops.core.tokens import count_text
 from llmops.gateway.admission import Holding, output_bound
 from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
-from llmops.gateway.resilience import Failure, Step
+from llmops.gateway.failures import Failure
+from llmops.gateway.resilience import Step
 from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
@@ -28,7 +29,17 @@ _FILTERED = "content_filter"
 class Trial:
     """One attempt under way."""
 
-    __slots__ = ("complete", "holding", "output_tokens", "record", "sent", "settled", "started", "step")
+    __slots__ = (
+        "broke",
+        "complete",
+        "holding",
+        "output_tokens",
+        "record",
+        "sent",
+        "settled",
+        "started",
+        "step",
+    )
 
     def __init__(self, call: Call, step: Step, holding: Holding) -> None:
         self.step = step
@@ -37,6 +48,8 @@ class Trial:
         self.settled = False
         #: there was a connection: the provider may have got the request
         self.sent = False
+        #: how an answer broke off that had begun
+        self.broke: Failure | None = None
         #: the client got a whole answer of so many tokens
         self.complete = False
         self.output_tokens = 0
@@ -188,7 +201,9 @@ def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = Non
     record.code = code_of(failure)
     record.status = failure.status
     cost = 0
-    if failure.billed is None:
+    if failure.tokens is not None:
+        cost = trial.holding.prices.cost(failure.tokens) if trial.holding.prices is not None else 0
+    elif failure.billed is None:
         cost = trial.holding.worst
         record.note = UNKNOWN_BILL
     outcome = None
@@ -244,6 +259,7 @@ def code_of(failure: Failure) -> str:
             "context_length_exceeded",
             "rate_limit_exceeded",
             "insufficient_quota",
+            "content_filter",
             "content_policy_violation",
         )
         return failure.code if failure.code in known else f"upstream_{failure.status}"

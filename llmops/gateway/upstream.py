@@ -12,20 +12,18 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import aiohttp
-import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
-from llmops.core.redaction import MASK, redact_text
-from llmops.gateway.resilience import (
-    AUTH,
+from llmops.gateway import failures
+from llmops.gateway.failures import (
     CONNECT,
     CUT,
     FORBIDDEN,
     MALFORMED,
-    STATUS,
     TIMEOUT,
     Failure,
+    failure_of_error,
     retry_after,
 )
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
@@ -208,7 +206,7 @@ async def read_whole(response: Response) -> bytes:
 
 
 async def failure_of_status(response: Response, credential: CredentialEntry) -> Failure:
-    """What a status other than 200 means. The provider's error body is kept when it is in OpenAI's shape, and cleaned of
+    """What a status other than 200 means. The provider's error body is kept where it is for the caller, and cleaned of
     anything that looks like a secret."""
     body = b""
     try:
@@ -217,47 +215,14 @@ async def failure_of_status(response: Response, credential: CredentialEntry) -> 
             body += more
     except (aiohttp.ClientError, TimeoutError, OSError):
         body = b""
-    status = response.status
-    if status in (401, 403):
-        return Failure(AUTH, "the credential was refused", status=status)
-    kept, code = _own_words(body, credential)
-    return Failure(
-        STATUS,
-        f"status {status}",
-        status=status,
+    return failure_of_error(
+        response.status,
+        body,
+        secret=credential.secret,
         retry_after=retry_after(response.headers, time.time()),
-        body=kept,
-        code=code,
     )
 
 
 def clean(text: str, credential: CredentialEntry) -> str:
     """What a provider said, without its credential and without anything else that has the shape of a secret."""
-    return redact_text(text.replace(credential.secret, MASK))
-
-
-class _ErrorMembers(msgspec.Struct):
-    message: str = ""
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _ErrorMembers
-
-
-_decode_error = msgspec.json.Decoder(_ErrorBody).decode
-
-
-def _own_words(body: bytes, credential: CredentialEntry) -> tuple[bytes | None, str]:
-    """The error body to pass on, with members of OpenAI's error only, and its code."""
-    try:
-        found = _decode_error(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, ""
-    code = "" if found.code is None else str(found.code)
-    text = clean(found.message, credential)[:2_000]
-    shown = {"message": text, "type": found.type, "param": found.param, "code": found.code}
-    encoded = msgspec.json.encode({"error": shown})
-    return (None if credential.secret.encode() in encoded else encoded), code
+    return failures.clean(text, credential.secret)

@@ -498,7 +498,7 @@ async def test_what_may_be_better_in_a_moment_is_tried_again(rig: Rig, status: i
     assert outcome.attempts[1].why == f"again after status {status}"
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_what_the_caller_did_wrong_is_passed_on_in_the_providers_words(rig: Rig, status: int) -> None:
     rig.configure(budgets=[a_budget()])
     rig.upstream.does(fails(status, "some_code", "messages[0]: too odd"))

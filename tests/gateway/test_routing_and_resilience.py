@@ -62,6 +62,8 @@ def walk(plan: Plan, *failures: Failure, now: float = 0.0) -> list[str]:
 
 
 def status(number: int, **more: Any) -> Failure:
+    if number in (400, 409, 413, 422):
+        more.setdefault("body", b"{}")
     return Failure(STATUS, "", status=number, **more)
 
 

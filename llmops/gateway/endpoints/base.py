@@ -83,7 +83,11 @@ def asked_of(members: Members, size: int) -> Asked:
 
 
 class ErrorInside(Exception):
-    """An answer with the status of success holds an error in place of an answer."""
+    """An answer with the status of success holds an error in place of an answer: ``raw``, its JSON."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__("an error in place of an answer")
+        self.raw = raw
 
 
 class Whole:
@@ -269,7 +273,7 @@ class Head(Protocol):
 
 def whole_from(head: Head) -> Whole:
     if head.error and bytes(head.error) != NULL:
-        raise ErrorInside
+        raise ErrorInside(bytes(head.error))
     found = Whole(model=_text(head.model), usage=bytes(head.usage))
     found.id = _text(head.id)
     found.tier = _text(head.service_tier)

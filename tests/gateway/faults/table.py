@@ -25,12 +25,12 @@ none                 | every    | both   | 200                           | -    
 503                  | every    | both   | 502 upstream_error            | InternalServerError   | 3     | nothing | error       | answers
 401                  | every    | both   | 502 upstream_auth             | InternalServerError   | 1     | nothing | error       | answers
 403                  | every    | both   | 502 upstream_auth             | InternalServerError   | 1     | nothing | error       | answers
-404 model            | every    | both   | 404 model_not_found           | NotFoundError         | 1     | nothing | error       | answers
+404 model            | every    | both   | 502 upstream_error            | InternalServerError   | 1     | nothing | error       | answers
 400                  | every    | both   | 400 invalid_value             | BadRequestError       | 1     | nothing | error       | not asked
 422                  | every    | both   | 422                           | UnprocessableEntityError | 1  | nothing | error       | not asked
 context length       | every    | both   | 400 context_length_exceeded   | BadRequestError       | 1     | nothing | error       | not asked
 content filter       | every    | both   | 400 content_filter            | BadRequestError       | 1     | nothing | error       | not asked
-a redirect           | every    | both   | 502 upstream_error            | InternalServerError   | 1     | nothing | error       | not asked
+a redirect           | every    | both   | 502 upstream_error            | InternalServerError   | 1     | nothing | error       | answers
 hang                 | every    | both   | 504 upstream_timeout          | InternalServerError   | 3     | hold    | error       | answers
 drop                 | every    | both   | 502 stream_interrupted        | InternalServerError   | 3     | hold    | error       | answers
 hang midway          | every    | plain  | 504 upstream_timeout          | InternalServerError   | 3     | hold    | error       | answers

@@ -1,0 +1,507 @@
+"""What a call tries after what: fallbacks by class of failure, degraded routes, waits, and what always holds of a plan."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.core.errors import CircuitOpen, ConsoleError, RateLimited, ServiceUnavailable
+from llmops.gateway.breakers import Breakers
+from llmops.gateway.credentials import Credentials
+from llmops.gateway.failures import (
+    AUTH,
+    CONNECT,
+    CUT,
+    FILTERED,
+    FORBIDDEN,
+    MALFORMED,
+    STATUS,
+    TIMEOUT,
+    TOO_LONG,
+    Failure,
+)
+from llmops.gateway.resilience import LEAST_S, Plan, Step
+from llmops.gateway.routing import View
+from llmops.providers.rules import FAILURE_CLASSES
+from tests.gateway.rig import (
+    DONE,
+    KEY,
+    Asked,
+    Reply,
+    Rig,
+    a_budget,
+    a_credential,
+    a_key,
+    a_model,
+    a_provider,
+    a_route,
+    a_snapshot,
+    answers,
+    chunk,
+    completion,
+    cuts,
+    fails,
+    hangs,
+    streams,
+    usage,
+)
+
+ALL = ("a", "b", "c", "d", "e", "f")
+
+
+def status(number: int, **more: Any) -> Failure:
+    if number in (400, 409, 413, 422):
+        more.setdefault("body", b"{}")
+    return Failure(STATUS, "", status=number, **more)
+
+
+LIMITED = status(429)
+BROKEN = status(500)
+SLOW = Failure(TIMEOUT, "", billed=None)
+KEYLESS = Failure(AUTH, "", status=401)
+LONG = status(400, code=TOO_LONG)
+FILTERED_400 = status(400, code="content_filter")
+FILTERED_200 = Failure(FILTERED, "", status=200)
+BAD = status(400)
+
+
+def a_plan(
+    route: Any, *, credentials: Credentials | None = None, deadline: float = 1_000.0, **given: Any
+) -> Plan:
+    """Each model at a provider of its own."""
+    key = a_key()
+    given.setdefault("models", [a_model(name, f"p-{name}") for name in ALL])
+    given.setdefault("providers", [a_provider(f"p-{name}") for name in ALL])
+    view = View(a_snapshot(keys={KEY: key}, routes=[route], **given))
+    return Plan(
+        view.resolve(key, "r"),
+        view.snapshot,
+        Breakers(),
+        deadline,
+        credentials=credentials or Credentials(),
+    )
+
+
+def walk(plan: Plan, *failures: Failure, now: float = 0.0) -> list[str]:
+    """The targets that are tried when attempt after attempt fails like this (the last failure repeats)."""
+    step: Step | None = plan.first(now)
+    tried, left = [], list(failures)
+    while step is not None:
+        tried.append(step.target.slug)
+        step = plan.after(left.pop(0) if len(left) > 1 else left[0], now)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("named", "failures", "tried"),
+    [
+        ({}, [BROKEN], "aabc"),
+        ({"rate_limit": "d"}, [LIMITED], "aaad"),
+        ({"rate_limit": "de"}, [LIMITED], "aade"),
+        ({"rate_limit": "de"}, [BROKEN], "aabc"),
+        ({"timeout": "d"}, [SLOW, BAD], "aa"),
+        ({"timeout": "def"}, [SLOW], "adef"),
+        ({"server_error": "e", "rate_limit": "d"}, [LIMITED, BROKEN, BROKEN, BROKEN], "aaae"),
+        ({"credential": "d"}, [KEYLESS, BROKEN], "addd"),
+        ({"credential": "d"}, [KEYLESS], "ad"),
+        ({"content_filter": "d"}, [FILTERED_400], "ad"),
+        ({"content_filter": "de"}, [FILTERED_400], "ade"),
+        ({"content_filter": "d"}, [FILTERED_200, BAD], "ad"),
+        ({}, [FILTERED_400], "a"),
+        ({}, [FILTERED_200], "a"),
+        ({"context_length": "d"}, [LONG], "ad"),
+        ({"context_length": "d", "content_filter": "e"}, [LONG, FILTERED_400], "ade"),
+        ({}, [LONG], "a"),
+        ({"rate_limit": "d"}, [BAD], "a"),
+        ({"rate_limit": "ab"}, [LIMITED], "aaab"),
+        ({"rate_limit": ""}, [LIMITED], "aabc"),
+        ({"server_error": "d"}, [Failure(CONNECT, ""), BAD], "aa"),
+        ({"server_error": "de"}, [status(302)], "ade"),
+    ],
+)
+def test_fallbacks_by_class_replace_the_general_ones(
+    named: dict[str, str], failures: list[Failure], tried: str
+) -> None:
+    route = a_route(
+        "r",
+        "a",
+        fallbacks=("b", "c"),
+        fallbacks_for={name: tuple(models) for name, models in named.items()},
+        attempts=4,
+    )
+    assert "".join(walk(a_plan(route), *failures)) == tried
+
+
+def test_other_targets_come_before_the_fallbacks_of_a_class_unless_the_request_is_at_fault() -> None:
+    route = a_route(
+        "r",
+        ("a", 100),
+        ("b", 0),
+        fallbacks=("c",),
+        fallbacks_for={"rate_limit": ("d",), "content_filter": ("e",)},
+        attempts=3,
+    )
+    assert walk(a_plan(route), LIMITED) == ["a", "b", "d"]
+    assert walk(a_plan(route), FILTERED_400) == ["a", "e"]
+
+
+def test_a_model_named_twice_is_tried_once() -> None:
+    route = a_route("r", ("a", 100), ("b", 0), fallbacks=("b", "a", "c", "c"), attempts=9)
+    assert walk(a_plan(route), status(404)) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------------- degraded
+
+
+def test_a_degraded_route_passes_its_targets_over_and_says_why() -> None:
+    route = a_route("r", "a", fallbacks=("b", "c"), attempts=3)
+    plan = a_plan(route, degraded_routes={"r": "the provider is slow"})
+    step = plan.first(0.0)
+    assert (step.target.slug, step.fallback, step.why) == (
+        "b",
+        True,
+        "the route is degraded: the provider is slow",
+    )
+    assert walk(a_plan(route, degraded_routes={"r": ""}), BROKEN) == ["b", "b", "c"]
+    assert walk(a_plan(route, degraded_routes={"other": "x"}), BROKEN) == ["a", "b", "c"]
+
+
+def test_a_degraded_route_without_fallbacks_has_nothing() -> None:
+    with pytest.raises(ServiceUnavailable, match="degraded") as refused:
+        a_plan(a_route("r", "a"), degraded_routes={"r": "tests"}).first(0.0)
+    assert refused.value.code == "route_degraded"
+
+
+# ---------------------------------------------------------------------- time
+
+
+def test_nothing_begins_that_could_not_even_connect() -> None:
+    route = a_route("r", "a", fallbacks=("b",), attempts=9)
+    plan = a_plan(route, deadline=10.0)
+    plan.first(0.0)
+    assert plan.after(BROKEN, 10.0 - LEAST_S / 2) is None
+    plan = a_plan(route, deadline=10.0)
+    plan.first(0.0)
+    assert plan.after(BROKEN, 9.0) is not None
+
+
+@pytest.mark.parametrize("asked", [9.95, 10.0, 60.0, 86_400.0])
+def test_a_wait_that_outlasts_the_deadline_moves_on_at_once(asked: float) -> None:
+    alone = a_plan(a_route("r", "a", attempts=3), deadline=10.0)
+    alone.first(0.0)
+    assert alone.after(status(429, retry_after=asked), 0.0) is None
+    pair = a_plan(a_route("r", "a", fallbacks=("b",), attempts=9), deadline=10.0)
+    pair.first(0.0)
+    step = pair.after(status(429, retry_after=asked), 0.0)
+    assert step is not None
+    assert (step.target.slug, step.delay) == ("b", 0.0)
+
+
+def test_a_call_waits_for_a_credential_that_rests_a_little() -> None:
+    credentials, entry = Credentials(), a_credential("p-a")
+    plan = a_plan(a_route("r", "a"), credentials=credentials)
+    plan.snapshot.live.credentials["p-a"] = (entry,)
+    credentials.failed(entry.id, "sim-a", status(429, retry_after=3.0), 0.0)
+    step = plan.first(1.0)
+    assert 2.0 <= step.delay <= 2.5
+    assert "waited" in step.why
+
+
+def test_a_call_does_not_wait_for_one_that_rests_long() -> None:
+    credentials, entry = Credentials(), a_credential("p-a")
+    plan = a_plan(a_route("r", "a"), credentials=credentials)
+    plan.snapshot.live.credentials["p-a"] = (entry,)
+    credentials.failed(entry.id, "sim-a", status(429, retry_after=30.0), 0.0)
+    with pytest.raises(RateLimited) as refused:
+        plan.first(1.0)
+    assert refused.value.retry_after == pytest.approx(29.0)
+
+
+# ---------------------------------------------------------------------- what always holds
+
+_failures = st.sampled_from(
+    [
+        LIMITED,
+        status(429, retry_after=2.0),
+        status(429, retry_after=500.0),
+        status(429, code="insufficient_quota"),
+        BROKEN,
+        status(503, retry_after=1.0),
+        status(404),
+        status(302),
+        SLOW,
+        KEYLESS,
+        Failure(AUTH, "", status=403),
+        LONG,
+        FILTERED_400,
+        FILTERED_200,
+        BAD,
+        Failure(CONNECT, ""),
+        Failure(CUT, "", billed=None),
+        Failure(MALFORMED, "", billed=None),
+        Failure(FORBIDDEN, ""),
+    ]
+)
+_names = st.sampled_from(ALL)
+
+
+@st.composite
+def routes(draw: Any) -> Any:
+    targets = draw(st.lists(_names, min_size=1, max_size=3, unique=True))
+    return a_route(
+        "r",
+        *[(name, draw(st.integers(0, 3))) for name in targets],
+        fallbacks=tuple(draw(st.lists(_names, max_size=4))),
+        fallbacks_for=draw(
+            st.dictionaries(
+                st.sampled_from([name for name, _ in FAILURE_CLASSES]),
+                st.lists(_names, max_size=3).map(tuple),
+                max_size=4,
+            )
+        ),
+        context_strategy=draw(st.sampled_from(["refuse", "larger_model"])),
+        larger_model=draw(st.sampled_from(["", *ALL])),
+        attempts=draw(st.integers(1, 8)),
+        breaker_min_calls=draw(st.integers(1, 4)),
+        breaker_cooldown_s=3,
+    )
+
+
+@given(
+    routes(),
+    st.lists(st.tuples(_failures, st.floats(0, 5)), max_size=12),
+    st.floats(1, 40),
+    st.integers(1, 3),
+    st.sets(_names, max_size=3),
+    st.booleans(),
+)
+def test_a_plan_keeps_within_its_bounds(
+    route: Any,
+    ends: list[tuple[Failure, float]],
+    deadline: float,
+    keys: int,
+    paused: set[str],
+    degraded: bool,
+) -> None:
+    credentials = Credentials()
+    plan = a_plan(
+        route,
+        credentials=credentials,
+        deadline=deadline,
+        paused_providers={f"p-{name}": "x" for name in paused},
+        degraded_routes={"r": "x"} if degraded else {},
+    )
+    for name in ALL:
+        plan.snapshot.live.credentials[f"p-{name}"] = tuple(
+            a_credential(f"p-{name}", name=str(number)) for number in range(keys)
+        )
+    now = 0.0
+    try:
+        step: Step | None = plan.first(now)
+    except ConsoleError as refusal:
+        assert refusal.status in (429, 502, 503)
+        return
+    order: list[str] = []
+    made = 0
+    breakers = plan.breakers
+    while step is not None:
+        made += 1
+        assert made <= route.attempts
+        assert plan.attempts == made
+        if step.delay:
+            assert now + step.delay < deadline
+        now += step.delay
+        slug = step.target.slug
+        assert slug not in paused
+        if not order or order[-1] != slug:
+            assert slug not in order, "a target that was left is not tried again"
+            assert not step.retry or made == 1
+            order.append(slug)
+        else:
+            assert step.retry, "the same target again is a retry"
+        if degraded:
+            assert step.fallback
+        assert step.why or made == 1
+        failure, took = ends.pop(0) if ends else (BROKEN, 0.1)
+        now += took
+        step.ended(failure, now)
+        credentials.failed(step.credential.id, step.target.entry.upstream_model, failure, now)
+        before = now
+        step = plan.after(failure, now)
+        if step is not None:
+            assert before < deadline
+    assert not any(breaker.probing for breaker in breakers._all.values()), "no probe is left behind"
+
+
+# ---------------------------------------------------------------------- over a plane
+
+
+def arranged(rig: Rig, **route: Any) -> None:
+    rig.configure(
+        models=[a_model(name) for name in ("small", "second", "third", "large")],
+        routes=[a_route("chat", "small", **route)],
+        budgets=[a_budget()],
+    )
+
+
+def by_model(rig: Rig, **scripts: Any) -> None:
+    async def script(asked: Asked, reply: Reply) -> None:
+        await scripts[asked.json["model"].removeprefix("sim-")](asked, reply)
+
+    rig.upstream.does(script)
+
+
+async def test_a_call_that_failed_over_twice_tells_its_story(rig: Rig) -> None:
+    arranged(rig, fallbacks=("third",), fallbacks_for={"rate_limit": ("second", "large")}, attempts=3)
+    by_model(rig, small=fails(429), second=cuts, large=answers("at last"))
+    answer = await rig.chat(model="chat")
+    assert (answer.status, answer.headers["x-llmops-model"]) == (200, "large")
+    attempts = rig.outcome().attempts
+    assert [(one.model, one.code, one.why) for one in attempts] == [
+        ("small", "upstream_429", ""),
+        ("second", "upstream_cut", "after status 429"),
+        ("large", "", "after an answer that broke off"),
+    ]
+    assert attempts[0].cost == 0
+    assert attempts[1].cost == rig.held()[1].worst_cost
+    assert rig.outcome().cost == sum(one.cost for one in attempts)
+    assert rig.outcome().fallbacks == 2
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_an_answer_stopped_by_a_content_filter_moves_on_where_the_route_says_so(
+    rig: Rig, named: bool
+) -> None:
+    arranged(
+        rig, fallbacks=("third",), **({"fallbacks_for": {"content_filter": ("second",)}} if named else {})
+    )
+    stopped = completion("half an ans")
+    stopped["choices"][0]["finish_reason"] = "content_filter"
+
+    async def filtered(asked: Asked, reply: Reply) -> None:
+        await reply.json(stopped)
+
+    by_model(rig, small=filtered, second=answers("whole"))
+    answer = await rig.chat(model="chat")
+    assert answer.status == 200
+    one = 10 * 1_000 + 5 * 10_000
+    if not named:
+        assert answer.json == stopped
+        assert rig.outcome().finish == "content_filter"
+        return
+    assert answer.json["choices"][0]["message"]["content"] == "whole"
+    outcome = rig.outcome()
+    assert [(attempt.code, attempt.cost) for attempt in outcome.attempts] == [
+        ("upstream_filtered", one),
+        ("", one),
+    ]
+    assert outcome.cost == 2 * one, "the filtered answer is billed too"
+
+
+async def test_a_provider_without_the_model_is_not_the_callers_404(rig: Rig) -> None:
+    rig.upstream.does(fails(404, "model_not_found", "The model `sim-small` does not exist"))
+    answer = await rig.chat()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_error")
+    assert "operator" in answer.error["message"]
+
+
+async def test_a_context_length_has_our_code_and_param_whatever_the_providers(rig: Rig) -> None:
+    async def vllm(asked: Asked, reply: Reply) -> None:
+        said = {
+            "object": "error",
+            "message": "This model's maximum context length is 10 tokens. However, you requested 12 tokens.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        }
+        await reply.json(said, 400)
+
+    rig.upstream.does(vllm)
+    error = (await rig.chat()).error
+    assert (error["code"], error["param"], error["type"]) == (
+        "context_length_exceeded",
+        "messages",
+        "invalid_request_error",
+    )
+    assert "12 tokens" in error["message"]
+    embedded = await rig.call({"model": "small", "input": "x"}, path="/v1/embeddings")
+    assert embedded.error["param"] == "input"
+
+
+async def test_a_stream_that_breaks_midway_is_a_failure_of_its_target(rig: Rig) -> None:
+    rig.configure(routes=[a_route(attempts=1, breaker_min_calls=2)])
+    rig.upstream.does(streams(chunk("one"), end=True))
+    for _ in range(2):
+        assert b"stream_interrupted" in (await rig.chat(model="chat", stream=True)).body
+    assert (await rig.chat(model="chat")).error["code"] == "circuit_open"
+
+
+async def test_a_client_that_hangs_up_is_no_failure_of_the_target(rig: Rig) -> None:
+    rig.configure(routes=[a_route(attempts=1, breaker_min_calls=1)])
+    rig.upstream.does(hangs)
+    for number in range(1, 4):
+        exchange = rig.start({"model": "chat", "messages": [{"role": "user", "content": "x"}]})
+        while len(rig.upstream.asked) < number:
+            await asyncio.sleep(0.005)
+        exchange.hang_up()
+        await exchange.done()
+    assert not list(rig.plane.breakers.open())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        fails(400, "x"),
+        fails(422),
+        fails(400, "context_length_exceeded"),
+        fails(401),
+        fails(429, headers={"retry-after": "0.01"}),
+    ],
+)
+async def test_what_says_nothing_about_the_target_opens_no_breaker(rig: Rig, wrong: Any) -> None:
+    rig.configure(routes=[a_route(attempts=1, breaker_min_calls=1)])
+    rig.upstream.does(wrong)
+    for _ in range(3):
+        await rig.chat(model="chat")
+    assert not list(rig.plane.breakers.open())
+
+
+async def test_a_stream_shows_that_a_probed_target_answers_with_its_first_event(rig: Rig) -> None:
+    rig.configure(routes=[a_route(attempts=1, breaker_min_calls=1)])
+    rig.upstream.does(fails(500))
+    await rig.chat(model="chat")
+    [breaker] = rig.plane.breakers.open()
+    assert breaker.why == "1 of 1 calls failed within 60 s: status 500 (1)"
+    breaker.open_until = 0.001
+    release = asyncio.Event()
+
+    async def slow(asked: Asked, reply: Reply) -> None:
+        if not asked.json.get("stream"):
+            await reply.json(completion())
+            return
+        await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        await reply.chunk(chunk("one"))
+        await release.wait()
+        await reply.chunk(chunk(choices=[], used=usage()) + DONE)
+        await reply.raw(b"0\r\n\r\n")
+
+    rig.upstream.does(slow)
+    exchange = rig.start({"model": "chat", "stream": True, "messages": [{"role": "user", "content": "x"}]})
+    await exchange.answer.until(lambda answer: b"one" in answer.body)
+    assert not breaker.open_until
+    assert (await rig.chat(model="chat")).status == 200
+    release.set()
+    await exchange.done()
+
+
+def test_an_open_circuit_says_when_to_come_back() -> None:
+    plan = a_plan(a_route("r", "a", breaker_min_calls=1, breaker_cooldown_s=30))
+    plan.first(0.0).ended(BROKEN, 0.0)
+    again = Plan(plan.resolution, plan.snapshot, plan.breakers, 1_000.0)
+    with pytest.raises(CircuitOpen) as refused:
+        again.first(10.0)
+    assert refused.value.retry_after == pytest.approx(20.0)
