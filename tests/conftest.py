@@ -22,6 +22,7 @@ __all__ = [
 
 #: What meets no database, or always the embedded one: the same on every backend, so it runs once, with the first.
 _ONE_BACKEND = (
+    "compat/",
     "core/",
     "simulator/",
     "toolchain/",
