@@ -444,11 +444,11 @@ async def test_a_slow_stream_may_take_longer_than_the_whole_deadline(rig: Rig) -
         await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
         for word in ("a", "b", "c", "d", "e"):
             await reply.chunk(chunk(word))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         await reply.chunk(usage_chunk() + DONE)
         await reply.raw(b"0\r\n\r\n")
 
-    rig.configure(routes=[a_route(total_timeout_ms=200)])
+    rig.configure(routes=[a_route(total_timeout_ms=800)])
     rig.upstream.does(script)
     answer = await rig.chat(model="chat", stream=True)
     assert answer.body.endswith(DONE)
