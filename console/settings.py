@@ -142,6 +142,8 @@ LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)
 CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
 #: The largest request body the data plane reads, in bytes.
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
+#: The largest file that the data plane passes on to a provider, in bytes. It is never held in memory.
+MAX_UPLOAD_BYTES = env.int("CONSOLE_MAX_UPLOAD_BYTES", default=512 * 1024 * 1024)
 #: The largest body that the console's own API reads, in bytes.
 #: answers that one data plane keeps in memory for routes with a response cache
 CACHE_BYTES = env.int("CONSOLE_CACHE_BYTES", default=64 * 1024 * 1024)

@@ -13,7 +13,7 @@ from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
-from llmops.gateway.endpoints import models
+from llmops.gateway.endpoints import files, models, stored_chats
 from llmops.gateway.endpoints.base import Endpoint
 from llmops.gateway.endpoints.chat import CHAT
 from llmops.gateway.endpoints.embeddings import EMBEDDINGS
@@ -32,6 +32,8 @@ ORDINARY: dict[str, Endpoint] = {
 OTHERS: dict[str, dict[str, Handler]] = {
     "/v1/models": {"GET": models.listed},
     "/v1/models/{name*}": {"GET": models.one},
+    **stored_chats.ADDRESSES,
+    **files.ADDRESSES,
 }
 _ADDRESSES = Addresses(ORDINARY, OTHERS)
 _ORDINARY = _ADDRESSES.ordinary

@@ -69,6 +69,7 @@ class Runtime:
             journal=journal,
             purse=purse,
             max_body=settings.MAX_REQUEST_BYTES,
+            max_upload=settings.MAX_UPLOAD_BYTES,
             digest_key=digest_key(settings.SECRET_KEY),
             cache=Cache(settings.CACHE_BYTES),
         )

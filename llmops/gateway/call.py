@@ -66,7 +66,9 @@ class Watch:
         self._caught = False
 
     def start(self, seconds: float) -> None:
-        """From now on; the whole may take ``seconds``."""
+        """From now on; the whole may take ``seconds``. Only the first time counts."""
+        if self._timer is not None:
+            return
         self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen, self._loop.time() + seconds)
 
     def _listen(self, deadline: float) -> None:

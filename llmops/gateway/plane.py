@@ -66,6 +66,8 @@ class Plane:
     purse: Purse
     max_body: int
     digest_key: bytes
+    #: bytes of the largest file that is passed on to a provider
+    max_upload: int = 512 * 1024 * 1024
     transport: Transport = field(default_factory=Transport)
     limits: Limits = field(default_factory=Limits)
     #: the same limits over all processes, where there is a Redis

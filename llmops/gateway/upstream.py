@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -133,6 +134,35 @@ class Channel:
                 headers=headers,
                 allow_redirects=False,
             )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Failed(failure_of(error)) from error
+
+    async def forward(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: list[tuple[str, str]],
+        data: bytes | AsyncIterator[bytes] | None,
+        credential: CredentialEntry,
+        attempt_id: str,
+        sending: Sending,
+    ) -> Response:
+        """The head of the answer to a request of any method, sent as it came. Raises ``Failed``, never for a status.
+
+        ``path`` is escaped, ``query`` raw; ``headers`` go beside those of the provider, whose credential is added.
+        """
+        if self._refusal is not None:
+            raise Failed(Failure(FORBIDDEN, self._refusal))
+        url = URL(self._base + path + ("?" + query.decode("latin-1") if query else ""), encoded=True)
+        secret = credential.secret
+        sent = CIMultiDict(headers)
+        sent[self._key_header] = secret if self._key_header == "api-key" else f"Bearer {secret}"
+        if self._names_attempts:
+            sent["x-llmops-attempt-id"] = attempt_id
+        _sending.set(sending)
+        try:
+            return await self._session.request(method, url, data=data, headers=sent, allow_redirects=False)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Failed(failure_of(error)) from error
 

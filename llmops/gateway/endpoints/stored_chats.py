@@ -1,0 +1,18 @@
+"""Chat completions that a provider stored (``store: true``): list, read, change, delete. OpenAI API reference, "Chat"."""
+
+from __future__ import annotations
+
+from llmops.gateway.addresses import Handler
+from llmops.gateway.forwarding import of_object
+from llmops.gateway.listing import of_objects
+from llmops.gateway.objects import CHAT
+
+ADDRESSES: dict[str, dict[str, Handler]] = {
+    "/v1/chat/completions": {"GET": of_objects("chat.completions.list", CHAT, usual=20, most=100)},
+    "/v1/chat/completions/{completion}": {
+        "GET": of_object("chat.completions.retrieve", CHAT),
+        "POST": of_object("chat.completions.update", CHAT),
+        "DELETE": of_object("chat.completions.delete", CHAT, deletes=True),
+    },
+    "/v1/chat/completions/{completion}/messages": {"GET": of_object("chat.completions.messages", CHAT)},
+}
