@@ -112,6 +112,8 @@ class Channel:
             auto_decompress=False,
             proxy=provider.proxy_url or None,
         )
+        # aiohttp would send an idempotent request twice by itself, and nobody would know of it.
+        self._session._retry_connection = False
 
     async def send(
         self, path: str, body: bytes, credential: CredentialEntry, attempt_id: str, sending: Sending

@@ -528,10 +528,12 @@ class Exchange:
                 {"type": "http.request", "body": piece, "more_body": index < len(pieces) - 1}
             )
         self.left = self._inbox.qsize
+        path, _, query = path.partition("?")
         scope = {
             "type": "http",
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         }
         self.task = asyncio.ensure_future(app(scope, self._inbox.get, self._send))
