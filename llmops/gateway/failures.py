@@ -273,9 +273,16 @@ def _said(error: Mapping[str, Any]) -> Said:
 
 
 def failure_of_error(
-    status: int, body: bytes, *, secret: str, retry_after: float | None = None, billed: bool | None = False
+    status: int,
+    body: bytes,
+    *,
+    secret: str,
+    retry_after: float | None = None,
+    billed: bool | None = False,
+    names_model: bool = True,
 ) -> Failure:
-    """What an answer with an error status means. ``secret`` is the credential's: it is taken out of what is passed on."""
+    """What an answer with an error status means. ``secret`` is the credential's: it is taken out of what is passed on.
+    ``names_model``: the request named a model, in the console's own words."""
     if status in (401, 403):
         return Failure(AUTH, "the credential was refused", status=status)
     if status < 400:
@@ -295,7 +302,7 @@ def failure_of_error(
         status = 429
     words = clean(said.message, secret)[:_MAX_WORDS] if said is not None else ""
     kept = None
-    if said is not None and status in CALLERS_STATUS and not _unknown_model(status, said):
+    if said is not None and status in CALLERS_STATUS and not (names_model and _unknown_model(status, said)):
         kept = _own_words(said, words, secret)
     return Failure(
         STATUS,

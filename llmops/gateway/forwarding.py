@@ -22,23 +22,17 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 import msgspec
 
-from llmops.core.errors import ConsoleError, InvalidRequest, UpstreamTimeout
+from llmops.core.errors import ConsoleError, InvalidRequest, UpstreamError, UpstreamTimeout
 from llmops.gateway import admission, settle
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import MAX_FEATURE, MAX_SESSION, MAX_USER, Call, ClientGone
 from llmops.gateway.endpoints.base import Members
-from llmops.gateway.errors import Headers, as_console_error, error_body
+from llmops.gateway.errors import Headers, as_console_error, error_body, error_headers
+from llmops.gateway.failures import AUTH, MALFORMED, STATUS, Failure, describe
 from llmops.gateway.objects import MAX_ID, Owner, not_there
 from llmops.gateway.pipeline import identify, refuse_broken_body, shutting_down
 from llmops.gateway.places import Place, place_of
-from llmops.gateway.resilience import (
-    AUTH,
-    MALFORMED,
-    STATUS,
-    Failure,
-    backoff,
-    describe,
-)
+from llmops.gateway.resilience import backoff
 from llmops.gateway.uploading import Upload
 from llmops.gateway.upstream import Failed, Response, failure_of, failure_of_status, read_whole
 from llmops.usage.records import Attempt, Ended, Outcome, Tokens
@@ -275,19 +269,22 @@ async def _refuse(call: Call, error: ConsoleError) -> None:
 async def _give_up(call: Call, gave_up: GaveUp) -> None:
     """The provider's own words for what the caller did wrong, ours for everything else."""
     failure = gave_up.failure
-    error = failure.error(cast("Target", gave_up.place))
-    status, body, code = error.status, b"", error.code
-    if failure.kind == STATUS:
-        code = settle.code_of(failure)
-        if 400 <= failure.status < 500:
-            status, body = failure.status, failure.body or b""
-    body = body or error_body(error)
+    error = _error_of(failure, gave_up.place)
+    status, body = error.status, error_body(error)
+    if failure.callers_own and failure.body is not None:
+        status, body = failure.status, failure.body
+    code = settle.code_of(failure) if failure.kind == STATUS else error.code
     call.bytes_out = len(body)
     record(call, status=settle.ERROR, http=status, code=code, message=failure.message)
-    headers: Headers = []
-    if failure.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(failure.retry_after))))
-    await call.send_whole(status, body, headers=headers)
+    await call.send_whole(status, body, headers=error_headers(error))
+
+
+def _error_of(failure: Failure, place: Place) -> ConsoleError:
+    if failure.kind == STATUS and failure.status in (404, 405):
+        return UpstreamError(
+            f"The provider {place.provider.slug!r} does not offer this: it answered with status {failure.status}."
+        )
+    return failure.error(cast("Target", place))
 
 
 def _out_of_time(call: Call) -> ConsoleError:
@@ -425,12 +422,12 @@ async def _attempt(
         response = await _send(call, channel, errand, credential, attempt)
         attempt.status = response.status
         _note(call, attempt, response)
-        call.plane.credential_answered(credential.id, response.status, call.started_ns)
         if not 200 <= response.status < 300:
-            failure = await failure_of_status(response, credential)
+            failure = await failure_of_status(response, credential, names_model=False)
             if failure.status < 400:
                 failure = Failure(MALFORMED, f"it answered with status {failure.status}")
             return failure
+        call.plane.credential_forwarded(credential.id, call.endpoint.name, None)
         return await use(response, attempt)
     except Failed as failed:
         failure = failed.failure
@@ -446,6 +443,7 @@ async def _attempt(
         attempt.total_us = int((time.perf_counter() - began) * 1_000_000)
         if failure is not None:
             attempt.code = settle.code_of(failure)
+            call.plane.credential_forwarded(credential.id, call.endpoint.name, failure)
         channel.in_flight -= 1
         if response is not None:
             response.release()

@@ -21,6 +21,10 @@ class Place:
     credentials: tuple[CredentialEntry, ...]
     model: str = ""
 
+    @property
+    def slug(self) -> str:
+        return self.model or self.provider.slug
+
 
 def place_of(call: Call, owner: Owner) -> Place:
     """Where an object is, with the provider key that made it first, if it is still in use.

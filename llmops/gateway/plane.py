@@ -183,6 +183,14 @@ class Plane:
         if code := self.credentials.failed(credential, model, failure, now):
             self._credential_seen(credential, failure.status, code)
 
+    def credential_forwarded(self, credential: str, name: str, failure: Failure | None) -> None:
+        """The same for a call named ``name`` that no model answers: a provider may allow a credential one and not the other."""
+        if failure is not None:
+            if code := self.credentials.failed(credential, name, failure, time.monotonic()):
+                self._credential_seen(credential, failure.status, code)
+        elif self.credentials.accepted(credential, name):
+            self._credential_seen(credential, 200, ACCEPTED)
+
     def _credential_seen(self, credential: str, status: int, code: str) -> None:
         """Only what changed is recorded."""
         seen = CredentialSeen(n=0, at=time.time_ns(), credential=credential, status=status, code=code)

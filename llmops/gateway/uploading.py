@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.gateway.call import BODY_TIMEOUT_S, Call, ClientGone
-from llmops.gateway.resilience import TIMEOUT, Failure
+from llmops.gateway.failures import TIMEOUT, Failure
 from llmops.gateway.upstream import Failed
 from llmops.serving.snapshot import ProviderEntry
 

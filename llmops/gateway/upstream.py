@@ -237,7 +237,9 @@ async def read_whole(response: Response) -> bytes:
         raise Failed(failure_of(error)) from error
 
 
-async def failure_of_status(response: Response, credential: CredentialEntry) -> Failure:
+async def failure_of_status(
+    response: Response, credential: CredentialEntry, *, names_model: bool = True
+) -> Failure:
     """What a status other than 200 means. The provider's error body is kept where it is for the caller, and cleaned of
     anything that looks like a secret."""
     body = b""
@@ -252,6 +254,7 @@ async def failure_of_status(response: Response, credential: CredentialEntry) -> 
         body,
         secret=credential.secret,
         retry_after=retry_after(response.headers, time.time()),
+        names_model=names_model,
     )
 
 

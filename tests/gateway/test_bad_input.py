@@ -323,7 +323,7 @@ async def test_a_request_id_that_is_not_sane_is_replaced(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("PUT", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/embeddings", 405, "method_not_allowed"),
         ("POST", "/v1/models", 405, "method_not_allowed"),
         ("POST", "/v1/chat", 404, "unknown_url"),
