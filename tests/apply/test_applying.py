@@ -171,6 +171,32 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
         ("weight: 90", "weight: 80", ["~ route chat"], ["route.changed", "revision.published"]),
         ("fallbacks: [small]", "fallbacks: []", ["~ route chat"], ["route.changed", "revision.published"]),
         ('limit_usd: "50.00"', 'limit_usd: "49.99"', ["~ budget project-support-month"], ["budget.update"]),
+        (
+            "fallbacks: [small]",
+            "fallbacks: [small]\n    fallbacks_for: {timeout: [small], rate_limit: [small]}",
+            ["~ route chat"],
+            ["route.changed", "revision.published"],
+        ),
+        (
+            "{model: large, weight: 90}, {model: small, weight: 10}]",
+            "{model: small, weight: 10}]\n    context: {strategy: larger_model, larger_model: large}",
+            ["~ route chat"],
+            ["route.changed", "revision.published"],
+        ),
+        (
+            "allow_private_network: true",
+            "allow_private_network: true\n    passthrough: [/vector_stores/*]",
+            ["~ provider sim"],
+            ["provider.changed", "revision.published"],
+        ),
+        (
+            "cost_center: CC-100",
+            "cost_center: CC-100, default_route: chat",
+            ["~ default route of support"],
+            ["project.changed"],
+        ),
+        ("cost_center: CC-100", "cost_center: CC-100, tpm: 5", ["~ project support"], ["project.changed"]),
+        ("rpm: 600", "rpm: 600, priority: batch", ["~ service key support/ci"], ["service_key.changed"]),
         ("rpm: 600", "rpm: 601", ["~ service key support/ci"], ["service_key.changed"]),
         ("env:SIM_KEY", "env:OTHER_KEY", ["~ credential sim/reference: replace"], ["credential.replaced"]),
         ("PLANTED-0", "PLANTED-1", ["~ credential sim/primary: replace"], ["credential.replaced"]),
@@ -185,6 +211,19 @@ def test_one_difference_is_one_step_and_one_event(old, new, steps, events):
     assert [str(step).splitlines()[0] for step in applied.plan.steps] == steps
     assert actions(start) == events
     assert apply(changed).nothing_to_do
+
+
+def test_a_new_project_sends_to_a_route_of_the_same_file():
+    text = WHOLE.replace("cost_center: CC-100", "cost_center: CC-100, default_route: chat")
+    start = last_sequence()
+    apply(text)
+    assert Project.objects.get().default_route == "chat"
+    assert actions(start).count("project.changed") == 1
+    assert apply(text).nothing_to_do
+    assert "default_route: chat" in exported()
+    with pytest.raises(BadFile) as refused:
+        apply(text.replace("default_route: chat", "default_route: chit"))
+    assert [(found.line, "no route 'chit'" in found.reason) for found in refused.value.found] == [(4, True)]
 
 
 def test_what_the_file_does_not_name_is_left_alone():

@@ -70,8 +70,8 @@ def test_in_the_verdict_of_overview(cast, key):
     configuring.credential(key.provider, name="fine", activate=True)
     assert signed_in(cast.alice).get("/").context["view"].verdict.level == "warn"
     # Variables and files of hosts are not for those who may not see provider keys.
-    for person in (cast.dan, cast.charlie):
-        assert "OPENAI_KEY" not in signed_in(person).get("/").content.decode()
+    for other in (cast.dan, cast.charlie):
+        assert "OPENAI_KEY" not in signed_in(other).get("/").content.decode()
 
 
 def test_what_is_paused_is_in_the_verdict(cast):

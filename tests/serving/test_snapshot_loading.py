@@ -61,6 +61,57 @@ def test_keys_come_by_their_hash_with_their_limits(cast):
     assert issued.secret not in repr(keys)
 
 
+def test_projects_come_with_their_limits_and_keys_with_their_priority(cast):
+    configuring.everything()
+    access.update_project(OPERATOR, project=cast.support, default_route="chat", rpm=6, tpm=7, concurrency=8)
+    access.archive_project(OPERATOR, project=cast.search)
+    issued = issue(cast.support, priority="batch")
+    live = load_snapshot().live
+    assert live.keys[sha256_hex(issued.secret.encode())].key.priority == "batch"
+    assert set(live.projects) == {str(cast.support.pk)}
+    entry = live.projects[str(cast.support.pk)]
+    assert (entry.slug, entry.default_route) == ("support", "chat")
+    assert (entry.rpm, entry.tpm, entry.concurrency) == (6, 7, 8)
+
+
+def test_switches_come_with_their_reasons():
+    _, small, chat = configuring.everything()
+    other = configuring.route("other", small)
+    providers.degrade_route(OPERATOR, route=chat, reason="slow")
+    providers.pause_route(OPERATOR, route=other, reason="broken")
+    live = load_snapshot().live
+    assert (live.degraded_routes, live.paused_routes) == ({"chat": "slow"}, {"other": "broken"})
+    providers.recover_route(OPERATOR, route=chat)
+    assert load_snapshot().live.degraded_routes == {}
+
+
+def test_settings_of_routes_and_providers_are_served_once_published():
+    sim, small, chat = configuring.everything()
+    large = configuring.model("large", sim, context_window=100_000, prices={"input": "1", "output": "1"})
+    providers.update_provider(OPERATOR, provider=sim, changes={"passthrough": ["/b/*", "/a"]})
+    providers.update_route(
+        OPERATOR,
+        route=chat,
+        fallbacks=[large],
+        fallbacks_for={"timeout": [large, small], "credential": [large]},
+        changes={
+            "context_strategy": "larger_model", "larger_model": large, "last_resort": "static",
+            "static_answer": "Later.", "max_concurrency": 3, "queue_size": 4, "queue_timeout_ms": 500,
+            "keep_alive_s": 6, "cache_ttl_s": 7, "cache_tools": True,
+        },
+    )  # fmt: skip
+    services.publish(OPERATOR, reason="settings")
+    snapshot = load_snapshot()
+    assert snapshot.providers["sim"].passthrough == ("/b/*", "/a")
+    entry = snapshot.routes["chat"]
+    assert entry.fallbacks == ("large",)
+    assert entry.fallbacks_for == {"credential": ("large",), "timeout": ("large", "small")}
+    assert (entry.context_strategy, entry.larger_model, entry.summary_model) == ("larger_model", "large", "")
+    assert (entry.last_resort, entry.static_answer) == ("static", "Later.")
+    assert (entry.max_concurrency, entry.queue_size, entry.queue_timeout_ms) == (3, 4, 500)
+    assert (entry.keep_alive_s, entry.cache_ttl_s, entry.cache_tools) == (6, 7, True)
+
+
 def test_a_rotated_key_is_known_under_both_secrets_until_its_grace_ends(cast):
     first = issue(cast.support)
     second = access.rotate_service_key(OPERATOR, key=first.key, grace=timedelta(hours=1))

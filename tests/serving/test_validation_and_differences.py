@@ -55,6 +55,35 @@ def test_a_whole_document_has_no_problem():
         (document(routes=[but(ROUTE, targets=(TargetEntry("large", 0),))]), "no_weight", "chat"),
         (document(routes=[but(ROUTE, targets=(TargetEntry("gone"),))]), "model_gone", "chat"),
         (document(routes=[but(ROUTE, fallbacks=("gone",))]), "model_gone", "chat"),
+        (document(routes=[but(ROUTE, fallbacks_for={"timeout": ("gone",)})]), "model_gone", "chat"),
+        (document(routes=[but(ROUTE, larger_model="gone")]), "model_gone", "chat"),
+        (document(routes=[but(ROUTE, summary_model="gone")]), "model_gone", "chat"),
+        (document(routes=[but(ROUTE, fallbacks_for={"bad_mood": ("large",)})]), "class_unknown", "chat"),
+        (document(routes=[but(ROUTE, context_strategy="hope")]), "strategy_unknown", "chat"),
+        (document(routes=[but(ROUTE, context_strategy="larger_model")]), "no_larger_model", "chat"),
+        (
+            document(routes=[but(ROUTE, context_strategy="larger_model", larger_model="large")]),
+            "larger_model_small",
+            "chat",
+        ),
+        (document(routes=[but(ROUTE, context_strategy="summarize")]), "no_summary_model", "chat"),
+        (
+            document(
+                models=[MODEL, but(MODEL, slug="vectors", capabilities=("embeddings",))],
+                routes=[but(ROUTE, context_strategy="summarize", summary_model="vectors")],
+            ),
+            "summary_model_mute",
+            "chat",
+        ),
+        (document(routes=[but(ROUTE, last_resort="prayer")]), "last_resort_unknown", "chat"),
+        (document(routes=[but(ROUTE, last_resort="static")]), "no_static_answer", "chat"),
+        (
+            document(routes=[but(ROUTE, last_resort="static", static_answer="  ")]),
+            "no_static_answer",
+            "chat",
+        ),
+        (document(routes=[but(ROUTE, policies=("pii",))]), "policy_gone", "chat"),
+        (document(providers=[but(PROVIDER, passthrough=("/files/*",))]), "passthrough", "openai"),
         (document(routes=[but(ROUTE, slug="large")]), "name_taken", "large"),
         (document(providers=[]), "provider_gone", "large"),
         (document(models=[but(MODEL, context_window=10)]), "context_window", "large"),
@@ -102,6 +131,45 @@ def test_why_a_model_is_missing_is_said(facts, code):
         (document(), {"providers_with_keys": frozenset()}, "no_key", "openai"),
         (document(), {"paused_providers": {"openai": "broken"}}, "paused", "openai"),
         (document(), {"paused_routes": {"chat": "broken"}}, "paused", "chat"),
+        (document(), {"degraded_routes": {"chat": "slow"}}, "degraded", "chat"),
+        (document(), {"degraded_routes": {"chat": "slow"}}, "nothing_left", "chat"),
+        (document(), {"default_routes": {"support": "gone"}}, "default_route_gone", "support"),
+        (document(routes=[but(ROUTE, last_resort="cached")]), {}, "cache_off", "chat"),
+        (document(routes=[but(ROUTE, cache_tools=True)]), {}, "cache_tools_off", "chat"),
+        (document(routes=[but(ROUTE, static_answer="Later.")]), {}, "static_answer_unused", "chat"),
+        (document(routes=[but(ROUTE, larger_model="large")]), {}, "larger_model_unused", "chat"),
+        (document(routes=[but(ROUTE, summary_model="large")]), {}, "summary_model_unused", "chat"),
+        (document(routes=[but(ROUTE, queue_timeout_ms=90_000)]), {}, "queue_outlasts", "chat"),
+        (
+            document(routes=[but(ROUTE, fallbacks_for={"context_length": ("large",)})]),
+            {},
+            "no_larger_fallback",
+            "chat",
+        ),
+        (
+            document(routes=[but(ROUTE, fallbacks_for={"timeout": ("large",)}, attempts=1)]),
+            {},
+            "fallbacks_unreached",
+            "chat",
+        ),
+        (
+            document(
+                models=[but(MODEL, capabilities=("embeddings",))],
+                routes=[but(ROUTE, last_resort="static", static_answer="Later.")],
+            ),
+            {},
+            "static_not_text",
+            "chat",
+        ),
+        (
+            document(
+                models=[but(MODEL, capabilities=("embeddings",))],
+                routes=[but(ROUTE, context_strategy="drop_oldest")],
+            ),
+            {},
+            "no_turns",
+            "chat",
+        ),
         (document(routes=[but(ROUTE, fallbacks=("large",))]), {}, "repeated", "chat"),
         (document(routes=[but(ROUTE, fallbacks=("large",), attempts=1)]), {}, "fallbacks_unreached", "chat"),
         (
@@ -129,6 +197,21 @@ def test_what_is_worth_knowing_does_not_keep_it_back(found, facts, code, slug):
     problems = validate(found, replace(FACTS, **facts))
     assert ("warning", code, slug) in codes(problems)
     assert all(problem.level != ERROR for problem in problems)
+
+
+def test_a_model_that_is_larger_than_every_target_takes_long_inputs():
+    larger = but(MODEL, slug="larger", context_window=8_001)
+    fits = but(ROUTE, context_strategy="larger_model", larger_model="larger")
+    assert validate(document(models=[MODEL, larger], routes=[fits]), FACTS) == []
+    degraded = replace(FACTS, degraded_routes={"chat": "slow"})
+    kept = but(ROUTE, last_resort="static", static_answer="Later.")
+    assert [code for _, code, _ in codes(validate(document(routes=[kept]), degraded))] == ["degraded"]
+
+
+def test_a_policy_that_was_put_away_is_told_from_one_that_never_was():
+    named = document(routes=[but(ROUTE, policies=("pii",))])
+    facts = replace(FACTS, archived_policies=frozenset({"pii"}))
+    assert codes(validate(named, facts)) == [(ERROR, "policy_archived", "chat")]
 
 
 def test_embeddings_need_no_price_for_output():
@@ -212,6 +295,39 @@ def test_errors_come_first():
             document(routes=[but(ROUTE, fallbacks=("b", "a"))]),
             ["route chat: fallbacks a, b → b, a"],
         ),
+        (
+            document(routes=[but(ROUTE, fallbacks_for={"timeout": ("a",), "rate_limit": ("a",)})]),
+            document(
+                routes=[but(ROUTE, fallbacks_for={"timeout": ("a", "b"), "credential": ("c",)})],
+                providers=[but(PROVIDER, passthrough=("/vector_stores/*",))],
+            ),
+            [
+                "provider openai: paths passed through none → /vector_stores/*",
+                "route chat: fallbacks after credential added (c)",
+                "route chat: fallbacks after rate_limit removed",
+                "route chat: fallbacks after timeout a → a, b",
+            ],
+        ),
+        (
+            document(),
+            document(
+                routes=[
+                    but(
+                        ROUTE,
+                        context_strategy="larger_model",
+                        larger_model="huge",
+                        last_resort="static",
+                        static_answer="x" * 200,
+                    )
+                ]
+            ),
+            [
+                "route chat: when the input is too long refuse → larger_model",
+                "route chat: model with a larger window none → huge",
+                "route chat: last resort none → static",
+                f"route chat: fixed answer none → {'x' * 120}…",
+            ],
+        ),
     ],
 )
 def test_changes_in_words(old, new, lines):
@@ -245,6 +361,17 @@ routes = st.builds(
         lambda chosen: tuple(TargetEntry(model, chosen[model]) for model in sorted(chosen))
     ),
     fallbacks=st.lists(slugs, max_size=3).map(tuple),
+    fallbacks_for=st.dictionaries(
+        st.sampled_from(["timeout", "rate_limit", "context_length", "unknown"]),
+        st.lists(slugs, max_size=2).map(tuple),
+        max_size=2,
+    ),
+    context_strategy=st.sampled_from(["refuse", "larger_model", "summarize", "unknown"]),
+    larger_model=st.one_of(st.just(""), slugs),
+    summary_model=st.one_of(st.just(""), slugs),
+    last_resort=st.sampled_from(["none", "cached", "static"]),
+    static_answer=st.sampled_from(["", "later", "x" * 119 + "a", "x" * 119 + "b", "x" * 130 + "a"]),
+    policies=st.lists(slugs, max_size=2).map(tuple),
     attempts=st.integers(0, 3),
 )
 documents = st.builds(

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from llmops.base.admin import ServiceAdmin, admin_action
 from llmops.base.form_fields import LinesField
@@ -17,7 +18,7 @@ from llmops.providers import services
 from llmops.providers.admin.forms import PauseForm, ReasonForm
 from llmops.providers.admin.target_fields import RowsField
 from llmops.providers.models import Model, Route
-from llmops.providers.rules import FAILURE_CLASSES
+from llmops.providers.rules import FAILURE_CLASSES, LONGEST_ANSWER
 from llmops.providers.services.routes import FIELDS, MODEL_FIELDS
 
 
@@ -31,6 +32,14 @@ class RouteForm(forms.ModelForm):
         classed=True,
         label="Fallbacks by failure",
         help_text="After failures of this class these are tried, from top to bottom, in place of the fallbacks above.",
+    )
+    static_answer = forms.CharField(
+        required=False,
+        strip=False,
+        max_length=LONGEST_ANSWER,
+        label="Fixed answer",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text="The text that callers get as the assistant's message, without any model.",
     )
     policies = LinesField(
         help_text="Names of policies, one a line, that calls must pass in this order, beside those that hold everywhere."
