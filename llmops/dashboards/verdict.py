@@ -40,12 +40,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A route or provider that somebody paused; ``kind`` is "Route" or "Provider"."""
+    """A route or provider that somebody paused or (``how``) degraded; ``kind`` is "Route" or "Provider"."""
 
     kind: str
     name: str
     reason: str
     href: str = ""
+    how: str = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _configured(facts: Facts) -> list[Finding]:
         found.append(Finding("bad" if key.only else "warn", text, place="", href=key.href))
     for one in facts.paused:
         why = f": {one.reason}" if one.reason else ""
-        found.append(Finding("warn", f"{one.kind} {one.name} is paused{why}", place="", href=one.href))
+        found.append(Finding("warn", f"{one.kind} {one.name} is {one.how}{why}", place="", href=one.href))
     return found
 
 

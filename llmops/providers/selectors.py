@@ -73,9 +73,12 @@ def unreadable() -> list[tuple[Credential, Sequence[CredentialTrouble], bool]]:
     ]
 
 
-def paused() -> list[Provider | Route]:
-    """Providers and routes whose pause switch is on."""
+def switched() -> list[tuple[Provider | Route, str, str]]:
+    """Providers and routes whose live switch is on, whether they are ``paused`` or ``degraded``, and why."""
+    providers = Provider.objects.filter(paused_at__isnull=False, archived_at=None)
+    routes = list(Route.objects.filter(archived_at=None).exclude(paused_at=None, degraded_at=None))
     return [
-        *Provider.objects.filter(paused_at__isnull=False, archived_at=None),
-        *Route.objects.filter(paused_at__isnull=False, archived_at=None),
+        *((row, "paused", row.pause_reason) for row in providers),
+        *((row, "paused", row.pause_reason) for row in routes if row.paused_at),
+        *((row, "degraded", row.degrade_reason) for row in routes if row.degraded_at),
     ]

@@ -39,6 +39,7 @@ def test_a_quiet_hour() -> None:
         ({"budgets": [("nothing", 0, 0, True)]}, "ok", ""),
         ({"paused": [Paused("Route", "chat", "wrong answers")]}, "warn", "Route chat is paused: wrong answers"),
         ({"paused": [Paused("Provider", "sim", "")]}, "warn", "Provider sim is paused"),
+        ({"paused": [Paused("Route", "chat", "slow", "", "degraded")]}, "warn", "Route chat is degraded: slow"),
         ({"unreadable": [Unreadable("sim/a", "Not set.", 1, True)]}, "bad", "cannot be read by a data plane, and its provider has no other"),
         ({"unreadable": [Unreadable("sim/a", "Not set.", 3, False)]}, "warn", "by 3 data planes, and its provider's other keys are used. Not set."),
         ({"calls": 0, "unreadable": [Unreadable("sim/a", "Not set.", 1, True)]}, "bad", "sim/a"),

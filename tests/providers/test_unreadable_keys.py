@@ -77,12 +77,14 @@ def test_in_the_verdict_of_overview(cast, key):
 def test_what_is_paused_is_in_the_verdict(cast):
     sim, _, chat = configuring.everything()
     services.pause_route(COMMAND, route=chat, reason="wrong <answers>")
+    services.degrade_route(COMMAND, route=chat, reason="slow")
     services.pause_provider(COMMAND, provider=sim, reason="an outage")
     page = signed_in(cast.alice).get("/")
     findings = {finding.text: finding.href for finding in page.context["view"].findings}
     assert findings == {
         "Provider sim is paused: an outage": f"/admin/providers/provider/{sim.pk}/change/",
         "Route chat is paused: wrong <answers>": f"/admin/providers/route/{chat.pk}/change/",
+        "Route chat is degraded: slow": f"/admin/providers/route/{chat.pk}/change/",
     }
     assert "wrong &lt;answers&gt;" in page.content.decode()
     assert page.context["view"].verdict.level == "warn"
@@ -90,6 +92,7 @@ def test_what_is_paused_is_in_the_verdict(cast):
     assert "is paused: an outage" in signed_in(cast.charlie).get("/").content.decode()
     assert "is paused" not in signed_in(person("nobody")).get("/").content.decode()
     services.resume_route(COMMAND, route=chat)
+    services.recover_route(COMMAND, route=chat)
     services.resume_provider(COMMAND, provider=sim)
     assert signed_in(cast.alice).get("/").context["view"].findings == []
 

@@ -20,7 +20,7 @@ from llmops.dashboards.overview.shapes import FindingRow, View
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_models, simulated_providers
 from llmops.dashboards.verdict import Facts, Finding, Paused, Unreadable, Verdict, judge
-from llmops.providers.selectors import paused, unreadable
+from llmops.providers.selectors import switched, unreadable
 from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
@@ -154,10 +154,11 @@ def _paused(reader: Reader) -> list[Paused]:
         Paused(
             row._meta.object_name or "",
             row.slug,
-            row.pause_reason,
+            reason,
             reader.link(row._meta.label_lower, row.pk),
+            how,
         )
-        for row in paused()
+        for row, how, reason in switched()
     ]
 
 
