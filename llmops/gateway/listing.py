@@ -14,7 +14,8 @@ import msgspec
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import encode
-from llmops.gateway.forwarding import Errand, Fetched, fetch, handler, owner_of, reply
+from llmops.gateway.errands import Errand, Fetched, fetch, reply
+from llmops.gateway.forwarding import handler, owner_of
 from llmops.gateway.places import Place, chosen_place, place_of
 
 #: Pages of the provider that are read for one page of an answer at most, and how long they are.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway import forwarding, objects, resilience, uploading
+from llmops.gateway import errands, objects, resilience, uploading
 from llmops.serving.snapshot import KeyEntry, ProjectEntry
 from llmops.usage.records import Gone, Kept
 from tests.gateway.rig import (
@@ -634,7 +634,7 @@ async def test_a_server_that_stops_says_so(kept: Rig, upstream: Upstream) -> Non
 async def test_an_answer_never_comes_late(
     kept: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forwarding, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(errands, "PATIENCE_S", 0.2)
     upstream.does(hangs)
     answer = await get(kept, "/v1/files/file-1")
     assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")

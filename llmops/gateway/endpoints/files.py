@@ -7,17 +7,8 @@ import msgspec
 from llmops.core.errors import RequestTooLarge
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
-from llmops.gateway.forwarding import (
-    Errand,
-    Fetched,
-    fetch,
-    handler,
-    json_body,
-    of_object,
-    owner_of,
-    provider_path,
-    reply,
-)
+from llmops.gateway.errands import Errand, Fetched, fetch, reply
+from llmops.gateway.forwarding import handler, json_body, of_object, owner_of, provider_path
 from llmops.gateway.listing import of_objects
 from llmops.gateway.objects import FILE, UPLOAD, Owner
 from llmops.gateway.places import Place, chosen_place, place_of
