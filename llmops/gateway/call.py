@@ -148,6 +148,7 @@ class Call:
         "relay",
         "request_id",
         "resolution",
+        "resort",
         "retries",
         "send",
         "started",
@@ -187,6 +188,8 @@ class Call:
         self.fallbacks = 0
         self.cost = 0
         self.queue_us = 0
+        #: what was answered when nothing else could
+        self.resort = b""
         self.bytes_in = 0
         self.bytes_out = 0
         self.cap_header: int | None = None
@@ -304,10 +307,13 @@ class Call:
         ]
         if self.attempts:
             last = self.attempts[-1]
-            headers.append((b"x-llmops-model", last.model.encode()))
             headers.append((b"x-llmops-attempts", b"%d" % len(self.attempts)))
-            headers.append(_FALLBACK[self.fallbacks > 0])
-        elif self.kept is not None:
+            if not self.resort:
+                headers.append((b"x-llmops-model", last.model.encode()))
+                headers.append(_FALLBACK[self.fallbacks > 0])
+        if self.resort:
+            headers.append((b"x-llmops-fallback", self.resort))
+        if self.kept is not None:
             headers.append((b"x-llmops-model", self.kept.model.encode()))
             headers.append((b"age", b"%d" % (time.monotonic() - self.kept.at)))
         if self.cap_header is not None:

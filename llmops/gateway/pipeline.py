@@ -25,7 +25,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, cache, settle
+from llmops.gateway import admission, cache, last_resort, settle
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -88,8 +88,10 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
             )
             if reason is None:
                 raise
-        else:
-            await refuse(call, out_of_time(call) if reason == "deadline" else shutting_down())
+        elif reason != "deadline":
+            await refuse(call, shutting_down())
+        elif not await last_resort.answered(call, out_of_time(call).message):
+            await refuse(call, out_of_time(call))
     except Exception as error:
         await refuse(call, as_console_error(error, where=f"{endpoint.name} {call.request_id}"))
     finally:
@@ -159,7 +161,12 @@ async def attempts(call: Call) -> None:
     """Attempt after attempt, until one answers or the plan gives up."""
     plan = call.plan
     assert plan is not None
-    step: Step | None = plan.first(time.monotonic())
+    try:
+        step: Step | None = plan.first(time.monotonic())
+    except ConsoleError as error:
+        if await last_resort.answered(call, error.message):
+            return
+        raise
     while step is not None:
         try:
             if step.delay:
@@ -292,9 +299,14 @@ async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     assert call.asked is not None
     error = failure.error(trial.step.target, param=input_member(call.asked))
     code = settle.code_of(failure) if failure.kind == STATUS else error.code
+    if not failure.callers_own and last_resort.has_one(call):
+        if not trial.settled:
+            settle.failed(call, trial, failure)
+        if await last_resort.answered(call, error.message):
+            return
     if call.started_sending:
         # Comments kept the client waiting in a stream; only an event can tell it now.
-        settle.failed(call, trial, failure, http=200, code=code)
+        settle.gave_up(call, trial, failure, http=200, code=code)
         await call.send_piece(call.error_event(error), last=True)
         return
     status, body = error.status, error_body(error)
@@ -302,7 +314,7 @@ async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     if failure.callers_own and failure.body is not None and failure.code != TOO_LONG:
         status, body = failure.status, failure.body
     call.bytes_out = len(body)
-    settle.failed(call, trial, failure, http=status, code=code)
+    settle.gave_up(call, trial, failure, http=status, code=code)
     await call.send_whole(status, body, headers=error_headers(error))
 
 

@@ -129,10 +129,7 @@ def answered(
 ) -> None:
     """The attempt brought an answer, whole or in part: price its tokens and end the call."""
     holding = trial.holding
-    prices = holding.prices
-    if prices is not None and tokens.tier:
-        prices = prices.of_tier(tokens.tier)
-    cost = prices.cost(tokens) if prices is not None else 0
+    cost = _cost(trial, tokens)
     if tokens.estimated:
         trial.record.note = ESTIMATED
         # What was merely counted can not have cost more than the worst case.
@@ -160,6 +157,13 @@ def answered(
     _end(call, trial, cost, outcome)
 
 
+def _cost(trial: Trial, tokens: Tokens) -> int:
+    prices = trial.holding.prices
+    if prices is not None and tokens.tier:
+        prices = prices.of_tier(tokens.tier)
+    return prices.cost(tokens) if prices is not None else 0
+
+
 def again(call: Call, kept: Kept) -> None:
     """The call is answered by an answer that is kept: it costs nothing, and saves what that one cost."""
     origin = call.origin
@@ -180,6 +184,23 @@ def again(call: Call, kept: Kept) -> None:
     call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
 
 
+def resorted(call: Call, *, code: str, reason: str) -> None:
+    """The call is answered by its route's last resort, after what was tried: that answer costs nothing."""
+    origin, kept = call.origin, call.kept
+    assert origin is not None and not call.ended
+    outcome = Outcome(status=OK, http=200, code=code, message=reason[:_MAX_MESSAGE])
+    _fill(call, outcome)
+    if kept is not None:
+        outcome.model, outcome.model_version, outcome.provider = kept.model, kept.model_version, kept.provider
+        outcome.upstream_model, outcome.finish = kept.upstream_model, kept.finish
+        outcome.cache = call.cache_word.decode()
+    outcome.upstream_us = sum(one.total_us for one in call.attempts) if call.attempts else None
+    if call.ticket is not None:
+        call.ticket.correct(0)
+    call.ended = True
+    call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
+
+
 def _kept(call: Call, trial: Trial, outcome: Outcome, cost: int, body: bytes) -> Kept:
     entry, asked = trial.step.target.entry, call.asked
     return Kept(
@@ -195,23 +216,33 @@ def _kept(call: Call, trial: Trial, outcome: Outcome, cost: int, body: bytes) ->
     )
 
 
-def failed(call: Call, trial: Trial, failure: Failure, *, http: int | None = None, code: str = "") -> None:
-    """The attempt brought nothing. With ``http``, the status the client gets, the call ends with it."""
+def failed(call: Call, trial: Trial, failure: Failure) -> None:
+    """The attempt brought nothing; the call goes on, or ends by ``gave_up``, ``resorted`` or ``never_sent``."""
+    _end(call, trial, _cost_of_failure(trial, failure), None)
+
+
+def gave_up(call: Call, trial: Trial, failure: Failure, *, http: int, code: str) -> None:
+    """The call ends with its last attempt's failure, settled already or not; ``http`` is the status the client gets."""
+    if trial.settled:
+        never_sent(call, status=ERROR, http=http, code=code, message=failure.message)
+        return
+    cost = _cost_of_failure(trial, failure)
+    outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
+    if call.ticket is not None:
+        call.ticket.correct(0)
+    _end(call, trial, cost, outcome)
+
+
+def _cost_of_failure(trial: Trial, failure: Failure) -> int:
     record = trial.record
     record.code = code_of(failure)
     record.status = failure.status
-    cost = 0
     if failure.tokens is not None:
-        cost = trial.holding.prices.cost(failure.tokens) if trial.holding.prices is not None else 0
-    elif failure.billed is None:
-        cost = trial.holding.worst
+        return _cost(trial, failure.tokens)
+    if failure.billed is None:
         record.note = UNKNOWN_BILL
-    outcome = None
-    if http is not None:
-        outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
-        if call.ticket is not None:
-            call.ticket.correct(0)
-    _end(call, trial, cost, outcome)
+        return trial.holding.worst
+    return 0
 
 
 def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -> None:
@@ -224,6 +255,7 @@ def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -
     if call.attempts:
         last = call.attempts[-1]
         outcome.model, outcome.provider = last.model, last.provider
+        outcome.upstream_us = sum(one.total_us for one in call.attempts)
     if call.ticket is not None:
         call.ticket.correct(0)
     call.ended = True
