@@ -4,9 +4,14 @@
 import os
 import sys
 
+#: Commands that must see every app, also where the environment says that a process serves no pages.
+ABOUT_EVERY_APP = frozenset(("bootstrap", "check", "makemigrations", "migrate", "showmigrations"))
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+    if ABOUT_EVERY_APP.intersection(sys.argv[1:2]):
+        os.environ["CONSOLE_BACKGROUND"] = "false"
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 

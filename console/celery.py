@@ -11,8 +11,11 @@ from celery.beat import EmbeddedService
 from celery.signals import setup_logging
 from click import Option
 
+from console import file_broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
+file_broker.use()
 app = Celery("console")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -47,7 +50,10 @@ class BeatInThread(bootsteps.StartStopStep):
         return self.enabled
 
     def create(self, parent: Any) -> Any:
-        return EmbeddedService(parent.app, thread=True)
+        thread: Any = EmbeddedService(parent.app, thread=True)
+        # It sleeps so long at a time, also when it is asked to stop.
+        thread.service.max_interval = file_broker.LOOK_S
+        return thread
 
 
 app.user_options["worker"].add(

@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -40,7 +41,8 @@ class Refusal(Exception):
 
 @dataclass
 class Child:
-    """One watched process. A ``patient`` one starts when the web server is ready, so as not to slow it down."""
+    """One watched process. A ``patient`` one starts when the web server is ready, so as not to slow it down; one with
+    ``after_web`` is stopped when the web server has ended, which needs it to finish its calls."""
 
     name: str
     command: list[str]
@@ -50,6 +52,7 @@ class Child:
     retry_at: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     patient: bool = False
+    after_web: bool = False
 
 
 def main() -> int:
@@ -81,6 +84,7 @@ def run() -> int:
             "CONSOLE_DATA_DIR": str(data_dir),
             "DJANGO_SETTINGS_MODULE": "console.settings",
             "PORT": str(port),
+            "CONSOLE_BACKGROUND": "false",
             "PYTHONUNBUFFERED": "1",
             BOUND: "1",
             "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
@@ -185,7 +189,11 @@ def _prepare(environment: dict[str, str]) -> None:
 def _children(host: str, port: int, simulator_port: int) -> list[Child]:
     python = sys.executable
     return [
-        Child("simulator", [python, "-m", "llmops.simulator", "--host", "127.0.0.1", "--port", str(simulator_port)]),
+        Child(
+            "simulator",
+            [python, "-m", "llmops.simulator", "--host", "127.0.0.1", "--port", str(simulator_port)],
+            after_web=True,
+        ),
         Child(
             "web",
             [
@@ -199,6 +207,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
             [python, str(ROOT / "manage.py"), "ingest"],
             environment={"CONSOLE_BACKGROUND": "1"},
             patient=True,
+            after_web=True,
         ),
         Child(
             "worker",
@@ -221,8 +230,11 @@ class Watch:
         self.log_dir = log_dir
         self.log_dir.mkdir(exist_ok=True)
         self.stopping = False
+        #: processes that end by themselves and are not started again
+        self.passing: list[subprocess.Popen[bytes]] = []
 
-    def run(self, when_ready) -> int:
+    def run(self, when_ready: Callable[[], list[subprocess.Popen[bytes]]]) -> int:
+        """Until it is told to stop. ``when_ready`` may start processes that end by themselves."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         try:
@@ -239,7 +251,7 @@ class Watch:
                     if _answers(int(self.environment["PORT"]), "/readyz"):
                         for child in self.children:
                             child.retry_at = 0.0
-                        when_ready()
+                        self.passing = when_ready()
                         ready = True
                     elif time.monotonic() > deadline:
                         raise Refusal(
@@ -273,6 +285,8 @@ class Watch:
 
     def _tend(self) -> None:
         now = time.monotonic()
+        # Asking for their status is what lets the dead go.
+        self.passing = [process for process in self.passing if process.poll() is None]
         for child in self.children:
             if child.process is None:
                 if now >= child.retry_at:
@@ -300,13 +314,29 @@ class Watch:
         running = [child for child in reversed(self.children) if child.process is not None]
         if running:
             _say("Stopping: calls in flight are finished and written down.")
-        for child in running:
-            child.process.terminate()  # type: ignore[union-attr]
+        for process in self.passing:
+            process.terminate()
         deadline = time.monotonic() + STOP_WITHIN_S
         for child in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.1, deadline - time.monotonic()))  # type: ignore[union-attr]
+            if not child.after_web:
+                child.process.terminate()  # type: ignore[union-attr]
+        for child in running:
+            if child.name == "web":
+                _wait_for(child, deadline)
+        for child in running:
+            if child.after_web:
+                child.process.terminate()  # type: ignore[union-attr]
+        for child in running:
+            _wait_for(child, deadline)
             _signal_group(child.process, signal.SIGKILL)  # type: ignore[arg-type]
+        for process in self.passing:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(child: Child, deadline: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.process.wait(max(0.1, deadline - time.monotonic()))  # type: ignore[union-attr]
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
@@ -333,13 +363,13 @@ def _say(text: str, stream: IO[str] | None = None) -> None:
     print(text, file=stream or sys.stdout, flush=True)
 
 
-def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> None:
+def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
     """Make the demo's calls once, beside the console; they need not be waited for."""
     try:
         (data_dir / "demo-traffic").touch(exist_ok=False)
     except FileExistsError:
-        return
-    subprocess.Popen(
+        return []
+    traffic = subprocess.Popen(
         [sys.executable, "-m", "console.demo.traffic", str(data_dir / "first-run.json")],
         env=environment,
         cwd=ROOT,
@@ -348,9 +378,12 @@ def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> None:
         stderr=subprocess.DEVNULL,
         preexec_fn=die_with_parent,
     )
+    return [traffic]
 
 
-def _welcome(data_dir: Path, host: str, port: int, environment: dict[str, str]) -> None:
+def _welcome(
+    data_dir: Path, host: str, port: int, environment: dict[str, str]
+) -> list[subprocess.Popen[bytes]]:
     first = json.loads((data_dir / "first-run.json").read_text())
     first["console_url"] = f"http://{host}:{port}"
     first["gateway_url"] = f"http://{host}:{port}/v1"
@@ -373,7 +406,7 @@ Make a call (the demo's provider is a simulator; set OPENAI_API_KEY before the f
 The same is kept in {data_dir / "first-run.json"} (only you can read it). Stop with Ctrl-C.
 """
     )
-    _demo_traffic(data_dir, environment)
+    return _demo_traffic(data_dir, environment)
 
 
 if __name__ == "__main__":

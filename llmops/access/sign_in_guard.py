@@ -30,7 +30,8 @@ def caller_address(request: HttpRequest) -> str:
     try:
         address = ip_address(text)
     except ValueError:
-        return text
+        # A Unix socket has none; PostgreSQL would refuse what is no address.
+        return ""
     if not isinstance(address, IPv6Address):
         return text
     if address.ipv4_mapped is not None:

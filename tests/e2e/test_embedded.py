@@ -211,6 +211,53 @@ def test_a_killed_web_server_comes_back_by_itself(embedded: Embedded) -> None:
     wait_until(lambda: embedded.recorded(call), lambda: f"{call} is lost")
 
 
+def test_processes_that_ended_are_let_go(embedded: Embedded) -> None:
+    """The demo's traffic ends by itself; its process must not stay behind as a zombie."""
+    assert embedded.process is not None
+    watcher = psutil.Process(embedded.process.pid)
+
+    def alone() -> bool:
+        return len(watcher.children()) == 4 and psutil.STATUS_ZOMBIE not in [
+            child.status() for child in watcher.children()
+        ]
+
+    assert (embedded.data_dir / "demo-traffic").exists()
+    wait_until(alone, lambda: str(watcher.children()))
+
+
+def test_stopping_lets_a_call_finish_and_leaves_nobody_behind(embedded: Embedded) -> None:
+    assert embedded.process is not None
+    family = psutil.Process(embedded.process.pid).children(recursive=True)
+    request = urllib.request.Request(
+        embedded.first["gateway_url"] + "/chat/completions",
+        data=json.dumps(
+            {
+                "model": embedded.first["model"],
+                "messages": [{"role": "user", "content": "Tell me much."}],
+                "max_tokens": 100,
+                "stream": True,
+            }
+        ).encode(),
+        headers={
+            "authorization": f"Bearer {embedded.first['service_key']}",
+            "content-type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        call = answer.headers["x-llmops-call-id"]
+        first = answer.readline()
+        embedded.process._popen.send_signal(signal.SIGTERM)
+        rest = answer.read()
+    assert first.startswith(b"data: ")
+    assert b"error" not in rest and rest.endswith(b"data: [DONE]\n\n"), rest[-300:]
+    assert embedded.process.wait(30) == 0
+    assert [process for process in family if process.is_running()] == []
+    embedded.process.log.unlink()
+    embedded.start()
+    wait_until(lambda: embedded.recorded(call), lambda: f"{call} is lost")
+    assert embedded.ask(f"/api/v1/calls/{call}/", key="admin_key")["status"] == "ok"
+
+
 def test_a_lost_or_wrong_master_key_is_refused_with_its_id(embedded: Embedded) -> None:
     assert embedded.process is not None
     embedded.process._popen.send_signal(signal.SIGTERM)

@@ -1,0 +1,66 @@
+"""The first filling: after it nothing is missing for any process, and doing it again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.installation import ROOT
+
+#: Every sort of process: the web server and commands with all apps, background processes with fewer.
+PROCESSES = ({}, {"CONSOLE_BACKGROUND": "1"})
+UNAPPLIED = """
+from django.apps import apps
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
+executor = MigrationExecutor(connection)
+applied = set(MigrationRecorder(connection).applied_migrations())
+tables = set(connection.introspection.table_names())
+print([str(node) for node in executor.loader.graph.nodes if node not in applied])
+print([model._meta.label for model in apps.get_models() if model._meta.managed and model._meta.db_table not in tables])
+"""
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    left_out = ("CONSOLE_", "DATABASE_", "REDIS_", "PYTEST_", "OPENAI_")
+    found = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return found | {
+        "CONSOLE_DATA_DIR": str(tmp_path / "var"),
+        "CONSOLE_SECRET_KEY": "x" * 50,
+        "CONSOLE_MASTER_KEYS": "k:" + "QUFB" * 10 + "QUE=",
+        "DJANGO_SETTINGS_MODULE": "console.settings",
+    }
+
+
+def manage(env: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("asked_by", PROCESSES)
+def test_no_app_of_any_process_is_left_unmigrated(
+    env: dict[str, str], tmp_path: Path, asked_by: dict[str, str]
+) -> None:
+    (tmp_path / "var").mkdir()
+    manage(env | asked_by, "bootstrap")
+    for process in PROCESSES:
+        assert manage(env | process, "shell", "--no-imports", "-c", UNAPPLIED).split() == ["[]", "[]"]
+        manage(env | process, "migrate", "--check")
+    first = json.loads((tmp_path / "var" / "first-run.json").read_text())
+    with closing(sqlite3.connect(tmp_path / "var" / "console.sqlite3")) as database:
+        events = database.execute("SELECT COUNT(*) FROM audit_event").fetchone()
+        manage(env, "bootstrap")
+        assert database.execute("SELECT COUNT(*) FROM audit_event").fetchone() == events
+    assert json.loads((tmp_path / "var" / "first-run.json").read_text()) == first
