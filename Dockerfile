@@ -1,9 +1,11 @@
 # One image for every process of an installation; docker-compose.yml says which command makes which.
 FROM python:3.13-slim AS packages
+# requirements-otel.lock has OpenTelemetry besides: docker compose build --build-arg LOCK=requirements-otel.lock
+ARG LOCK=requirements.lock
 RUN python -m venv /venv
-COPY requirements.lock /tmp/
+COPY requirements*.lock /tmp/
 RUN /venv/bin/pip install --no-cache-dir --no-input --disable-pip-version-check \
-    --require-hashes --only-binary :all: -r /tmp/requirements.lock
+    --require-hashes --only-binary :all: -r /tmp/$LOCK
 
 FROM python:3.13-slim
 ENV PATH=/venv/bin:$PATH \

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-otel.lock", "requirements-dev.lock")
 
 
 def lock_header() -> str:
@@ -42,10 +43,10 @@ def wrong_locks() -> Iterator[str]:
     pins = {
         name: dict(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS
     }
-    runtime, dev = (pins[name] for name in LOCKS)
-    for package, version in runtime.items():
-        if dev.get(package) != version:
-            yield f"{package} is {version} in {LOCKS[0]} and {dev.get(package)} in {LOCKS[1]}. Run ./dev lock."
+    for smaller, larger in itertools.pairwise(LOCKS):
+        for package, version in pins[smaller].items():
+            if (other := pins[larger].get(package)) != version:
+                yield f"{package} is {version} in {smaller} and {other} in {larger}. Run ./dev lock."
 
 
 def wrong_compose() -> Iterator[str]:

@@ -47,9 +47,11 @@ ORGANISATION_WIDE = frozenset(
     {"provider.manage", "model.manage", "price.manage", "route.manage", "revision.publish", "usage.rebuild"}
 )
 
-#: scope of a service key -> permissions. ``inference`` opens the data plane and nothing else.
+#: scope of a service key -> permissions. ``inference`` opens the data plane and nothing else; ``metrics`` its figures.
 SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "inference": frozenset(),
+    #: what a data plane counts, at its ``/metrics``: figures of every project
+    "metrics": frozenset(),
     "read": frozenset(permission for permission in PERMISSIONS if permission.endswith(".view"))
     - {"audit.view", "member.view"},
     "configure": frozenset(
@@ -70,6 +72,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "organisation": frozenset(),
 }
 SCOPES = tuple(SCOPE_PERMISSIONS)
+#: Scopes that show or change what belongs to other projects as well.
+WIDE_SCOPES = frozenset({"organisation", "metrics"})
 
 
 def roles_allow(roles: Iterable[str], permission: str) -> bool:

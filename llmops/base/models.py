@@ -29,6 +29,7 @@ class LiveVersion(models.Model):
 
     name = models.CharField(max_length=40, primary_key=True)
     number = models.BigIntegerField(default=0)
+    changed_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "base_live_version"

@@ -11,6 +11,7 @@ import msgspec
 
 from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
+from llmops.gateway import exposition
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
 from llmops.gateway.endpoints import files, models, stored_chats
@@ -30,6 +31,7 @@ ORDINARY: dict[str, Endpoint] = {
 }
 #: Everything else: path template -> method -> who answers.
 OTHERS: dict[str, dict[str, Handler]] = {
+    "/metrics": {"GET": exposition.serve},
     "/v1/models": {"GET": models.listed},
     "/v1/models/{name*}": {"GET": models.one},
     **stored_chats.ADDRESSES,
@@ -39,7 +41,7 @@ _ADDRESSES = Addresses(ORDINARY, OTHERS)
 _ORDINARY = _ADDRESSES.ordinary
 #: Where the data plane answers; everything else belongs to the control plane.
 PREFIX = "/v1/"
-HEALTH_PATHS = frozenset(("/healthz", "/readyz"))
+HEALTH_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))
 
 
 class MethodNotAllowed(ConsoleError):

@@ -12,11 +12,21 @@ _MAX_KEY = 512
 
 
 def authenticate(snapshot: Snapshot, authorization: bytes | None, now: float) -> KeyEntry:
-    """The key of an ``Authorization`` header at ``now`` (Unix seconds).
+    """The key of an ``Authorization`` header at ``now`` (Unix seconds), which may call models.
 
-    Raises ``AuthenticationFailed`` without saying what was wrong with a key, ``PermissionDenied`` for a key that is not
-    meant for the data plane.
+    Raises as ``key_of`` does, and ``PermissionDenied`` for a key that is not meant for the data plane.
     """
+    entry = key_of(snapshot, authorization, now)
+    if INFERENCE not in entry.scopes:
+        raise PermissionDenied(
+            f"The service key {entry.name!r} has no scope {INFERENCE!r}, which calling models takes."
+        )
+    return entry
+
+
+def key_of(snapshot: Snapshot, authorization: bytes | None, now: float) -> KeyEntry:
+    """The key of an ``Authorization`` header, whatever it may do. Raises ``AuthenticationFailed`` without saying what was
+    wrong with it."""
     if not authorization:
         raise AuthenticationFailed(
             "No service key was sent. Send it as the header Authorization: Bearer YOUR_KEY "
@@ -34,10 +44,6 @@ def authenticate(snapshot: Snapshot, authorization: bytes | None, now: float) ->
         entry.expires is not None and entry.expires <= now
     ):
         raise _refused()
-    if INFERENCE not in entry.scopes:
-        raise PermissionDenied(
-            f"The service key {entry.name!r} has no scope {INFERENCE!r}, which calling models takes."
-        )
     return entry
 
 

@@ -31,7 +31,7 @@ from llmops.providers.services import report_unreadable
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter
-from llmops.usage.services import open_journal
+from llmops.usage.services import booked_records, open_journal
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Runtime:
         self._feed = Feed(
             snapshot,
             partial(_on_loop, loop, self.plane.swap),
+            booked=partial(booked_records, journal.journal_id),
+            heard=self.plane.heard,
             report=partial(report_unreadable, process=journal.journal_id, host=socket.gethostname()),
         )
         self._keeper.start()

@@ -149,6 +149,10 @@ class Breakers:
     def of(self, route: RouteEntry, target: Target) -> Breaker:
         return self.named(route, target.slug)
 
+    def every(self) -> Iterator[tuple[Key, Breaker]]:
+        """Route and target, and the breaker between them."""
+        yield from list(self._all.items())
+
     def named(self, route: RouteEntry, model: str) -> Breaker:
         found = self._all.get((route.slug, model))
         if found is None:

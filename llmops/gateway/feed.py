@@ -18,6 +18,8 @@ from llmops.serving.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+#: How often it is read how many records are in the database.
+COUNT_EVERY_S = 2.0
 #: Provider keys that could not be read are tried again this often, ...
 READ_AGAIN_S = 10.0
 #: ... and what still cannot be read is said again this often.
@@ -28,7 +30,8 @@ class Feed(threading.Thread):
     """Calls ``deliver`` with every new snapshot, beginning after ``first``. While the database is away the last one stays.
 
     ``report`` is told which provider keys this process cannot read, as credential id -> sentence: when that changes, and
-    again while it lasts. It may raise what the database raises.
+    again while it lasts. ``booked`` reads how many records of this process are in the database; ``heard`` is told that after
+    every look, or None when it was not read this time. ``report`` and ``booked`` may raise what the database raises.
     """
 
     def __init__(
@@ -38,12 +41,17 @@ class Feed(threading.Thread):
         *,
         poll: float = POLL_S,
         report: Callable[[Mapping[str, str]], None] = lambda unreadable: None,
+        booked: Callable[[], int | None] = lambda: None,
+        heard: Callable[[int | None], None] = lambda booked: None,
     ) -> None:
         super().__init__(name="gateway-feed", daemon=True)
         self._present = first
         self._deliver = deliver
         self._poll = poll
         self._report = report
+        self._booked = booked
+        self._heard = heard
+        self._counted_at = 0.0
         self._reported: Mapping[str, str] = {}
         self._reported_at = self._read_at = time.monotonic()
         self._stop_asked = threading.Event()
@@ -72,6 +80,7 @@ class Feed(threading.Thread):
             elif self._present.unreadable and time.monotonic() - self._read_at >= READ_AGAIN_S:
                 self._read_again()
             self._tell_unreadable()
+            self._tell_heard()
         except (DatabaseError, InterfaceError) as error:
             if not self._away:
                 log.warning("the database is away; serving what is known: %s", error)
@@ -96,6 +105,12 @@ class Feed(threading.Thread):
         self._read_at = time.monotonic()
         if again.unreadable != self._present.unreadable:
             self._take(again)
+
+    def _tell_heard(self) -> None:
+        due = time.monotonic() - self._counted_at >= COUNT_EVERY_S
+        if due:
+            self._counted_at = time.monotonic()
+        self._heard(self._booked() if due else None)
 
     def _tell_unreadable(self) -> None:
         unreadable = self._present.unreadable

@@ -16,6 +16,7 @@ from llmops.gateway.breakers import Breakers
 from llmops.gateway.cache import Cache
 from llmops.gateway.credentials import ACCEPTED, Credentials
 from llmops.gateway.limits import Limits
+from llmops.gateway.metrics import Metrics
 from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
 from llmops.gateway.queueing import Gates
@@ -26,6 +27,8 @@ from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
 from llmops.usage.records import CredentialSeen, Ended, Record
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from llmops.gateway.failures import Failure
     from llmops.gateway.pipeline import Call
     from llmops.gateway.resilience import Step
@@ -44,6 +47,8 @@ class Journal(Protocol):
 
     @property
     def healthy(self) -> bool: ...
+    @property
+    def sequence(self) -> int: ...
     def append(self, record: Record) -> None: ...
     def tend(self) -> str: ...
 
@@ -76,6 +81,13 @@ class Plane:
     credentials: Credentials = field(default_factory=Credentials)
     gates: Gates = field(default_factory=Gates)
     cache: Cache = field(default_factory=Cache)
+    metrics: Metrics = field(default_factory=Metrics)
+    #: made by whoever first asks for metrics
+    registry: CollectorRegistry | None = None
+    #: records that are written and not yet in the database, as far as this process knows
+    unbooked: int = 0
+    #: monotonic: when the database last told whether something changed
+    asked_at: float = field(default_factory=time.monotonic)
     view: View = field(default_factory=lambda: View(nothing()))
     #: for work that would stall the loop: counting tokens
     threads: ThreadPoolExecutor = field(
@@ -100,6 +112,13 @@ class Plane:
         """Serve ``snapshot`` from now on; calls under way keep the one they began with."""
         for problem in set(snapshot.problems) - set(self.snapshot.problems):
             log.warning("%s", problem)
+        present = self.snapshot
+        news = (snapshot.revision_version, snapshot.live_version) != (
+            present.revision_version,
+            present.live_version,
+        )
+        if news and self.loaded and snapshot.changed_at:
+            self.metrics.live_state.add(max(0, int((time.time() - snapshot.changed_at) * 1_000_000)))
         self.view = View(snapshot)
         served = snapshot.live.credentials.values()
         self.credentials.forget_all_but({one.id for entries in served for one in entries})
@@ -107,6 +126,21 @@ class Plane:
     @property
     def loaded(self) -> bool:
         return self.snapshot.revision_version >= 0
+
+    def heard(self, booked: int | None) -> None:
+        """The database told whether something changed, and how many records of this process's journal it has. May be
+        called from another thread."""
+        self.asked_at = time.monotonic()
+        if booked is not None:
+            self.unbooked = max(0, self.journal.sequence - booked)
+
+    def live_state_age(self) -> float:
+        """Seconds since the database last told whether something changed."""
+        return time.monotonic() - self.asked_at
+
+    @property
+    def unwritten(self) -> int:
+        return len(self._unwritten)
 
     def unready(self) -> str:
         """Why this process should get no calls; empty when it should."""
@@ -142,8 +176,9 @@ class Plane:
     # ------------------------------------------------------------------ records
 
     def record_end(self, record: Ended) -> None:
-        """Write how an attempt ended."""
+        """Write how an attempt ended, and count the call that it ends."""
         self.write(record)
+        self.metrics.note(record)
 
     def write(self, record: Record) -> None:
         """Write what has happened already. What cannot be written now is kept and written as soon as it can."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from llmops.access.models import Project, ServiceKey
-from llmops.base.live import LIVE_STATE, REVISION, versions
+from llmops.base.live import LIVE_STATE, REVISION, last_change, versions
 from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
 from llmops.core.digests import sha256_hex
@@ -49,7 +49,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
     """
     now = timezone.now()
     with consistent_read():
-        numbers = versions()
+        numbers, changed_at = versions(), last_change()
         revision, digest, document = _document(previous)
         keys = _keys(now)
         projects = _projects()
@@ -77,6 +77,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
             degraded_routes=degraded_routes,
             paused_providers=paused_providers,
         ),
+        changed_at=changed_at.timestamp() if changed_at else 0.0,
         revision_version=numbers.get(REVISION, 0),
         live_version=numbers.get(LIVE_STATE, 0),
         problems=tuple(

@@ -220,6 +220,7 @@ class Snapshot:
 
     __slots__ = (
         "budgets_by_scope",
+        "changed_at",
         "digest",
         "document",
         "live",
@@ -245,6 +246,7 @@ class Snapshot:
         live_version: int,
         problems: tuple[str, ...] = (),
         unreadable: Mapping[str, str] = MappingProxyType({}),
+        changed_at: float = 0.0,
     ) -> None:
         self.revision = revision
         self.digest = digest
@@ -254,6 +256,8 @@ class Snapshot:
         self.live_version = live_version
         self.problems = problems
         self.unreadable = unreadable
+        #: Unix seconds by the database's clock: the last change that is in it
+        self.changed_at = changed_at
         self.providers = {entry.slug: entry for entry in document.providers}
         self.models = {entry.slug: entry for entry in document.models}
         self.routes = {entry.slug: entry for entry in document.routes}

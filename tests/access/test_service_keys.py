@@ -242,6 +242,7 @@ def test_no_key_is_a_way_up(cast):
         lambda: issue(project, "members", actor=bob),
         lambda: issue(project, "read", "audit", actor=bob),
         lambda: issue(project, "inference", "organisation", actor=bob),
+        lambda: issue(project, "metrics", actor=bob),
         lambda: issue(cast.search, actor=bob),
         lambda: services.rotate_service_key(bob, key=mighty),
         lambda: services.update_service_key(bob, key=issue(project).key, scopes=["members"]),

@@ -25,6 +25,7 @@ class Machine:
         for name in (
             "dev",
             "requirements.lock",
+            "requirements-otel.lock",
             "requirements-dev.lock",
             "pyproject.toml",
             "docker-compose.yml",

@@ -27,6 +27,7 @@ from llmops.core.actors import Actor
 
 _SCOPE_WORDS = {
     "inference": "call models",
+    "metrics": "read the figures of data planes at /metrics, those of every project",
     "read": "look at everything of the project but its members and the audit trail",
     "configure": "change providers, models, prices, routes; publish",
     "keys": "issue and revoke keys",

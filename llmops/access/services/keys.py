@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from llmops.access import secrets
 from llmops.access.models import Project, ServiceKey
-from llmops.access.rules import INTERACTIVE, SCOPE_PERMISSIONS, SCOPES
+from llmops.access.rules import INTERACTIVE, SCOPE_PERMISSIONS, SCOPES, WIDE_SCOPES
 from llmops.access.selectors import powers_of_actor
 from llmops.access.services._rows import apply, check_limits, locked, seen
 from llmops.audit.services import record_about
@@ -195,12 +195,13 @@ def _must_hold(actor: Actor, project: Project, scopes: Collection[str]) -> None:
     powers = powers_of_actor(actor)
     if not powers.allow("service_key.manage", project.pk):
         raise PermissionDenied(f"You do not manage the keys of the project {project.slug}.", param="project")
-    place = None if "organisation" in scopes else project.pk
-    if place is None and not powers.allow("service_key.manage", None):
+    wide = sorted(WIDE_SCOPES.intersection(scopes))
+    if wide and not powers.allow("service_key.manage", None):
         raise PermissionDenied(
-            "Only who manages keys of the whole organisation may give the scope 'organisation'.",
+            f"Only who manages keys of the whole organisation may give the scope {wide[-1]!r}.",
             param="scopes",
         )
+    place = None if "organisation" in scopes else project.pk
     for scope in sorted(scopes):
         wanted = SCOPE_PERMISSIONS[scope]
         held = (

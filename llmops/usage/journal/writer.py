@@ -71,6 +71,11 @@ class JournalWriter:
         """Why the last append failed; empty when it did not."""
         return self._problem
 
+    @property
+    def sequence(self) -> int:
+        """How many records were written."""
+        return self._n
+
     def append(self, record: Record) -> None:
         """Number ``record`` and write it with one system call.
 

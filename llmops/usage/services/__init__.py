@@ -1,13 +1,20 @@
 """What changes usage: journals that open, jobs that people ask for, calls past their retention."""
 
 from llmops.usage.services.jobs import REBUILD, request_rebuild, resume_jobs, run_job
-from llmops.usage.services.journals import ROLLUPS_LOCK, journal_closed, mark_lost, open_journal
+from llmops.usage.services.journals import (
+    ROLLUPS_LOCK,
+    booked_records,
+    journal_closed,
+    mark_lost,
+    open_journal,
+)
 from llmops.usage.services.retention import apply_retention
 
 __all__ = [
     "REBUILD",
     "ROLLUPS_LOCK",
     "apply_retention",
+    "booked_records",
     "journal_closed",
     "mark_lost",
     "open_journal",

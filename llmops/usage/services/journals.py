@@ -27,6 +27,11 @@ def journal_closed(journal_id: UUID) -> bool:
     return Journal.objects.filter(pk=journal_id, state=Journal.CLOSED).exists()
 
 
+def booked_records(journal_id: UUID) -> int:
+    """How many records of a journal are in the database."""
+    return Journal.objects.filter(pk=journal_id).values_list("sequence", flat=True).first() or 0
+
+
 def mark_lost(journal_ids: Collection[UUID]) -> int:
     """Note that nobody could read these journals before their leases ran out; booking one opens it again."""
     rows = Journal.objects.filter(pk__in=list(journal_ids), state=Journal.OPEN)
