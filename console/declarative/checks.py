@@ -18,7 +18,7 @@ import yaml
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import parse_usd
-from llmops.providers.rules import text_problem
+from llmops.core.texts import text_problem
 
 MOST_CHARS = 8 * 1024 * 1024
 _MOST_PROBLEMS = 50
@@ -226,7 +226,7 @@ def text(*, most: int, blank: bool = True, lines: bool = False) -> Check:
         if value is BAD:
             hint = '; put it in quotes: "..."' if isinstance(node, yaml.ScalarNode) else ""
             return report.bad(node, path, f"write text here, not {_word(node)}{hint}")
-        if problem := text_problem(value.replace("\n", "").replace("\t", "") if lines else value):
+        if problem := text_problem(value, lines=lines):
             return report.bad(node, path, problem)
         if len(value) > most:
             return report.bad(node, path, f"at most {most} characters are kept")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from llmops.core.digests import canonical_json
 from llmops.core.redaction import SECRET_FIELDS
+from llmops.core.texts import text_problem
 from llmops.providers.network_guard import host_refusal
 
 PROVIDER_KINDS = [
@@ -306,17 +307,3 @@ def parameters_problem(parameters: object) -> str | None:
     if size > _MOST_PARAMETER_BYTES:
         return f"at most {_MOST_PARAMETER_BYTES} bytes are kept"
     return text_problem(parameters)
-
-
-def text_problem(value: object) -> str | None:
-    """What keeps a text, or a text inside a JSON-like value, from being stored on one line, or None."""
-    if isinstance(value, str):
-        if any(character < " " or character == "\x7f" for character in value):
-            return "line breaks and control characters cannot be kept"
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            return "it holds half a character (a lone surrogate)"
-    elif isinstance(value, dict):
-        return next(filter(None, (text_problem(part) for item in value.items() for part in item)), None)
-    elif isinstance(value, list | tuple):
-        return next(filter(None, map(text_problem, value)), None)
-    return None

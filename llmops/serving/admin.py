@@ -39,10 +39,15 @@ class PublishForm(forms.Form):
         )
 
 
+#: Rooms of what a problem can be about; all others are of providers.
+_ROOMS = {"policy": "policies", "project": "access"}
+
+
 def _address(site: str, problem: Problem) -> str | None:
-    model = apps.get_model("providers", problem.kind)
-    pk = model.objects.filter(slug=problem.slug).values_list("pk", flat=True).first()
-    return reverse(f"{site}:providers_{problem.kind}_change", args=[pk]) if pk else None
+    room = _ROOMS.get(problem.kind, "providers")
+    model = apps.get_model(room, problem.kind)
+    pk = model._default_manager.filter(slug=problem.slug).values_list("pk", flat=True).first()
+    return reverse(f"{site}:{room}_{problem.kind}_change", args=[pk]) if pk else None
 
 
 def _publish_facts(model_admin: Any, request: HttpRequest, obj: None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnprocessableEntity
-from llmops.providers.rules import text_problem
+from llmops.core.texts import text_problem
 from llmops.providers.services import DRAFT_LOCK
 from llmops.serving.compile import compile_document
 from llmops.serving.differences import describe

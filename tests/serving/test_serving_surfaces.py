@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
+from llmops.access import services as access
 from llmops.providers import services as providers
+from llmops.providers.models import Route
 from llmops.serving import services
 from llmops.serving.models import Revision
 from llmops.serving.selectors import live_revision
@@ -91,6 +94,15 @@ def test_the_publish_page_shows_what_changes_and_what_is_wrong_with_links(cast, 
         assert person.post(f"{PAGE}/publish/", {"reason": "now", "expected_revision": "2"}).status_code == 302
     assert seen.event.actor_name == "alice"
     assert live_revision().reason == "now"
+
+
+def test_a_problem_of_a_project_leads_to_the_project(cast, two_revisions):
+    access.update_project(OPERATOR, project=cast.support, default_route="chat")
+    # An archived route cannot be a default route; a project that comes back may bring one along.
+    Route.objects.filter(slug="chat").update(archived_at=timezone.now())
+    page = signed_in(cast.alice).get(f"{PAGE}/publish/").content.decode()
+    assert f'href="/admin/access/project/{cast.support.pk}/change/"' in page
+    assert "sends requests that name no model to the route chat" in page
 
 
 def test_what_was_looked_at_is_what_is_replaced(cast, two_revisions):

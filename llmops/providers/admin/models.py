@@ -155,8 +155,8 @@ class ModelAdmin(ServiceAdmin):
     list_filter = ("current__provider",)
     list_select_related = ("current__provider",)
     search_fields = ("slug", "current__upstream_model")
-    list_before_template = "providers/draft_note.html"
-    change_form_before_template = "providers/draft_note.html"
+    list_before_template = "base/draft_note.html"
+    change_form_before_template = "base/draft_note.html"
     inlines = (PricesInline, VersionsInline)
     actions_detail = ("price", "archive", "restore")
     fieldsets = (
@@ -263,7 +263,7 @@ class PriceAdmin(ServiceAdmin):
     list_filter = ("token_class", "model")
     list_select_related = ("model",)
     search_fields = ("model__slug", "source")
-    list_before_template = "providers/draft_note.html"
+    list_before_template = "base/draft_note.html"
 
     def get_fields(self, request: HttpRequest, obj: Price | None = None) -> tuple[str, ...]:
         if obj is None:

@@ -59,8 +59,8 @@ class ProviderAdmin(ServiceAdmin):
     list_display = ("slug", "name", "kind_in_words", "base_url", "state", "keys_in_use")
     list_filter = ("kind",)
     search_fields = ("slug", "name", "base_url")
-    list_before_template = "providers/draft_note.html"
-    change_form_before_template = "providers/draft_note.html"
+    list_before_template = "base/draft_note.html"
+    change_form_before_template = "base/draft_note.html"
     inlines = (CredentialsInline,)
     actions_detail = ("pause", "resume", "archive", "restore")
     fieldsets = (

@@ -82,8 +82,8 @@ class RouteAdmin(ServiceAdmin):
     form = RouteForm
     list_display = ("slug", "description", "leads_to", "falls_back_to", "state")
     search_fields = ("slug", "description", "targets__model__slug")
-    list_before_template = "providers/draft_note.html"
-    change_form_before_template = "providers/draft_note.html"
+    list_before_template = "base/draft_note.html"
+    change_form_before_template = "base/draft_note.html"
     actions_detail = ("pause", "resume", "degrade", "recover", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "description")}),

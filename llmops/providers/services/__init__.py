@@ -4,6 +4,7 @@ Each function is one transaction with one audit event. Providers, models, prices
 served once it is published. Keys, pauses and degrading take effect at once.
 """
 
+from llmops.base.drafts import DRAFT_LOCK
 from llmops.providers.services.credentials import (
     activate_credential,
     add_credential,
@@ -12,7 +13,6 @@ from llmops.providers.services.credentials import (
     replace_secret,
     revoke_credential,
 )
-from llmops.providers.services.draft import DRAFT_LOCK
 from llmops.providers.services.models import (
     add_price,
     archive_model,
