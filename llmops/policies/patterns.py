@@ -32,8 +32,8 @@ class ExpressionRefused(ValueError):
     """An expression is not one, or not bounded; the message says what to write instead."""
 
 
-#: How a piece stands in a sequence: of no width, one character, repeated, anything else.
-_ZERO, _CHARACTER, _REPEATED, _GROUPED = range(4)
+#: How a piece stands in a sequence: of no width, one character, repeated from nothing on, anything else.
+_ZERO, _CHARACTER, _OPTIONAL, _GROUPED = range(4)
 
 
 class Node:
@@ -189,8 +189,7 @@ def sequence(nodes: Sequence[Node]) -> Node:
         strict = one.kind == _GROUPED
         if one.kind == _CHARACTER:
             opening = f"(?:{one.source}{opening})?"
-        elif one.kind == _REPEATED:
-            # Also after fewer repetitions than are asked for: that holds a little more than need be.
+        elif one.kind == _OPTIONAL:
             opening = one.opening + opening
         elif opening:
             opening = f"(?:{one.opening}|{one.source}{opening})"
@@ -209,7 +208,8 @@ def repeated(node: Node, least: int, most: int, lazy: str = "") -> Node:
     else:
         source = node.source
         opening = f"{source}{{0,{most - 1}}}(?:{node.opening})?"
-    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, _REPEATED)
+    kind = _GROUPED if least else _OPTIONAL
+    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, kind)
 
 
 class Pattern:
@@ -239,8 +239,8 @@ class Pattern:
         except re2.error:
             raise ExpressionRefused("it is too large; split it") from None
 
-    def search(self, data: bytes, start: int = 0) -> re2._Match | None:
-        return self._search.search(data, start)
+    def search(self, data: bytes, start: int = 0, end: int | None = None) -> re2._Match | None:
+        return self._search.search(data, start, end)
 
     def match(self, data: bytes, start: int = 0) -> re2._Match | None:
         """A match that begins at ``start``."""
@@ -267,15 +267,19 @@ class Shapes:
         self._all = Pattern("|".join(shapes.values()))
         self._each = [(name, Pattern(expression)) for name, expression in shapes.items()]
 
-    def search(self, data: bytes, start: int = 0) -> tuple[str, int, int] | None:
+    @property
+    def reach(self) -> int:
+        return self._all.reach
+
+    def search(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[str, int, int] | None:
         """Name, start and end of the leftmost match."""
-        found = self._all.search(data, start)
+        found = self._all.search(data, start, end)
         if found is None:
             return None
-        first, end = found.span()
+        first, last = found.span()
         for name, pattern in self._each:
             if pattern.match(data, first) is not None:
-                return name, first, end
+                return name, first, last
         raise AssertionError("one of them matched")
 
     def open_at(self, data: bytes, start: int = 0) -> int:

@@ -85,11 +85,15 @@ class Answer(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Something found in UTF-8 text, by byte offsets; ``name`` is what it is, never what stands there."""
+    """Something found in UTF-8 text, by byte offsets; ``name`` is what it is, never what stands there.
+
+    ``since`` is where that begins by which it was recognised, when that is before it (-1 otherwise).
+    """
 
     start: int
     end: int
     name: str
+    since: int = -1
 
 
 class Check:

@@ -88,22 +88,37 @@ class PersonalData(TextCheck):
         self.reversible = settings.reversible
         kinds = settings.kinds or USUAL
         self._shapes = Shapes({kind: shape for kind, shape in _SHAPES.items() if kind in kinds})
+        others = {kind: shape for kind, shape in _SHAPES.items() if kind in kinds and kind != "ip"}
+        self._others = Shapes(others) if others else None
         self._except = tuple(one.lower().encode() for one in settings.except_ending)
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []
-        while (match := self._shapes.search(data, start)) is not None:
+        no_address = 0
+        while (match := self._search(data, start, no_address)) is not None:
             kind, first, end = match
             place = _PLACES[kind](data, first, end)
             if place is None:
-                start = _next(data, kind, first)
+                start = _next(data, first)
+                if kind == "ip":
+                    no_address = _end_of_address(data, first)
                 continue
-            first, end = place
+            since, (first, end) = first, place
             start = end
             if self._except and data[first:end].lower().endswith(self._except):
                 continue
-            found.append(Span(first, end, kind))
+            found.append(Span(first, end, kind, since))
         return found
+
+    def _search(self, data: bytes, start: int, no_address: int) -> tuple[str, int, int] | None:
+        """The next candidate. Before ``no_address`` no address can stand apart, so none is looked for."""
+        if start < no_address:
+            if self._others is not None:
+                match = self._others.search(data, start, min(len(data), no_address + 4 * self._others.reach))
+                if match is not None and match[1] < no_address:
+                    return match
+            start = no_address
+        return self._shapes.search(data, start)
 
     def open_at(self, data: bytes, start: int = 0) -> int:
         return self._shapes.open_at(data, start)
@@ -115,17 +130,19 @@ Place = Callable[[bytes, int, int], "tuple[int, int] | None"]
 _ADDRESS = frozenset(b"0123456789abcdefABCDEF:.")
 
 
-def _next(data: bytes, kind: str, first: int) -> int:
+def _next(data: bytes, first: int) -> int:
     """Where to look on after what was none: behind the letters and digits that it began with. Nothing within them could be
-    one, because it would not stand apart; the same goes for what an address is made of."""
+    one, because it would not stand apart."""
     at = first
-    if kind == "ip":
-        while at < len(data) and data[at] in _ADDRESS:
-            at += 1
-    else:
-        while at < len(data) and data[at] < 128 and is_word(chr(data[at])):
-            at += 1
+    while at < len(data) and data[at] < 128 and is_word(chr(data[at])):
+        at += 1
     return max(at, first + 1)
+
+
+def _end_of_address(data: bytes, at: int) -> int:
+    while at < len(data) and data[at] in _ADDRESS:
+        at += 1
+    return at
 
 
 def _apart(data: bytes, first: int, end: int) -> bool:

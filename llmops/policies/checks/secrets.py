@@ -52,7 +52,6 @@ _BODY = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _LONG = {"jwt": (_TOKEN, 8_192), "private_key": (_BODY, 20_480)}
 _ASSIGNED = Pattern(_ASSIGN)
 _FOOTER = Pattern(r"-----END (?:[A-Z0-9]{2,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-_FOOTER_BYTES = 120
 #: Bits per character from which a value looks random; English words have about 3 in this measure, and fewer classes.
 _RANDOM = 3.2
 
@@ -84,11 +83,11 @@ class Secrets(TextCheck):
             if kind == "assigned_secret":
                 # Only the value is secret, not what it is assigned to.
                 assigned = _ASSIGNED.match(data, first)
-                first = assigned.end() if assigned is not None else first
-                if looks_random(data[first:end].rstrip(b".")):
-                    found.append(Span(first, end, kind))
+                value = assigned.end() if assigned is not None else first
+                if looks_random(data[value:end].rstrip(b".")):
+                    found.append(Span(value, end, kind, first))
                 else:
-                    start = first
+                    start = value
                 continue
             if is_word(char_before(data, first)):
                 # In the middle of another word; what follows may still begin one.
@@ -110,9 +109,12 @@ def long_end(data: bytes, end: int, kind: str) -> int:
     while end < last and data[end] in charset:
         end += 1
     if kind == "private_key":
-        footer = _FOOTER.search(data[end : end + _FOOTER_BYTES])
-        if footer is not None and footer.start() == 0:
-            end += footer.end()
+        footer = _FOOTER.match(data, end)
+        if footer is not None:
+            return footer.end()
+        if _FOOTER.open_at(data, end) == end:
+            # The rest may be the beginning of its last line.
+            return len(data)
     return end
 
 
