@@ -104,6 +104,24 @@ class UnpricedModel(UnprocessableEntity):
     code = "model_not_priced"
 
 
+class PolicyBlocked(InvalidRequest):
+    """A policy does not let the request pass. The message names the policy and what it looks for, never what it found."""
+
+    code = "policy_blocked"
+
+
+class ApprovalRequired(PermissionDenied):
+    """A policy lets the request pass only once a person has agreed."""
+
+    code = "approval_required"
+
+
+class AnswerBlocked(UnprocessableEntity):
+    """There was an answer, and a policy does not let it pass. Asking the same again costs as much again."""
+
+    code = "policy_blocked"
+
+
 class RateLimited(ConsoleError):
     code = "rate_limit_exceeded"
     status = 429

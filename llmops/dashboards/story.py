@@ -13,10 +13,12 @@ from uuid import UUID
 from django.urls import reverse
 
 from llmops.core.money import MILLION
+from llmops.core.verdicts import BEFORE, BLOCK, REQUIRE_APPROVAL, Finding, Verdict
 from llmops.dashboards import formats, words
 from llmops.dashboards.filters import CUSTOM, Filters, Period
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
+from llmops.policies.checks import CHECKS, describe
 from llmops.providers.models import Credential, Model, ModelConfig, Route
 from llmops.providers.pricing import PriceBook, Prices
 from llmops.serving.models import Revision
@@ -93,6 +95,20 @@ class ChargeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictRow:
+    """What a policy said: the check, the policy version, what it found and what was done, in words."""
+
+    check: str
+    policy: str
+    version: int
+    when: str
+    found: list[str]
+    done: str
+    note: str
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     told: CallStory
     status_word: str
@@ -101,6 +117,7 @@ class Story:
     error_words: str
     simulated: bool
     lanes: list[Lane]
+    verdicts: list[VerdictRow]
     tokens: list[TokenRow]
     priced_at: datetime | None
     other_cost_nano: int
@@ -129,6 +146,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
         error_words=words.error_words(call.error_code) if call.error_code else "",
         simulated=call.provider in simulated or any(lane.simulated for lane in lanes),
         lanes=lanes,
+        verdicts=[_verdict(one) for one in told.verdicts],
         tokens=tokens,
         priced_at=priced_at,
         other_cost_nano=_other_cost(call, tokens),
@@ -179,6 +197,25 @@ def headline(call: Call, lanes: list[Lane]) -> str:
     if call.status == Call.INTERRUPTED:
         return f"{answered} began to answer, then the stream broke off after {took}."
     return f"No answer after {tried} and {took}: {words.error_words(call.error_code).lower()}."
+
+
+def _verdict(verdict: Verdict) -> VerdictRow:
+    return VerdictRow(
+        check=describe(verdict.check).title if verdict.check in CHECKS else verdict.check,
+        policy=verdict.policy,
+        version=verdict.version,
+        when="in what was asked" if verdict.stage == BEFORE else "in the answer",
+        found=[_found(finding) for finding in verdict.findings],
+        done=words.POLICY_DONE.get((verdict.stage, verdict.action), verdict.action),
+        note=verdict.note,
+        stopped=verdict.action in (REQUIRE_APPROVAL, BLOCK),
+    )
+
+
+def _found(finding: Finding) -> str:
+    times = "" if finding.count == 1 else " twice" if finding.count == 2 else f" {finding.count} times"
+    where = f" at {finding.where}" if finding.where else ""
+    return f"{finding.name.replace('_', ' ')}{times}{where}"
 
 
 def _tried(attempts: int) -> str:

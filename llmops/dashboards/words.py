@@ -41,7 +41,9 @@ ERRORS: dict[str, str] = {
     "model_not_found": "No route or model of that name",
     "model_not_priced": "The model has no price, so no budget can pay for it",
     "outcome_unknown": "The process died; nobody knows what came of it",
+    "approval_required": "A policy asks for a person's approval first",
     "permission_denied": "The key may not use that route or model",
+    "policy_blocked": "A policy blocked it",
     "provider_paused": "Every provider of the route is paused",
     "content_filter": "The provider's content filter stopped it",
     "queue_full": "Too many calls were waiting",
@@ -62,8 +64,21 @@ ERRORS: dict[str, str] = {
     "upstream_filtered": "The provider's content filter stopped the answer",
     "upstream_forbidden": "The provider does not allow our credential this",
     "upstream_malformed": "The provider's answer could not be understood",
+    "upstream_policy": "A policy refused the answer",
     "upstream_rate_limited": "The provider's own rate limit",
     "upstream_timeout": "The provider did not answer in time",
+}
+
+#: (stage, action) of a policy's verdict -> what was done
+POLICY_DONE = {
+    ("before", "allow"): "The call was marked and went on.",
+    ("before", "redact"): "It was taken out before the provider saw it.",
+    ("before", "require_approval"): "The call was refused, because someone must approve it first.",
+    ("before", "block"): "The call was refused.",
+    ("after", "allow"): "The answer was marked and passed on.",
+    ("after", "redact"): "It was taken out before the service saw it.",
+    ("after", "retry"): "The model was asked again.",
+    ("after", "block"): "The answer was kept back.",
 }
 
 ANSWERED_FROM_CACHE = frozenset({"hit", "joined", "stale"})

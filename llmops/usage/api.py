@@ -140,10 +140,11 @@ class ChargeSerializer(serializers.Serializer[Any]):
 
 class CallStorySerializer(CallSerializer):
     attempts = serializers.JSONField(read_only=True)
+    verdicts = serializers.JSONField(read_only=True)
     charges = ChargeSerializer(many=True, read_only=True)
 
     class Meta(CallSerializer.Meta):
-        fields = (*CallSerializer.Meta.fields, "attempts", "charges")  # type: ignore[assignment]
+        fields = (*CallSerializer.Meta.fields, "attempts", "verdicts", "charges")  # type: ignore[assignment]
         read_only_fields = fields  # type: ignore[assignment]
 
 
@@ -188,6 +189,7 @@ class Calls(ConsoleViewSet):
         }
         body = dict(CallSerializer(call, context=context).data)
         body["attempts"] = call.attempts
+        body["verdicts"] = call.verdicts
         body["charges"] = [_charge(charge) for charge in story.charges]
         return Response(body)
 

@@ -87,6 +87,11 @@ class Call(UUIDModel):
     streamed = models.BooleanField(default=False)
     finish_reason = models.CharField(max_length=30, blank=True)
     attempts = models.JSONField(default=list)
+    verdicts = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),
+        help_text="What policies said: which check of which version, what matched by name, what followed.",
+    )
     attempt_count = models.PositiveSmallIntegerField(default=0)
     retry_count = models.PositiveSmallIntegerField(default=0)
     fallback_count = models.PositiveSmallIntegerField(default=0)

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from llmops.core.verdicts import Verdict
+
 
 class Opened(msgspec.Struct, tag="open", tag_field="t", omit_defaults=True):
     n: int
@@ -147,6 +149,8 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     finish: str = ""
     #: names of the tools that the model called
     tools: list[str] = []
+    #: what policies said, at most ``core.verdicts.MAX_VERDICTS``
+    verdicts: list[Verdict] = []
     attempts: list[Attempt] = []
     retries: int = 0
     fallbacks: int = 0

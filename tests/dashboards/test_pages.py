@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 import time_machine
 from django.db import connection
@@ -20,6 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from llmops.access.models import Membership
 from llmops.audit.models import Event
 from llmops.core.ids import uuid7
+from llmops.core.verdicts import Finding, Verdict
 from llmops.usage.models import Call, Job, LatencyRollup, Rollup
 from tests.dashboards import seed
 from tests.dashboards.conftest import signed_in
@@ -292,6 +294,29 @@ def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> 
     said = text_of(alice.get(f"/calls/{refused.pk}/"))
     assert "Nothing went to a provider" in said
     assert "support-month allows no more until" in said
+
+
+def test_verdicts_of_policies_are_told_in_words(alice: Client, stage: SimpleNamespace) -> None:
+    verdicts = [
+        Verdict(
+            "privacy", 3, "before", "personal_data", "redact", [Finding("email", "messages[0].content", 2)]
+        ),
+        Verdict("house-rules", 1, "after", "deny", "block", [Finding("rivals")], "after 1 more attempt"),
+        Verdict("old", 2, "after", "a kind that is no more", "allow", [Finding("x")]),
+    ]
+    (call,) = seed.store([seed.make_call(stage, datetime.now(UTC), verdicts=msgspec.to_builtins(verdicts))])
+    page = alice.get(f"/calls/{call.pk}/")
+    rows, text = page.context["story"].verdicts, text_of(page)
+    assert [(one.policy, one.version, one.stopped) for one in rows] == [
+        ("privacy", 3, False),
+        ("house-rules", 1, True),
+        ("old", 2, False),
+    ]
+    assert "email twice at messages[0].content" in text
+    assert "taken out before the provider saw it" in text
+    assert "The answer was kept back" in text and "(after 1 more attempt)" in text
+    told = alice.get(f"/api/v1/calls/{call.pk}/").json()
+    assert told["verdicts"][0] == msgspec.to_builtins(verdicts[0])
 
 
 def test_a_story_survives_what_it_spoke_of(alice: Client, stage: SimpleNamespace) -> None:

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from llmops.budgets import services as budgets
 from llmops.budgets.models import Budget, Lease, Window
+from llmops.core.verdicts import Finding, Verdict
 from llmops.providers.models import Credential, Provider
 from llmops.usage import journal
 from llmops.usage.ingest.follower import Follower
@@ -124,6 +125,7 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
             ),
             Attempt(n=2, model="large", provider="sim", credential=str(credential.pk), status=200),
         ],
+        verdicts=[Verdict("privacy", 3, "before", "personal_data", "redact", [Finding("email", "input", 2)])],
         retries=0,
         fallbacks=1,
         tokens=Tokens(
@@ -187,6 +189,16 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
                 "code": "upstream_error",
             },
             {"n": 2, "model": "large", "provider": "sim", "credential": str(credential.pk), "status": 200},
+        ],
+        "verdicts": [
+            {
+                "policy": "privacy",
+                "version": 3,
+                "stage": "before",
+                "check": "personal_data",
+                "action": "redact",
+                "findings": [{"name": "email", "where": "input", "count": 2}],
+            }
         ],
         "attempt_count": 2,
         "retry_count": 0,

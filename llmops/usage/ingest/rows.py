@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from llmops.core.digests import sha256_hex
+from llmops.core.verdicts import MAX_VERDICTS
 from llmops.usage.journal import Position
 from llmops.usage.records import Attempt, Ended, Held, Kept, Media, Origin, Outcome
 
@@ -50,6 +51,7 @@ COLUMNS = (
     "streamed",
     "finish_reason",
     "attempts",
+    "verdicts",
     "attempt_count",
     "retry_count",
     "fallback_count",
@@ -188,6 +190,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         origin.streamed,
         text(outcome.finish, 30),
         json_text(outcome.attempts),
+        json_text(outcome.verdicts[:MAX_VERDICTS]),
         within(attempt_count, _SMALL),
         retries,
         fallbacks,

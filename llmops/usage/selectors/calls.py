@@ -17,6 +17,7 @@ from llmops.access.models import Project, ServiceKey
 from llmops.budgets.models import Budget
 from llmops.budgets.selectors import window_names
 from llmops.core.errors import InvalidRequest, NotFound
+from llmops.core.verdicts import Verdict
 from llmops.usage.models import Call, Journal
 from llmops.usage.records import Attempt
 
@@ -77,6 +78,7 @@ class CallStory:
 
     call: Call
     attempts: list[Attempt]
+    verdicts: list[Verdict]
     charges: list[ChargeStory]
     project: Project | None
     key: ServiceKey | None
@@ -141,6 +143,7 @@ def call_story(call_id: UUID, *, project_ids: Collection[UUID] | None = None) ->
     return CallStory(
         call=call,
         attempts=[msgspec.convert(attempt, Attempt) for attempt in call.attempts],
+        verdicts=[msgspec.convert(verdict, Verdict) for verdict in call.verdicts],
         charges=_charges(call.charges),
         project=Project.objects.filter(pk=call.project_id).first(),
         key=ServiceKey.objects.filter(pk=call.key_id).first(),
