@@ -70,6 +70,8 @@ class Membership(TimestampedModel):
     class Meta:
         db_table = "access_membership"
         ordering = ["user", "project"]
+        # One word on every page, as in the navigation.
+        verbose_name = "member"
         constraints = [
             # Two, because SQLite has no NULLS NOT DISTINCT.
             models.UniqueConstraint(

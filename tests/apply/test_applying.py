@@ -97,8 +97,8 @@ def test_a_whole_file_configures_everything_with_an_event_for_each_step():
         "model.created",
         "route.created",
         "service_key.created",
-        "budget.create",
-        "budget.create",
+        "budget.created",
+        "budget.created",
         "revision.published",
     ]
     assert len(applied.plan.steps) == 13
@@ -170,7 +170,7 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
         ),
         ("weight: 90", "weight: 80", ["~ route chat"], ["route.changed", "revision.published"]),
         ("fallbacks: [small]", "fallbacks: []", ["~ route chat"], ["route.changed", "revision.published"]),
-        ('limit_usd: "50.00"', 'limit_usd: "49.99"', ["~ budget project-support-month"], ["budget.update"]),
+        ('limit_usd: "50.00"', 'limit_usd: "49.99"', ["~ budget project-support-month"], ["budget.changed"]),
         (
             "fallbacks: [small]",
             "fallbacks: [small]\n    fallbacks_for: {timeout: [small], rate_limit: [small]}",

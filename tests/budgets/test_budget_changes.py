@@ -47,7 +47,7 @@ def opened(budget: Budget, *, leased: int = 0, settled: int = 0) -> Window:
 
 def test_create_leaves_one_event_and_tells_the_data_planes(cast: SimpleNamespace) -> None:
     before = touched()
-    with one_event("budget.create") as seen:
+    with one_event("budget.created") as seen:
         budget = make(
             slug="support-month", scope_kind="project", scope_value=" support ", thresholds=[100, 50, 50]
         )
@@ -125,7 +125,7 @@ def test_a_refusal_names_the_field_and_leaves_nothing(
 def test_a_raised_limit_counts_at_once(db: None) -> None:
     budget = make(limit_nano=100)
     window = opened(budget, leased=60, settled=40)
-    with one_event("budget.update") as seen:
+    with one_event("budget.changed") as seen:
         services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=150, reason="a busy day")
     assert seen.event.before == {"limit_usd": "0.0000001"} and seen.event.after == {"limit_usd": "0.00000015"}
     assert seen.event.reason == "a busy day"
@@ -226,7 +226,7 @@ def test_scope_period_and_zone_are_fixed_by_the_first_window(cast: SimpleNamespa
 def test_an_archived_budget_is_over(db: None) -> None:
     budget = make()
     opened(budget, settled=10)
-    with one_event("budget.archive"):
+    with one_event("budget.archived"):
         services.archive_budget(COMMAND, budget_id=budget.pk)
     assert gauges(None, timezone.now()) == []
     for act in (

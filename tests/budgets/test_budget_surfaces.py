@@ -35,7 +35,7 @@ def budget_in(project: Any, slug: str = "one", **known: Any) -> Budget:
 
 def test_a_budget_lives_its_life_over_the_api(cast: SimpleNamespace) -> None:
     carla = signed_in(cast.carla)
-    with one_event("budget.create"):
+    with one_event("budget.created"):
         made = ask(carla, "post", URL, BODY)
     assert made.status_code == 201, made.json()
     body = made.json()
@@ -47,7 +47,7 @@ def test_a_budget_lives_its_life_over_the_api(cast: SimpleNamespace) -> None:
     )
     assert body["gauge"]["left_usd"] == "12.345678901" and "reason" not in body
     url = f"{URL}{body['id']}/"
-    with one_event("budget.update") as seen:
+    with one_event("budget.changed") as seen:
         changed = ask(carla, "patch", url, {"limit_usd": "20", "reason": "a busy month"})
     assert changed.json()["limit_usd"] == "20.00" and seen.event.reason == "a busy month"
     window = services.open_window(budget_id=body["id"], at=timezone.now())
@@ -55,7 +55,7 @@ def test_a_budget_lives_its_life_over_the_api(cast: SimpleNamespace) -> None:
     gauge = carla.get(url).json()["gauge"]
     assert (gauge["held_usd"], gauge["left_usd"], gauge["percent"]) == ("5.00", "15.00", 25)
     assert [one["slug"] for one in carla.get(URL).json()["results"]] == ["support-month"]
-    with one_event("budget.archive"):
+    with one_event("budget.archived"):
         assert carla.delete(url).status_code == 204
     assert carla.get(url).status_code == 404 and carla.get(URL).json()["results"] == []
 
@@ -166,7 +166,7 @@ ADMIN = "/admin/budgets/budget/"
 def test_the_admin_makes_changes_and_archives_budgets(cast: SimpleNamespace) -> None:
     alice = signed_in(cast.alice)
     assert alice.get(f"{ADMIN}add/").status_code == 200
-    with one_event("budget.create") as seen:
+    with one_event("budget.created") as seen:
         answer = alice.post(f"{ADMIN}add/", FORM)
     assert answer.status_code == 302, answer.context["adminform"].form.errors
     budget = Budget.objects.get(slug="from-admin")
@@ -181,7 +181,7 @@ def test_the_admin_makes_changes_and_archives_budgets(cast: SimpleNamespace) -> 
     assert 'value="0.01"' in text and "50, 80, 100" in text
     budget.refresh_from_db()
     stamp = {"_loaded": budget.updated_at.isoformat()}
-    with one_event("budget.update") as seen:
+    with one_event("budget.changed") as seen:
         answer = alice.post(url, {**FORM, **stamp, "limit_usd": "0.02", "thresholds": ""})
     assert answer.status_code == 302
     assert seen.event.after == {"limit_usd": "0.02", "thresholds": []}
@@ -220,6 +220,6 @@ def test_the_admin_keeps_tenants_apart(cast: SimpleNamespace) -> None:
         assert carla.post(f"{ADMIN}{hidden.pk}/change/", FORM).status_code == 404
         refused = carla.post(f"{ADMIN}add/", FORM | {"scope_value": "search"})
     assert refused.status_code == 200 and refused.context["adminform"].form.errors
-    with one_event("budget.create"):
+    with one_event("budget.created"):
         carla.post(f"{ADMIN}add/", FORM | {"project": str(cast.support.pk)})
     assert Budget.objects.get(slug="from-admin").project == cast.support

@@ -120,11 +120,13 @@ API: dict[str, Change] = {
             "project": "support",
             "limit_usd": "1",
         },
-        action="budget.create",
+        action="budget.created",
     ),
-    "PATCH /api/v1/budgets/{pk}/": Change(_pk("budget"), {"limit_usd": "7"}, "budget.update"),
-    "DELETE /api/v1/budgets/{pk}/": Change(_pk("budget"), {}, "budget.archive"),
-    "POST /api/v1/jobs/": Change(send={"kind": "rebuild", "day": str(YESTERDAY)}, action="usage.rebuild"),
+    "PATCH /api/v1/budgets/{pk}/": Change(_pk("budget"), {"limit_usd": "7"}, "budget.changed"),
+    "DELETE /api/v1/budgets/{pk}/": Change(_pk("budget"), {}, "budget.archived"),
+    "POST /api/v1/jobs/": Change(
+        send={"kind": "rebuild", "day": str(YESTERDAY)}, action="usage.rebuild_requested"
+    ),
 }
 
 ADMIN: dict[str, Change] = {
@@ -168,12 +170,12 @@ ADMIN: dict[str, Change] = {
             "project": str(world.support.pk),
             "limit_usd": "1",
         },
-        action="budget.create",
+        action="budget.created",
     ),
     "POST /admin/budgets/budget/{object_id}/change/": Change(
-        _pk("budget"), {"limit_usd": "7"}, "budget.update"
+        _pk("budget"), {"limit_usd": "7"}, "budget.changed"
     ),
-    "POST /admin/budgets/budget/{object_id}/archive/": Change(_pk("budget"), {}, "budget.archive"),
+    "POST /admin/budgets/budget/{object_id}/archive/": Change(_pk("budget"), {}, "budget.archived"),
     "POST /admin/providers/credential/add/": Change(
         send=lambda world: {
             "provider": str(world.provider.pk),
@@ -255,7 +257,7 @@ ADMIN: dict[str, Change] = {
 
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
-    "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild"),
+    "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
     "POST /admin/logout/": Change(action="session.signed_out"),
 }
 

@@ -213,7 +213,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
     "apply": (_apply, "project.created"),
     "createsuperuser": (_user("createsuperuser"), "user.created"),
     "changepassword": (_user("changepassword"), "user.password_set"),
-    "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild"),
+    "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild_requested"),
     "axes_reset": (_plain("axes_reset"), "sign_in_guard.reset"),
     "axes_reset_ip": (_plain("axes_reset_ip", "192.0.2.1"), "sign_in_guard.reset"),
     "axes_reset_username": (_plain("axes_reset_username", "eve"), "sign_in_guard.reset"),

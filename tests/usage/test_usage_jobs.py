@@ -120,7 +120,7 @@ def test_sql_sorts_durations_into_the_same_buckets(db: None, edge: int) -> None:
 
 
 def test_asking_leaves_one_event_and_a_job_that_says_who(db: None, sent: list[str]) -> None:
-    with one_event("usage.rebuild") as seen:
+    with one_event("usage.rebuild_requested") as seen:
         job = services.request_rebuild(COMMAND, DAY, reason="an invoice differs")
     assert sent == [f"usage.run_job {job.pk}"]
     assert (seen.event.object_id, seen.event.reason) == (str(job.pk), "an invoice differs")
@@ -290,7 +290,7 @@ def test_retention_removes_whole_days_and_says_so_once(tmp_path: Path, db: None)
     assert services.apply_retention(COMMAND, days=0, now=now) == 0
     with no_event():
         assert services.apply_retention(COMMAND, days=3, now=now) == 0
-    with one_event("usage.remove_calls") as seen:
+    with one_event("usage.calls_removed") as seen:
         assert services.apply_retention(COMMAND, days=2, now=now, batch=7, most_seconds=0.0) == 0
         assert services.apply_retention(COMMAND, days=2, now=now, batch=7) == 40
         assert services.apply_retention(COMMAND, days=2, now=now) == 0
@@ -299,7 +299,7 @@ def test_retention_removes_whole_days_and_says_so_once(tmp_path: Path, db: None)
     assert len(recent.written) >= 30
     services.apply_retention(COMMAND, days=1, now=now)
     assert Call.objects.count() == 0 and RetentionMark.objects.get().calls_since.day == 18
-    assert Event.objects.filter(action="usage.remove_calls").count() == 2
+    assert Event.objects.filter(action="usage.calls_removed").count() == 2
 
 
 _WORKER = """
@@ -342,7 +342,7 @@ def test_the_command_works_at_once_and_refuses_with_sentences(tmp_path: Path, db
     Ingester(tmp_path).run_once()
     spoil()
     out = StringIO()
-    with one_event("usage.rebuild"):
+    with one_event("usage.rebuild_requested"):
         call_command("usage", "rebuild", "--day", str(DAY), "--reason", "to be sure", stdout=out)
     assert "rows were corrected: 30 calls" in out.getvalue() and " became " in out.getvalue()
     for wrong in ("yesterday", "2026-02-30", "2999-01-01"):

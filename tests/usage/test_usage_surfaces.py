@@ -231,7 +231,7 @@ def test_jobs_are_asked_for_by_finance_of_the_whole_organisation(
         with no_event():
             assert client.post(JOBS, body, content_type="application/json").status_code == 403
         assert client.get(JOBS).status_code == 403
-    with one_event("usage.rebuild"):
+    with one_event("usage.rebuild_requested"):
         answer = alice.post(JOBS, body, content_type="application/json")
     assert answer.status_code == 202 and answer.json()["state"] == "queued"
     assert alice.get(f"{JOBS}{answer.json()['id']}/").json()["arguments"] == {"day": "2024-05-16"}

@@ -59,7 +59,7 @@ def create_budget(
         )
         _save(budget, new=True)
         touch(LIVE_STATE)
-        _audit(actor, "budget.create", budget, before=None, after=_as_audited(budget), reason=reason)
+        _audit(actor, "budget.created", budget, before=None, after=_as_audited(budget), reason=reason)
     return budget
 
 
@@ -114,7 +114,7 @@ def update_budget(
         touch(LIVE_STATE)
         _audit(
             actor,
-            "budget.update",
+            "budget.changed",
             budget,
             before={name: before[name] for name in changed},
             after={name: after[name] for name in changed},
@@ -130,7 +130,7 @@ def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget
         budget.archived_at = django_timezone.now()
         budget.save(update_fields=["archived_at", "updated_at"])
         touch(LIVE_STATE)
-        _audit(actor, "budget.archive", budget, before=_as_audited(budget), after=None, reason=reason)
+        _audit(actor, "budget.archived", budget, before=_as_audited(budget), after=None, reason=reason)
     return budget
 
 

@@ -60,7 +60,7 @@ def request_rebuild(actor: Actor, day: date, *, reason: str = "", enqueue: bool 
         )
         record(
             actor,
-            action="usage.rebuild",
+            action="usage.rebuild_requested",
             object_type="usage.job",
             object_id=job.pk,
             object_name=f"recompute {day:%Y-%m-%d}",

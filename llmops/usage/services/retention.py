@@ -57,7 +57,7 @@ def _mark(actor: Actor, before: datetime, days: int) -> None:
             mark.save(update_fields=["calls_since"])
         record(
             actor,
-            action="usage.remove_calls",
+            action="usage.calls_removed",
             object_type="usage.retentionmark",
             object_id=1,
             object_name=f"calls before {before:%Y-%m-%d}",
