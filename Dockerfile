@@ -14,10 +14,11 @@ ENV PATH=/venv/bin:$PATH \
     DJANGO_SETTINGS_MODULE=console.settings \
     CONSOLE_DATA_DIR=/data \
     CONSOLE_JOURNAL_DIR=/journal \
+    CONSOLE_SPOOL_DIR=/spool \
     CONSOLE_STATIC_ROOT=/app/staticfiles
 # A new named volume takes the owner of the directory it is mounted on.
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin console \
-    && install -d -o console -g console -m 0750 /data /journal
+    && install -d -o console -g console -m 0750 /data /journal /spool
 COPY --from=packages /venv /venv
 WORKDIR /app
 COPY . .

@@ -140,6 +140,10 @@ TOKENIZER_DIR = Path(env.str("CONSOLE_TOKENIZER_DIR", default=str(DATA_DIR / "ti
 LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)
 #: Calls older than this are removed by the retention job; rollups stay.
 CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
+#: Where a data plane keeps forms (sounds, images) that are too large for memory while it passes them on.
+SPOOL_DIR = Path(env.str("CONSOLE_SPOOL_DIR", default=str(DATA_DIR / "spool"))).absolute()
+#: The largest form the data plane reads, in bytes.
+MAX_MEDIA_BYTES = env.int("CONSOLE_MAX_MEDIA_BYTES", default=200 * 1024 * 1024)
 #: The largest request body the data plane reads, in bytes.
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
 #: The largest file that the data plane passes on to a provider, in bytes. It is never held in memory.

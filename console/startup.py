@@ -42,7 +42,9 @@ def _reason_to_refuse(*, data_plane: bool) -> str:
         if data_plane:
             from django.conf import settings
 
-            return _unusable_directory(settings.JOURNAL_DIR)
+            return _unusable_directory("journal", "CONSOLE_JOURNAL_DIR", settings.JOURNAL_DIR) or (
+                _unusable_directory("spool", "CONSOLE_SPOOL_DIR", settings.SPOOL_DIR)
+            )
     except ConfigurationRefused as refusal:
         return refusal.message
     except (DatabaseError, InterfaceError) as error:
@@ -72,14 +74,14 @@ def _pending_migrations() -> str:
     return f"{len(plan)} database migrations are pending (the first is {first}). Run: ./dev manage migrate"
 
 
-def _unusable_directory(directory: Path) -> str:
+def _unusable_directory(what: str, variable: str, directory: Path) -> str:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=directory) as probe:
             probe.write(b"x" * 4096)
     except OSError as error:
         return (
-            f"the journal directory {directory} cannot be written ({error.strerror}). Set CONSOLE_JOURNAL_DIR to a "
+            f"the {what} directory {directory} cannot be written ({error.strerror}). Set {variable} to a "
             "directory on a local disk with free space that this process may write to."
         )
     return ""

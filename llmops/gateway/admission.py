@@ -17,6 +17,7 @@ from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
 from llmops.core.money import format_usd
 from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
+from llmops.gateway.endpoints import making
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.limits import Limiteds, Ticket
 from llmops.gateway.queueing import Gate
@@ -61,7 +62,9 @@ async def admit(call: Call) -> None:
         return
     target = resolution.targets[0]
     output = 0
-    if call.endpoint.has_output:
+    if asked.units is not None:
+        output = making.output_bound(call.endpoint, asked, target)
+    elif call.endpoint.has_output:
         output = output_bound(asked, target.entry, output_cap(asked, target.entry))
     bound = call.endpoint.input_bound(asked, target)
     try:
@@ -138,6 +141,8 @@ async def hold(call: Call, target: Target) -> Holding:
     if asked.tier:
         prices = prices.holding(asked.tier)
     output = output_bound(asked, entry, cap) if call.endpoint.has_output else 0
+    if asked.units is not None and prices.by_tokens:
+        output = making.output_bound(call.endpoint, asked, target, hard=hard[0].slug if hard else "")
     bound = call.endpoint.input_bound(asked, target)
     holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
     if hard and holding.worst:
@@ -163,7 +168,7 @@ async def _hold_slowly(
         if isinstance(found, Hold):
             holding.hold = found
             return
-        if call.resolution.route.clamp_output and output:
+        if call.resolution.route.clamp_output and output and call.endpoint.has_output:
             cap = _affordable_cap(call, holding, prices, bound)
             if cap is not None:
                 holding.worst = prices.worst_cost(bound, cap * asked.choices, asked.uses, asked.units)
@@ -205,7 +210,7 @@ def _pays(prices: Prices, endpoint: Endpoint, asked: Asked) -> bool:
     if units is None:
         return prices.by_tokens and (prices.output is not None or not endpoint.has_output)
     return (
-        (prices.by_tokens and (prices.has_output(asked.uses) or not endpoint.has_output))
+        (prices.by_tokens and prices.has_output(asked.uses))
         or (units.characters > 0 and prices.characters is not None)
         or (units.seconds > 0 and prices.seconds is not None)
         or (units.images > 0 and prices.images is not None)

@@ -15,9 +15,11 @@ from llmops.gateway import exposition
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
 from llmops.gateway.endpoints import files, models, stored_chats
+from llmops.gateway.endpoints.audio import SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from llmops.gateway.endpoints.base import Endpoint
 from llmops.gateway.endpoints.chat import CHAT
 from llmops.gateway.endpoints.embeddings import EMBEDDINGS
+from llmops.gateway.endpoints.images import EDITS, GENERATIONS, VARIATIONS
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body
 from llmops.gateway.pipeline import serve
 from llmops.gateway.plane import Plane
@@ -28,6 +30,12 @@ log = logging.getLogger(__name__)
 ORDINARY: dict[str, Endpoint] = {
     "/v1/chat/completions": CHAT,
     "/v1/embeddings": EMBEDDINGS,
+    "/v1/images/generations": GENERATIONS,
+    "/v1/images/edits": EDITS,
+    "/v1/images/variations": VARIATIONS,
+    "/v1/audio/speech": SPEECH,
+    "/v1/audio/transcriptions": TRANSCRIPTIONS,
+    "/v1/audio/translations": TRANSLATIONS,
 }
 #: Everything else: path template -> method -> who answers.
 OTHERS: dict[str, dict[str, Handler]] = {

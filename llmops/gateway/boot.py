@@ -71,6 +71,8 @@ class Runtime:
             max_body=settings.MAX_REQUEST_BYTES,
             max_upload=settings.MAX_UPLOAD_BYTES,
             digest_key=digest_key(settings.SECRET_KEY),
+            max_media=settings.MAX_MEDIA_BYTES,
+            spool_directory=settings.SPOOL_DIR,
             cache=Cache(settings.CACHE_BYTES),
         )
         if settings.REDIS_URL:

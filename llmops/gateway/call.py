@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmops.gateway.cache import Filling, Kept
     from llmops.gateway.endpoints.base import Asked, Endpoint
     from llmops.gateway.limits import Ticket
+    from llmops.gateway.multipart import Form
     from llmops.gateway.plane import Plane
     from llmops.gateway.resilience import Plan
     from llmops.gateway.routing import Budgets, Resolution
@@ -135,6 +136,7 @@ class Call:
         "endpoint",
         "fallbacks",
         "filling",
+        "form",
         "headers",
         "id",
         "kept",
@@ -151,6 +153,7 @@ class Call:
         "resort",
         "retries",
         "send",
+        "sound",
         "started",
         "started_ns",
         "started_sending",
@@ -202,6 +205,10 @@ class Call:
         #: the outcome is recorded
         self.ended = False
         self.started_sending = False
+        #: the form that came in, which lies in a file if it is large
+        self.form: Form | None = None
+        #: what goes out is neither JSON nor events: no error can be told in it
+        self.sound = False
         #: something of an answer went out, not comments alone: nothing can be tried again
         self.begun = False
         #: the reader of the stream that is relayed, or was tried last
@@ -212,6 +219,8 @@ class Call:
 
     def close(self) -> None:
         self.watch.close()
+        if self.form is not None:
+            self.form.close()
         if self.filling is not None:
             self.filling.end(gone=self.watch.reason == "client")
         if self.ticket is not None:
@@ -323,13 +332,20 @@ class Call:
             headers += ticket.headers(time.time())
         return headers
 
-    async def send_whole(self, status: int, body: bytes, *, headers: Headers | None = None) -> None:
-        """A JSON answer in one piece."""
+    async def send_whole(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        headers: Headers | None = None,
+        kind: tuple[bytes, bytes] = JSON_TYPE,
+    ) -> None:
+        """An answer in one piece, JSON unless its header ``kind`` says otherwise."""
         self.started_sending = self.begun = True
         if self.filling is not None:
             self.filling.add(body)
         sent = self.answer_headers()
-        sent.append(JSON_TYPE)
+        sent.append(kind)
         sent.append((b"content-length", b"%d" % len(body)))
         if headers:
             sent += headers
@@ -341,6 +357,15 @@ class Call:
         self.started_sending = True
         headers = self.answer_headers()
         headers += (_EVENTS_TYPE, _NO_CACHE, _NO_BUFFERING)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def start_sound(self, kind: tuple[bytes, bytes], length: int | None) -> None:
+        """The head of a body of bytes, of which ``length`` are said to come."""
+        self.started_sending = self.sound = True
+        headers = self.answer_headers()
+        headers.append(kind)
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_piece(self, data: bytes, *, last: bool = False) -> None:
@@ -364,6 +389,12 @@ class Call:
     def error_event(self, error: ConsoleError) -> bytes:
         """The event that tells a client in a stream what an error body would have told it."""
         return error_event(error) if self.relay is None else self.relay.error_event(error)
+
+    async def end_with(self, error: ConsoleError) -> None:
+        """Tell a client whose answer has begun that it breaks off: by an event, or, in the middle of a sound, by leaving
+        it without its end."""
+        if not self.sound:
+            await self.send_piece(self.error_event(error), last=True)
 
     async def send_error(self, error: ConsoleError) -> None:
         body = error_body(error)

@@ -40,9 +40,10 @@ from llmops.gateway.call import (
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
+from llmops.gateway.media import check_capability, read_media, relay_media
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
-from llmops.gateway.relaying import partial_tokens, relay_stream, relay_whole
+from llmops.gateway.relaying import is_events, partial_tokens, relay_stream, relay_whole
 from llmops.gateway.resilience import Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import Relay
@@ -107,7 +108,8 @@ async def read(call: Call) -> None:
     """The body, who it is for, what it leads to."""
     key = call.key
     assert key is not None
-    asked = call.asked = call.endpoint.read(await call.read_body())
+    endpoint = call.endpoint
+    asked = call.asked = await read_media(call) if endpoint.forms else endpoint.read(await call.read_body())
     headers = call.headers
     feature = session = ""
     tags: list[str] = []
@@ -122,6 +124,8 @@ async def read(call: Call) -> None:
     call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
+    if asked.units is not None:
+        check_capability(call, resolution)
     largest = resolution.largest_output
     if asked.cap is not None and largest and asked.cap > largest:
         raise InvalidRequest(
@@ -211,8 +215,10 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
         if response.status != 200:
             return await failure_of_status(response, step.credential)
         call.plane.credential_answered(step, response.headers, time.monotonic())
-        if relay is not None:
+        if relay is not None and (asked.units is None or is_events(response)):
             return await relay_stream(call, trial, response, relay)
+        if asked.units is not None:
+            return await relay_media(call, trial, response)
         return await relay_whole(call, trial, response)
     except Failed as failed:
         failure = failed.failure
@@ -290,7 +296,7 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
     )
     if reason == "shutdown" and call.started_sending:
         call.begun = True
-        await call.send_piece(call.error_event(shutting_down()), last=True)
+        await call.end_with(shutting_down())
     raise asyncio.CancelledError
 
 
@@ -336,7 +342,7 @@ async def refuse(call: Call, error: ConsoleError) -> None:
     status = settle.ERROR if call.attempts or error.status >= 500 else settle.REFUSED
     settle.never_sent(call, status=status, http=error.status, code=error.code, message=error.message)
     if call.started_sending:
-        await call.send_piece(call.error_event(error), last=True)
+        await call.end_with(error)
     else:
         await call.send_error(error)
 

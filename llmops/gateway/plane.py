@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
@@ -73,6 +74,9 @@ class Plane:
     digest_key: bytes
     #: bytes of the largest file that is passed on to a provider
     max_upload: int = 512 * 1024 * 1024
+    #: largest form, and where those lie that are too large for memory (None: where the system keeps such files)
+    max_media: int = 200 * 1024 * 1024
+    spool_directory: Path | None = None
     transport: Transport = field(default_factory=Transport)
     limits: Limits = field(default_factory=Limits)
     #: the same limits over all processes, where there is a Redis

@@ -14,6 +14,7 @@ from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
+from llmops.gateway.media import tokens_of
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import KEEP_ALIVE, Relay
 from llmops.gateway.upstream import Response, clean, failure_of, read_whole
@@ -106,8 +107,12 @@ class KeepAlive:
             self.saying.cancel()
 
 
+def is_events(response: Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
 async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+    if not is_events(response):
         return Failure(MALFORMED, "the answer is not a stream of events", billed=None)
     assert call.resolution is not None
     every = call.resolution.route.keep_alive_s
@@ -184,12 +189,8 @@ async def begin_stream(call: Call, trial: Trial) -> None:
 
 
 async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
-    tokens = call.endpoint.usage(relay.usage)
-    unknown = False
-    if tokens is None:
-        tokens = await settle.count(call, trial, relay.text())
-        unknown = trial.step.target.reasons
-    tokens.tier = tier_answered(relay.tier)
+    tokens = await partial_tokens(call, trial, relay)
+    unknown = tokens.estimated and trial.step.target.reasons
     if trial.record.ttft_us is None:
         trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
     last = out + relay.tail
@@ -234,6 +235,9 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
 
 
 async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
+    """What a stream has brought so far, which is all of it when it is done."""
+    if call.asked is not None and call.asked.units is not None:
+        return await tokens_of(call, trial, relay)
     tokens = call.endpoint.usage(relay.usage)
     if tokens is None:
         tokens = await settle.count(call, trial, relay.text())

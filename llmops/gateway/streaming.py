@@ -100,6 +100,9 @@ class Relay:
         "usage",
     )
 
+    #: bytes of the largest event that is one
+    largest = MAX_EVENT_BYTES
+
     def __init__(self) -> None:
         self._buffer: list[bytes] = []
         self._buffered = 0
@@ -244,7 +247,7 @@ class Relay:
     def _keep_on(self, rest: bytes) -> bytes:
         self._buffer.append(rest)
         self._buffered += len(rest)
-        if self._buffered > MAX_EVENT_BYTES:
+        if self._buffered > self.largest:
             self.broken = "an event is larger than any real one"
             self._buffer.clear()
         return b""

@@ -27,6 +27,7 @@ from llmops.gateway.failures import (
     failure_of_error,
     retry_after,
 )
+from llmops.gateway.spool import Upload
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
 from llmops.providers.network_guard import host_refusal
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
@@ -116,7 +117,7 @@ class Channel:
         self._session._retry_connection = False
 
     async def send(
-        self, path: str, body: bytes, credential: CredentialEntry, attempt_id: str, sending: Sending
+        self, path: str, body: bytes | Upload, credential: CredentialEntry, attempt_id: str, sending: Sending
     ) -> Response:
         """POST ``body``; the answer's head. Raises ``Failed``, never for a status. Marks ``sending`` as sent in time."""
         if self._refusal is not None:
@@ -128,11 +129,17 @@ class Channel:
         headers = {self._key_header: secret if self._key_header == "api-key" else f"Bearer {secret}"}
         if self._names_attempts:
             headers["x-llmops-attempt-id"] = attempt_id
+        data: Any = body
+        if isinstance(body, Upload):
+            headers["Content-Type"], headers["Content-Length"] = body.content_type, str(body.size)
+            data = body.pieces()
+        elif len(body) > _PIECEWISE_BYTES:
+            data = io.BytesIO(body)
         _sending.set(sending)
         try:
             return await self._session.post(
                 url,
-                data=body if len(body) <= _PIECEWISE_BYTES else io.BytesIO(body),
+                data=data,
                 headers=headers,
                 allow_redirects=False,
             )

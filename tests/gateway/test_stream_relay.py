@@ -202,7 +202,7 @@ def test_usage_beside_choices_is_hidden_with_every_other_byte_kept() -> None:
 
 
 def test_an_endless_event_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "MAX_EVENT_BYTES", 1_000)
+    monkeypatch.setattr(streaming.Relay, "largest", 1_000)
     relay = ChatRelay(hide_usage=False)
     assert relay.feed(chunk("a") + b"data: " + b"x" * 500) == chunk("a")
     relay.feed(b"x" * 600)

@@ -13,6 +13,7 @@ import msgspec
 
 from llmops.core.errors import InvalidRequest
 from llmops.gateway.routing import Target
+from llmops.gateway.spool import Upload
 from llmops.gateway.streaming import Relay
 from llmops.providers.pricing import Units
 from llmops.providers.rules import FLEX, PRIORITY
@@ -68,7 +69,7 @@ class Asked:
         self.tier = ""
         #: what comes into play beside text: flags of ``providers.pricing``
         self.uses = 0
-        #: at most so much of what is not billed in tokens
+        #: at most so much of what is not billed in tokens; None for text, which is billed in tokens alone
         self.units: Units | None = None
 
 
@@ -118,12 +119,14 @@ class Endpoint(Protocol):
     path: str
     #: whether output is billed, and a price for it must be known
     has_output: bool
+    #: whether its bodies may be forms; then it is one of ``making.MediaEndpoint``
+    forms: bool
 
     def read(self, body: bytes) -> Asked:
         """Raises ``InvalidRequest`` naming the member that is wrong."""
         ...
 
-    def encode(self, asked: Asked, target: Target, cap: int | None) -> bytes:
+    def encode(self, asked: Asked, target: Target, cap: int | None) -> bytes | Upload:
         """The body for a target; ``cap`` is the output cap to set, None leaves it as it is."""
         ...
 

@@ -108,6 +108,7 @@ class Chat:
     name = "chat.completions"
     path = "/chat/completions"
     has_output = True
+    forms = False
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

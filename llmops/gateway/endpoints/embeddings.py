@@ -28,6 +28,7 @@ class Embeddings:
     name = "embeddings"
     path = "/embeddings"
     has_output = False
+    forms = False
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
