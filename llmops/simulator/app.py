@@ -13,12 +13,23 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llmops.simulator.asking import Prompts
-from llmops.simulator.endpoints import chat, embeddings, models, moderations, responses
+from llmops.simulator.endpoints import (
+    batches,
+    chat,
+    embeddings,
+    files,
+    models,
+    moderations,
+    responses,
+    stored_chats,
+)
 from llmops.simulator.errors import ApiError, wrong
 from llmops.simulator.exchange import ClientGone, Exchange, Message, Receive, Send, Window, fingerprint
+from llmops.simulator.keeping import Keeping
 from llmops.simulator.ledger import DROPPED, Ledger
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
+OfObject = Callable[[Exchange, str], Awaitable[None]]
 
 _PROVIDER: dict[tuple[str, str], Endpoint] = {
     ("POST", "/v1/chat/completions"): chat.create,
@@ -26,6 +37,23 @@ _PROVIDER: dict[tuple[str, str], Endpoint] = {
     ("POST", "/v1/embeddings"): embeddings.create,
     ("POST", "/v1/moderations"): moderations.create,
     ("GET", "/v1/models"): models.listing,
+    ("GET", "/v1/chat/completions"): stored_chats.listing,
+    ("POST", "/v1/files"): files.create,
+    ("GET", "/v1/files"): files.listing,
+    ("POST", "/v1/batches"): batches.create,
+    ("GET", "/v1/batches"): batches.listing,
+}
+#: What is done with one object: method, what stands before its id, what behind it.
+_OBJECTS: dict[tuple[str, str, str], OfObject] = {
+    ("GET", "/v1/chat/completions/", ""): stored_chats.one,
+    ("POST", "/v1/chat/completions/", ""): stored_chats.update,
+    ("DELETE", "/v1/chat/completions/", ""): stored_chats.delete,
+    ("GET", "/v1/chat/completions/", "/messages"): stored_chats.messages,
+    ("GET", "/v1/files/", ""): files.one,
+    ("DELETE", "/v1/files/", ""): files.delete,
+    ("GET", "/v1/files/", "/content"): files.content,
+    ("GET", "/v1/batches/", ""): batches.one,
+    ("POST", "/v1/batches/", "/cancel"): batches.cancel,
 }
 
 
@@ -45,6 +73,7 @@ class Simulator:
         self.window = Window()
         self.prompts = Prompts()
         self.kept = chat.KeptAnswers()
+        self.keeping = Keeping()
         self.in_flight = 0
         self._numbers = 0
         self._calls: Counter[str] = Counter()
@@ -59,6 +88,10 @@ class Simulator:
     def next_number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+    def new_id(self, prefix: str) -> str:
+        """Unlike any other id of this or another simulator process."""
+        return f"{prefix}{self.prefix[:12]}{self.next_number():012x}"
 
     def count_call(self, name: str) -> int:
         """How often this exact name was called before."""
@@ -98,6 +131,16 @@ class Simulator:
         if endpoint is None and method == "GET" and path.startswith("/v1/models/"):
             endpoint = models.one
         if endpoint is None:
+            for (of, before, behind), found in _OBJECTS.items():
+                name = path[len(before) : len(path) - len(behind)]
+                if (
+                    of == method
+                    and path.startswith(before)
+                    and path.endswith(behind)
+                    and "/" not in name
+                    and name
+                ):
+                    return await found(exchange, name)
             raise ApiError(404, f"Invalid URL ({method} {path}).", code="unknown_url")
         await endpoint(exchange)
 

@@ -205,7 +205,15 @@ class Exchange:
 
 
 READ_HEADERS = frozenset(
-    (b"authorization", b"api-key", b"x-simulator", b"x-llmops-attempt-id", b"x-request-id", b"content-length")
+    (
+        b"authorization",
+        b"api-key",
+        b"x-simulator",
+        b"x-llmops-attempt-id",
+        b"x-request-id",
+        b"content-length",
+        b"content-type",
+    )
 )
 
 

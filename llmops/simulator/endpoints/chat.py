@@ -18,6 +18,7 @@ from llmops.simulator.asking import (
     tools_of,
 )
 from llmops.simulator.delivery import Pace, Stream, before_answering, plain
+from llmops.simulator.endpoints.stored_chats import store
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import EVENTS, JSON, Exchange
 from llmops.simulator.generation import Answer, Ask, Choice, Delta, answer, seed_of
@@ -52,6 +53,8 @@ class ChatRequest(msgspec.Struct):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
 
 
 _decode = msgspec.json.Decoder(ChatRequest).decode
@@ -125,7 +128,9 @@ async def create(exchange: Exchange) -> None:
     made = answer(ask, behaviour, profile)
     asks_usage = bool(request.stream_options and request.stream_options.include_usage)
     dialect = ChatDialect(exchange.new_id("chatcmpl-"), int(time.time()), request.model, asks_usage)
-    if behaviour.instant and behaviour.repeatable and all(choice.plain for choice in made.choices):
+    if request.store:
+        store(exchange, dialect.whole(made, dialect.usage(made.usage())), request.messages, request.metadata)
+    elif behaviour.instant and behaviour.repeatable and all(choice.plain for choice in made.choices):
         kept = _kept(ChatDialect(_ID, _AT, request.model, asks_usage), made, exchange.stream)
         kept_answers.keep(exchange, body, kept)
         return await _again(exchange, kept)
