@@ -122,6 +122,8 @@ async def read(call: Call) -> None:
     if b"x-llmops-priority" in headers or key.priority != INTERACTIVE:
         call.priority = call.read_priority(key.priority)
     call.user = call.header_text(b"x-llmops-user", MAX_USER) or asked.user
+    if not asked.model:
+        asked.model = call.view.default_route(key)
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
     if asked.units is not None:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import accumulate
 
 from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
-from llmops.core.errors import ModelNotFound, PermissionDenied, ServiceUnavailable
+from llmops.core.errors import InvalidRequest, ModelNotFound, PermissionDenied, ServiceUnavailable
 from llmops.gateway.limits import Limiteds, limits_of
 from llmops.providers.pricing import PriceBook
 from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, SUMMARIZE
@@ -212,6 +212,17 @@ class View:
             limited=self.limited(key),
         )
 
+    def default_route(self, key: KeyEntry) -> str:
+        """The route of a call that names no model. Raises ``InvalidRequest`` when the key's project has none."""
+        project = self.snapshot.live.projects.get(key.project_id)
+        if project is None or not project.default_route:
+            raise InvalidRequest(
+                "model: missing; name a model or route, or give the project a default route in the console.",
+                param="model",
+                code="missing_required_parameter",
+            )
+        return project.default_route
+
     def limited(self, key: KeyEntry) -> Limiteds:
         """Whose limits a call of ``key`` counts against, whatever it asks for."""
         return limits_of(key, self.snapshot.live.projects.get(key.project_id))
@@ -230,6 +241,11 @@ class View:
         return resolution.budgets + _of_project(
             matching(self.snapshot.budgets_by_scope, pairs), resolution.key
         )
+
+    def budgets_of(self, key: KeyEntry, *, feature: str, user: str, tags: Sequence[str]) -> Budgets:
+        """Every budget that a call of ``key`` touches which no route leads."""
+        pairs = scope_pairs(project=key.project, key=key.id, route="", feature=feature, user=user, tags=tags)
+        return _of_project(matching(self.snapshot.budgets_by_scope, pairs), key)
 
     def callable_names(self, key: KeyEntry) -> list[tuple[str, str]]:
         """``(name, owner)`` of every route and model that ``key`` may name, sorted; an owner of a route is the console."""

@@ -638,3 +638,26 @@ async def test_an_answer_never_comes_late(
     upstream.does(hangs)
     answer = await get(kept, "/v1/files/file-1")
     assert (answer.status, answer.error["code"]) == (504, "upstream_timeout")
+
+
+async def test_a_call_without_a_model_goes_the_projects_default_route(rig: Rig, upstream: Upstream) -> None:
+    project = ProjectEntry(MINE.project_id, "support", default_route="chat")
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    for sent in (body, body | {"model": None}):
+        configure(rig, routes=[a_route("chat")])
+        refused = await rig.call(sent)
+        assert (refused.status, refused.error["param"]) == (400, "model")
+        assert "default route" in refused.error["message"]
+        configure(rig, routes=[a_route("chat")], projects={MINE.project_id: project})
+        answer = await rig.call(sent)
+        assert answer.status == 200, answer.body
+        assert upstream.asked[-1].json["model"] == "sim-small"
+        assert rig.ended()[-1].origin.route == "chat"
+    assert (await rig.call(body | {"model": ""})).status == 400
+    configure(
+        rig,
+        keys={KEY: a_key(project_id=MINE.project_id, allowed_routes=frozenset())},
+        routes=[a_route("chat")],
+        projects={MINE.project_id: project},
+    )
+    assert (await rig.call(body)).status == 403

@@ -74,11 +74,15 @@ class Asked:
 
 
 def asked_of(members: Members, size: int) -> Asked:
-    """What every endpoint's body says: for whom and for which model. Raises ``InvalidRequest``."""
+    """What every endpoint's body says: for whom, and for which model (empty: the project's default route decides).
+
+    Raises ``InvalidRequest``.
+    """
+    named = "model" in members and bytes(members["model"]) != NULL
     return Asked(
         members,
         size,
-        model=text_member(members, "model", required=True, longest=MAX_MODEL),
+        model=text_member(members, "model", required=True, longest=MAX_MODEL) if named else "",
         user=text_member(members, "user", longest=MAX_USER),
     )
 
