@@ -17,6 +17,7 @@ from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
     from llmops.gateway.cache import Filling, Kept
+    from llmops.gateway.context import Fitting
     from llmops.gateway.endpoints.base import Asked, Endpoint
     from llmops.gateway.limits import Ticket
     from llmops.gateway.multipart import Form
@@ -136,6 +137,7 @@ class Call:
         "endpoint",
         "fallbacks",
         "filling",
+        "fitting",
         "form",
         "headers",
         "id",
@@ -191,6 +193,8 @@ class Call:
         self.fallbacks = 0
         self.cost = 0
         self.queue_us = 0
+        #: what was done to make the input fit into a context window
+        self.fitting: Fitting | None = None
         #: what was answered when nothing else could
         self.resort = b""
         self.bytes_in = 0
@@ -325,6 +329,8 @@ class Call:
         if self.kept is not None:
             headers.append((b"x-llmops-model", self.kept.model.encode()))
             headers.append((b"age", b"%d" % (time.monotonic() - self.kept.at)))
+        if self.fitting is not None and (word := self.fitting.word):
+            headers.append((b"x-llmops-context", word))
         if self.cap_header is not None:
             headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
         ticket = self.ticket

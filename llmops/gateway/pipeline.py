@@ -25,7 +25,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, cache, last_resort, settle
+from llmops.gateway import admission, cache, context, last_resort, settle
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -173,8 +173,11 @@ async def attempts(call: Call) -> None:
         if await last_resort.answered(call, error.message):
             return
         raise
+    adapts = plan.resolution.adapts
     while step is not None:
         try:
+            if adapts:
+                step = await context.before(call, step)
             if step.delay:
                 await asyncio.sleep(step.delay)
             gate = await admission.enter(call, step.target)
@@ -192,11 +195,17 @@ async def attempts(call: Call) -> None:
         if failure is None:
             return
         call.plane.credential_failed(step, failure, now)
-        following = plan.after(failure, now) if call.watch.reason is None else None
+        following = None
+        if call.watch.reason is None:
+            if adapts and failure.code == TOO_LONG:
+                settle.failed(call, trial, failure)
+                following = await context.after(call, step, failure)
+            following = following or plan.after(failure, time.monotonic())
         if following is None:
             await give_up(call, trial, failure)
             return
-        settle.failed(call, trial, failure)
+        if not trial.settled:
+            settle.failed(call, trial, failure)
         step = following
 
 

@@ -11,7 +11,7 @@ from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import InvalidRequest, ModelNotFound, PermissionDenied, ServiceUnavailable
 from llmops.gateway.limits import Limiteds, limits_of
 from llmops.providers.pricing import PriceBook
-from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, SUMMARIZE
+from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE
 from llmops.serving.snapshot import (
     BudgetEntry,
     KeyEntry,
@@ -50,6 +50,7 @@ class Resolution:
     """
 
     __slots__ = (
+        "adapts",
         "budgets",
         "caches",
         "degraded",
@@ -96,6 +97,8 @@ class Resolution:
         self.fallbacks_for = {
             found: tuple(chosen) for found, chosen in (fallbacks_for or {}).items() if chosen
         }
+        #: whether the route does anything about an input that is too long
+        self.adapts = route.context_strategy != REFUSE
         self.larger = larger
         self.summary = summary
         self.degraded = degraded

@@ -128,15 +128,7 @@ def answered(
     http: int = 200,
 ) -> None:
     """The attempt brought an answer, whole or in part: price its tokens and end the call."""
-    holding = trial.holding
-    cost = _cost(trial, tokens)
-    if tokens.estimated:
-        trial.record.note = ESTIMATED
-        # What was merely counted can not have cost more than the worst case.
-        cost = min(cost, holding.worst)
-    if charge_hold:
-        trial.record.note = UNKNOWN_BILL
-        cost = holding.worst
+    cost = _cost_of_answer(trial, tokens, charge_hold=charge_hold)
     record = trial.record
     if said is not None and said.failed and status == OK:
         status, code = ERROR, ANSWER_FAILED
@@ -152,9 +144,33 @@ def answered(
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
     trial.complete, trial.output_tokens = status == OK, tokens.output
-    if call.filling is not None and status == OK and not call.fallbacks and outcome.finish != _FILTERED:
+    if (
+        call.filling is not None
+        and status == OK
+        and not call.fallbacks
+        and call.fitting is None
+        and outcome.finish != _FILTERED
+    ):
         call.filling.kept = partial(_kept, call, trial, outcome, cost)
     _end(call, trial, cost, outcome)
+
+
+def aside(call: Call, trial: Trial, tokens: Tokens, *, charge_hold: bool = False) -> None:
+    """A call to a model on the way to the answer brought what it was made for; the call goes on."""
+    _end(call, trial, _cost_of_answer(trial, tokens, charge_hold=charge_hold), None)
+
+
+def _cost_of_answer(trial: Trial, tokens: Tokens, *, charge_hold: bool) -> int:
+    holding = trial.holding
+    if charge_hold:
+        trial.record.note = UNKNOWN_BILL
+        return holding.worst
+    cost = _cost(trial, tokens)
+    if tokens.estimated:
+        trial.record.note = ESTIMATED
+        # What was merely counted can not have cost more than the worst case.
+        cost = min(cost, holding.worst)
+    return cost
 
 
 def _cost(trial: Trial, tokens: Tokens) -> int:

@@ -149,7 +149,7 @@ class Chat:
         sent = with_defaults(asked.members, target)
         if cap is not None and cap != asked.cap:
             fields = [field for field in CAP_FIELDS if member(asked.members, field) is not None]
-            for field in fields or [_cap_field(target)]:
+            for field in fields or [cap_field(target)]:
                 sent[field] = cap
         if asked.stream and not asked.wants_usage:
             options = member(asked.members, "stream_options") or {}
@@ -281,7 +281,7 @@ def _data_bytes(messages: list[Mapping[str, Any]]) -> int:
     return total
 
 
-def _cap_field(target: Target) -> str:
+def cap_field(target: Target) -> str:
     # OpenAI's reasoning models know the new name only; most compatible servers know the old one only.
     return "max_tokens" if target.provider.kind == "compatible" else "max_completion_tokens"
 
