@@ -69,6 +69,7 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
         ("CONSOLE_MAX_MEDIA_BYTES", settings.MAX_MEDIA_BYTES, 1024),
         ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),
         ("CONSOLE_CACHE_BYTES", settings.CACHE_BYTES, 0),
+        ("CONSOLE_DRAIN_SECONDS", settings.DRAIN_SECONDS, 0),
     ]
 
 

@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 
 from llmops.core.ids import uuid7
+from llmops.core.logs import request_id as logged_request
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):
@@ -51,6 +52,10 @@ class RequestIdMiddleware:
         given = request.headers.get("x-request-id", "")
         request_id = given if self._plain.fullmatch(given) else f"req_{uuid7().hex}"
         request.request_id = request_id  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        token = logged_request.set(request_id)
+        try:
+            response = self.get_response(request)
+        finally:
+            logged_request.reset(token)
         response["x-request-id"] = request_id
         return response

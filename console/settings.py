@@ -148,9 +148,13 @@ MAX_MEDIA_BYTES = env.int("CONSOLE_MAX_MEDIA_BYTES", default=200 * 1024 * 1024)
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
 #: The largest file that the data plane passes on to a provider, in bytes. It is never held in memory.
 MAX_UPLOAD_BYTES = env.int("CONSOLE_MAX_UPLOAD_BYTES", default=512 * 1024 * 1024)
-#: The largest body that the console's own API reads, in bytes.
-#: answers that one data plane keeps in memory for routes with a response cache
+#: Answers that one data plane keeps in memory for routes with a response cache, in bytes.
 CACHE_BYTES = env.int("CONSOLE_CACHE_BYTES", default=64 * 1024 * 1024)
+#: Whether data planes log a line for every call; the journal and the database have every call in any case.
+LOG_CALLS = env.bool("CONSOLE_LOG_CALLS", default=False)
+#: How long calls under way may take to end when a data plane is asked to stop, in seconds.
+DRAIN_SECONDS = env.float("CONSOLE_DRAIN_SECONDS", default=7.0)
+#: The largest body that the console's own API reads, in bytes.
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 #: Address under which this installation reaches its own data plane (jobs, playground).
 GATEWAY_URL = env.str("CONSOLE_GATEWAY_URL", default=f"http://127.0.0.1:{env.int('PORT', default=8000)}/v1")

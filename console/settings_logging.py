@@ -1,12 +1,30 @@
-"""Logs: one line an event on standard error."""
+"""Logs: one line an event on standard error, for people or (``CONSOLE_LOG_FORMAT=json``) for machines."""
 
 from __future__ import annotations
+
+import os
+
+from django.core.exceptions import ImproperlyConfigured
+
+LOG_FORMATS = ("line", "json")
+LOG_FORMAT = os.environ.get("CONSOLE_LOG_FORMAT", "line")
+if LOG_FORMAT not in LOG_FORMATS:
+    raise ImproperlyConfigured(
+        f"CONSOLE_LOG_FORMAT is {LOG_FORMAT!r}. Set it to {' or '.join(LOG_FORMATS)}, or unset it."
+    )
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {
+            "()": "llmops.core.logs.LineFormatter",
+            "format": "{asctime} {levelname} {name} {message}",
+            "style": "{",
+        },
+        "json": {"()": "llmops.core.logs.JsonFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "loggers": {
         # Scanners send host names of all kinds; each would leave a traceback.
         "django.security.DisallowedHost": {"handlers": [], "propagate": False},

@@ -17,6 +17,7 @@ from types import FrameType
 from django.conf import settings
 
 from llmops.core.tokens import use_cache_dir
+from llmops.gateway import tracing
 from llmops.gateway.app import Gateway
 from llmops.gateway.bank import Command
 from llmops.gateway.cache import Cache
@@ -35,9 +36,7 @@ from llmops.usage.services import booked_records, open_journal
 
 log = logging.getLogger(__name__)
 
-#: Calls under way when the process is asked to stop may take this long; then they are ended and settled.
-DRAIN_S = 7.0
-#: What is left to do after that: settle, give leases back.
+#: What is left to do when calls had their time to end: settle those that have not, give leases back.
 WIND_UP_S = 1.5
 
 
@@ -77,6 +76,8 @@ class Runtime:
         )
         if settings.REDIS_URL:
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
+        self.plane.tracing = tracing.from_environment()
+        self.plane.log_calls = settings.LOG_CALLS
         self.plane.objects.shelf = DatabaseShelf()
         self.plane.swap(snapshot)
         self._keeper = Keeper(
@@ -168,7 +169,7 @@ class Runtime:
 
     async def _drain(self) -> None:
         calls = self.plane.calls
-        await _until(lambda: not calls, DRAIN_S)
+        await _until(lambda: not calls, settings.DRAIN_SECONDS)
         for call in list(calls):
             call.watch.fire("shutdown")
         await _until(lambda: not calls, WIND_UP_S)

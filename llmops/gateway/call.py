@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
+from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.queueing import BATCH, INTERACTIVE
@@ -178,6 +179,7 @@ class Call:
         self.started = time.perf_counter()
         self.id = uuid7_text()
         self.request_id = request_id_of(self.headers, self.id)
+        _logged_request.set(self.request_id)
         self.watch = Watch(receive)
         self.key: KeyEntry | None = None
         self.asked: Asked | None = None

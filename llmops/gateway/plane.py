@@ -25,7 +25,7 @@ from llmops.gateway.routing import View
 from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.upstream import Transport
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
-from llmops.usage.records import CredentialSeen, Ended, Record
+from llmops.usage.records import CredentialSeen, Ended, Origin, Outcome, Record
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from llmops.gateway.failures import Failure
     from llmops.gateway.pipeline import Call
     from llmops.gateway.resilience import Step
+    from llmops.gateway.tracing import Tracing
 
 log = logging.getLogger(__name__)
+calls_log = logging.getLogger("llmops.calls")
 Result = TypeVar("Result")
 
 #: Calls under way in one process; more are refused at once.
@@ -86,6 +88,9 @@ class Plane:
     gates: Gates = field(default_factory=Gates)
     cache: Cache = field(default_factory=Cache)
     metrics: Metrics = field(default_factory=Metrics)
+    #: where spans go, and whether a line is logged for every call
+    tracing: Tracing | None = None
+    log_calls: bool = False
     #: made by whoever first asks for metrics
     registry: CollectorRegistry | None = None
     #: records that are written and not yet in the database, as far as this process knows
@@ -169,9 +174,13 @@ class Plane:
                 "This server cannot record calls at the moment and takes none until it can.", retry_after=5
             )
         self.calls.add(call)
+        if self.tracing is not None:
+            self.tracing.enter(call)
 
     def leave(self, call: Call) -> None:
         self.calls.discard(call)
+        if self.tracing is not None:
+            self.tracing.leave(call)
 
     async def off_loop(self, work: Callable[[], Result]) -> Result:
         """Run CPU-bound ``work`` beside the loop."""
@@ -183,6 +192,10 @@ class Plane:
         """Write how an attempt ended, and count the call that it ends."""
         self.write(record)
         self.metrics.note(record)
+        if self.tracing is not None:
+            self.tracing.tell(record)
+        if self.log_calls and record.outcome is not None:
+            log_call(record.origin, record.outcome)
 
     def write(self, record: Record) -> None:
         """Write what has happened already. What cannot be written now is kept and written as soon as it can."""
@@ -262,7 +275,37 @@ class Plane:
         await self.transport.close()
         if self.shared_limits is not None:
             await self.shared_limits.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def log_call(origin: Origin, outcome: Outcome) -> None:
+    """One line for a call: the ids under which it is found elsewhere, how it went, what it took. Nothing of its content."""
+    calls_log.info(
+        "call",
+        extra={
+            "request_id": origin.request,
+            "call_id": origin.call,
+            "provider_request_id": outcome.provider_request,
+            "project_id": origin.project,
+            "key_id": origin.key,
+            "endpoint": origin.endpoint,
+            "route": origin.route,
+            "model": outcome.model,
+            "provider": outcome.provider,
+            "status": outcome.status,
+            "http_status": outcome.http,
+            "code": outcome.code,
+            "attempts": len(outcome.attempts),
+            "cache": outcome.cache,
+            "input_tokens": outcome.tokens.input,
+            "output_tokens": outcome.tokens.output,
+            "cost_nano": outcome.cost,
+            "total_us": outcome.total_us,
+            "ttft_us": outcome.ttft_us,
+        },
+    )
 
 
 def digest_key(secret: str) -> bytes:
