@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens.made import INPUT_IMAGE, image_tokens
+from llmops.serving.snapshot import ProjectEntry
 from tests.gateway.making import (
     IMAGE_IN,
     IMAGE_OUT,
@@ -24,7 +25,7 @@ from tests.gateway.making import (
     post_form,
     says,
 )
-from tests.gateway.rig import Asked, Reply, Rig, a_budget, a_model, a_route, cuts, fails
+from tests.gateway.rig import KEY, Asked, Reply, Rig, a_budget, a_key, a_model, a_route, cuts, fails
 
 GENERATIONS, EDITS, VARIATIONS = "/v1/images/generations", "/v1/images/edits", "/v1/images/variations"
 
@@ -321,6 +322,21 @@ async def test_default_parameters_of_a_model_become_parts(rig: Rig) -> None:
     more = [("background", "opaque"), ("include[]", "a"), ("include[]", "b"), ("seed", "7")]
     sent = form(("model", "gpt-image-1"), PICTURE, ("quality", "high"), *more)
     assert rig.upstream.asked[0].body == sent
+
+
+async def test_a_form_without_a_model_goes_the_projects_default_route(rig: Rig) -> None:
+    key = a_key()
+    rig.configure(
+        models=[a_model("draw", prices=TOKEN_PRICES)],
+        keys={KEY: key},
+        routes=[a_route("pictures", "draw")],
+        projects={key.project_id: ProjectEntry(key.project_id, "support", default_route="pictures")},
+    )
+    rig.upstream.does(says(images(1)))
+    assert (await post_form(rig, VARIATIONS, PICTURE, ("n", "1"))).status == 200
+    assert rig.upstream.asked[0].body == form(PICTURE, ("n", "1"), ("model", "sim-draw"))
+    assert rig.ended()[0].origin.route == "pictures"
+    assert (await post_form(rig, VARIATIONS, PICTURE, ("model", ""))).status == 400
 
 
 # ---------------------------------------------------------------------- refused

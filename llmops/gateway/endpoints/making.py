@@ -119,7 +119,7 @@ def asked_of_form(form: Form) -> AskedMedia:
     asked = AskedMedia(
         {},
         form.size,
-        model=form.text("model", longest=MAX_MODEL, required=True),
+        model=form.text("model", longest=MAX_MODEL, required=bool(form.named("model"))),
         user=form.text("user", longest=MAX_USER),
     )
     asked.form = form
@@ -134,7 +134,8 @@ def flag_of_form(form: Form, name: str) -> bool:
 
 def upload_for(form: Form, target: Target) -> Upload:
     """The form for a target: its own model name, its default parameters where the caller gave none."""
-    add: list[tuple[str, bytes]] = []
+    model = target.entry.upstream_model.encode()
+    add: list[tuple[str, bytes]] = [] if form.named("model") else [("model", model)]
     for name, value in target.entry.parameters.items():
         if form.named(name) or form.named(f"{name}[]"):
             continue
@@ -142,7 +143,7 @@ def upload_for(form: Form, target: Target) -> Upload:
             add += [(f"{name}[]", _field_of(one)) for one in value]
         else:
             add.append((name, _field_of(value)))
-    return form.upload({"model": target.entry.upstream_model.encode()}, add)
+    return form.upload({"model": model}, add)
 
 
 def _field_of(value: object) -> bytes:

@@ -5,6 +5,7 @@ To put an endpoint into the matrix: an entry in ``ENDPOINTS``, and rows in ``tab
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Endpoint:
     events: Callable[[Any], list[bytes]] | None = None
     usage: Callable[[int, int], dict[str, Any]] = usage
     has_output: bool = True
+    #: what the last event of a whole stream holds, and no other
+    end: bytes = b"data: [DONE]"
 
     def cost(self, tokens: tuple[int, int]) -> int:
         return tokens[0] * 1_000 + (tokens[1] * 10_000 if self.has_output else 0)
@@ -80,10 +83,92 @@ def _embedded(used: Any) -> dict[str, Any]:
     return _with_usage(answer, used)
 
 
+def _media_usage(given: int, output: int) -> dict[str, Any]:
+    return {"input_tokens": given, "output_tokens": output, "total_tokens": given + output}
+
+
+def _event(kind: str, used: Any = ABSENT, **members: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(_with_usage({'type': kind} | members, used))}\n\n".encode()
+
+
+async def _draw(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    if not streamed:
+        return await client.images.generate(model=model, prompt="A cat")
+    stream = await client.images.generate(model=model, prompt="A cat", stream=True, partial_images=2)
+    return [one async for one in stream]
+
+
+def _drawn(used: Any) -> dict[str, Any]:
+    return _with_usage({"created": 1, "data": [{"b64_json": "QUJD" * 20}]}, used)
+
+
+def _drawn_events(used: Any) -> list[bytes]:
+    partial = [
+        _event("image_generation.partial_image", partial_image_index=n, b64_json="QUJD") for n in range(3)
+    ]
+    return [*partial, _event("image_generation.completed", used, b64_json="QUJD")]
+
+
+async def _edit(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    image = ("cat.png", b"\x89PNG not really", "image/png")
+    if not streamed:
+        return await client.images.edit(model=model, prompt="A hat", image=image)
+    stream = await client.images.edit(model=model, prompt="A hat", image=[image, image], stream=True)
+    return [one async for one in stream]
+
+
+def _edited_events(used: Any) -> list[bytes]:
+    return [one.replace(b"image_generation", b"image_edit") for one in _drawn_events(used)]
+
+
+async def _hear(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    sound = ("speech.wav", b"RIFF not really" * 50, "audio/wav")
+    if not streamed:
+        return await client.audio.transcriptions.create(model=model, file=sound)
+    stream = await client.audio.transcriptions.create(model=model, file=sound, stream=True)
+    return [one async for one in stream]
+
+
+def _heard(used: Any) -> dict[str, Any]:
+    return _with_usage({"text": "Hello there, who asks?"}, used)
+
+
+def _heard_events(used: Any) -> list[bytes]:
+    pieces = [_event("transcript.text.delta", delta=text) for text in ("Hello", " there", ", who", " asks?")]
+    return [*pieces, _event("transcript.text.done", used, text="Hello there, who asks?")]
+
+
 ENDPOINTS = {
     one.name: one
     for one in (
         Endpoint("chat", "/chat/completions", _chat, _chat_whole, _chat_events),
         Endpoint("embeddings", "/embeddings", _embed, _embedded, usage=_embedding_usage, has_output=False),
+        Endpoint(
+            "images",
+            "/images/generations",
+            _draw,
+            _drawn,
+            _drawn_events,
+            usage=_media_usage,
+            end=b"image_generation.completed",
+        ),
+        Endpoint(
+            "edits",
+            "/images/edits",
+            _edit,
+            _drawn,
+            _edited_events,
+            usage=_media_usage,
+            end=b"image_edit.completed",
+        ),
+        Endpoint(
+            "transcriptions",
+            "/audio/transcriptions",
+            _hear,
+            _heard,
+            _heard_events,
+            usage=_media_usage,
+            end=b"transcript.text.done",
+        ),
     )
 }

@@ -49,6 +49,7 @@ HTML with 502        | every    | both   | 502 upstream_error            | Inter
 empty                | every    | both   | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
 an error with 200    | every    | plain  | 502 upstream_error            | InternalServerError   | 3     | nothing | error       | answers
 an error with 200    | every    | stream | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
+an error with 200    | images edits transcriptions | stream | 502 upstream_error | InternalServerError | 3 | nothing | error | answers
 slow tokens          | every    | both   | 200                           | -                     | 1     | usage   | ok          | not asked
 usage missing        | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage of zero        | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
