@@ -14,6 +14,7 @@ from benchmarks.failure import BenchmarkFailed
 BENCHMARKS = {
     "data_plane": "one data-plane process against a bare relay: requests/s, latency, CPU per request",
     "latency": "what the data plane adds to a provider that takes 50 ms",
+    "streams": "thousands of streams at once: delay of each piece, memory of each stream",
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
     "idle": "memory and start times of ./dev run",
 }

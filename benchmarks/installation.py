@@ -17,10 +17,16 @@ from benchmarks.upstream import COMPLETION_TOKENS, PROMPT_TOKENS
 INPUT_NANO, OUTPUT_NANO = 2_500, 10_000
 #: What one call of the upstream costs: the prices below, times the tokens it states.
 CALL_NANO = PROMPT_TOKENS * INPUT_NANO + COMPLETION_TOKENS * OUTPUT_NANO
-#: The route that is called; ``slow`` leads to the same upstream with 50 ms of delay.
-ROUTE, SLOW_ROUTE = "bench", "slow"
+#: Routes, and the model of the upstream that each leads to, which says what it does.
+ROUTE, SLOW_ROUTE, PACED_ROUTE, HOLD_ROUTE = "bench", "slow", "paced", "hold"
+UPSTREAM_MODELS = {
+    ROUTE: "bench-upstream-2024-01-01",
+    SLOW_ROUTE: "slow-50",
+    PACED_ROUTE: "paced",
+    HOLD_ROUTE: "hold",
+}
 _MODEL = """\
-  - slug: {slug}
+  - slug: {route}-model
     provider: upstream
     model: {model}
     context_window: 128000
@@ -38,12 +44,12 @@ providers:
     kind: compatible
     base_url: {upstream}
     allow_private_network: true
+    max_connections: 20000
     credentials: [{{name: only, secret: "plain:upstream-needs-no-key"}}]
 models:
 {models}
 routes:
-  - {{slug: bench, targets: [{{model: bench-model}}]}}
-  - {{slug: slow, targets: [{{model: slow-model}}]}}
+{routes}
 budgets:
   - {{name: bench-month, scope: "project:bench", limit_usd: "1000000.00", period: month, hard: true}}
 service_keys:
@@ -75,11 +81,13 @@ class Installation:
         return self._stage.run(["manage.py", *arguments], env=self.env, stdin=stdin)
 
     def configure(self, *, upstream: str) -> None:
-        """A key with limits far away, a hard budget that lasts, and two routes to the provider at ``upstream``."""
-        models = _MODEL.format(slug="bench-model", model="bench-upstream-2024-01-01")
-        models += _MODEL.format(slug="slow-model", model="slow-50")
+        """A key with limits far away, a hard budget that lasts, and all routes to the provider at ``upstream``."""
+        models = "".join(_MODEL.format(route=route, model=model) for route, model in UPSTREAM_MODELS.items())
+        routes = "\n".join(
+            f"  - {{slug: {route}, targets: [{{model: {route}-model}}]}}" for route in UPSTREAM_MODELS
+        )
         path = self.data_dir / "bench.yaml"
-        path.write_text(_CONFIGURATION.format(upstream=upstream, models=models, key=self.key))
+        path.write_text(_CONFIGURATION.format(upstream=upstream, models=models, routes=routes, key=self.key))
         self.manage("apply", "-f", str(path))
 
     def rows(self, query: str) -> Sequence[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import compare
 from benchmarks.compare import Comparison, alternate
+from benchmarks.installation import SLOW_ROUTE
 from benchmarks.planes import NOT_PINNED, PINNED, planes
 from benchmarks.report import Bar, Options, Section, Table
 
@@ -15,7 +16,7 @@ ASKED_P50_MS, ASKED_P99_MS = 2.0, 10.0
 
 def run(options: Options) -> Section:
     rounds, seconds = options.rounds or ROUNDS, options.seconds or SECONDS
-    with planes(slow=True) as both:
+    with planes(SLOW_ROUTE) as both:
         both.relay.run(in_flight=IN_FLIGHT, seconds=1)
         both.gateway.run(in_flight=IN_FLIGHT, seconds=1)
         beside = alternate(both.relay, both.gateway, in_flight=IN_FLIGHT, rounds=rounds, seconds=seconds)

@@ -48,14 +48,30 @@ class Run:
         return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
 
 
-def chat_request(*, host: str, port: int, model: str, key: str, mark: bytes) -> Request:
-    """A chat completion of about a hundred words, with the headers that the openai SDK sends."""
-    text = "The quick brown fox jumps over the lazy dog while the band plays on. " * 6
+_SENTENCE = "The quick brown fox jumps over the lazy dog while the band plays on. "
+
+
+def chat_request(
+    *,
+    host: str,
+    port: int,
+    model: str,
+    key: str,
+    mark: bytes,
+    pieces: int = 0,
+    user: str = "",
+    prompt: int = 400,
+) -> Request:
+    """A chat completion with the headers that the openai SDK sends. ``prompt``: characters of the question, a hundred words
+    if not given; ``pieces``: as a stream of so many; ``user``: the end user it names."""
+    text = (_SENTENCE * (prompt // len(_SENTENCE) + 1)).strip()
+    more = f',"stream":true,"seed":{pieces}' if pieces else ""
+    more += f',"user":"{user}"' if user else ""
     body = (
-        b'{"messages":[{"role":"system","content":"You are a terse assistant."},{"role":"user","content":"%b"}],'
-        b'"model":"%b","max_completion_tokens":256,"temperature":0.2}'
-        % (text.strip().encode(), model.encode())
-    )
+        '{"messages":[{"role":"system","content":"You are a terse assistant."},'
+        f'{{"role":"user","content":"{text}"}}],'
+        f'"model":"{model}","max_completion_tokens":256,"temperature":0.2{more}}}'
+    ).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json\r\n"
         "Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.52.0\r\n"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks import load
 from benchmarks.compare import Side
 from benchmarks.failure import BenchmarkFailed
-from benchmarks.installation import CALL_NANO, ROUTE, SLOW_ROUTE, Installation
+from benchmarks.installation import CALL_NANO, ROUTE, SLOW_ROUTE, UPSTREAM_MODELS, Installation
 from benchmarks.processes import Stage, Started, cores, plain_environment, stage, wait_for
 from benchmarks.upstream import MARK
 from tests.servers import free_port
@@ -73,11 +73,11 @@ class Planes:
 
 
 @contextlib.contextmanager
-def planes(*, slow: bool = False) -> Iterator[Planes]:
-    """Both servers, the upstream and an ingester; ``slow``: over the upstream that takes 50 ms."""
+def planes(route: str = ROUTE) -> Iterator[Planes]:
+    """Both servers, the upstream and an ingester. ``route`` is what is called, and says what the upstream does."""
     found = cores()
     server, rest = found or (None, None)
-    spread = SLOW_S if slow else 0.0
+    spread = SLOW_S if route == SLOW_ROUTE else 0.0
     usual = os.sched_getaffinity(0) if found else None
     with stage() as here:
         port = free_port()
@@ -95,14 +95,17 @@ def planes(*, slow: bool = False) -> Iterator[Planes]:
         gateway, gateway_port = here.serve(
             "data plane", "console.asgi_gateway:application", ready="/readyz", env=installation.env, on=server
         )
-        model = "slow-50" if slow else "any"
-        route = SLOW_ROUTE if slow else ROUTE
         both = Planes(
             here,
             installation,
             upstream,
             url,
-            Side("relay", relay, _request(relay_port, model, "no-key-is-asked-for"), spread=spread),
+            Side(
+                "relay",
+                relay,
+                _request(relay_port, UPSTREAM_MODELS[route], "no-key-is-asked-for"),
+                spread=spread,
+            ),
             Side("data plane", gateway, _request(gateway_port, route, installation.key), spread=spread),
             pinned=found is not None,
         )

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: As in docker-compose.yml and console/embedded.py.
 GRANIAN = [
     "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--workers", "1", "--loop", "uvloop", "--no-ws",
-    "--log-level", "warning", "--workers-kill-timeout", "10",
+    "--log-level", "warning", "--workers-kill-timeout", "10", "--backpressure", "10000",
 ]  # fmt: skip
 _READY_S = 60
 _STOP_S = 20
@@ -54,6 +54,14 @@ class Started:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 total += times.user + times.system
+        return total
+
+    def rss(self) -> int:
+        """Resident bytes of all of them; pages that they share are counted once for each."""
+        total = 0
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
         return total
 
     def must_live(self) -> None:

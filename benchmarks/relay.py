@@ -1,4 +1,4 @@
-"""The yardstick: a bare ASGI + aiohttp relay. It checks nothing, counts nothing and keeps nothing.
+"""The yardstick: a bare ASGI + aiohttp relay, whole answers and streams. It checks nothing, counts nothing and keeps nothing.
 
 Where it sends calls is in the environment variable ``BENCH_UPSTREAM`` (``http://host:port/v1``).
 """
@@ -60,6 +60,9 @@ async def application(
         data=body,
         headers={"content-type": "application/json", "authorization": "Bearer upstream"},
     ) as answer:
+        if answer.content_type == "text/event-stream":
+            await _stream(answer, send)
+            return
         content = await answer.read()
     await send(
         {
@@ -72,3 +75,11 @@ async def application(
         }
     )
     await send({"type": "http.response.body", "body": content})
+
+
+async def _stream(answer: aiohttp.ClientResponse, send: Callable[[Message], Awaitable[None]]) -> None:
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    while piece := await answer.content.readany():
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

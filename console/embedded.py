@@ -199,7 +199,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
             [
                 python, "-m", "granian", "--interface", "asgi", "--host", host, "--port", str(port),
                 "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning",
-                "--workers-kill-timeout", "10", "console.asgi:application",
+                "--workers-kill-timeout", "10", "--backpressure", "10000", "console.asgi:application",
             ],
         ),
         Child(

@@ -34,6 +34,8 @@ CALM_S = 60.0
 SLOW = 3.0
 #: ... which is known after so many of them.
 KNOWN_AFTER = 50
+#: What comes sooner is not slow, whatever was usual: a busy loop of our own takes its time as well.
+LEAST_SLOW_S = 1.0
 #: Latency alone never lets in fewer than this many: what makes answers slow may not be us.
 LEAST_BY_LATENCY = 16
 _RECENT, _LONG = 0.1, 0.005
@@ -155,11 +157,12 @@ class Gate:
         """A call answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
         pace = self.streamed if streamed else self.plain
         pace.add(seconds if streamed else seconds / max(1, tokens))
+        slow = pace.slow and seconds >= LEAST_SLOW_S
         if self.limit == math.inf:
-            if pace.slow and self.in_flight > LEAST_BY_LATENCY:
+            if slow and self.in_flight > LEAST_BY_LATENCY:
                 self._cut(LEAST_BY_LATENCY)
             return
-        if pace.slow:
+        if slow:
             self._cut(LEAST_BY_LATENCY)
         elif self.in_flight >= self.limit - 1:
             self.limit += 1 / self.limit

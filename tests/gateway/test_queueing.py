@@ -238,6 +238,18 @@ def test_slow_answers_are_too_much_and_long_answers_are_not() -> None:
     assert LEAST_BY_LATENCY <= gate.bound < 48
 
 
+def test_an_instant_provider_may_take_its_time_while_we_are_busy_ourselves() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    for _ in range(1_000):
+        gate.enter_now()
+    for seconds in (0.002, 0.5):
+        for _ in range(KNOWN_AFTER * 2):
+            clock.now += 0.1
+            gate.answered(streamed=True, seconds=seconds, tokens=1)
+    assert gate.bound == math.inf
+
+
 def test_latency_alone_never_starves_a_target() -> None:
     clock = Clock()
     gate = a_gate(clock)
