@@ -13,12 +13,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from llmops.budgets.escrow import Hold
-from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel
+from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel, UnprocessableEntity
 from llmops.core.money import format_usd
 from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints import making
-from llmops.gateway.endpoints.base import Asked, Endpoint
+from llmops.gateway.endpoints.base import BILLED, FREE, Asked, Endpoint
 from llmops.gateway.limits import Limiteds, Ticket
 from llmops.gateway.queueing import Gate
 from llmops.gateway.routing import Budgets, Target
@@ -133,8 +133,10 @@ async def hold(call: Call, target: Target) -> Holding:
     cap = output_cap(asked, entry) if call.endpoint.has_output else None
     if cap is not None and cap != asked.cap:
         holding.cap = cap
-    if prices is None or not _pays(prices, call.endpoint, asked):
-        if budgets:
+    if asked.unmetered and hard:
+        raise _unmetered(asked, hard)
+    if asked.billing == FREE or prices is None or not _pays(prices, call.endpoint, asked):
+        if budgets and asked.billing == BILLED:
             raise _unpriced(target, budgets)
         holding.prices = None
         return holding
@@ -168,7 +170,7 @@ async def _hold_slowly(
         if isinstance(found, Hold):
             holding.hold = found
             return
-        if call.resolution.route.clamp_output and output and call.endpoint.has_output:
+        if call.resolution.route.clamp_output and output and call.endpoint.has_output and not asked.uncapped:
             cap = _affordable_cap(call, holding, prices, bound)
             if cap is not None:
                 holding.worst = prices.worst_cost(bound, cap * asked.choices, asked.uses, asked.units)
@@ -194,7 +196,7 @@ def _affordable_cap(call: Call, holding: Holding, prices: Prices, bound: int) ->
 def output_cap(asked: Asked, entry: ModelEntry) -> int | None:
     """The output cap of one choice: what was asked for or the model's default, within the model's largest output."""
     cap = asked.cap or entry.default_max_output_tokens or None
-    if cap is None:
+    if cap is None or asked.uncapped:
         return None
     return min(cap, entry.max_output_tokens) if entry.max_output_tokens else cap
 
@@ -214,6 +216,14 @@ def _pays(prices: Prices, endpoint: Endpoint, asked: Asked) -> bool:
         or (units.characters > 0 and prices.characters is not None)
         or (units.seconds > 0 and prices.seconds is not None)
         or (units.images > 0 and prices.images is not None)
+    )
+
+
+def _unmetered(asked: Asked, hard: Budgets) -> UnprocessableEntity:
+    return UnprocessableEntity(
+        f"The request has {asked.unmetered}: that is billed by other measures than the tokens of this call, so it cannot be "
+        f"held under the hard budget {hard[0].slug!r}. Leave it out, or make a soft budget of it.",
+        code="not_metered",
     )
 
 

@@ -20,6 +20,8 @@ from llmops.gateway.endpoints.base import Endpoint
 from llmops.gateway.endpoints.chat import CHAT
 from llmops.gateway.endpoints.embeddings import EMBEDDINGS
 from llmops.gateway.endpoints.images import EDITS, GENERATIONS, VARIATIONS
+from llmops.gateway.endpoints.moderations import MODERATIONS
+from llmops.gateway.endpoints.responses import COMPACT, INPUT_TOKENS, RESPONSES
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body
 from llmops.gateway.pipeline import serve
 from llmops.gateway.plane import Plane
@@ -36,6 +38,10 @@ ORDINARY: dict[str, Endpoint] = {
     "/v1/audio/speech": SPEECH,
     "/v1/audio/transcriptions": TRANSCRIPTIONS,
     "/v1/audio/translations": TRANSLATIONS,
+    "/v1/moderations": MODERATIONS,
+    "/v1/responses": RESPONSES,
+    "/v1/responses/compact": COMPACT,
+    "/v1/responses/input_tokens": INPUT_TOKENS,
 }
 #: Everything else: path template -> method -> who answers.
 OTHERS: dict[str, dict[str, Handler]] = {

@@ -127,6 +127,7 @@ class Runtime:
             self._ticking.cancel()
         if self._feed is not None:
             self._feed.stop()
+        await plane.background.close()
         plane.write_kept()
         plane.purse.close()
         if self._keeper is not None:

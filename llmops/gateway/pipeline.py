@@ -43,7 +43,8 @@ from llmops.gateway.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failur
 from llmops.gateway.media import check_capability, read_media, relay_media
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
-from llmops.gateway.relaying import is_events, partial_tokens, relay_stream, relay_whole
+from llmops.gateway.referring import where_kept
+from llmops.gateway.relaying import goes_on, is_events, partial_tokens, relay_stream, relay_whole
 from llmops.gateway.resilience import Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import Relay
@@ -126,6 +127,12 @@ async def read(call: Call) -> None:
         asked.model = call.view.default_route(key)
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
+    prefers = ""
+    if asked.refers:
+        resolution, prefers = await where_kept(call, resolution)
+        call.resolution = resolution
+    if asked.background:
+        call.plane.background.room()
     if asked.units is not None:
         check_capability(call, resolution)
     largest = resolution.largest_output
@@ -144,6 +151,7 @@ async def read(call: Call) -> None:
         sticky=session or call.user,
         credentials=call.plane.credentials,
         need=asked.size // BYTES_A_TOKEN + (asked.cap or 0),
+        prefers=prefers,
     )
     call.watch.start(route.total_timeout_ms / 1000)
     if resolution.caches:
@@ -244,7 +252,7 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
             response.close()
         return await cancelled(call, trial, relay)
     except BaseException:
-        if not trial.settled:
+        if not (trial.settled or trial.followed):
             settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=None))
         raise
     finally:
@@ -273,7 +281,7 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
     """
     reason = call.watch.reason
     call.watch.caught()
-    if trial.settled:
+    if trial.settled or trial.followed:
         # The answer was complete and accounted for; only its last bytes did not reach the client.
         raise asyncio.CancelledError
     if reason == "deadline":
@@ -286,6 +294,13 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
     if trial.record.status not in (0, 200):
         # The provider had refused already.
         settle.failed(call, trial, Failure(STATUS, "", status=trial.record.status))
+        raise asyncio.CancelledError
+    if goes_on(call, relay):
+        assert relay is not None
+        call.plane.background.follow(call, trial, relay.id)
+        if reason == "shutdown" and call.started_sending:
+            call.begun = True
+            await call.send_piece(call.error_event(shutting_down()), last=True)
         raise asyncio.CancelledError
     if not trial.sent:
         tokens, unknown = Tokens(), False

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
+from llmops.gateway.background import Background
 from llmops.gateway.breakers import Breakers
 from llmops.gateway.cache import Cache
 from llmops.gateway.credentials import ACCEPTED, Credentials
@@ -108,8 +109,12 @@ class Plane:
     objects: Objects = field(init=False)
     _unwritten: list[Record] = field(default_factory=list)
 
+    #: what works on at providers after its call was answered
+    background: Background = field(init=False)
+
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
+        self.background = Background(self)
 
     # ------------------------------------------------------------------ what is live
 

@@ -10,8 +10,9 @@ import aiohttp
 
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
+from llmops.gateway.background import RUNNING
 from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import ErrorInside, tier_answered
+from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
 from llmops.gateway.media import tokens_of
@@ -36,9 +37,19 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
         return failure_in_answer(error.raw, secret=trial.step.credential.secret)
     if said is None:
         return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
+    asked = call.asked
+    assert asked is not None
+    if asked.keeps and said.id:
+        keep(call, trial, said.id)
+    if asked.background and said.status in RUNNING:
+        call.plane.background.follow(call, trial, said.id)
+        await call.send_whole(200, body)
+        return None
     tokens = endpoint.usage(said.usage)
     unknown = False
-    if tokens is None:
+    if tokens is None and asked.billing != BILLED and trial.holding.prices is None:
+        tokens = Tokens()
+    elif tokens is None:
         text = endpoint.text(body) if endpoint.has_output else ""
         tokens = await settle.count(call, trial, text)
         unknown = trial.step.target.reasons
@@ -50,6 +61,21 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     settle.answered(call, trial, tokens, said, charge_hold=unknown)
     await call.send_whole(200, body)
     return None
+
+
+def keep(call: Call, trial: Trial, object_id: str) -> None:
+    """The provider keeps the answer under an id that the client is about to learn."""
+    asked, key, resolution = call.asked, call.key, call.resolution
+    assert asked is not None and key is not None and resolution is not None
+    step = trial.step
+    call.plane.objects.made(
+        asked.keeps,
+        object_id,
+        key=key,
+        provider=step.target.provider.slug,
+        credential=step.credential.id,
+        model=resolution.name,
+    )
 
 
 # ---------------------------------------------------------------------- a stream
@@ -130,6 +156,8 @@ async def _relay(
     content = response.content
     failure: Failure | None = None
     out = b""
+    asked = call.asked
+    keeps = asked is not None and asked.keeps
     while True:
         try:
             data = await content.readany()
@@ -139,6 +167,9 @@ async def _relay(
         out = relay.feed(data) if data else relay.end()
         if alive is not None and alive.saying is not None:
             await alive.said()
+        if keeps and relay.id:
+            keep(call, trial, relay.id)
+            keeps = ""
         if relay.done or relay.broken:
             break
         if out:
@@ -212,13 +243,18 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
 async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure | None) -> None:
     """The provider's stream ended before its end: say so, settle what came, and never send the event of a good end."""
     trial.broke = failure or Failure(MALFORMED, relay.broken, billed=None)
-    tokens = await partial_tokens(call, trial, relay)
     reason = relay.broken or (failure.message if failure is not None else "")
     error = StreamInterrupted(
         f"The answer of the provider {trial.record.provider!r} broke off: {reason}. "
         "What came before is not complete."
     )
     last = out + relay.error_event(error)
+    if goes_on(call, relay):
+        # Only the telling broke off; the work goes on, and is settled when it is done.
+        call.plane.background.follow(call, trial, relay.id)
+        await call.send_piece(last, last=True)
+        return
+    tokens = await partial_tokens(call, trial, relay)
     call.bytes_out += len(last)
     settle.answered(
         call,
@@ -232,6 +268,18 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
     )
     call.bytes_out -= len(last)
     await call.send_piece(last, last=True)
+
+
+def goes_on(call: Call, relay: Relay | None) -> bool:
+    """Whether the provider works on although nobody listens to its stream any more."""
+    asked = call.asked
+    return (
+        relay is not None
+        and asked is not None
+        and asked.background
+        and bool(relay.id)
+        and not relay.provider_error
+    )
 
 
 async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:

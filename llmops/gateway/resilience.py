@@ -106,6 +106,8 @@ class Plan:
     credentials: Credentials = field(default_factory=Credentials)
     #: tokens of the call, roughly, against the credentials' limits
     need: int = 0
+    #: id of the credential to begin with, where it is still in use
+    prefers: str = ""
     attempts: int = 0
     skipped: list[tuple[Target, str]] = field(default_factory=list)
     _order: Sequence[Target] = ()
@@ -318,7 +320,12 @@ class Plan:
         entries = self.snapshot.live.credentials.get(target.provider.slug, ())
         if not entries:
             return None
-        return self.credentials.choose(entries, target.entry.upstream_model, self.need, now)
+        model = target.entry.upstream_model
+        if self.prefers and (same := [one for one in entries if one.id == self.prefers]):
+            choice = self.credentials.choose(same, model, self.need, now)
+            if choice is not None and not choice.reason:
+                return choice
+        return self.credentials.choose(entries, model, self.need, now)
 
     def _other_credential(self, step: Step, failure: Failure, now: float) -> Step | None:
         entries = self.snapshot.live.credentials.get(step.target.provider.slug, ())

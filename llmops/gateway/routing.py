@@ -65,6 +65,7 @@ class Resolution:
         "route",
         "summary",
         "targets",
+        "weights",
     )
 
     def __init__(
@@ -91,6 +92,7 @@ class Resolution:
         #: whether answers may be kept
         self.caches = route.cache_ttl_s > 0 or route.last_resort == CACHED_ANSWER
         self.targets = tuple(targets)
+        self.weights = tuple(weights)
         self.endings = tuple(accumulate(weights))
         # A model is tried once, in its first place.
         self.fallbacks = tuple(one for one in dict.fromkeys(fallbacks) if one not in self.targets)
@@ -128,6 +130,36 @@ class Resolution:
         first = self._pick(sticky)
         others = tuple(target for index, target in enumerate(self.targets) if index != first)
         return (self.targets[first], *others, *self.fallbacks)
+
+    def at(self, provider: str) -> Resolution | None:
+        """The same with the targets and fallbacks at one provider only; None when there are none.
+
+        Fallbacks become the targets where all targets are elsewhere.
+        """
+
+        def there(targets: Sequence[Target]) -> list[Target]:
+            return [target for target in targets if target.provider.slug == provider]
+
+        targets, fallbacks, degraded = there(self.targets), there(self.fallbacks), self.degraded
+        weights = dict(zip(self.targets, self.weights, strict=True))
+        if not targets and fallbacks:
+            targets, fallbacks, degraded = fallbacks[:1], fallbacks[1:], ""
+        if not targets:
+            return None
+        return Resolution(
+            name=self.name,
+            key=self.key,
+            route=self.route,
+            targets=targets,
+            weights=[weights.get(target, 1) for target in targets],
+            fallbacks=fallbacks,
+            budgets=self.budgets,
+            limited=self.limited,
+            fallbacks_for={found: there(chosen) for found, chosen in self.fallbacks_for.items()},
+            larger=self.larger if self.larger is not None and there([self.larger]) else None,
+            summary=self.summary,
+            degraded=degraded,
+        )
 
     def _pick(self, sticky: str) -> int:
         total = self.endings[-1]

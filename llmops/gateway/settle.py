@@ -32,6 +32,7 @@ class Trial:
     __slots__ = (
         "broke",
         "complete",
+        "followed",
         "holding",
         "output_tokens",
         "record",
@@ -46,6 +47,8 @@ class Trial:
         self.holding = holding
         self.started = time.perf_counter()
         self.settled = False
+        #: it is settled by ``background``, when the provider has done its work
+        self.followed = False
         #: there was a connection: the provider may have got the request
         self.sent = False
         #: how an answer broke off that had begun

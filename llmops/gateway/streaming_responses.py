@@ -14,7 +14,10 @@ from llmops.gateway.errors import error_members
 from llmops.gateway.streaming import DROP, NOT_JSON, NULL, PASS, Relay, ToolCall, payload_of
 
 #: Events after which nothing follows, with the finish reason of an answer that ended so.
-ENDS = {"response.completed": "stop", "response.incomplete": "incomplete", "response.failed": "failed"}
+#: status of a response that has ended -> the finish reason it is recorded with
+FINISHES = {"completed": "stop", "incomplete": "incomplete", "failed": "failed", "cancelled": "cancelled"}
+#: Events after which nothing follows.
+ENDS = {f"response.{status}": finish for status, finish in FINISHES.items() if status != "cancelled"}
 _encode = msgspec.json.Encoder().encode
 
 

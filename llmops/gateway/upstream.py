@@ -57,6 +57,12 @@ class Sending(Protocol):
     sent: bool
 
 
+class _Looking:
+    """A request that costs nothing, wherever it got to."""
+
+    sent = False
+
+
 _sending: ContextVar[Sending] = ContextVar("gateway sending")
 
 

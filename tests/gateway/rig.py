@@ -280,6 +280,7 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def json(self) -> Any:
@@ -364,7 +365,8 @@ class Upstream:
                     for name, _, value in (line.partition(": ") for line in head[1:] if line)
                 }
                 body = await self._body(reader, headers)
-                request = Asked(head[0].split(" ")[1], headers, body)
+                method, path, _ = head[0].split(" ", 2)
+                request = Asked(path, headers, body, method)
                 self.asked.append(request)
                 script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
                 watch = asyncio.ensure_future(reader.read(1))

@@ -7,7 +7,7 @@ need not change goes to the provider with its very bytes.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -35,20 +35,43 @@ _POSITION = re.compile(r"\(byte (\d+)\)")
 NULL = b"null"
 
 
+#: A model needs a price; it may have one; whatever its price, this costs nothing.
+BILLED, UNLESS_FREE, FREE = 0, 1, 2
+
+
+class Reference(NamedTuple):
+    """An object that the provider keeps, named by the member ``param``; ``kind`` None takes any kind.
+
+    ``code`` is the error's code when it is not there, ``what`` the kind in words.
+    """
+
+    kind: str | None
+    id: str
+    param: str
+    code: str
+    what: str
+
+
 class Asked:
     """A request body, as far as the data plane looks into it. ``cap`` is the largest output the caller allows a choice."""
 
     __slots__ = (
+        "background",
+        "billing",
         "cap",
         "cap_field",
         "choices",
+        "keeps",
         "media",
         "members",
         "model",
+        "refers",
         "size",
         "stream",
         "tier",
+        "uncapped",
         "units",
+        "unmetered",
         "user",
         "uses",
         "wants_usage",
@@ -71,6 +94,18 @@ class Asked:
         self.uses = 0
         #: at most so much of what is not billed in tokens; None for text, which is billed in tokens alone
         self.units: Units | None = None
+        #: the provider takes no output cap for it
+        self.uncapped = False
+        #: whether it is billed: ``BILLED``, ``UNLESS_FREE`` or ``FREE``
+        self.billing = BILLED
+        #: what of it is billed by measures that are not known here, in words
+        self.unmetered = ""
+        #: the kind of object (``gateway.objects``) that the provider keeps of the answer
+        self.keeps = ""
+        #: kept objects that it names
+        self.refers: tuple[Reference, ...] = ()
+        #: the answer comes at once, and the work goes on at the provider
+        self.background = False
 
 
 def asked_of(members: Members, size: int) -> Asked:
@@ -240,10 +275,12 @@ def count_member(members: Members, name: str, *, largest: int) -> int | None:
     return value
 
 
-def with_defaults(members: Members, target: Target) -> dict[str, Any]:
+def with_defaults(members: Members, target: Target, *, parameters: bool = True) -> dict[str, Any]:
     """Members for a target: its own model name, its default parameters where the caller gave none."""
     sent: dict[str, Any] = dict(members)
     sent["model"] = target.entry.upstream_model
+    if not parameters:
+        return sent
     for name, value in target.entry.parameters.items():
         if name not in sent:
             sent[name] = value
@@ -278,8 +315,9 @@ class Head(Protocol):
     service_tier: Any
 
 
-def whole_from(head: Head) -> Whole:
-    if head.error and bytes(head.error) != NULL:
+def whole_from(head: Head, *, error_inside: bool = True) -> Whole:
+    """``error_inside``: an ``error`` stands in place of an answer. Raises ``ErrorInside``."""
+    if error_inside and head.error and bytes(head.error) != NULL:
         raise ErrorInside(bytes(head.error))
     found = Whole(model=_text(head.model), usage=bytes(head.usage))
     found.id = _text(head.id)

@@ -13,8 +13,10 @@ from llmops.gateway.endpoints.base import (
     MAX_MODEL,
     MAX_TOKENS,
     MAX_USER,
+    NULL,
     Asked,
     Members,
+    Reference,
     Whole,
     asked_of,
     believable_usage,
@@ -28,6 +30,8 @@ from llmops.gateway.endpoints.base import (
     whole_of,
     with_defaults,
 )
+from llmops.gateway.objects import CHAT as CHAT_COMPLETION
+from llmops.gateway.objects import FILE
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming import Relay, tool_names
 from llmops.gateway.streaming_chat import ChatRelay
@@ -43,6 +47,7 @@ _MARGIN = 0.25
 _MARGIN_TOKENS = 64
 
 
+_WEB_SEARCH = "web_search_options"
 #: What messages hold beside text: nothing, content in parts, something whose tokens are not in the request.
 NONE, PARTS, UNBOUNDED = 0, 1, 2
 _LIST = ord("[")
@@ -73,6 +78,8 @@ class _Ordinary(msgspec.Struct):
     user: Annotated[str, msgspec.Meta(max_length=MAX_USER)] | None = None
     service_tier: str | None = None
     audio: msgspec.Raw = msgspec.Raw()
+    store: bool | None = None
+    web_search_options: msgspec.Raw = msgspec.Raw()
 
 
 _decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
@@ -90,10 +97,15 @@ def _ordinary(body: bytes, members: Members) -> Asked | None:
     asked.media = _media_of(found.messages)
     if asked.media:
         asked.uses = AUDIO_IN | IMAGE_IN
+        asked.refers = _files(members)
     if found.audio:
         asked.uses |= AUDIO_OUT
     if found.service_tier is not None:
         asked.tier = tier_of(found.service_tier)
+    if found.store:
+        asked.keeps = CHAT_COMPLETION
+    if found.web_search_options and bytes(found.web_search_options) != NULL:
+        asked.unmetered = _WEB_SEARCH
     asked.stream = found.stream is True
     asked.choices = found.n or 1
     new, old = found.max_completion_tokens, found.max_tokens
@@ -121,6 +133,11 @@ class Chat:
         asked.media = _media_of(_checked_messages(members))
         if asked.media:
             asked.uses = AUDIO_IN | IMAGE_IN
+            asked.refers = _files(members)
+        if "store" in members and flag_member(members, "store"):
+            asked.keeps = CHAT_COMPLETION
+        if member(members, "web_search_options") is not None:
+            asked.unmetered = _WEB_SEARCH
         if member(members, "audio") is not None:
             asked.uses |= AUDIO_OUT
         if "service_tier" in members:
@@ -255,6 +272,21 @@ def _media_of(messages: list[_Message]) -> int:
         if content and memoryview(content)[0] == _LIST:
             found = PARTS
     return found
+
+
+def _files(members: Members) -> tuple[Reference, ...]:
+    """The files at the provider that the messages name."""
+    if b'"file_id"' not in bytes(members["messages"]):
+        return ()
+    found = []
+    for index, message in enumerate(_messages(members)):
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            file = part.get("file") if isinstance(part, Mapping) else None
+            name = file.get("file_id") if isinstance(file, Mapping) else None
+            if isinstance(name, str) and name:
+                found.append(Reference(FILE, name, f"messages[{index}].content", "not_found", "file"))
+    return tuple(found)
 
 
 def _data_bytes(messages: list[Mapping[str, Any]]) -> int:
