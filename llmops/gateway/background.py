@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from llmops.core.errors import QueueFull
 from llmops.gateway import settle
 from llmops.gateway.endpoints.base import ErrorInside, Whole, tier_answered
-from llmops.gateway.failures import MALFORMED, Failure
+from llmops.gateway.failures import Failure
 from llmops.gateway.upstream import Failed, read_whole
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
 
@@ -39,6 +39,8 @@ LONGEST_S = 6 * 3600.0
 #: One question, and the last ones when the process stops, may take this long.
 ASK_S, LAST_ASK_S = 30.0, 1.0
 
+#: The kind of failure: the end of a response was not seen.
+LOST = "lost"
 STOPPED = "this server stopped while the response was still under way at the provider"
 DELETED = "the response was deleted at the provider before it had ended"
 TOO_LONG = f"the response had not ended after {LONGEST_S / 3600:g} hours"
@@ -221,8 +223,8 @@ class Background:
             return
         one.ending = True
         try:
-            failure = Failure(MALFORMED, why, billed=None)
-            settle.failed(one.call, one.trial, failure, http=200, code="background_unknown")
+            failure = Failure(LOST, why, status=one.trial.record.status, billed=None)
+            settle.gave_up(one.call, one.trial, failure, http=200, code="background_unknown")
         finally:
             self._forget(one)
 

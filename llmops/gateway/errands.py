@@ -182,7 +182,7 @@ async def fetch(call: Call, place: Place, errand: Errand) -> Fetched:
                 raise Failed(Failure(MALFORMED, "the answer is not a JSON object")) from None
         return fetched
 
-    fetched: Fetched = await _attempts(call, place, errand, whole)
+    fetched: Fetched = await attempts(call, place, errand, whole)
     return fetched
 
 
@@ -228,10 +228,10 @@ async def relay(call: Call, place: Place, errand: Errand) -> None:
         call.bytes_out -= len(held)
         await call.send_piece(held, last=True)
 
-    await _attempts(call, place, errand, pieces)
+    await attempts(call, place, errand, pieces)
 
 
-async def _attempts(
+async def attempts(
     call: Call, place: Place, errand: Errand, use: Callable[[Response, Attempt], Awaitable[Any]]
 ) -> Any:
     """Try until an answer could be used. Only idempotent requests are tried again, and only with nothing relayed."""

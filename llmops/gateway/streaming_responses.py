@@ -65,12 +65,14 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 class ResponsesRelay(Relay):
     """Ends with ``response.completed``, ``response.incomplete`` or ``response.failed``; an ``error`` event breaks it."""
 
-    __slots__ = ("sequence",)
+    __slots__ = ("last", "sequence")
 
     def __init__(self) -> None:
         super().__init__()
         #: number of the last event that was relayed
         self.sequence = -1
+        #: the response as the event that ends it tells it, as JSON
+        self.last = b""
 
     def error_event(self, error: ConsoleError) -> bytes:
         """In the documented flat shape, and with the ``error`` member that makes official clients raise."""
@@ -117,7 +119,8 @@ class ResponsesRelay(Relay):
             return DROP
         if kind in ENDS:
             self.finish = ENDS[kind]
-            self._response(bytes(read.response))
+            self.last = bytes(read.response)
+            self._response(self.last)
             if kind == "response.failed":
                 self.failed = self.failed or "response_failed"
             self.done = True
