@@ -15,6 +15,7 @@ from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_chat, count_text
 from llmops.gateway import call as call_module
 from llmops.gateway.bank import Short
+from llmops.gateway.objects import FILE
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.records import CredentialSeen, Ended, Held
 from tests.gateway.rig import (
@@ -1132,7 +1133,9 @@ async def test_a_picture_can_not_hide_behind_escapes(rig: Rig, part: bytes) -> N
 async def test_what_is_not_in_the_request_is_bounded_by_the_context_window(
     rig: Rig, message: dict[str, Any]
 ) -> None:
-    rig.configure(budgets=[a_budget()])
+    key = a_key()
+    rig.configure(keys={KEY: key}, budgets=[a_budget()])
+    rig.plane.objects.made(FILE, "file-1", key=key, provider="up")
     assert (await rig.call(ask(messages=[message]))).status == 200
     assert rig.held()[0].worst_cost == 100_000 * IN + 100 * OUT
 
