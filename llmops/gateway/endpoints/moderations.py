@@ -32,6 +32,7 @@ class Moderations:
     name = "moderations"
     path = "/moderations"
     has_output = False
+    forms = False
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

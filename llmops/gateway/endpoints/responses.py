@@ -77,6 +77,7 @@ class Responses:
     name = "responses"
     path = "/responses"
     has_output = True
+    forms = False
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
@@ -187,6 +188,7 @@ class InputTokens(Responses):
     name = "responses.input_tokens"
     path = "/responses/input_tokens"
     has_output = False
+    forms = False
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
