@@ -15,6 +15,9 @@ BENCHMARKS = {
     "data_plane": "one data-plane process against a bare relay: requests/s, latency, CPU per request",
     "latency": "what the data plane adds to a provider that takes 50 ms",
     "streams": "thousands of streams at once: delay of each piece, memory of each stream",
+    "mixed": "small requests beside prompts of a megabyte",
+    "hangup": "how soon a provider feels that a client hung up",
+    "memory": "resident memory of a data-plane process over 200,000 calls",
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
     "idle": "memory and start times of ./dev run",
 }

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -82,8 +84,9 @@ def chat_request(
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, generator: _Generator) -> None:
+    def __init__(self, generator: _Generator, request: Request) -> None:
         self._generator = generator
+        self._request = request
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._sent = 0.0
@@ -105,7 +108,7 @@ class _Connection(asyncio.Protocol):
             return
         self._waiting = True
         self._sent = time.perf_counter()
-        self._transport.write(self._generator.request.data)
+        self._transport.write(self._request.data)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer = self._buffer + data if self._buffer else data
@@ -117,7 +120,7 @@ class _Connection(asyncio.Protocol):
         if end < 0:
             return
         now = time.perf_counter()
-        if not buffer.startswith(b"HTTP/1.1 200 ") or buffer.find(self._generator.request.mark, body) < 0:
+        if not buffer.startswith(b"HTTP/1.1 200 ") or buffer.find(self._request.mark, body) < 0:
             self._generator.fail("not the answer of the upstream: " + buffer[:600].decode(errors="replace"))
             return
         self._buffer = b""
@@ -131,24 +134,30 @@ class _Connection(asyncio.Protocol):
 
 
 class _Generator:
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
-        self.request = request
+    def __init__(self, requests: Sequence[Request], most: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._requests = requests
         self.latencies: list[float] = []
         self.done: asyncio.Future[float] = loop.create_future()
         self._until = 0.0
-        self._left: int | None = None
+        self._left = most
         self._running = 0
 
     async def run(self, in_flight: int, seconds: float, spread: float) -> Run:
         loop = asyncio.get_running_loop()
-        connections = [
-            (await loop.create_connection(lambda: _Connection(self), self.request.host, self.request.port))[1]
-            for _ in range(in_flight)
-        ]
+        connections = []
+        for number in range(in_flight):
+            request = self._requests[number % len(self._requests)]
+            _, connection = await loop.create_connection(
+                lambda request=request: _Connection(self, request),  # type: ignore[misc]
+                request.host,
+                request.port,
+            )
+            connections.append(connection)
         try:
             self._running = in_flight
             begun = time.perf_counter()
             self._until = begun + seconds
+            self._left -= in_flight
             for number, connection in enumerate(connections):
                 loop.call_later(spread * number / in_flight, connection.send)
             ended = await asyncio.wait_for(self.done, seconds + 30)
@@ -162,7 +171,8 @@ class _Generator:
     def answered(self, latency: float, now: float) -> bool:
         """Note an answer; whether its connection goes on."""
         self.latencies.append(latency)
-        if now < self._until:
+        if now < self._until and self._left > 0:
+            self._left -= 1
             return True
         self._running -= 1
         if self._running == 0 and not self.done.done():
@@ -174,15 +184,26 @@ class _Generator:
             self.done.set_exception(BenchmarkFailed(reason))
 
 
-def run(request: Request, *, in_flight: int, seconds: float, spread: float = 0.0) -> Run:
-    """Send for so many seconds and wait for the last answers. The connections begin within ``spread`` seconds: over an
-    upstream that always takes as long they would else go on in step, all of them waiting for each other every time.
+def run(
+    request: Request | Sequence[Request],
+    *,
+    in_flight: int,
+    seconds: float,
+    spread: float = 0.0,
+    most: float = math.inf,
+) -> Run:
+    """Send for so many seconds, ``most`` requests at most, and wait for the last answers. Of several requests each connection
+    takes one in turn. The connections begin within ``spread`` seconds: over an upstream that always takes as long they would
+    else go on in step, all of them waiting for each other every time.
 
     Raises ``BenchmarkFailed`` for any answer that is not a 200 with the mark in it, and for a lost connection.
     """
 
+    requests = [request] if isinstance(request, Request) else request
+
     async def measured() -> Run:
-        return await _Generator(request, asyncio.get_running_loop()).run(in_flight, seconds, spread)
+        generator = _Generator(requests, most, asyncio.get_running_loop())
+        return await generator.run(in_flight, seconds, spread)
 
     gc.collect()
     gc.disable()

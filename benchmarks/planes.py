@@ -63,13 +63,17 @@ class Planes:
         sent = self.relay.sent + self.gateway.sent
         if self.served() != sent:
             raise BenchmarkFailed(f"{sent} requests were answered, but the upstream served {self.served()}")
+        self.close_books()
+        self.installation.must_hold(calls=self.gateway.sent, cost=self.gateway.sent * CALL_NANO)
+
+    def close_books(self) -> None:
+        """Stop the data plane and book the rest of its journal."""
         self.gateway.server.stop()
         self.stop_ingester()
         self.installation.manage("ingest", "--once")
         left = sorted(path.name for path in self.installation.journal_dir.glob("*.jsonl"))
         if left:
             raise BenchmarkFailed(f"journals are left after the last ingest: {', '.join(left)}")
-        self.installation.must_hold(calls=self.gateway.sent, cost=self.gateway.sent * CALL_NANO)
 
 
 @contextlib.contextmanager
