@@ -8,7 +8,8 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """``latency`` in ms to the first byte, ``tps`` in tokens a second; prices in USD per million tokens, as text."""
+    """``latency`` in ms to the first byte, ``tps`` in tokens a second; prices in USD per million tokens (or characters,
+    seconds, images), as text; empty for a class without one."""
 
     name: str
     kind: str
@@ -21,6 +22,13 @@ class Profile:
     output: str
     dimensions: int = 0
     reasoning: int = 0
+    #: prices of other classes
+    more: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def prices(self) -> dict[str, str]:
+        own = {"input": self.input, "cached_input": self.cached_input, "output": self.output}
+        return {name: price for name, price in own.items() if price} | dict(self.more)
 
 
 PROFILES = (
@@ -33,9 +41,30 @@ PROFILES = (
     Profile("sim-embed-small", "embedding", 8_192, 0, 30, 0, "0.02", "0.02", "0", dimensions=1_536),
     Profile("sim-embed-large", "embedding", 8_192, 0, 50, 0, "0.13", "0.13", "0", dimensions=3_072),
     Profile("sim-moderation", "moderation", 32_768, 0, 40, 0, "0", "0", "0"),
-)
+    Profile(
+        "sim-image", "images", 32_768, 0, 900, 400, "5.00", "1.25", "0",
+        more=(("image_input", "10.00"), ("image_output", "40.00")),
+    ),
+    Profile("sim-image-flat", "images", 4_096, 0, 900, 0, "", "", "", more=(("images", "40000.00"),)),
+    Profile("sim-tts", "speech", 4_096, 0, 150, 0, "", "", "", more=(("characters", "15.00"),)),
+    Profile(
+        "sim-gpt-tts", "speech", 4_096, 0, 150, 0, "0.60", "0.60", "0", more=(("audio_output", "12.00"),)
+    ),
+    Profile("sim-whisper", "transcription", 4_096, 0, 200, 100, "", "", "", more=(("seconds", "100.00"),)),
+    Profile(
+        "sim-transcribe", "transcription", 16_000, 0, 200, 100, "2.50", "2.50", "10.00",
+        more=(("audio_input", "6.00"),),
+    ),
+)  # fmt: skip
 _BY_LENGTH = sorted(PROFILES, key=lambda profile: -len(profile.name))
-_DEFAULT = {"chat": PROFILES[0], "embedding": PROFILES[6], "moderation": PROFILES[8]}
+_DEFAULT = {
+    "chat": PROFILES[0],
+    "embedding": PROFILES[6],
+    "moderation": PROFILES[8],
+    "images": PROFILES[9],
+    "speech": PROFILES[12],
+    "transcription": PROFILES[14],
+}
 CREATED = 1_700_000_000
 
 

@@ -112,26 +112,29 @@ async def in_one_piece(
     usage: Usage,
     served: dict[str, Any] | None,
     answer_id: str | None = None,
+    content: tuple[bytes, bytes] = JSON,
 ) -> None:
     """Send ``body``, or what the fault leaves of it."""
     half = body[: len(body) // 2]
     if fault.stall is not None:
         departure = Departure(exchange.receive)
         try:
-            await exchange.start(200, JSON, [], len(body))
+            await exchange.start(200, content, [], len(body))
             await exchange.send({"type": "http.response.body", "body": half, "more_body": True})
             await departure.sleep(None)
         finally:
             departure.close()
         exchange.gone(usage, answer_id=answer_id, chunks=1, size=len(half))
     elif fault.drop is not None:
-        await exchange.break_off(half, length=len(body), answer_id=answer_id, usage=usage)
+        await exchange.break_off(half, content=content, length=len(body), answer_id=answer_id, usage=usage)
     elif fault.truncate or fault.half_event:
-        await exchange.whole(half, answer_id=answer_id, usage=usage, outcome=DROPPED, error="truncated")
+        await exchange.whole(
+            half, content=content, answer_id=answer_id, usage=usage, outcome=DROPPED, error="truncated"
+        )
     elif fault.invalid_json:
         await exchange.whole(body[:-1] + b",,", answer_id=answer_id, usage=usage, error="invalid_json")
     else:
-        await exchange.whole(body, answer_id=answer_id, usage=usage, served_usage=served)
+        await exchange.whole(body, content=content, answer_id=answer_id, usage=usage, served_usage=served)
 
 
 class Stream:
@@ -268,6 +271,8 @@ def falsified(usage: dict[str, Any], how: str | None) -> dict[str, Any] | None:
     def change(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: change(inner) for key, inner in value.items()}
+        if isinstance(value, str):
+            return value
         return {
             "zero": 0,
             "null": None,

@@ -20,13 +20,19 @@ REFUSED = "refused"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens, as true as the text: ``completion`` is what was produced, ``reasoning`` the part of it nobody sees."""
+    """Tokens, as true as the text: ``completion`` is what was produced, ``reasoning`` the part of it nobody sees.
+
+    ``characters`` were spoken, ``seconds`` heard, ``images`` made, by models that are billed by them.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
+    characters: int = 0
+    seconds: int = 0
+    images: int = 0
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,11 +40,7 @@ async def suggested(exchange: Exchange) -> None:
             "kind": profile.kind,
             "context_window": profile.context_window,
             "max_output_tokens": profile.max_output_tokens,
-            "prices": {
-                key: value
-                for key, value in asdict(profile).items()
-                if key in ("input", "cached_input", "output")
-            },
+            "prices": profile.prices,
             "dimensions": profile.dimensions or None,
             "latency_ms": profile.latency,
             "tokens_per_second": profile.tps,
