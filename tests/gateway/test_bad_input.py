@@ -330,7 +330,7 @@ async def test_a_request_id_that_is_not_sane_is_replaced(rig: Rig) -> None:
         ("POST", "/v1/chat/completions/", 404, "unknown_url"),
         ("GET", "/v1/", 404, "unknown_url"),
         ("GET", "/v1/../admin", 404, "unknown_url"),
-        ("POST", "/v1/images/generations", 404, "unknown_url"),
+        ("POST", "/v1/images/paintings", 404, "unknown_url"),
     ],
 )
 async def test_other_paths_and_methods_are_refused_in_openais_body(

@@ -175,8 +175,8 @@ def test_an_address_in_a_lock_file_is_noticed(machine: Machine, line: str) -> No
         ("services:", "servicse:", "'servicse' is not a top-level key"),
         ("migrate: {condition", "migrating: {condition", "depends on migrating, which is not there"),
         (
-            '["journal:/journal"]',
-            '["journals:/journal"]',
+            '["journal:/journal", "spool:/spool"]',
+            '["journals:/journal", "spool:/spool"]',
             "mounts the volume journals, which is not declared",
         ),
         ("name: llmops-console", "name: [llmops-console", "is not YAML"),
