@@ -339,6 +339,30 @@ async def test_a_form_without_a_model_goes_the_projects_default_route(rig: Rig) 
     assert (await post_form(rig, VARIATIONS, PICTURE, ("model", ""))).status == 400
 
 
+async def test_what_is_made_is_decided_by_the_caller_and_not_by_defaults(rig: Rig) -> None:
+    """A default of size or quality is bounded as if it were asked for; one that changes the answer is not sent."""
+    drawing(
+        rig, parameters={"quality": "low", "size": "1024x1024", "partial_images": 3, "output_format": "svg"}
+    )
+    rig.upstream.does(says(images(1)))
+    body = {"model": "draw", "prompt": "x"}
+    assert (await rig.call(body, path=GENERATIONS)).status == 200
+    assert rig.upstream.asked[0].json == body | {
+        "model": "gpt-image-1",
+        "quality": "low",
+        "size": "1024x1024",
+    }
+    assert rig.held()[0].worst_cost == len(json.dumps(body)) * TEXT_IN + 272 * IMAGE_OUT
+
+
+async def test_an_image_that_a_provider_keeps_must_be_the_callers(rig: Rig) -> None:
+    drawing(rig)
+    body = {"model": "draw", "prompt": "x", "images": [{"file_id": "file-1"}]}
+    answer = await rig.call(body, path=EDITS)
+    assert (answer.status, answer.error["param"]) == (404, "file_id")
+    assert not rig.upstream.asked
+
+
 # ---------------------------------------------------------------------- refused
 
 
@@ -351,7 +375,6 @@ async def test_a_form_without_a_model_goes_the_projects_default_route(rig: Rig) 
         (GENERATIONS, {"model": "draw", "size": 7}, "size"),
         (GENERATIONS, {"model": "draw", "stream": "yes"}, "stream"),
         (GENERATIONS, {"model": "draw", "partial_images": 99}, "partial_images"),
-        (EDITS, {"model": "draw", "images": [{"file_id": "file-1"}]}, "images"),
         (VARIATIONS, {"model": "draw"}, "Content-Type"),
     ],
 )

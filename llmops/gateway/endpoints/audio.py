@@ -23,7 +23,6 @@ from llmops.gateway.endpoints.base import (
     read_members,
     text_member,
     whole_of,
-    with_defaults,
 )
 from llmops.gateway.endpoints.making import (
     JSON,
@@ -35,6 +34,7 @@ from llmops.gateway.endpoints.making import (
     MediaRelay,
     asked_of_form,
     asked_of_json,
+    encode_for,
     flag_of_form,
     media_usage,
     upload_for,
@@ -79,7 +79,7 @@ class Speech:
         asked.details = {
             "texts": (said, told),
             "speed": float(speed or 1),
-            "format": text_member(members, "response_format", longest=MAX_WORD) or "mp3",
+            "format": text_member(members, "response_format", longest=MAX_WORD),
         }
         return asked
 
@@ -87,7 +87,8 @@ class Speech:
         raise NotImplementedError("speech is asked for in JSON")
 
     def encode(self, asked: Asked, target: Target, cap: int | None) -> bytes:
-        return encode(with_defaults(asked.members, target))
+        assert isinstance(asked, AskedMedia)
+        return encode_for(asked, target)
 
     def input_bound(self, asked: Asked, target: Target) -> int:
         assert isinstance(asked, AskedMedia)
@@ -109,7 +110,8 @@ class Speech:
     def estimate(self, asked: AskedMedia, target: Target, answer: Answer, asked_tokens: int) -> Tokens:
         made = self.output_bound(asked, target)
         if isinstance(answer, int) and answer:
-            made = min(made, spoken_tokens_of(answer, asked.details["format"]))
+            kind = asked.details["format"] or str(target.entry.parameters.get("response_format", "mp3"))
+            made = min(made, spoken_tokens_of(answer, kind))
         return Tokens(input=asked_tokens, output=made, media=Media(audio_output=made), estimated=True)
 
     def complete(self, asked: AskedMedia, tokens: Tokens, answer: Answer, prices: Prices | None) -> None:
@@ -170,8 +172,7 @@ class Hearing:
 
     def encode(self, asked: Asked, target: Target, cap: int | None) -> Upload:
         assert isinstance(asked, AskedMedia)
-        assert asked.form is not None
-        return upload_for(asked.form, target)
+        return upload_for(asked, target)
 
     def input_bound(self, asked: Asked, target: Target) -> int:
         assert isinstance(asked, AskedMedia)

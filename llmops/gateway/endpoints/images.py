@@ -18,15 +18,14 @@ from llmops.gateway.endpoints.base import (
     MAX_TOKENS,
     Asked,
     Members,
+    Reference,
     Whole,
     count_member,
-    encode,
     flag_member,
     member,
     read_members,
     text_member,
     whole_of,
-    with_defaults,
 )
 from llmops.gateway.endpoints.making import (
     MAX_WORD,
@@ -36,11 +35,13 @@ from llmops.gateway.endpoints.making import (
     Unbounded,
     asked_of_form,
     asked_of_json,
+    encode_for,
     flag_of_form,
     media_usage,
     upload_for,
 )
 from llmops.gateway.multipart import Form
+from llmops.gateway.objects import FILE
 from llmops.gateway.routing import Target
 from llmops.gateway.spool import Upload
 from llmops.gateway.streaming import Relay
@@ -85,7 +86,9 @@ class Images:
         asked.details = {name: text_member(members, name, longest=MAX_WORD) for name in _WORDS}
         asked.details["partial"] = partial or 0
         asked.details["prompt"] = text_member(members, "prompt", longest=MAX_PROMPT)
-        self._see(asked, *_images_of(members))
+        images, data, files = _images_of(members)
+        asked.refers = tuple(files)
+        self._see(asked, images, data)
         return asked
 
     def read_form(self, form: Form) -> AskedMedia:
@@ -108,14 +111,13 @@ class Images:
         """Note how many images go in, of which ``data`` bytes lie in the body as text."""
         asked.details["images"] = images
         asked.prompt_bytes -= data
+        asked.size = asked.prompt_bytes
         asked.uses = IMAGE_OUT | (IMAGE_IN if images else 0)
         asked.units = Units(images=asked.choices)
 
     def encode(self, asked: Asked, target: Target, cap: int | None) -> bytes | Upload:
         assert isinstance(asked, AskedMedia)
-        if asked.form is not None:
-            return upload_for(asked.form, target)
-        return encode(with_defaults(asked.members, target))
+        return encode_for(asked, target) if asked.form is None else upload_for(asked, target)
 
     def input_bound(self, asked: Asked, target: Target) -> int:
         assert isinstance(asked, AskedMedia)
@@ -134,12 +136,13 @@ class Images:
                 "output_format",
                 f"how many tokens an image as {found['output_format']} takes is not published",
             )
-        each = image_tokens(entry.upstream_model, found["size"], found["quality"])
+        size, quality = (found[name] or str(entry.parameters.get(name, "")) for name in ("size", "quality"))
+        each = image_tokens(entry.upstream_model, size, quality)
         if entry.max_output_tokens:
             each = min(each or MAX_TOKENS, entry.max_output_tokens)
         if each is None:
             raise Unbounded(
-                "quality" if found["quality"] in ("xhigh", "max") else "model",
+                "quality" if quality in ("xhigh", "max") else "model",
                 f"how many tokens an image of {entry.upstream_model!r} takes is not published; give the model a maximum "
                 "output in the console, the most tokens of one image",
             )
@@ -193,9 +196,10 @@ def _count_of(form: Form, name: str, largest: int) -> int:
     return int(given)
 
 
-def _images_of(members: Members) -> tuple[int, int]:
-    """How many images a JSON body names, and the characters of those that it holds."""
+def _images_of(members: Members) -> tuple[int, int, list[Reference]]:
+    """How many images a JSON body names, the characters of those that it holds, and the files that the provider keeps."""
     found, data = 0, 0
+    files: list[Reference] = []
     given = [member(members, name) for name in ("images", "image", "mask") if name in members]
     for one in [inner for outer in given for inner in (outer if isinstance(outer, list) else [outer])]:
         if one is None:
@@ -203,15 +207,12 @@ def _images_of(members: Members) -> tuple[int, int]:
         found += 1
         url: Any = one
         if isinstance(one, dict):
-            if one.get("file_id") is not None:
-                raise InvalidRequest(
-                    "file_id: images that a provider keeps cannot be named here yet; send the image itself.",
-                    param="images",
-                )
+            if isinstance(file := one.get("file_id"), str):
+                files.append(Reference(FILE, file, "file_id", "not_found", "file"))
             url = one.get("image_url")
         if isinstance(url, str) and url.startswith("data:"):
             data += len(url)
-    return found, data
+    return found, data, files
 
 
 class _Answer(msgspec.Struct):

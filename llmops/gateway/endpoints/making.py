@@ -123,7 +123,8 @@ def asked_of_form(form: Form) -> AskedMedia:
         user=form.text("user", longest=MAX_USER),
     )
     asked.form = form
-    asked.prompt_bytes = sum(part.size for part in form.parts if not part.file)
+    # Files are no text, whatever they are.
+    asked.size = asked.prompt_bytes = sum(part.size for part in form.parts if not part.file)
     return asked
 
 
@@ -132,11 +133,32 @@ def flag_of_form(form: Form, name: str) -> bool:
     return form.text(name, longest=MAX_WORD).strip().lower() in ("true", "1")
 
 
-def upload_for(form: Form, target: Target) -> Upload:
-    """The form for a target: its own model name, its default parameters where the caller gave none."""
+#: Members that decide what comes out, how much of it and how it is bounded: a caller's own or none, never a default.
+_DECIDED = frozenset(("output_format", "partial_images", "frame_count", "svg", "speed", "stream_format"))
+
+
+def defaults_for(asked: AskedMedia, target: Target) -> dict[str, object]:
+    """A model's default parameters that may stand in for what the caller left out."""
+    return {
+        name: value
+        for name, value in target.entry.parameters.items()
+        # What an answer looks like was read from the request already; of sounds only the bytes differ.
+        if name not in _DECIDED and (name != "response_format" or asked.answer == SOUND)
+    }
+
+
+def encode_for(asked: AskedMedia, target: Target) -> bytes:
+    """A JSON body for a target: its own model name, its default parameters where the caller gave none."""
+    return encode({**defaults_for(asked, target), **asked.members, "model": target.entry.upstream_model})
+
+
+def upload_for(asked: AskedMedia, target: Target) -> Upload:
+    """The same of a form."""
+    form = asked.form
+    assert form is not None
     model = target.entry.upstream_model.encode()
     add: list[tuple[str, bytes]] = [] if form.named("model") else [("model", model)]
-    for name, value in target.entry.parameters.items():
+    for name, value in defaults_for(asked, target).items():
         if form.named(name) or form.named(f"{name}[]"):
             continue
         if isinstance(value, list):
