@@ -115,6 +115,23 @@ def fill(*, password: str | None = None) -> SimpleNamespace:
     return cast
 
 
+def republished(slug: str, prices: dict[str, int]) -> int:
+    """The number of a new revision in which a model has these prices too, in nanodollars each."""
+    model = Model.objects.get(slug=slug)
+    for token_class, price in prices.items():
+        Price.objects.create(
+            model=model, token_class=token_class, nano_per_million=price * 10**6,
+            effective_from=datetime(2026, 1, 1, tzinfo=UTC), created_by="seed",
+        )  # fmt: skip
+    document = encode_document(compile_document()[0])
+    number = Revision.objects.latest("number").number + 1
+    Revision.objects.create(
+        number=number, digest=sha256_hex(document), document=document.decode(), changes=[], reason="Prices",
+        author="Alice Adler (alice)", published_at=datetime.now(UTC) - timedelta(days=1),
+    )  # fmt: skip
+    return int(number)
+
+
 def budget(slug: str, limit: str, settled: str, leased: str = "0", *, scope: str = "project", value: str = "",
            project: Project | None = None, period: str = "month", hard: bool = True, timezone: str = "UTC") -> Window:  # fmt: skip
     found = Budget.objects.create(

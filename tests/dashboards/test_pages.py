@@ -281,6 +281,39 @@ def test_a_call_of_one_attempt_costs_what_its_tokens_cost(alice: Client, stage: 
     assert sum(part.microseconds for part in story.parts) == call.total_us
 
 
+def test_what_a_call_heard_and_made_is_priced_class_by_class_in_its_tier(
+    alice: Client, stage: SimpleNamespace
+) -> None:
+    prices = {
+        "audio_input": 40_000, "image_input": 5_000, "audio_output": 80_000, "image_output": 50_000, "seconds": 100_000,
+        "characters": 15_000, "images": 40_000_000, "input_priority": 4_250, "output_priority": 17_000,
+    }  # fmt: skip
+    number = seed.republished("gpt-4o-2024-08-06", prices)
+    used = {
+        "revision": number, "input_tokens": 100, "cached_input_tokens": 0, "output_tokens": 60, "audio_input_tokens": 30,
+        "image_input_tokens": 20, "audio_output_tokens": 25, "image_output_tokens": 15, "characters": 7, "seconds": 8,
+        "images": 2,
+    }  # fmt: skip
+    media = 30 * 40_000 + 20 * 5_000 + 25 * 80_000 + 15 * 50_000 + 7 * 15_000 + 8 * 100_000 + 2 * 40_000_000
+    plain, dear = media + 50 * 2_500 + 20 * 10_000, media + 50 * 4_250 + 20 * 17_000
+    now = datetime.now(UTC)
+    standard, priority = seed.store(
+        [
+            seed.make_call(stage, now, cost_nano=plain, **used),
+            seed.make_call(stage, now, cost_nano=dear, service_tier="priority", **used),
+        ]
+    )
+    for call, cost in ((standard, plain), (priority, dear)):
+        page = alice.get(f"/calls/{call.pk}/")
+        story, text = page.context["story"], text_of(page)
+        assert sum(row.cost_nano for row in story.tokens) == cost
+        assert story.other_cost_nano == 0
+        assert ("service tier priority" in text) is (call is priority)
+        for words in ("Input, audio 30", "Output, images 15", "Characters spoken 7", "Seconds of audio heard 8", "Images made 2"):  # fmt: skip
+            assert words in text
+        assert "160 tokens" in text
+
+
 def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> None:
     now = datetime.now(UTC)
     unknown, interrupted, refused = seed.store(
