@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 import aiohttp
 
-from llmops.core.errors import InvalidRequest, StreamInterrupted
+from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted
+from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
 from llmops.gateway import settle
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
@@ -76,9 +77,21 @@ async def tokens_of(call: Call, trial: Trial, answer: Answer, said: Whole | None
             counted = await call.plane.off_loop(lambda: endpoint.count_input(asked, target))
         except (asyncio.CancelledError, RuntimeError):
             counted = endpoint.input_bound(asked, target)
+        if asked.form is not None and asked.form.named("file"):
+            asked.details["seconds"] = await _seconds_said(asked.form)
         tokens = endpoint.estimate(asked, target, answer, counted)
     endpoint.complete(asked, tokens, answer, trial.holding.prices)
     return tokens
+
+
+async def _seconds_said(form: Form) -> float | None:
+    """How long the sound of a form is, by its own header."""
+    part = form.named("file")[0]
+    try:
+        head, tail = await form.edges(part, HEAD_BYTES, TAIL_BYTES)
+    except (asyncio.CancelledError, RuntimeError, ConsoleError):
+        return None
+    return seconds_said(head, tail, part.size)
 
 
 async def relay_media(call: Call, trial: Trial, response: Response) -> Failure | None:

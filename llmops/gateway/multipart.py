@@ -215,6 +215,12 @@ class Form:
     def named(self, name: str) -> list[Part]:
         return self._by_name.get(name, [])
 
+    async def edges(self, part: Part, head: int, tail: int) -> tuple[bytes, bytes]:
+        """The first and the last bytes of a part."""
+        first = self._spool.read(part.start, min(part.end, part.start + head))
+        last = self._spool.read(max(part.start, part.end - tail), part.end)
+        return b"".join([piece async for piece in first]), b"".join([piece async for piece in last])
+
     def text(self, name: str, *, longest: int, required: bool = False) -> str:
         """The value of a field; empty when it is not there. Raises ``InvalidRequest`` naming it."""
         found = self.named(name)

@@ -311,14 +311,24 @@ VTT = b"WEBVTT\n\n00:00.000 --> 00:03.200\nHello there\n\n"
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "seconds"), [("srt", SRT, 5), ("vtt", VTT, 5), ("text", b"Hello there\n", None)]
+    ("kind", "body", "sound", "seconds"),
+    [
+        ("srt", SRT, wav(9), 9),
+        ("vtt", VTT, wav(9), 9),
+        ("text", b"Hello there\n", wav(8.5), 9),
+        ("srt", SRT, b"\x1aE\xdf\xa3" * 2_000, 5),
+        ("vtt", VTT, b"\x1aE\xdf\xa3" * 2_000, 5),
+        ("text", b"Hello there\n", b"\x1aE\xdf\xa3" * 2_000, None),
+        # A header that claims an hour.
+        ("text", b"Hello there\n", wav(1)[:28] + b"\1\0\0\0" + wav(1)[32:], None),
+    ],
 )
-async def test_texts_go_through_untouched_and_cost_what_they_show(
-    rig: Rig, kind: str, body: bytes, seconds: int | None
+async def test_texts_go_through_untouched_and_cost_what_they_and_the_sound_show(
+    rig: Rig, kind: str, body: bytes, sound: bytes, seconds: int | None
 ) -> None:
     voices(rig, per("seconds", PER_SECOND))
     rig.upstream.does(says(body, kind="text/plain; charset=utf-8"))
-    parts = [("response_format", kind), ("file", ("a.wav", "audio/wav", wav(9))), ("model", "voice")]
+    parts = [("response_format", kind), ("file", ("a.wav", "audio/wav", sound)), ("model", "voice")]
     answer = await post_form(rig, TRANSCRIPTIONS, *parts)
     assert (answer.status, answer.body) == (200, body)
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"

@@ -193,9 +193,12 @@ class Hearing:
     def estimate(self, asked: AskedMedia, target: Target, answer: Answer, asked_tokens: int) -> Tokens:
         assert asked.units is not None
         heard = asked.units.seconds
-        if isinstance(answer, bytes) and (told := _last_moment(answer)):
+        told = math.ceil(asked.details.get("seconds") or 0)
+        if isinstance(answer, bytes) and (last := _last_moment(answer)):
             # Silence at the end is not in the titles.
-            heard = min(heard, told + 1)
+            told = max(told, last + 1)
+        if told:
+            heard = min(heard, told)
         sound = heard_tokens(heard)
         return Tokens(
             input=min(asked_tokens, asked.prompt_bytes + sound),
