@@ -61,6 +61,14 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Avoided:
+    """A target that data planes leave alone, or a provider key that its provider refuses; ``text`` is the sentence."""
+
+    text: str
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Counts of the period and of the one before; durations in microseconds, budgets as ``(name, used, limit, hard)``."""
 
@@ -79,6 +87,7 @@ class Facts:
     budgets: Sequence[tuple[str, int, int, bool]] = ()
     paused: Sequence[Paused] = ()
     unreadable: Sequence[Unreadable] = ()
+    avoided: Sequence[Avoided] = ()
 
 
 def judge(facts: Facts, *, period: str) -> Verdict:
@@ -103,6 +112,7 @@ def _configured(facts: Facts) -> list[Finding]:
         what = "its provider has no other key there" if key.only else "its provider's other keys are used"
         text = f"Provider key {key.name} cannot be read by {who}, and {what}. {key.reason}"
         found.append(Finding("bad" if key.only else "warn", text, place="", href=key.href))
+    found += [Finding("warn", one.text, place="", href=one.href) for one in facts.avoided]
     for one in facts.paused:
         why = f": {one.reason}" if one.reason else ""
         found.append(Finding("warn", f"{one.kind} {one.name} is {one.how}{why}", place="", href=one.href))

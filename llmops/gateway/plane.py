@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.gateway.background import Background
-from llmops.gateway.breakers import Breakers
+from llmops.gateway.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.cache import Cache
 from llmops.gateway.credentials import ACCEPTED, Credentials
 from llmops.gateway.limits import Limits
@@ -26,7 +27,7 @@ from llmops.gateway.routing import View
 from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.upstream import Transport
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
-from llmops.usage.records import CredentialSeen, Ended, Origin, Outcome, Record
+from llmops.usage.records import BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -114,6 +115,7 @@ class Plane:
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
+        self.breakers.listen(self._breaker_changed)
         self.background = Background(self)
 
     # ------------------------------------------------------------------ what is live
@@ -134,6 +136,7 @@ class Plane:
         if news and self.loaded and snapshot.changed_at:
             self.metrics.live_state.add(max(0, int((time.time() - snapshot.changed_at) * 1_000_000)))
         self.view = View(snapshot)
+        self.breakers.reset(present.live.breaker_resets, snapshot.live.breaker_resets, time.monotonic())
         served = snapshot.live.credentials.values()
         self.credentials.forget_all_but({one.id for entries in served for one in entries})
 
@@ -247,6 +250,28 @@ class Plane:
                 self._credential_seen(credential, failure.status, code)
         elif self.credentials.accepted(credential, name):
             self._credential_seen(credential, 200, ACCEPTED)
+
+    def _breaker_changed(self, breaker: Breaker, state: str, by: str, now: float) -> None:
+        """Written down, so that people see it; the ingester brings it to them."""
+        route, model = breaker.key
+        entry = self.snapshot.models.get(model)
+        at = time.time_ns()
+        seen = BreakerSeen(
+            n=0,
+            at=at,
+            route=route,
+            model=model,
+            provider=entry.provider if entry is not None else "",
+            state=state,
+            by=by,
+            until=at + int((breaker.open_until - now) * 1e9) if state == OPENED else 0,
+            why=breaker.why[:500],
+        )
+        log.warning(
+            "breaker of %s for %s: %s (%s) %s", model, route or "calls by name", state, by, breaker.why
+        )
+        with suppress(ServiceUnavailable):
+            self.journal.append(seen)
 
     def _credential_seen(self, credential: str, status: int, code: str) -> None:
         """Only what changed is recorded."""

@@ -152,6 +152,63 @@ class CredentialTrouble(UUIDModel):
         return f"{self.host} cannot read {self.credential}"
 
 
+class OpenBreaker(models.Model):
+    """A target of a route that one data-plane process leaves alone now, until ``until``; then it is probed. The row goes when
+    the breaker closes, or with its process. Routes, models and providers by slug, as they were then.
+    """
+
+    process = models.UUIDField(editable=False)
+    host = models.CharField(max_length=200)
+    route = models.CharField(max_length=63, blank=True)
+    model = models.CharField(max_length=63)
+    provider = models.CharField(max_length=63)
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    why = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        db_table = "providers_open_breaker"
+        ordering = ["route", "model", "since"]
+        constraints = [
+            models.UniqueConstraint(fields=["process", "route", "model"], name="providers_open_breaker_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.route or 'by name'} → {self.model}"
+
+
+class HealthEvent(UUIDModel):
+    """A moment in which a target's breaker opened or closed, or a provider refused a key or took it again."""
+
+    KINDS = [
+        ("breaker_opened", "Breaker opened"),
+        ("breaker_closed", "Breaker closed"),
+        ("credential_refused", "Key refused"),
+        ("credential_quota", "Key out of quota"),
+        ("credential_accepted", "Key accepted again"),
+    ]
+
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=30, choices=KINDS)
+    route = models.CharField(max_length=63, blank=True)
+    model = models.CharField(max_length=63, blank=True)
+    provider = models.CharField(max_length=63, blank=True)
+    credential = models.UUIDField(null=True, blank=True)
+    process = models.UUIDField()
+    text = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        db_table = "providers_health_event"
+        ordering = ["-at", "-id"]
+        indexes = [
+            models.Index(fields=["at"], name="providers_health_at"),
+            models.Index(fields=["credential", "at"], name="providers_health_credential"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
 class Model(TimestampedModel):
     """The name under which a pinned model is known; ``current`` points to its newest immutable configuration."""
 
@@ -359,6 +416,7 @@ class Route(TimestampedModel):
     pause_reason = models.CharField(max_length=300, blank=True, editable=False)
     degraded_at = models.DateTimeField(null=True, blank=True, editable=False)
     degrade_reason = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
+    breakers_reset_at = models.DateTimeField(null=True, blank=True, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:

@@ -10,10 +10,20 @@ from django.db.models import QuerySet
 from llmops.base.clock import database_now
 from llmops.base.master_keys import master_keys
 from llmops.providers import secret_stores
-from llmops.providers.models import Credential, CredentialTrouble, Provider, Route
+from llmops.providers.models import (
+    Credential,
+    CredentialTrouble,
+    HealthEvent,
+    OpenBreaker,
+    Provider,
+    Route,
+)
 
 #: A data plane repeats what it cannot read every 30 s; what was not repeated for so long is over, or its process is.
 TROUBLE_LASTS = timedelta(seconds=90)
+#: A breaker half-opens after its cool-down and waits for a call; after this long nobody cares.
+BREAKER_LASTS = timedelta(hours=1)
+REFUSAL_LASTS = timedelta(days=1)
 
 
 def route_exists(slug: str) -> bool:
@@ -70,6 +80,36 @@ def unreadable() -> list[tuple[Credential, Sequence[CredentialTrouble], bool]]:
         (credential, troubled[credential.pk], credential.provider_id not in served)
         for credential in in_use
         if troubled[credential.pk]
+    ]
+
+
+def open_breakers(route: str | None = None) -> list[OpenBreaker]:
+    """Targets that data planes leave alone now: of a route, or of all. What came to its end long ago and was not probed since
+    is left out: no call has gone there."""
+    found = OpenBreaker.objects.filter(until__gte=database_now() - BREAKER_LASTS)
+    return list(found if route is None else found.filter(route=route))
+
+
+def heard_of(credential: Credential, last: int = 10) -> list[HealthEvent]:
+    """What the provider said about a key lately, the newest first."""
+    return list(HealthEvent.objects.filter(credential=credential.pk)[:last])
+
+
+def refused_credentials() -> list[tuple[Credential, HealthEvent]]:
+    """Keys in use whose last word from their provider, within a day, was a refusal, and that word."""
+    recent = HealthEvent.objects.filter(credential__isnull=False, at__gte=database_now() - REFUSAL_LASTS)
+    last: dict[object, HealthEvent] = {}
+    for event in recent.order_by("at", "id"):
+        last[event.credential] = event
+    refused = {key: event for key, event in last.items() if event.kind != "credential_accepted"}
+    if not refused:
+        return []
+    in_use = Credential.objects.filter(pk__in=list(refused), state__in=("active", "draining"))
+    return [
+        (credential, refused[credential.pk])
+        for credential in in_use.select_related("provider").order_by("provider__slug", "name")
+        # A key that was put in its place since then is another one.
+        if credential.state_changed_at is None or credential.state_changed_at < refused[credential.pk].at
     ]
 
 

@@ -61,6 +61,10 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         )
         paused_routes = _switched(Route, "paused_at", "pause_reason")
         degraded_routes = _switched(Route, "degraded_at", "degrade_reason")
+        resets = Route.objects.filter(breakers_reset_at__isnull=False)
+        breaker_resets = {
+            slug: at.timestamp() for slug, at in resets.values_list("slug", "breakers_reset_at") if at
+        }
         paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
     credentials, unreadable = _credentials(stored)
@@ -75,6 +79,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
             projects=projects,
             paused_routes=paused_routes,
             degraded_routes=degraded_routes,
+            breaker_resets=breaker_resets,
             paused_providers=paused_providers,
         ),
         changed_at=changed_at.timestamp() if changed_at else 0.0,

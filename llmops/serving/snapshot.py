@@ -207,6 +207,8 @@ class LiveState(msgspec.Struct, frozen=True):
     paused_routes: dict[str, str] = {}
     #: routes whose targets are passed over for their fallbacks and last resort, with the reason
     degraded_routes: dict[str, str] = {}
+    #: routes whose breakers an operator closed, and when last (Unix seconds)
+    breaker_resets: dict[str, float] = {}
     paused_providers: dict[str, str] = {}
 
 

@@ -239,7 +239,22 @@ class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True):
     end: Ended
 
 
-Record = Opened | Held | Ended | CredentialSeen | Kept | Gone | Metered
+class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=True):
+    """A breaker of this process opened or closed (``state`` ``open`` or ``closed``). ``by`` says what made it: the failure
+    ``rate``, a ``probe``, ``another`` process, an operator's ``reset``. ``until`` is when the next probe is due."""
+
+    n: int
+    at: int
+    route: str
+    model: str
+    provider: str
+    state: str
+    by: str
+    until: int = 0
+    why: str = ""
+
+
+Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Gone | Metered
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

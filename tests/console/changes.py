@@ -108,6 +108,7 @@ API: dict[str, Change] = {
     "POST /api/v1/routes/{slug}/resume/": Change(_slug("paused_route"), {}, "route.resumed"),
     "POST /api/v1/routes/{slug}/degrade/": Change(_slug("route"), {"reason": "why"}, "route.degraded"),
     "POST /api/v1/routes/{slug}/recover/": Change(_slug("degraded_route"), {}, "route.recovered"),
+    "POST /api/v1/routes/{slug}/reset-breakers/": Change(_slug("route"), {}, "route.breakers_reset"),
     "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
     "POST /api/v1/revisions/{number}/restore/": Change(
         lambda world: world.first_revision.number, {"reason": "back"}, "revision.restored"
@@ -247,6 +248,9 @@ ADMIN: dict[str, Change] = {
         _pk("route"), {"reason": "why"}, "route.degraded"
     ),
     "POST /admin/providers/route/{object_id}/recover/": Change(_pk("degraded_route"), {}, "route.recovered"),
+    "POST /admin/providers/route/{object_id}/reset-breakers/": Change(
+        _pk("route"), {}, "route.breakers_reset"
+    ),
     "POST /admin/providers/route/{object_id}/archive/": Change(_pk("route"), {}, "route.archived"),
     "POST /admin/providers/route/{object_id}/restore/": Change(_pk("old_route"), {}, "route.restored"),
     "POST /admin/serving/revision/publish/": Change(send={"reason": "ready"}, action="revision.published"),

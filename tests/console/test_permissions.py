@@ -90,6 +90,7 @@ GET /api/v1/routes/{slug}/                                         1++++-+-+----
 PATCH /api/v1/routes/{slug}/                                       1+------------+
 POST /api/v1/routes/{slug}/archive/                                1+------------+
 POST /api/v1/routes/{slug}/degrade/                                1+------------+
+POST /api/v1/routes/{slug}/reset-breakers/                         1+------------+
 POST /api/v1/routes/{slug}/pause/                                  1+------------+
 POST /api/v1/routes/{slug}/recover/                                1+------------+
 POST /api/v1/routes/{slug}/restore/                                1+------------+
@@ -247,6 +248,8 @@ GET /admin/providers/route/{object_id}/change/                     L++++0+
 POST /admin/providers/route/{object_id}/change/                    L+---0-
 GET /admin/providers/route/{object_id}/degrade/                    L+---0-
 POST /admin/providers/route/{object_id}/degrade/                   L+---0-
+GET /admin/providers/route/{object_id}/reset-breakers/             L+---0-
+POST /admin/providers/route/{object_id}/reset-breakers/            L+---0-
 GET /admin/providers/route/{object_id}/delete/                     L----0-
 GET /admin/providers/route/{object_id}/history/                    L++++0+
 GET /admin/providers/route/{object_id}/pause/                      L+---0-

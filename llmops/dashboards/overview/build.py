@@ -19,8 +19,9 @@ from llmops.dashboards.overview import panels
 from llmops.dashboards.overview.shapes import FindingRow, View
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_models, simulated_providers
-from llmops.dashboards.verdict import Facts, Finding, Paused, Unreadable, Verdict, judge
-from llmops.providers.selectors import switched, unreadable
+from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Unreadable, Verdict, judge
+from llmops.providers.models import OpenBreaker, Route
+from llmops.providers.selectors import open_breakers, refused_credentials, switched, unreadable
 from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
@@ -142,6 +143,7 @@ def _verdict(
             ],
             paused=_paused(reader),
             unreadable=_unreadable(reader),
+            avoided=[*_breakers(reader), *_refused(reader)],
         ),
         period=period,
     )
@@ -159,6 +161,40 @@ def _paused(reader: Reader) -> list[Paused]:
             how,
         )
         for row, how, reason in switched()
+    ]
+
+
+def _breakers(reader: Reader) -> list[Avoided]:
+    """Targets that are left alone, one for all data planes that do so."""
+    if not (reader.everywhere or reader.projects):
+        return []
+    found: dict[tuple[str, str], list[OpenBreaker]] = {}
+    for one in open_breakers():
+        found.setdefault((one.route, one.model), []).append(one)
+    routes = dict(Route.objects.filter(slug__in=[route for route, _ in found]).values_list("slug", "pk"))
+    avoided = []
+    for (route, model), rows in found.items():
+        first = min(rows, key=lambda row: row.since)
+        who = "a data plane" if len(rows) == 1 else f"{formats.count(len(rows))} data planes"
+        where = f" of route {route}" if route else ""
+        text = f"Target {model}{where} is left alone by {who} since {first.since:%H:%M:%S} UTC: {first.why}"
+        avoided.append(
+            Avoided(text, reader.link("providers.route", routes[route]) if route in routes else "")
+        )
+    return avoided
+
+
+def _refused(reader: Reader) -> list[Avoided]:
+    """Provider keys in use that their provider refuses; calls go on with the others, if there are any."""
+    if not may(reader.request, "provider.view"):
+        return []
+    return [
+        Avoided(
+            f"Provider key {credential} was refused by its provider at {event.at:%H:%M:%S} UTC "
+            f"({event.get_kind_display().lower()}, {event.text}) and is avoided",
+            reader.link("providers.credential", credential.pk),
+        )
+        for credential, event in refused_credentials()
     ]
 
 

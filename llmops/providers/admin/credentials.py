@@ -24,7 +24,7 @@ from llmops.providers.admin.forms import ReasonForm
 from llmops.providers.models import Credential
 from llmops.providers.rules import CREDENTIAL_SOURCES
 from llmops.providers.secret_stores import STORES
-from llmops.providers.selectors import troubles_of, with_troubles
+from llmops.providers.selectors import heard_of, troubles_of, with_troubles
 
 _SOURCES = [(name, label) for name, label in CREDENTIAL_SOURCES if name == "sealed" or name in STORES]
 
@@ -101,6 +101,7 @@ class CredentialAdmin(ServiceAdmin):
         "last_used_at",
         "last_failure_at",
         "last_failure",
+        "history",
     )
 
     def get_fields(self, request: HttpRequest, obj: Credential | None = None) -> tuple[str, ...]:
@@ -146,6 +147,26 @@ class CredentialAdmin(ServiceAdmin):
             '<p>A data plane on {} cannot read this key since <time datetime="{}">{}</time>. {}</p>',
             (
                 (one.host, one.since.isoformat(), one.since.strftime("%Y-%m-%d %H:%M UTC"), one.reason)
+                for one in found
+            ),
+        )
+
+    @display(description="what its provider said")
+    def history(self, credential: Credential) -> str:
+        """Refusals, and when it was accepted again: the last ones."""
+        found = heard_of(credential)
+        if not found:
+            return "nothing"
+        return format_html_join(
+            "",
+            '<p><time datetime="{}">{}</time> {} {}</p>',
+            (
+                (
+                    one.at.isoformat(),
+                    one.at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                    one.get_kind_display().lower(),
+                    f"({one.text})" if one.text else "",
+                )
                 for one in found
             ),
         )

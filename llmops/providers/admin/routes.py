@@ -8,10 +8,13 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from llmops.base.admin import ServiceAdmin, admin_action
+from llmops.base.clock import database_now
 from llmops.base.form_fields import LinesField
 from llmops.core.actors import Actor
 from llmops.providers import services
@@ -19,6 +22,7 @@ from llmops.providers.admin.forms import PauseForm, ReasonForm
 from llmops.providers.admin.target_fields import RowsField
 from llmops.providers.models import Model, Route
 from llmops.providers.rules import FAILURE_CLASSES, LONGEST_ANSWER
+from llmops.providers.selectors import open_breakers
 from llmops.providers.services.routes import FIELDS, MODEL_FIELDS
 
 
@@ -84,7 +88,7 @@ class RouteAdmin(ServiceAdmin):
     search_fields = ("slug", "description", "targets__model__slug")
     list_before_template = "base/draft_note.html"
     change_form_before_template = "base/draft_note.html"
-    actions_detail = ("pause", "resume", "degrade", "recover", "archive", "restore")
+    actions_detail = ("pause", "resume", "degrade", "recover", "reset_breakers", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "description")}),
         ("Models", {"fields": ("targets", "fallbacks", "fallbacks_for")}),
@@ -107,7 +111,19 @@ class RouteAdmin(ServiceAdmin):
         ),
         ("Cache and budget", {"fields": (("cache_ttl_s", "cache_tools"), "clamp_output")}),
     )
-    _state = ("Now", {"fields": ("state", "pause_reason", "degrade_reason", "archived_at")})
+    _state = (
+        "Now",
+        {
+            "fields": (
+                "state",
+                "pause_reason",
+                "degrade_reason",
+                "breakers",
+                "breakers_reset_at",
+                "archived_at",
+            )
+        },
+    )
     _chains = ("leads_to", "falls_back_to", "after_failures")
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -122,7 +138,7 @@ class RouteAdmin(ServiceAdmin):
         return (*self.fieldsets, self._state)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> tuple[str, ...]:
-        shown = ("state", "pause_reason", "degrade_reason", "archived_at")
+        shown = ("state", "pause_reason", "degrade_reason", "breakers", "breakers_reset_at", "archived_at")
         return shown if obj is None else ("slug", *self._chains, *shown)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -215,6 +231,39 @@ class RouteAdmin(ServiceAdmin):
     def recover(self, request: HttpRequest, actor: Actor, obj: Route, data: dict[str, Any]) -> str:
         services.recover_route(actor, route=obj, **data)
         return f"{obj} uses its targets again."
+
+    @display(description="breakers")
+    def breakers(self, route: Route) -> str:
+        """Targets that data planes leave alone now, and why."""
+        found = open_breakers(route.slug)
+        if not found:
+            return "all closed"
+        now = database_now()
+        return format_html_join(
+            mark_safe("<br>"),
+            "{} at {}: {} {} ({}) since {}",
+            (
+                (
+                    one.model,
+                    one.provider,
+                    "open until" if one.until > now else "waiting for a probe since",
+                    f"{one.until:%H:%M:%S} UTC",
+                    one.why,
+                    f"{one.since:%Y-%m-%d %H:%M:%S} UTC on {one.host}",
+                )
+                for one in found
+            ),
+        )
+
+    @admin_action(
+        label="Reset breakers",
+        question="Close the breakers of {obj} in every data plane? Calls go to its targets again at once.",
+        form=ReasonForm,
+        available=lambda route: route.archived_at is None,
+    )
+    def reset_breakers(self, request: HttpRequest, actor: Actor, obj: Route, data: dict[str, Any]) -> str:
+        services.reset_breakers_route(actor, route=obj, **data)
+        return f"The breakers of {obj} are closed; data planes follow within a second."
 
     @admin_action(
         label="Archive",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -12,14 +12,21 @@ from rest_framework.response import Response
 
 from llmops.providers import services
 from llmops.providers.api.shared import SLUG, BySlug, Explanation, Pauses, refuse_renaming
-from llmops.providers.models import Model, Route
+from llmops.providers.models import Model, OpenBreaker, Route
 from llmops.providers.rules import FAILURE_CLASSES, LONGEST_ANSWER
+from llmops.providers.selectors import open_breakers
 from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
 
 
 class TargetSerializer(serializers.Serializer[Any]):
     model = BySlug(queryset=Model.objects.all())
     weight = serializers.IntegerField(min_value=0, max_value=1_000_000, default=100)
+
+
+class BreakerSerializer(serializers.ModelSerializer[OpenBreaker]):
+    class Meta:
+        model = OpenBreaker
+        fields = ("model", "provider", "host", "process", "since", "until", "why")
 
 
 class RouteSerializer(serializers.ModelSerializer[Route]):
@@ -39,6 +46,19 @@ class RouteSerializer(serializers.ModelSerializer[Route]):
     )
     policies = serializers.ListField(child=serializers.CharField(max_length=63), required=False)
 
+    open_breakers = serializers.SerializerMethodField(
+        help_text="Targets that data planes leave alone now: where, since and until when, and why."
+    )
+
+    @extend_schema_field(BreakerSerializer(many=True))
+    def get_open_breakers(self, route: Route) -> Any:
+        # Once for a whole list of routes.
+        shared = cast(dict[str, Any], self.context)
+        found = shared.get("open_breakers")
+        if found is None:
+            found = shared["open_breakers"] = open_breakers()
+        return BreakerSerializer([one for one in found if one.route == route.slug], many=True).data
+
     class Meta:
         model = Route
         fields = (
@@ -52,11 +72,20 @@ class RouteSerializer(serializers.ModelSerializer[Route]):
             "pause_reason",
             "degraded_at",
             "degrade_reason",
+            "breakers_reset_at",
+            "open_breakers",
             "archived_at",
             "created_at",
             "updated_at",
         )
-        read_only_fields = ("paused_at", "pause_reason", "degraded_at", "degrade_reason", "archived_at")
+        read_only_fields = (
+            "paused_at",
+            "pause_reason",
+            "degraded_at",
+            "degrade_reason",
+            "breakers_reset_at",
+            "archived_at",
+        )
         extra_kwargs = {"slug": SLUG}
 
     def to_representation(self, route: Route) -> dict[str, Any]:
@@ -98,7 +127,17 @@ class Routes(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pauses):
         "list": "route.view",
         "retrieve": "route.view",
         **dict.fromkeys(
-            ("create", "partial_update", "archive", "restore", "pause", "resume", "degrade", "recover"),
+            (
+                "create",
+                "partial_update",
+                "archive",
+                "restore",
+                "pause",
+                "resume",
+                "degrade",
+                "recover",
+                "reset_breakers",
+            ),
             "route.manage",
         ),
     }
@@ -139,6 +178,12 @@ class Routes(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pauses):
     def degrade(self, request: Request, slug: str) -> Response:
         """Pass over the targets: fallbacks answer, then the last resort."""
         return self._call("degrade", **self.decoded(Explanation))
+
+    @extend_schema(request=Explanation)
+    @action(detail=True, methods=["post"], url_path="reset-breakers")
+    def reset_breakers(self, request: Request, slug: str) -> Response:
+        """Close the breakers of this route in every data plane."""
+        return self._call("reset_breakers", **self.decoded(Explanation))
 
     @extend_schema(request=Explanation)
     @action(detail=True, methods=["post"])

@@ -13,6 +13,13 @@ from llmops.providers.services.credentials import (
     replace_secret,
     revoke_credential,
 )
+from llmops.providers.services.health import (
+    BreakerChange,
+    CredentialChange,
+    forget_old_events,
+    forget_process,
+    note_health,
+)
 from llmops.providers.services.models import (
     add_price,
     archive_model,
@@ -34,6 +41,7 @@ from llmops.providers.services.routes import (
     degrade_route,
     pause_route,
     recover_route,
+    reset_breakers_route,
     resume_route,
     unarchive_route,
     update_route,
@@ -42,6 +50,8 @@ from llmops.providers.services.troubles import report_unreadable
 
 __all__ = [
     "DRAFT_LOCK",
+    "BreakerChange",
+    "CredentialChange",
     "activate_credential",
     "add_credential",
     "add_price",
@@ -53,6 +63,9 @@ __all__ = [
     "create_route",
     "degrade_route",
     "drain_credential",
+    "forget_old_events",
+    "forget_process",
+    "note_health",
     "pause_provider",
     "pause_route",
     "pin_model",
@@ -60,6 +73,7 @@ __all__ = [
     "recover_route",
     "replace_secret",
     "report_unreadable",
+    "reset_breakers_route",
     "resume_provider",
     "resume_route",
     "revoke_credential",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 
 from llmops.access.models import Project
 from llmops.audit.services import record
+from llmops.base.clock import database_now
+from llmops.base.live import LIVE_STATE, touch
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.providers.models import Model, Route, RouteTarget
@@ -171,6 +174,33 @@ def degrade_route(actor: Actor, *, route: Route, reason: str) -> Route:
 def recover_route(actor: Actor, *, route: Route, reason: str = "") -> Route:
     """Use the targets of a degraded route again."""
     return _throw(actor, route, draft.DEGRADED, on=False, reason=reason)
+
+
+def reset_breakers_route(actor: Actor, *, route: Route, reason: str = "") -> Route:
+    """Have every data plane close this route's breakers and forget what made them open; felt within a second."""
+    if len(reason) > 300:
+        raise InvalidRequest("reason: at most 300 characters are kept.", param="reason")
+    with transaction.atomic():
+        stored = draft.locked(route)
+        before = stored.breakers_reset_at
+        # Each reset is a moment of its own, whatever the clock says.
+        now = database_now()
+        stored.breakers_reset_at = (
+            now if before is None or now > before else before + timedelta(microseconds=1)
+        )
+        stored.save(update_fields=["breakers_reset_at"])
+        touch(LIVE_STATE)
+        record(
+            actor,
+            action="route.breakers_reset",
+            object_type=KIND,
+            object_id=stored.pk,
+            object_name=stored.slug,
+            before={"breakers_reset_at": before.isoformat() if before else None},
+            after={"breakers_reset_at": stored.breakers_reset_at.isoformat()},
+            reason=reason.strip(),
+        )
+    return stored
 
 
 def _throw(actor: Actor, route: Route, switch: draft.Switch, *, on: bool, reason: str) -> Route:

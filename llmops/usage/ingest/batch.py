@@ -26,6 +26,7 @@ from llmops.usage.ingest.rows import (
 )
 from llmops.usage.journal import Entry, Position
 from llmops.usage.records import (
+    BreakerSeen,
     Charge,
     CredentialSeen,
     Ended,
@@ -67,6 +68,7 @@ class Batch:
     keys_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    health: list[BreakerSeen | CredentialSeen] = field(default_factory=list)
     kept: dict[tuple[str, str], KeptRow] = field(default_factory=dict)
     gone: dict[tuple[str, str], tuple[UUID, datetime]] = field(default_factory=dict)
     metered: list[MeteredRow] = field(default_factory=list)
@@ -183,6 +185,10 @@ class Ledger:
             self._end(record, entry.start, batch)
         elif isinstance(record, CredentialSeen):
             self._credential(record, batch)
+        elif isinstance(record, BreakerSeen):
+            moment(record.at)
+            moment(record.until)
+            batch.health.append(record)
         elif isinstance(record, Kept):
             self._kept(record, batch)
         elif isinstance(record, Gone):
@@ -247,6 +253,8 @@ class Ledger:
 
     def _credential(self, seen: CredentialSeen, batch: Batch) -> None:
         key = identifier(seen.credential, "credential")
+        moment(seen.at)
+        batch.health.append(seen)
         if seen.status < 400:
             batch.credentials_used[key] = max(seen.at, batch.credentials_used.get(key, 0))
         else:

@@ -15,13 +15,14 @@ from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.budgets.services import SoftCharge, WindowCharge, book
 from llmops.providers.models import Credential
+from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
 from llmops.usage import journal
 from llmops.usage.ingest import write
 from llmops.usage.ingest.batch import Batch, Ledger
 from llmops.usage.ingest.rows import BadRecord
 from llmops.usage.journal import Claim, Entry, JournalDamaged, JournalReader, Position
 from llmops.usage.models import Journal
-from llmops.usage.records import Opened
+from llmops.usage.records import BreakerSeen, CredentialSeen, Opened
 from llmops.usage.services import ROLLUPS_LOCK, open_journal
 
 log = logging.getLogger(__name__)
@@ -282,12 +283,32 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
     write.note_use(Credential, [(key, _moment(at)) for key, at in batch.credentials_used.items()])
     for key, (at, failure) in sorted(batch.credential_failures.items()):
         Credential.objects.filter(pk=key).update(last_failure_at=_moment(at), last_failure=failure[:120])
+    if batch.health:
+        host = Journal.objects.filter(pk=journal_id).values_list("host", flat=True).first() or ""
+        note_health(process=journal_id, host=host, changes=map(_health, batch.health))
+    if closing:
+        forget_process(journal_id)
     # Last, because data planes that lease wait for these rows.
     book(
         journal_id=journal_id,
         charges=[WindowCharge(window, cost, overrun) for window, (cost, overrun) in batch.charges.items()],
         soft=[SoftCharge(budget, at, cost) for budget, at, cost in batch.soft],
         closing=closing,
+    )
+
+
+def _health(seen: BreakerSeen | CredentialSeen) -> BreakerChange | CredentialChange:
+    if isinstance(seen, CredentialSeen):
+        return CredentialChange(_moment(seen.at), UUID(seen.credential), seen.status, seen.code)
+    return BreakerChange(
+        at=_moment(seen.at),
+        route=seen.route,
+        model=seen.model,
+        provider=seen.provider,
+        opened=seen.state == "open",
+        by=seen.by,
+        until=_moment(seen.until) if seen.until else None,
+        why=seen.why,
     )
 
 

@@ -1,0 +1,100 @@
+"""What data planes say about targets and keys: breakers that are open, and the moments in which something changed.
+
+Observations of processes, brought by the ingester in the transaction that books their journal: no audit events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from llmops.base.clock import database_now
+from llmops.providers.models import HealthEvent, OpenBreaker
+
+#: Events are kept for so long.
+KEPT_FOR = timedelta(days=90)
+
+
+@dataclass(frozen=True)
+class BreakerChange:
+    """A breaker of a process opened or closed; ``by`` as in ``usage.records.BreakerSeen``."""
+
+    at: datetime
+    route: str
+    model: str
+    provider: str
+    opened: bool
+    by: str
+    until: datetime | None
+    why: str
+
+
+@dataclass(frozen=True)
+class CredentialChange:
+    """A provider refused a key, or took it again; ``code`` is ``refused``, ``quota`` or ``accepted``."""
+
+    at: datetime
+    credential: UUID
+    status: int
+    code: str
+
+
+def note_health(*, process: UUID, host: str, changes: Iterable[BreakerChange | CredentialChange]) -> None:
+    """Keep what changed, in the order in which it did; inside the caller's transaction."""
+    events: list[HealthEvent] = []
+    for change in changes:
+        if isinstance(change, CredentialChange):
+            events.append(
+                HealthEvent(
+                    at=change.at,
+                    kind=f"credential_{change.code}"[:30],
+                    credential=change.credential,
+                    process=process,
+                    text=f"status {change.status}" if change.status >= 400 else "",
+                )
+            )
+            continue
+        _note_breaker(process, host, change)
+        # What another process found out, that one has told.
+        if change.by != "another":
+            events.append(
+                HealthEvent(
+                    at=change.at,
+                    kind="breaker_opened" if change.opened else "breaker_closed",
+                    route=change.route[:63],
+                    model=change.model[:63],
+                    provider=change.provider[:63],
+                    process=process,
+                    text=(change.why or _CLOSED_BY.get(change.by, ""))[:500],
+                )
+            )
+    HealthEvent.objects.bulk_create(events)
+
+
+_CLOSED_BY = {"probe": "a probe was answered", "reset": "an operator reset it"}
+
+
+def _note_breaker(process: UUID, host: str, change: BreakerChange) -> None:
+    named = {"process": process, "route": change.route[:63], "model": change.model[:63]}
+    if not change.opened:
+        OpenBreaker.objects.filter(**named).delete()
+        return
+    seen = {
+        "host": host[:200],
+        "provider": change.provider[:63],
+        "until": change.until or change.at,
+        "why": change.why[:500],
+    }
+    OpenBreaker.objects.update_or_create(**named, defaults=seen, create_defaults={**seen, "since": change.at})
+
+
+def forget_process(process: UUID) -> None:
+    """A data plane has ended: its breakers ended with it."""
+    OpenBreaker.objects.filter(process=process).delete()
+
+
+def forget_old_events() -> int:
+    """Remove events that nobody looks at any more; how many."""
+    return HealthEvent.objects.filter(at__lt=database_now() - KEPT_FOR).delete()[0]
