@@ -14,7 +14,7 @@ from llmops.core.ids import uuid7
 from llmops.gateway import exposition
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
-from llmops.gateway.endpoints import files, models, stored_chats, stored_responses
+from llmops.gateway.endpoints import batches, files, models, stored_chats, stored_responses
 from llmops.gateway.endpoints.audio import SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from llmops.gateway.endpoints.base import Endpoint
 from llmops.gateway.endpoints.chat import CHAT
@@ -51,6 +51,7 @@ OTHERS: dict[str, dict[str, Handler]] = {
     **stored_chats.ADDRESSES,
     **stored_responses.ADDRESSES,
     **files.ADDRESSES,
+    **batches.ADDRESSES,
 }
 _ADDRESSES = Addresses(ORDINARY, OTHERS)
 _ORDINARY = _ADDRESSES.ordinary

@@ -78,7 +78,8 @@ class Runtime:
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
         self.plane.tracing = tracing.from_environment()
         self.plane.log_calls = settings.LOG_CALLS
-        self.plane.objects.shelf = DatabaseShelf()
+        shelf = DatabaseShelf()
+        self.plane.objects.shelf = self.plane.metering.desk = shelf
         self.plane.swap(snapshot)
         self._keeper = Keeper(
             loop,

@@ -148,19 +148,29 @@ def _out_of_time(call: Call) -> ConsoleError:
 
 
 After = Callable[[Call, Place, Owner, Fetched], Awaitable[None] | None]
+Before = Callable[[Call, Owner], Awaitable[None]]
 
 
 def of_object(
-    name: str, kind: str, *, content: bool = False, deletes: bool = False, after: After | None = None
+    name: str,
+    kind: str,
+    *,
+    content: bool = False,
+    deletes: bool = False,
+    before: Before | None = None,
+    after: After | None = None,
 ) -> Handler:
     """Who answers an address with the id of one object, such as ``/v1/files/{file}``: its first parameter is the id.
 
     Others that follow are passed on as they are (parts of the object). ``content``: the answer is bytes of any kind;
-    otherwise it is a JSON object. ``deletes``: the object is gone afterwards. ``after`` sees the answer before the client.
+    otherwise it is a JSON object. ``deletes``: the object is gone afterwards. ``before`` may refuse,
+    ``after`` sees the answer before the client does.
     """
 
     async def work(call: Call, visit: Visit) -> None:
         owner = await owner_of(call, kind, next(iter(visit.arguments.values())))
+        if before is not None:
+            await before(call, owner)
         place = place_of(call, owner)
         errand = Errand(visit.method, provider_path(visit), visit.query)
         if visit.method not in IDEMPOTENT:

@@ -5,7 +5,7 @@ A page is filled from as many pages of the provider as it takes, within bounds, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -35,8 +35,14 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
-def of_objects(name: str, kind: str, *, usual: int, most: int) -> Handler:
-    """Who answers a list such as ``/v1/files``; ``usual`` and ``most`` are the provider's default and largest ``limit``."""
+Each = Callable[[Call, Place, bytes, str], Awaitable[None]]
+
+
+def of_objects(name: str, kind: str, *, usual: int, most: int, each: Each | None = None) -> Handler:
+    """Who answers a list such as ``/v1/files``; ``usual`` and ``most`` are the provider's default and largest ``limit``.
+
+    ``each`` sees every object (its JSON, its id) of the project before the client does.
+    """
 
     async def work(call: Call, visit: Visit) -> None:
         query = dict(parse_qsl(visit.query.decode("latin-1"), keep_blank_values=True))
@@ -50,16 +56,17 @@ def of_objects(name: str, kind: str, *, usual: int, most: int) -> Handler:
             # What the provider does not understand it says itself.
             fetched = await fetch(call, place, Errand("GET", path, visit.query))
             more = _read(fetched).has_more
-            await reply(call, fetched, _page(fetched, await _ours(call, kind, place, fetched), more))
+            await _answer(call, place, fetched, await _ours(call, kind, place, fetched), more, each)
             return
-        await _filled(call, kind, place, path, query, limit, most)
+        first, found, more = await _filled(call, kind, place, path, query, limit, most)
+        await _answer(call, place, first, found, more, each)
 
     return handler(name, work)
 
 
 async def _filled(
     call: Call, kind: str, place: Place, path: str, query: Mapping[str, str], limit: int, most: int
-) -> None:
+) -> tuple[Fetched, list[msgspec.Raw], bool]:
     """One more than asked for is looked for, so that ``has_more`` is true only when something follows."""
     found: list[msgspec.Raw] = []
     asked = {**query, "limit": str(min(most, PAGE))}
@@ -79,7 +86,16 @@ async def _filled(
             break
         asked["after"] = last
     assert first is not None
-    await reply(call, first, _page(first, found[:limit], more or len(found) > limit))
+    return first, found[:limit], more or len(found) > limit
+
+
+async def _answer(
+    call: Call, place: Place, page: Fetched, items: list[msgspec.Raw], more: bool, each: Each | None
+) -> None:
+    if each is not None:
+        for item in items:
+            await each(call, place, bytes(item), _id(item))
+    await reply(call, page, _page(page, items, more))
 
 
 async def _ours(call: Call, kind: str, place: Place, fetched: Fetched) -> list[msgspec.Raw]:

@@ -135,19 +135,32 @@ class Objects:
         known = self._known.get((owner.project, object_id))
         if known is not None and not known.gone and (known.provider, known.kind) == (provider, kind):
             return
+        self._keep(owner, now, due=0 if due_in is None else now + int(due_in * 1e9))
+
+    def came_of(self, kind: str, object_id: str, of: Owner, *, details: dict[str, Any] | None = None) -> None:
+        """The provider made an object out of another one, whose owner it has."""
+        if not object_id or len(object_id) > MAX_ID or (of.project, object_id) in self._known:
+            return
+        now = time.time_ns()
+        owner = msgspec.structs.replace(
+            of, kind=kind, id=object_id, made_at=now / 1e9, gone=False, metered=False, details=details or {}
+        )
+        self._keep(owner, now, due=0)
+
+    def _keep(self, owner: Owner, at: int, *, due: int) -> None:
         self._record(
             Kept(
                 n=0,
-                at=now,
-                object=object_id,
-                kind=kind,
-                project=key.project_id,
-                key=key.id,
-                provider=provider,
-                credential=credential,
-                model=model,
-                details=details or {},
-                due=0 if due_in is None else now + int(due_in * 1e9),
+                at=at,
+                object=owner.id,
+                kind=owner.kind,
+                project=owner.project,
+                key=owner.key,
+                provider=owner.provider,
+                credential=owner.credential,
+                model=owner.model,
+                details=dict(owner.details),
+                due=due,
             )
         )
         self._remember(owner)

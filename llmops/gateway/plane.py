@@ -19,6 +19,7 @@ from llmops.gateway.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.cache import Cache
 from llmops.gateway.credentials import ACCEPTED, Credentials
 from llmops.gateway.limits import Limits
+from llmops.gateway.metering import Metering
 from llmops.gateway.metrics import Metrics
 from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
@@ -108,6 +109,8 @@ class Plane:
     draining: bool = False
     #: whose the objects are that providers keep
     objects: Objects = field(init=False)
+    #: what batches cost
+    metering: Metering = field(init=False)
     _unwritten: list[Record] = field(default_factory=list)
 
     #: what works on at providers after its call was answered
@@ -117,6 +120,7 @@ class Plane:
         self.objects = Objects(self.write)
         self.breakers.listen(self._breaker_changed)
         self.background = Background(self)
+        self.metering = Metering(self)
 
     # ------------------------------------------------------------------ what is live
 
@@ -288,6 +292,7 @@ class Plane:
         if restored := self.journal.tend():
             log.error("of the journal in use, %s; it was written again and nothing is lost", restored)
         self.write_kept()
+        self.metering.tick()
         self.cache.tick()
         await self.transport.tidy()
         if self.shared_limits is not None:
@@ -301,6 +306,7 @@ class Plane:
         return mac.hexdigest()
 
     async def close(self) -> None:
+        await self.metering.close()
         await self.objects.close()
         await self.transport.close()
         if self.shared_limits is not None:

@@ -7,6 +7,7 @@ import msgspec
 from llmops.core.errors import RequestTooLarge
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
+from llmops.gateway.endpoints.batches import spare_output
 from llmops.gateway.errands import Errand, Fetched, fetch, reply
 from llmops.gateway.forwarding import handler, json_body, of_object, owner_of, provider_path
 from llmops.gateway.listing import of_objects
@@ -81,7 +82,7 @@ ADDRESSES: dict[str, dict[str, Handler]] = {
     },
     "/v1/files/{file}": {
         "GET": of_object("files.retrieve", FILE),
-        "DELETE": of_object("files.delete", FILE, deletes=True),
+        "DELETE": of_object("files.delete", FILE, deletes=True, before=spare_output),
     },
     "/v1/files/{file}/content": {"GET": of_object("files.content", FILE, content=True)},
     "/v1/uploads": {"POST": handler("uploads.create", _begin)},
