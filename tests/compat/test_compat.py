@@ -26,6 +26,7 @@ MODELS = {
     "broken": "sim-gpt-4o+error=500",
     "limited": "sim-gpt-4o+error=429",
     "picky": "sim-gpt-4o+error=400",
+    "moderation": "sim-moderation",
     "dropped": "sim-gpt-4o+latency=5+tps=200+drop=4",
     "dripping": "sim-gpt-4o+latency=20+tps=20+tokens=2000",
 }
@@ -36,7 +37,7 @@ _MODEL = (
 CONFIGURATION = """\
 version: 1
 projects:
-  - {{slug: support, name: Support}}
+  - {{slug: support, name: Support, default_route: chat}}
 providers:
   - slug: sim
     kind: simulator
@@ -104,17 +105,24 @@ USUAL = {"chat", "stream", "tool_call", "structured_output", "errors"}
 # Installing on the first run counts as well.
 @pytest.mark.timeout(400)
 def test_the_official_node_sdk(url: str) -> None:
-    assert {*USUAL, "embeddings", "models", "broken_stream", "aborted"} <= {
-        *checked(node_program("smoke.mjs"), url)
-    }
+    assert {
+        *USUAL,
+        "responses",
+        "embeddings",
+        "models",
+        "moderations",
+        "files",
+        "broken_stream",
+        "aborted",
+    } <= {*checked(node_program("smoke.mjs"), url)}
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "program", ["langchain_openai_smoke.py", "pydantic_ai_smoke.py", "openai_agents_smoke.py"]
-)
-def test_a_library_on_top_of_the_sdk(url: str, program: str) -> None:
-    assert {*checked([str(python()), str(PROGRAMS / program)], url)} >= USUAL
+@pytest.mark.parametrize("over", ["chat", "responses"])
+@pytest.mark.parametrize("library", ["langchain_openai", "pydantic_ai", "openai_agents"])
+def test_a_library_on_top_of_the_sdk(url: str, library: str, over: str) -> None:
+    program = PROGRAMS / f"{library}_smoke.py"
+    assert {*checked([str(python()), str(program), over], url)} >= USUAL
 
 
 def test_lock_files_hold_no_address() -> None:

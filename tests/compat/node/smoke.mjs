@@ -102,6 +102,40 @@ const checks = {
       assert.ok(Math.abs(value - plain.data[1].embedding[at]) < 1e-6),
     );
   },
+  async responses() {
+    const plain = await client().responses.create({ model: 'chat', input: 'Say hello' });
+    assert.match(plain.output_text, /^Simulated/);
+    assert.ok(plain.usage.output_tokens > 0);
+    const stream = await client().responses.create({ model: 'chat', input: 'Say hello', stream: true });
+    const kinds = [];
+    let text = '';
+    for await (const event of stream) {
+      kinds.push(event.type);
+      if (event.type === 'response.output_text.delta') text += event.delta;
+    }
+    assert.equal(kinds.at(0), 'response.created');
+    assert.equal(kinds.at(-1), 'response.completed');
+    assert.match(text, /^Simulated/);
+  },
+  async moderations() {
+    const found = await client().moderations.create({ model: 'moderation', input: 'Say hello' });
+    assert.equal(found.results[0].flagged, false);
+  },
+  async files() {
+    const content = '{"custom_id": "a"}\n';
+    const file = await client().files.create({
+      file: await OpenAI.toFile(Buffer.from(content), 'lines.jsonl'),
+      purpose: 'batch',
+    });
+    assert.equal(file.bytes, content.length);
+    assert.equal(await (await client().files.content(file.id)).text(), content);
+    assert.equal((await client().files.retrieve(file.id)).filename, 'lines.jsonl');
+    const listed = [];
+    for await (const one of client().files.list()) listed.push(one.id);
+    assert.ok(listed.includes(file.id));
+    assert.ok((await client().files.delete(file.id)).deleted);
+    await assert.rejects(client().files.retrieve(file.id), OpenAI.NotFoundError);
+  },
   async models() {
     const found = [];
     for await (const model of client().models.list()) found.push(model.id);

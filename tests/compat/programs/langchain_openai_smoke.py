@@ -1,7 +1,8 @@
-"""langchain-openai against the data plane at ``OPENAI_BASE_URL``."""
+"""langchain-openai against the data plane at ``OPENAI_BASE_URL``, over chat completions or, with ``responses``, over responses."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import openai
@@ -11,14 +12,16 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
+RESPONSES = "responses" in sys.argv
+
 
 def model(name: str = "chat", **given: Any) -> ChatOpenAI:
-    return ChatOpenAI(model=name, max_retries=0, timeout=20, **given)
+    return ChatOpenAI(model=name, max_retries=0, timeout=20, use_responses_api=RESPONSES, **given)
 
 
 def chat() -> None:
     answer = model().invoke("Say hello")
-    assert "Simulated" in str(answer.content)
+    assert "Simulated" in str(answer.text)
     assert answer.usage_metadata is not None
     assert answer.usage_metadata["output_tokens"] > 0
 
@@ -26,14 +29,14 @@ def chat() -> None:
 def stream() -> None:
     chunks = list(model(stream_usage=True).stream("Say hello"))
     assert len(chunks) > 1
-    assert "Simulated" in "".join(str(chunk.content) for chunk in chunks)
+    assert "Simulated" in "".join(str(chunk.text) for chunk in chunks)
     assert sum(chunk.usage_metadata["output_tokens"] for chunk in chunks if chunk.usage_metadata) > 0
 
 
 async def async_stream() -> None:
     text = ""
     async for chunk in model().astream("Say hello"):
-        text += str(chunk.content)
+        text += str(chunk.text)
     assert "Simulated" in text
 
 

@@ -1,4 +1,5 @@
-"""openai-agents against the data plane at ``OPENAI_BASE_URL``, over chat completions and, as is its default, over responses."""
+"""openai-agents against the data plane at ``OPENAI_BASE_URL``, over chat completions or, as is its default, over
+``responses``."""
 
 from __future__ import annotations
 

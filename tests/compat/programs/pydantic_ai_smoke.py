@@ -1,19 +1,24 @@
-"""pydantic-ai against the data plane at ``OPENAI_BASE_URL``."""
+"""pydantic-ai against the data plane at ``OPENAI_BASE_URL``, over chat completions or, with ``responses``, over responses."""
 
 from __future__ import annotations
+
+import sys
 
 import openai
 from checks import raises, run
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.exceptions import ModelHTTPError
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models import Model
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
+KIND = OpenAIResponsesModel if "responses" in sys.argv else OpenAIChatModel
 
-def model(name: str = "chat", **given: str) -> OpenAIChatModel:
+
+def model(name: str = "chat", **given: str) -> Model:
     client = openai.AsyncOpenAI(max_retries=0, timeout=20, **given)
-    return OpenAIChatModel(name, provider=OpenAIProvider(openai_client=client))
+    return KIND(name, provider=OpenAIProvider(openai_client=client))
 
 
 def chat() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 
+from tests.gateway import responding
 from tests.gateway.rig import DONE, chunk, completion, usage
 
 #: The member is left out.
@@ -138,10 +139,52 @@ def _heard_events(used: Any) -> list[bytes]:
     return [*pieces, _event("transcript.text.done", used, text="Hello there, who asks?")]
 
 
+async def _respond(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    if not streamed:
+        return await client.responses.create(model=model, input="Say hello")
+    stream = await client.responses.create(model=model, input="Say hello", stream=True)
+    return [one async for one in stream]
+
+
+def _responded(used: Any) -> dict[str, Any]:
+    return _with_usage(responding.a_response("Hello there, who asks?"), used)
+
+
+def _responded_events(used: Any) -> list[bytes]:
+    *before, _ = responding.a_stream("Hello", " there", ", who", " asks?")
+    return [*before, _event("response.completed", sequence_number=5, response=_responded(used))]
+
+
+async def _moderate(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    return await client.moderations.create(model=model, input="Say hello")
+
+
+def _moderated(used: Any) -> dict[str, Any]:
+    verdict = {"flagged": False, "categories": {}, "category_scores": {}}
+    return _with_usage({"id": "modr-1", "model": "sim-small-2024", "results": [verdict]}, used)
+
+
+async def _translate(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    return await client.audio.translations.create(model=model, file=("speech.wav", b"RIFF" * 50, "audio/wav"))
+
+
 ENDPOINTS = {
     one.name: one
     for one in (
         Endpoint("chat", "/chat/completions", _chat, _chat_whole, _chat_events),
+        Endpoint(
+            "responses",
+            "/responses",
+            _respond,
+            _responded,
+            _responded_events,
+            usage=_media_usage,
+            end=b"response.completed",
+        ),
+        Endpoint(
+            "moderations", "/moderations", _moderate, _moderated, usage=_embedding_usage, has_output=False
+        ),
+        Endpoint("translations", "/audio/translations", _translate, _heard, usage=_media_usage),
         Endpoint("embeddings", "/embeddings", _embed, _embedded, usage=_embedding_usage, has_output=False),
         Endpoint(
             "images",

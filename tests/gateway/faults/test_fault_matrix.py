@@ -28,6 +28,9 @@ from tests.gateway.rig import (
     a_route,
 )
 
+#: The SDK warns of what OpenAI is to give up; services that use it are served until then.
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
 CASES = [
     pytest.param(fault, endpoint, how, id=f"{fault}, {endpoint}, {how}")
     for fault, known in FAULTS.items()
