@@ -47,6 +47,9 @@ providers:
 models:
 {models}
   - {{slug: embed, provider: sim, model: sim-embed-small, context_window: 8192, max_output_tokens: 0, default_max_output_tokens: 0, prices: {{input: "1"}}}}
+  - {{slug: drawing, provider: sim, model: sim-image+instant, context_window: 32000, max_output_tokens: 0, default_max_output_tokens: 0, prices: {{input: "5", image_output: "40"}}}}
+  - {{slug: voice, provider: sim, model: sim-tts+instant, context_window: 32000, max_output_tokens: 0, default_max_output_tokens: 0, prices: {{characters: "15"}}}}
+  - {{slug: ear, provider: sim, model: sim-whisper+instant, context_window: 32000, max_output_tokens: 0, default_max_output_tokens: 0, prices: {{seconds: "100"}}}}
 routes:
   - {{slug: chat, targets: [{{model: plain}}]}}
 budgets:
@@ -112,6 +115,8 @@ def test_the_official_node_sdk(url: str) -> None:
         "models",
         "moderations",
         "files",
+        "images",
+        "sounds",
         "broken_stream",
         "aborted",
     } <= {*checked(node_program("smoke.mjs"), url)}

@@ -136,6 +136,23 @@ const checks = {
     assert.ok((await client().files.delete(file.id)).deleted);
     await assert.rejects(client().files.retrieve(file.id), OpenAI.NotFoundError);
   },
+  async images() {
+    const drawn = await client().images.generate({ model: 'drawing', prompt: 'A cat' });
+    assert.ok(drawn.data[0].b64_json);
+  },
+  async sounds() {
+    const spoken = await client().audio.speech.create({
+      model: 'voice',
+      voice: 'alloy',
+      input: 'Say hello',
+      response_format: 'wav',
+    });
+    const bytes = Buffer.from(await spoken.arrayBuffer());
+    assert.ok(bytes.length > 0);
+    const file = await OpenAI.toFile(bytes, 'speech.wav');
+    const heard = await client().audio.transcriptions.create({ model: 'ear', file });
+    assert.ok(heard.text);
+  },
   async models() {
     const found = [];
     for await (const model of client().models.list()) found.push(model.id);
