@@ -20,6 +20,7 @@ from llmops.simulator.endpoints import (
     files,
     hearing,
     images,
+    kept_responses,
     models,
     moderations,
     responses,
@@ -37,6 +38,8 @@ OfObject = Callable[[Exchange, str], Awaitable[None]]
 _PROVIDER: dict[tuple[str, str], Endpoint] = {
     ("POST", "/v1/chat/completions"): chat.create,
     ("POST", "/v1/responses"): responses.create,
+    ("POST", "/v1/responses/compact"): responses.compact,
+    ("POST", "/v1/responses/input_tokens"): responses.input_tokens,
     ("POST", "/v1/embeddings"): embeddings.create,
     ("POST", "/v1/moderations"): moderations.create,
     ("POST", "/v1/images/generations"): images.generate,
@@ -63,6 +66,10 @@ _OBJECTS: dict[tuple[str, str, str], OfObject] = {
     ("GET", "/v1/files/", "/content"): files.content,
     ("GET", "/v1/batches/", ""): batches.one,
     ("POST", "/v1/batches/", "/cancel"): batches.cancel,
+    ("GET", "/v1/responses/", ""): kept_responses.retrieve,
+    ("DELETE", "/v1/responses/", ""): kept_responses.delete,
+    ("POST", "/v1/responses/", "/cancel"): kept_responses.cancel,
+    ("GET", "/v1/responses/", "/input_items"): kept_responses.input_items,
 }
 
 
@@ -82,6 +89,7 @@ class Simulator:
         self.window = Window()
         self.prompts = Prompts()
         self.kept = chat.KeptAnswers()
+        self.responses = kept_responses.KeptResponses()
         self.keeping = Keeping()
         self.in_flight = 0
         self._numbers = 0

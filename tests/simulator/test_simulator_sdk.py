@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import struct
+import time
 from typing import Any
 
 import jsonschema
@@ -441,6 +442,31 @@ def test_responses_call_functions(client: openai.OpenAI) -> None:
         text={"format": {"type": "json_schema", "name": "x", "schema": schema}},
     )
     assert json.loads(kept.output_text) == {"a": 1}
+
+
+def test_kept_responses_are_told_again_from_where_one_likes(client: openai.OpenAI) -> None:
+    first = list(client.responses.create(model="sim-small+instant", input="How much?", stream=True))
+    response_id = first[0].response.id  # type: ignore[union-attr]
+    again = list(client.responses.retrieve(response_id, stream=True))
+    assert [one.model_dump() for one in again] == [one.model_dump() for one in first]
+    rest = list(client.responses.retrieve(response_id, stream=True, starting_after=4))
+    assert [one.sequence_number for one in rest] == [one.sequence_number for one in first[5:]]
+    assert client.responses.delete(response_id) is None
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response_id)
+
+
+def test_a_response_goes_on_in_the_background(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="sim-small+latency=60000", input="How much?", background=True)
+    assert (made.status, made.usage, made.background) == ("queued", None, True)
+    cancelled = client.responses.cancel(made.id)
+    assert cancelled.status == "cancelled"
+    assert cancelled.usage is not None and cancelled.usage.output_tokens == 0
+    failed = client.responses.create(model="sim-small+instant+error=500", input="x", background=True)
+    deadline = time.monotonic() + 10
+    while (failed := client.responses.retrieve(failed.id)).status != "failed":
+        assert time.monotonic() < deadline
+    assert failed.error is not None and failed.error.code == "server_error"
 
 
 async def test_async_client_and_many_at_once(simulator: RunningSimulator, count: Any) -> None:

@@ -1,5 +1,5 @@
-"""POST /v1/responses: plain and as events. Fields: OpenAI API reference, "Responses". Stateless: nothing is stored, so
-``previous_response_id`` and ``conversation`` are refused."""
+"""POST /v1/responses: plain, as events, in the background; and what follows once a response is kept. Fields: OpenAI API
+reference, "Responses". Conversations are not kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from llmops.simulator.asking import (
     tool_choice_of,
     tools_of,
 )
-from llmops.simulator.delivery import Pace, Stream, before_answering, plain
+from llmops.simulator.delivery import Pace, Stream, before_answering, falsified, in_one_piece, plain
+from llmops.simulator.endpoints.kept_responses import KeptResponse
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import Exchange
 from llmops.simulator.generation import Answer, Ask, Choice, Delta, answer, seed_of
@@ -41,10 +42,12 @@ class ResponsesRequest(msgspec.Struct):
     previous_response_id: str | None = None
     conversation: Any = None
     store: bool | None = None
+    background: bool | None = None
 
 
 _decode = msgspec.json.Decoder(ResponsesRequest).decode
 _encode = msgspec.json.Encoder().encode
+_FAILED = {"code": "server_error", "message": "Simulated error: the work failed."}
 
 
 async def create(exchange: Exchange) -> None:
@@ -55,15 +58,15 @@ async def create(exchange: Exchange) -> None:
         raise wrong_shape(error) from error
     exchange.model, exchange.stream = request.model, bool(request.stream)
     behaviour, profile = behaviour_of(exchange, request.model, "chat")
-    if request.previous_response_id is not None or request.conversation is not None:
-        raise wrong(
-            "The simulator keeps no responses: send the whole conversation in 'input'.",
-            "previous_response_id" if request.previous_response_id else "conversation",
-            "previous_response_not_found",
-        )
-    messages = _messages(request)
+    if request.conversation is not None:
+        raise wrong("The simulator keeps no conversations.", "conversation", "conversation_not_found")
     if not request.input:
         raise wrong("Invalid 'input': it is empty.", "input", "invalid_value")
+    store = request.store is not False
+    if request.background and not store:
+        raise wrong("Invalid 'background': it needs 'store'.", "background", "invalid_value")
+    before = _before(exchange, request)
+    messages = [*before, *_messages(request)]
     prompt = canonical(messages, request.tools)
     counted = await exchange.app.prompts.count(prompt, messages, request.tools)
     fits(profile, prompt, counted, request.max_output_tokens, "max_output_tokens")
@@ -81,14 +84,97 @@ async def create(exchange: Exchange) -> None:
         max_tokens=min(request.max_output_tokens or profile.max_output_tokens, profile.max_output_tokens),
     )
     pace = Pace.of(behaviour, profile, seed_of(ask, behaviour.base))
-    if await before_answering(exchange, behaviour, pace):
+    if not request.background and await before_answering(exchange, behaviour, pace):
         return
     made = answer(ask, behaviour, profile)
     dialect = ResponsesDialect(exchange.new_id("resp_"), int(time.time()), request)
-    if exchange.stream:
+    kept = None
+    if store:
+        kept = KeptResponse(exchange, dialect, made, behaviour, pace, input_items(request), messages)
+        exchange.app.responses.keep(kept)
+    if kept is not None and request.background:
+        await kept.in_the_background()
+    elif exchange.stream:
         await Stream(exchange, behaviour, pace, made, dialect).run()
     else:
         await plain(exchange, behaviour, pace, made, dialect)
+
+
+async def compact(exchange: Exchange) -> None:
+    """The users' messages and one item that stands for the rest; 20 tokens are what it costs to make."""
+    request, messages, counted = await _counted(exchange)
+    behaviour, profile = behaviour_of(exchange, request.model, "chat")
+    pace = Pace.of(behaviour, profile, counted)
+    if await before_answering(exchange, behaviour, pace):
+        return
+    compaction_id = exchange.new_id("resp_")
+    usage = Usage(prompt=counted, completion=20)
+    served = falsified(usage_members(usage), behaviour.fault.wrong_usage)
+    said = [one for one in messages if one.get("role") == "user"]
+    body = _encode(
+        {
+            "id": compaction_id,
+            "object": "response.compaction",
+            "created_at": int(time.time()),
+            "output": [
+                *(
+                    {"type": "message", "id": f"msg_{number}", "status": "completed", **one}
+                    for number, one in enumerate(said)
+                ),
+                {"type": "compaction", "id": "cmp_simulated", "encrypted_content": "c2ltdWxhdGVk"},
+            ],
+            "usage": served,
+        }
+    )
+    await in_one_piece(exchange, behaviour.fault, body, usage, served, compaction_id)
+
+
+async def input_tokens(exchange: Exchange) -> None:
+    request, _, counted = await _counted(exchange)
+    behaviour, profile = behaviour_of(exchange, request.model, "chat")
+    if await before_answering(exchange, behaviour, Pace.of(behaviour, profile, counted)):
+        return
+    body = _encode({"object": "response.input_tokens", "input_tokens": counted})
+    await in_one_piece(exchange, behaviour.fault, body, Usage(), None)
+
+
+async def _counted(exchange: Exchange) -> tuple[ResponsesRequest, list[dict[str, Any]], int]:
+    try:
+        request = _decode(await exchange.body())
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise wrong_shape(error) from error
+    exchange.model = request.model
+    messages = [*_before(exchange, request), *_messages(request)]
+    counted = await exchange.app.prompts.count(canonical(messages, request.tools), messages, request.tools)
+    return request, messages, counted
+
+
+def _before(exchange: Exchange, request: ResponsesRequest) -> list[dict[str, Any]]:
+    """The conversation so far, without the instructions given on the way."""
+    if request.previous_response_id is None:
+        return []
+    previous = exchange.app.responses.found.get(request.previous_response_id)
+    if previous is None:
+        raise wrong(
+            f"Previous response with id '{request.previous_response_id}' not found.",
+            "previous_response_id",
+            "previous_response_not_found",
+        )
+    return [one for one in previous.messages if one.get("role") != "system"] + previous.said()
+
+
+def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
+    """The input as the items that the API lists."""
+    given: list[dict[str, Any]] = (
+        [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
+    )
+    items = []
+    for number, item in enumerate(given):
+        listed = {"type": "message", "id": f"msg_in_{number:02x}", "status": "completed"} | item
+        if isinstance(listed.get("content"), str):
+            listed["content"] = [{"type": "input_text", "text": listed["content"]}]
+        items.append(listed)
+    return items
 
 
 def _messages(request: ResponsesRequest) -> list[dict[str, Any]]:
@@ -119,23 +205,26 @@ class ResponsesDialect:
         self._item: tuple[int, Delta] | None = None
         self._shown = ""
 
+    def again(self) -> ResponsesDialect:
+        """The same from the beginning."""
+        return ResponsesDialect(self.id, self.created, self.request)
+
+    def failed(self) -> bytes:
+        """The end of a response that brought nothing."""
+        return self._event("response.failed", response=self._response("failed", None, None))
+
     def streams_usage(self) -> bool:
         return True
 
     def usage(self, usage: Usage) -> dict[str, Any]:
-        return {
-            "input_tokens": usage.prompt,
-            "input_tokens_details": {
-                "cached_tokens": usage.cached,
-                "cache_write_tokens": usage.cache_write,
-            },
-            "output_tokens": usage.completion,
-            "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-            "total_tokens": usage.prompt + usage.completion,
-        }
+        return usage_members(usage)
 
     def whole(self, answer: Answer, usage: dict[str, Any] | None) -> bytes:
-        return _encode(self._response(_status(answer.choices[0]), answer, usage))
+        return _encode(self._response(status_of(answer), answer, usage))
+
+    def state(self, status: str, answer: Answer | None, usage: dict[str, Any] | None) -> bytes:
+        """The response as it is while it goes on, or as it ended."""
+        return _encode(self._response(status, answer, usage))
 
     def opening(self, answer: Answer) -> bytes:
         started = self._response("in_progress", None, None)
@@ -162,7 +251,7 @@ class ResponsesDialect:
         return opened + self._event(kind, **where, **more)
 
     def closing(self, answer: Answer, usage: dict[str, Any] | None) -> bytes:
-        status = _status(answer.choices[0])
+        status = status_of(answer)
         closed = self._close("incomplete" if status == "incomplete" else "completed")
         return closed + self._event(f"response.{status}", response=self._response(status, answer, usage))
 
@@ -241,16 +330,17 @@ class ResponsesDialect:
             "object": "response",
             "created_at": self.created,
             "status": status,
-            "error": None,
+            "background": bool(request.background),
+            "error": _FAILED if status == "failed" else None,
             "incomplete_details": reason,
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
             "model": request.model,
             "output": self._output(answer.choices[0], status) if answer is not None else [],
             "parallel_tool_calls": request.parallel_tool_calls is not False,
-            "previous_response_id": None,
+            "previous_response_id": request.previous_response_id,
             "reasoning": {"effort": None, "summary": None},
-            "store": False,
+            "store": request.store is not False,
             "temperature": 1.0 if request.temperature is None else request.temperature,
             "text": request.text or {"format": {"type": "text"}},
             "tool_choice": "auto" if request.tool_choice is None else request.tool_choice,
@@ -284,5 +374,15 @@ def _part(kind: str, shown: str) -> dict[str, Any]:
     return {"type": "refusal", "refusal": shown}
 
 
-def _status(choice: Choice) -> str:
-    return "incomplete" if choice.finish in ("length", "content_filter") else "completed"
+def status_of(answer: Answer) -> str:
+    return "incomplete" if answer.choices[0].finish in ("length", "content_filter") else "completed"
+
+
+def usage_members(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
+        "output_tokens": usage.completion,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.prompt + usage.completion,
+    }
