@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmops.gateway.limits import Ticket
     from llmops.gateway.multipart import Form
     from llmops.gateway.plane import Plane
+    from llmops.gateway.policing import Policing
     from llmops.gateway.resilience import Plan
     from llmops.gateway.routing import Budgets, Resolution
     from llmops.gateway.streaming import Relay
@@ -147,6 +148,7 @@ class Call:
         "origin",
         "plan",
         "plane",
+        "policing",
         "priority",
         "queue_us",
         "receive",
@@ -187,6 +189,8 @@ class Call:
         self.budgets: Budgets = ()
         self.origin: Origin | None = None
         self.plan: Plan | None = None
+        #: what policies know about the call; None when none applies
+        self.policing: Policing | None = None
         self.ticket: Ticket | None = None
         self.user = ""
         self.priority = INTERACTIVE

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from llmops.core.errors import (
+    AnswerBlocked,
     ConsoleError,
     ContextLengthExceeded,
     InvalidRequest,
@@ -39,7 +40,7 @@ RETRYABLE_STATUS = frozenset((408, 409, 429, *range(500, 600)))
 #: Statuses by which a provider says what is wrong with the request itself: its words are for the caller.
 CALLERS_STATUS = frozenset((400, 404, 409, 413, 422))
 
-CONNECT, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN, FILTERED = (
+CONNECT, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN, FILTERED, POLICY = (
     "connect",
     "timeout",
     "cut",
@@ -48,6 +49,7 @@ CONNECT, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN, FILTERED = (
     "auth",
     "forbidden",
     "filtered",
+    "policy",
 )
 TOO_LONG, FILTER_CODE, QUOTA_CODE, RATE_CODE = (
     "context_length_exceeded",
@@ -116,7 +118,7 @@ class Failure:
         """Whether another target may do better, whatever the route says about this class of failure."""
         if self.callers_own:
             return self.retryable
-        return self.kind != FILTERED
+        return self.kind not in (FILTERED, POLICY)
 
     @property
     def callers_own(self) -> bool:
@@ -135,7 +137,7 @@ class Failure:
             if self.status == 429:
                 return self.retry_after is None and not self.out_of_quota
             return not self.callers_own and (self.status >= 500 or self.status == 408)
-        return self.kind not in (AUTH, FILTERED)
+        return self.kind not in (AUTH, FILTERED, POLICY)
 
     def error(self, target: Target, *, param: str | None = None) -> ConsoleError:
         """What the caller is told when nothing else answered. ``param`` is the member that holds the input."""
@@ -148,6 +150,8 @@ class Failure:
             return self._error_of_status(target, where, param)
         if self.kind == CUT:
             return StreamInterrupted(f"{where} broke the answer off: {self.message}.")
+        if self.kind == POLICY:
+            return AnswerBlocked(f"{self.message[:1].upper()}{self.message[1:]}.")
         if self.kind == FILTERED:
             return InvalidRequest(
                 f"{where} stopped the answer by its content filter.", code=FILTER_CODE, param=param
@@ -208,6 +212,7 @@ _DESCRIBED = {
     AUTH: "a refused credential",
     FORBIDDEN: "an address that may not be called",
     FILTERED: "the provider's content filter",
+    POLICY: "an answer that a policy refused",
     TOO_LONG: "an input longer than its context window",
     FILTER_CODE: "the provider's content filter",
     QUOTA_CODE: "a quota that is used up",

@@ -2,6 +2,7 @@
 
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, routing.py
+    police    what is asked, and later what is answered         policing.py
     recall    the answer to the same request                  cache.py
     admit     limits of the key and its project               limits.py, admission.py
     attempt   a place at the target                           queueing.py, admission.py
@@ -25,7 +26,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, cache, context, last_resort, settle
+from llmops.gateway import admission, cache, context, last_resort, policing, settle
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -62,6 +63,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         plane.enter(call)
         identify(call)
         await read(call)
+        if call.resolution is not None and call.resolution.guard is not None and policing.INNER not in scope:
+            await policing.before(call)
         if call.cache_key is not None and (kept := await cache.find(call)) is not None:
             await answer_again(call, kept)
             return
@@ -222,6 +225,8 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     asked, step = call.asked, trial.step
     assert asked is not None
     relay = call.relay = call.endpoint.relay(asked) if asked.stream else None
+    if relay is not None and call.policing is not None:
+        policing.watch(call, relay)
     channel = call.plane.transport.channel(step.target.provider)
     channel.in_flight += 1
     response: Response | None = None

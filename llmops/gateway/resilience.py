@@ -21,6 +21,7 @@ from llmops.gateway.failures import (
     CUT,
     FORBIDDEN,
     MALFORMED,
+    POLICY,
     STATUS,
     TIMEOUT,
     Failure,
@@ -134,6 +135,8 @@ class Plan:
         route = self.resolution.route
         if self.attempts >= route.attempts or now + LEAST_S >= self.deadline:
             return None
+        if failure.kind == POLICY:
+            return self.changed(f"again after {describe(failure)}", now)
         if failure.kind == AUTH or failure.out_of_quota:
             self._refused.add(step.credential.id)
             if (another := self._other_credential(step, failure, now)) is not None:
@@ -246,7 +249,7 @@ class Plan:
         if keep:
             chosen += [one for one in self._order[self._index + 1 :] if one in self.resolution.targets]
         away = self.resolution.targets if self.resolution.degraded else ()
-        chosen += [one for one in named if one not in chosen and one not in away]
+        chosen += [one for one in dict.fromkeys(named) if one not in chosen and one not in away]
         self._order = chosen
 
     def _next_target(self, now: float, *, start: int, why: str) -> Step | None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
 from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
-from llmops.core.errors import InvalidRequest, ModelNotFound, PermissionDenied, ServiceUnavailable
+from llmops.core.errors import (
+    ConsoleError,
+    InvalidRequest,
+    ModelNotFound,
+    PermissionDenied,
+    ServiceUnavailable,
+)
 from llmops.gateway.limits import Limiteds, limits_of
+from llmops.policies.engine import Guard, guard_of
 from llmops.providers.pricing import PriceBook
 from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE
 from llmops.serving.snapshot import (
@@ -21,6 +29,8 @@ from llmops.serving.snapshot import (
     Snapshot,
     TargetEntry,
 )
+
+log = logging.getLogger(__name__)
 
 Budgets = tuple[BudgetEntry, ...]
 #: How a model that is called by its own name, without a route, is tried.
@@ -57,6 +67,7 @@ class Resolution:
         "endings",
         "fallbacks",
         "fallbacks_for",
+        "guard",
         "key",
         "larger",
         "largest_output",
@@ -83,6 +94,7 @@ class Resolution:
         larger: Target | None = None,
         summary: Target | None = None,
         degraded: str = "",
+        guard: Guard | None = None,
     ) -> None:
         self.name = name
         self.key = key
@@ -104,6 +116,8 @@ class Resolution:
         self.larger = larger
         self.summary = summary
         self.degraded = degraded
+        #: the policies that hold; None when there are none
+        self.guard = guard
         #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
         self.budgets = budgets
         #: the most output tokens that any of the targets can answer with
@@ -245,7 +259,24 @@ class View:
             degraded=_reason(snapshot.live.degraded_routes, name) if route is not _DIRECT else "",
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
             limited=self.limited(key),
+            guard=self._guard(route),
         )
+
+    def _guard(self, route: RouteEntry) -> Guard | None:
+        """What the policies of a route and those that hold everywhere ask for. Without one of them no call may pass."""
+        policies = self.snapshot.policies
+        slugs = dict.fromkeys([slug for slug, entry in policies.items() if entry.everywhere])
+        slugs.update(dict.fromkeys(route.policies))
+        if not slugs:
+            return None
+        try:
+            return guard_of(policies[slug] for slug in slugs)
+        except (KeyError, ValueError, ConsoleError) as error:
+            log.error("the policies of the route %r cannot be used: %s", route.slug, error)
+            raise ServiceUnavailable(
+                "A policy that holds for this call cannot be used; an operator must look at it.",
+                code="policy_unusable",
+            ) from None
 
     def default_route(self, key: KeyEntry) -> str:
         """The route of a call that names no model. Raises ``InvalidRequest`` when the key's project has none."""

@@ -378,6 +378,8 @@ def _fill(call: Call, outcome: Outcome) -> None:
     if call.cache_word is MISS:
         outcome.cache = "miss"
     outcome.bytes_out = call.bytes_out
+    if call.policing is not None:
+        outcome.verdicts = call.policing.told()
 
 
 def origin_of(call: Call, *, feature: str = "", session: str = "", tags: list[str] | None = None) -> Origin:

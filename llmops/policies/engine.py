@@ -7,12 +7,14 @@ strictest verdict decides; what is told to the caller names the policy, never th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
 
+from llmops.core.errors import ConsoleError
 from llmops.core.verdicts import (
     AFTER,
     ALLOW,
@@ -272,6 +274,13 @@ def rules_of(policy: PolicyLike) -> tuple[Rule, ...]:
     return _compiled(msgspec.json.encode((policy.slug, policy.version, checks), order="sorted"))
 
 
+def prepare(policies: Iterable[PolicyLike]) -> None:
+    """Compile what is not compiled yet. What cannot be is said when a request meets it, and lets none pass."""
+    for policy in policies:
+        with suppress(ConsoleError, ValueError, KeyError):
+            rules_of(policy)
+
+
 def guard_of(policies: Iterable[PolicyLike]) -> Guard | None:
     """What policies ask for together; None when that is nothing."""
     rules = [rule for policy in policies for rule in rules_of(policy)]
@@ -392,7 +401,8 @@ class Stream:
             return ""
         return out
 
-    def keys(self) -> list[Any]:
+    def texts(self) -> list[Any]:
+        """The keys of all texts so far."""
         return list(self._channels)
 
     def decision(self) -> Decision:

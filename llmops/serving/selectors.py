@@ -13,6 +13,7 @@ from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
+from llmops.policies.engine import prepare
 from llmops.providers.models import Credential, Provider, Route
 from llmops.providers.selectors import reveal
 from llmops.serving.compile import compile_document
@@ -68,6 +69,8 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
     credentials, unreadable = _credentials(stored)
+    # Here, beside the requests: long lists take a moment to compile.
+    prepare(document.policies)
     return Snapshot(
         revision=revision,
         digest=digest,

@@ -30,6 +30,7 @@ from llmops.serving.snapshot import (
     KeyEntry,
     LiveState,
     ModelEntry,
+    PolicyEntry,
     PriceRow,
     ProviderEntry,
     RevisionDocument,
@@ -112,6 +113,7 @@ def a_snapshot(
     models: Iterable[ModelEntry] | None = None,
     providers: Iterable[ProviderEntry] | None = None,
     routes: Iterable[RouteEntry] = (),
+    policies: Iterable[PolicyEntry] = (),
     keys: dict[str, KeyEntry | HashEntry] | None = None,
     budgets: Iterable[BudgetEntry] = (),
     credentials: dict[str, tuple[CredentialEntry, ...]] | None = None,
@@ -125,7 +127,9 @@ def a_snapshot(
     return Snapshot(
         revision=7,
         digest="d",
-        document=RevisionDocument(1, providers, tuple(models or (a_model(),)), tuple(routes)),
+        document=RevisionDocument(
+            1, providers, tuple(models or (a_model(),)), tuple(routes), tuple(policies)
+        ),
         live=LiveState(
             keys={
                 sha256(text.encode()).hexdigest(): one if isinstance(one, HashEntry) else HashEntry(one)
