@@ -258,6 +258,51 @@ def bodied(draw: st.DrawFn) -> Request:
     return Request("POST", path, draw(headers), pieces, gone=draw(st.integers(0, 9)) == 0)
 
 
+_part_names = st.one_of(
+    st.sampled_from(["model", "file", "image", "image[]", "mask", "prompt", "stream", "n", "response_format", "size"]),
+    _texts,
+)  # fmt: skip
+_part_heads = st.one_of(
+    st.tuples(_part_names, st.sampled_from(["", '; filename="a.wav"', "; filename=", "; filename*=x", ";;", '; name="model"'])).map(
+        lambda found: f'Content-Disposition: form-data; name="{found[0]}"{found[1]}'.encode("utf-8", "replace")
+    ),
+    st.binary(max_size=40),
+)  # fmt: skip
+_part_values = st.one_of(
+    st.sampled_from(
+        [b"small", b"true", b"1", b"auto", b"\r\n", b"--b", b"\r\n--b--", b"\n--b\r\n", b"x" * 300_000]
+    ),
+    st.binary(max_size=60),
+)
+_RIGHT = [
+    (b'Content-Disposition: form-data; name="model"', b"small"),
+    (b'Content-Disposition: form-data; name="file"; filename="a.wav"', b"RIFF...."),
+    (b'Content-Disposition: form-data; name="image"; filename="a.png"', b"PNG"),
+]
+
+
+@st.composite
+def formed(draw: st.DrawFn) -> Request:
+    """Forms, nearly right: parts in any order, some of them odd, perhaps with a few bytes broken or cut off."""
+    parts = draw(
+        st.permutations([*_RIGHT, *draw(st.lists(st.tuples(_part_heads, _part_values), max_size=3))])
+    )
+    body = b"".join(b"--b\r\n" + head + b"\r\n\r\n" + value + b"\r\n" for head, value in parts) + b"--b--\r\n"
+    if draw(st.integers(0, 3)) == 0:
+        at = draw(st.integers(0, len(body)))
+        body = body[:at] + draw(st.binary(max_size=3)) + body[at + draw(st.integers(0, 9)) :]
+    if draw(st.integers(0, 5)) == 0:
+        body = body[: draw(st.integers(0, len(body)))]
+    path = draw(st.sampled_from([path for path, endpoint in sorted(ORDINARY.items()) if endpoint.forms]))
+    kind = draw(
+        st.sampled_from([b"multipart/form-data; boundary=b", b'Multipart/Form-Data; x="y"; boundary="b"'])
+    )
+    pieces = _cut(body, draw(st.lists(st.integers(0, 10_000), max_size=5)))
+    return Request(
+        "POST", path, [_right_key, (b"content-type", kind)], pieces, gone=draw(st.integers(0, 9)) == 0
+    )
+
+
 @st.composite
 def anywhere(draw: st.DrawFn) -> Request:
     """Any method at any address of the data plane, those of its table above all."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from llmops.gateway import resilience
-from tests.gateway.fuzz.requests import Request, anywhere, bodied
+from tests.gateway.fuzz.requests import Request, anywhere, bodied, formed
 from tests.gateway.rig import (
     DONE,
     KEY,
@@ -176,6 +176,18 @@ def judge(request: Request, seen: Seen) -> None:
 def test_any_body_at_any_endpoint(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     @fuzzed
     @given(bodied())
+    def meet(request: Request) -> None:
+        judge(request, target.meet(request))
+
+    with caplog.at_level(logging.ERROR):
+        meet()
+    assert not caplog.records
+    target.still_serves()
+
+
+def test_any_form_at_any_endpoint_that_takes_them(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    @fuzzed
+    @given(formed())
     def meet(request: Request) -> None:
         judge(request, target.meet(request))
 
