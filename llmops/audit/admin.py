@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from django.apps import apps
@@ -57,9 +58,13 @@ class EventAdmin(ReadOnlyAdmin):
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         return self.change_view(request, object_id)
 
-    @display(description="time (UTC)", ordering="sequence")
-    def when(self, event: Event) -> str:
-        return f"{event.at:%Y-%m-%d %H:%M:%S}"
+    @display(description="time", ordering="sequence")
+    def when(self, event: Event) -> SafeString:
+        """In UTC; the browser puts the viewer's zone on it (``static/console/shell.js``)."""
+        at = event.at.astimezone(UTC)
+        return format_html(
+            '<time datetime="{}" data-as="exact">{} UTC</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}"
+        )
 
     @display(description="who", ordering="actor_name")
     def who(self, event: Event) -> str:

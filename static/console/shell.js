@@ -69,6 +69,22 @@
       second: { hour: "2-digit", minute: "2-digit", second: "2-digit" },
       day: { weekday: "short", day: "numeric", month: "short" },
     };
+    // With its zone, for pages that do not say elsewhere whose times they show.
+    styles.moment = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+    styles.exact = Object.assign({ second: "2-digit" }, styles.moment);
+    // Django's admin writes a moment as text, alone in its cell: make it one that the viewer's zone can be put on.
+    var WRITTEN = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d) UTC$/;
+    function markTimes(within) {
+      within.querySelectorAll("#content td, #content th, #content .readonly, #content .readonly *").forEach(function (element) {
+        var match = !element.children.length && element.tagName !== "TIME" && WRITTEN.exec(element.textContent.trim());
+        if (!match) return;
+        var time = document.createElement("time");
+        time.dateTime = match[1] + "T" + match[2] + "Z";
+        time.dataset.as = "moment";
+        time.textContent = element.textContent.trim();
+        element.replaceChildren(time);
+      });
+    }
     var formats = {};
     function localTimes(within) {
       within.querySelectorAll("time[data-as]").forEach(function (element) {
@@ -96,6 +112,32 @@
           var shifted = new Date(at.getTime() - at.getTimezoneOffset() * 60000);
           input.value = shifted.toISOString().slice(0, 16);
         }
+      });
+    }
+    // The admin's own fields for a moment are in UTC; beside them stands what that is for the viewer.
+    function explainInputs(within) {
+      within.querySelectorAll("#content input.vDateField[name$='_0']").forEach(function (day) {
+        var hour = document.getElementsByName(day.name.replace(/_0$/, "_1"))[0];
+        if (!hour) return;
+        var both = day.parentElement;
+        while (!both.contains(hour)) both = both.parentElement;
+        var note = document.createElement("p");
+        note.className = "zone-note";
+        note.setAttribute("aria-live", "polite");
+        both.after(note);
+        var said;
+        function say() {
+          var now = day.value + " " + hour.value;
+          if (now === said) return;
+          said = now;
+          var at = new Date(day.value + "T" + (hour.value || "00:00") + "Z");
+          note.textContent = "In UTC." + (isNaN(at) ? "" : " For you: " + new Intl.DateTimeFormat(navigator.language, Object.assign({ hourCycle: "h23" }, styles.moment)).format(at));
+        }
+        say();
+        // The calendar and the clock beside the fields fill them without an event.
+        ["input", "change", "focusin", "click"].forEach(function (kind) {
+          document.addEventListener(kind, function () { window.setTimeout(say, 0); });
+        });
       });
     }
     document.addEventListener("submit", function (event) {
@@ -158,11 +200,13 @@
     });
 
     function dress(within) {
+      markTimes(within);
       localTimes(within);
       localZone(within);
       localInputs(within);
     }
     window.Console = { dress: dress, zone: zone };
     dress(document);
+    explainInputs(document);
   }
 })();

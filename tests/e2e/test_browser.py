@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
@@ -255,6 +257,49 @@ def test_nothing_spills_on_a_phone(page: Page, stack: Embedded) -> None:
         expect(page.get_by_role("link", name="Overview").first).to_be_in_viewport()
         page.keyboard.press("Escape")
         expect(opener).to_be_focused()
+
+
+def test_what_a_call_cost_is_seen_on_a_phone_without_scrolling(page: Page, stack: Embedded) -> None:
+    call = stack.chat()
+    page.set_viewport_size({"width": 390, "height": 844})
+    # With a range of days the time is at its longest.
+    page.goto(address(stack, "/calls/?range=30d"))
+    row = page.locator(f"tr[data-key='{call}']")
+    while not row.count():
+        page.reload()
+    cost = row.locator("td.n").last
+    expect(cost).to_contain_text("$")
+    box = cost.bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert page.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+    )
+    expect(row.get_by_text("Answered").first).to_be_visible()
+
+
+def test_the_admin_shows_times_in_the_viewers_zone(page: Page, stack: Embedded) -> None:
+    [credential] = stack.ask("/api/v1/credentials/", key="admin_key")["results"]
+    changed = datetime.fromisoformat(credential["state_changed_at"]).astimezone(ZoneInfo(ZONE))
+    for path in (
+        "/admin/access/servicekey/",
+        f"/admin/providers/credential/{credential['id']}/change/",
+        "/admin/audit/event/",
+    ):
+        page.goto(address(stack, path))
+        times = page.locator("#content time")
+        expect(times.first).to_be_visible()
+        said = times.all_text_contents()
+        assert said and not [one for one in said if "UTC" in one], path
+        assert "UTC" in (times.first.get_attribute("title") or "")
+    page.goto(address(stack, f"/admin/providers/credential/{credential['id']}/change/"))
+    expect(page.locator("#content time", has_text=f"{changed:%H:%M}").first).to_contain_text("5:30")
+
+    # What is typed is UTC, and the page says what that is here.
+    page.goto(address(stack, "/admin/providers/price/add/"))
+    page.locator("[name='effective_from_0']").fill("2030-12-01")
+    page.locator("[name='effective_from_1']").fill("10:00")
+    expect(page.locator(".zone-note")).to_contain_text("In UTC. For you:")
+    expect(page.locator(".zone-note")).to_contain_text("15:30")
 
 
 def test_a_page_left_open_after_signing_out_says_so(

@@ -144,7 +144,7 @@ class CredentialAdmin(ServiceAdmin):
             return "none"
         return format_html_join(
             "",
-            '<p>A data plane on {} cannot read this key since <time datetime="{}">{}</time>. {}</p>',
+            '<p>A data plane on {} cannot read this key since <time datetime="{}" data-as="moment">{}</time>. {}</p>',
             (
                 (one.host, one.since.isoformat(), one.since.strftime("%Y-%m-%d %H:%M UTC"), one.reason)
                 for one in found
