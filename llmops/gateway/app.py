@@ -11,7 +11,7 @@ import msgspec
 
 from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
-from llmops.gateway import exposition
+from llmops.gateway import exposition, passthrough
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
 from llmops.gateway.endpoints import batches, files, models, stored_chats, stored_responses
@@ -147,6 +147,13 @@ async def _other(visit: Visit) -> None:
     handler, allowed = _ADDRESSES.find(visit)
     if handler is not None:
         await handler(visit)
+        return
+    if (
+        not allowed
+        and visit.method in passthrough.METHODS
+        and passthrough.allows(visit.plane.view, visit.path)
+    ):
+        await passthrough.handle(visit)
         return
     method, path = visit.method, visit.path[:200]
     if allowed:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 Work = Callable[[Call, Visit], Awaitable[None]]
 
-_SAFE_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~:@=+-]+")
+#: What of a path may be an id.
+SAFE_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~:@=+-]+")
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -193,7 +194,7 @@ def of_object(
 async def owner_of(call: Call, kind: str | None, object_id: str) -> Owner:
     """Where an object of the call's project is. Raises ``NotFound``, ``ServiceUnavailable``."""
     assert call.key is not None
-    if not _SAFE_ID.fullmatch(object_id):
+    if not SAFE_ID.fullmatch(object_id):
         raise not_there(object_id)
     return await call.plane.objects.owner(kind, object_id, call.key.project_id)
 
@@ -202,7 +203,7 @@ def provider_path(visit: Visit) -> str:
     """The path behind ``/v1``, with the arguments of the address filled in."""
     path = visit.template.removeprefix("/v1")
     for name, value in visit.arguments.items():
-        if len(value) > MAX_ID or not _SAFE_ID.fullmatch(value):
+        if len(value) > MAX_ID or not SAFE_ID.fullmatch(value):
             raise not_there(value)
         path = path.replace("{" + name + "}", value)
     return path
