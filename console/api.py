@@ -22,6 +22,7 @@ APPS = (
     "llmops.access",
     "llmops.audit",
     "llmops.providers",
+    "llmops.policies",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",

@@ -51,6 +51,7 @@ INSTALLED_APPS = [
     "llmops.audit",
     "llmops.access",
     "llmops.providers",
+    "llmops.policies",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
@@ -168,10 +169,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-#: Who may do what, what happened to an object, whether a route exists: rooms below the answer ask by these names.
+#: Who may do what, what happened to an object, which routes and policies there are: rooms that may not import the answer
+#: ask by these names.
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
+ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
+POLICY_NAMES = "llmops.policies.selectors.policy_names"
+MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 #: The Celery application, for those who send tasks (llmops.base.tasks).
 TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.

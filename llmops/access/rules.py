@@ -33,6 +33,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "price.manage": frozenset({OPERATOR, FINANCE, ADMIN}),
     "route.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "route.manage": frozenset({OPERATOR, ADMIN}),
+    "policy.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    "policy.manage": frozenset({OPERATOR, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "revision.publish": frozenset({OPERATOR, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
@@ -44,7 +46,15 @@ PERMISSIONS: dict[str, frozenset[str]] = {
 
 #: Permissions whose objects belong to no project: only an organisation-wide role grants the power to change them.
 ORGANISATION_WIDE = frozenset(
-    {"provider.manage", "model.manage", "price.manage", "route.manage", "revision.publish", "usage.rebuild"}
+    {
+        "provider.manage",
+        "model.manage",
+        "price.manage",
+        "route.manage",
+        "policy.manage",
+        "revision.publish",
+        "usage.rebuild",
+    }
 )
 
 #: scope of a service key -> permissions. ``inference`` opens the data plane and nothing else; ``metrics`` its figures.
@@ -60,6 +70,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "model.manage",
             "price.manage",
             "route.manage",
+            "policy.manage",
             "revision.publish",
             "project.manage",
         }

@@ -34,6 +34,12 @@ def route_exists(slug: str) -> bool:
     return Route.objects.select_for_update().filter(slug=slug, archived_at=None).first() is not None
 
 
+def routes_naming_policy(policy: str) -> list[str]:
+    """Routes that are not archived and name ``policy``. ``settings.ROUTES_NAMING_POLICY`` points here."""
+    routes = Route.objects.filter(archived_at=None).order_by("slug").values_list("slug", "policies")
+    return [slug for slug, policies in routes if policy in policies]
+
+
 def sealing_identity(credential_id: object) -> str:
     """What a sealed provider key is bound to: its own row, so that a copy in another row does not open."""
     return f"providers.credential:{credential_id}"

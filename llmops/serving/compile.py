@@ -12,10 +12,13 @@ from django.utils import timezone
 
 from llmops.access.models import Project
 from llmops.budgets.models import Budget
+from llmops.policies.models import Policy, PolicyVersion
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.serving.snapshot import (
     FORMAT,
+    CheckEntry,
     ModelEntry,
+    PolicyEntry,
     PriceRow,
     ProviderEntry,
     RevisionDocument,
@@ -48,11 +51,19 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         )
         .order_by("slug")
     )
+    policies = list(Policy.objects.select_related("current").order_by("slug"))
+    in_use = [row for row in policies if row.archived_at is None and row.current is not None]
+    named = {slug for row in routes for slug in row.policies}
     document = RevisionDocument(
         format=FORMAT,
         providers=tuple(_provider(row) for row in providers if row.archived_at is None),
         models=tuple(_model(row, row.current) for row in models if row.current is not None),
         routes=tuple(_route(row) for row in routes),
+        policies=tuple(
+            _policy(row, row.current)
+            for row in in_use
+            if row.current is not None and (row.everywhere or row.slug in named)
+        ),
     )
     facts = Facts(
         now=(now or timezone.now()).timestamp(),
@@ -60,6 +71,8 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
             Model.objects.filter(archived_at__isnull=False).values_list("slug", flat=True)
         ),
         archived_providers=frozenset(row.slug for row in providers if row.archived_at is not None),
+        archived_policies=frozenset(row.slug for row in policies if row.archived_at is not None),
+        idle_policies=frozenset(row.slug for row in in_use if not row.everywhere and row.slug not in named),
         versionless_models=frozenset(row.slug for row in models if row.current is None),
         paused_routes={row.slug: row.pause_reason for row in routes if row.paused_at},
         degraded_routes={row.slug: row.degrade_reason for row in routes if row.degraded_at},
@@ -115,6 +128,15 @@ def _model(row: Model, version: ModelConfig) -> ModelEntry:
         prices=tuple(
             PriceRow(token_class, since, nano) for (token_class, since), nano in sorted(prices.items())
         ),
+    )
+
+
+def _policy(row: Policy, version: PolicyVersion) -> PolicyEntry:
+    return PolicyEntry(
+        slug=row.slug,
+        version=version.number,
+        checks=tuple(CheckEntry(**check) for check in version.checks),
+        everywhere=row.everywhere,
     )
 
 

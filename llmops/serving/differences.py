@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 
 from llmops.core.money import format_usd
-from llmops.serving.snapshot import ModelEntry, PriceRow, RevisionDocument, RouteEntry
+from llmops.policies import wording
+from llmops.serving.snapshot import (
+    CheckEntry,
+    ModelEntry,
+    PolicyEntry,
+    PriceRow,
+    RevisionDocument,
+    RouteEntry,
+)
 
 _LONGEST = 120
 _LABELS = {
@@ -41,17 +49,19 @@ _LABELS = {
     "max_concurrency": "calls at once to a target",
     "queue_size": "places in the queue",
     "queue_timeout_ms": "wait in the queue (ms)",
+    "everywhere": "holds everywhere",
     "keep_alive_s": "comment on silent streams every (s)",
     "clamp_output": "lowers the output cap to the budget",
 }
 
 
 def describe(old: RevisionDocument, new: RevisionDocument) -> list[str]:
-    """One line for each difference, in a stable order: providers, models, routes, each by slug."""
+    """One line for each difference, in a stable order: providers, models, routes, policies, each by slug."""
     return [
         *_of_kind("provider", old.providers, new.providers),
         *_of_kind("model", old.models, new.models),
         *_of_kind("route", old.routes, new.routes),
+        *_of_kind("policy", old.policies, new.policies),
     ]
 
 
@@ -73,6 +83,9 @@ def _summary(entry: Any) -> str:
     if isinstance(entry, RouteEntry):
         targets = ", ".join(f"{target.model} ({target.weight})" for target in entry.targets) or "no target"
         return f": {targets}" + (f"; then {', '.join(entry.fallbacks)}" if entry.fallbacks else "")
+    if isinstance(entry, PolicyEntry):
+        where = ", holds everywhere" if entry.everywhere else ""
+        return f": {'; '.join(wording.summary(check) for check in _checks(entry.checks))}{where}"
     return f": {entry.base_url}"
 
 
@@ -89,12 +102,20 @@ def _within(old: Any, new: Any) -> Iterator[str]:
                 {target.model: f"weight {target.weight}" for target in before},
                 {target.model: f"weight {target.weight}" for target in after},
             )
+        elif name == "checks":
+            changed = list(wording.differences(_checks(before), _checks(after)))
+            # Whatever the words leave out, that something differs is said.
+            yield from changed or ["checks changed"]
         elif name == "fallbacks_for":
             yield from _members("fallbacks after", _texts(before), _texts(after))
         elif name == "parameters":
             yield from _members("parameter", _texts(before), _texts(after))
         else:
             yield f"{_LABELS.get(name, name.replace('_', ' '))} {_text(before)} → {_text(after)}"
+
+
+def _checks(entries: Sequence[CheckEntry]) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(entry) for entry in entries]
 
 
 def _members(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:

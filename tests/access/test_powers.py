@@ -41,6 +41,8 @@ TABLE = {
     "price.manage": "OFX",
     "route.view": "OFAX",
     "route.manage": "OX",
+    "policy.view": "ORAX",
+    "policy.manage": "OX",
     "revision.view": "OAX",
     "revision.publish": "OX",
     "budget.view": "OFAX",

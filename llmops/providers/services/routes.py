@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
+from django.utils.module_loading import import_string
 
 from llmops.access.models import Project
 from llmops.audit.services import record
@@ -99,7 +101,7 @@ def update_route(
         stored = draft.locked(route)
         before = {**draft.values(stored, FIELDS), **_described_targets(stored)}
         draft.assign(stored, changes or {}, allowed=FIELDS)
-        _check(stored, changed=changes or {})
+        _check(stored, changed=changes or {}, known=before["policies"])
         if targets is not None or fallbacks is not None or fallbacks_for is not None:
             present = list(stored.targets.select_related("model").order_by("position", "id"))
             by_class: dict[str, list[Model]] = {}
@@ -208,13 +210,24 @@ def _throw(actor: Actor, route: Route, switch: draft.Switch, *, on: bool, reason
         return draft.throw(actor, draft.locked(route), switch, kind=KIND, on=on, reason=reason)
 
 
-def _check(route: Route, *, changed: Mapping[str, Any]) -> None:
+def _missing_policies(names: list[str]) -> list[str]:
+    """Asks the room of the policies, which lies beside this one: ``settings.MISSING_POLICIES``."""
+    found: list[str] = import_string(settings.MISSING_POLICIES)(names) if names else []
+    return found
+
+
+def _check(route: Route, *, changed: Mapping[str, Any], known: Sequence[str] = ()) -> None:
+    """``known`` are policies that the route names already; one may have been put away since it was."""
     if isinstance(route.static_answer, str):
         # A browser sends both characters of a line's end.
         route.static_answer = route.static_answer.replace("\r\n", "\n")
     if problem := policies_problem(route.policies):
         raise InvalidRequest(f"policies: {problem}.", param="policies")
     draft.checked(route, lines=("static_answer",))
+    if unknown := _missing_policies([name for name in route.policies if name not in known]):
+        raise InvalidRequest(
+            f"policies: there is no policy {unknown[0]!r} in use; add it first.", param="policies"
+        )
     # As stored: what the caller holds may be older than the archiving.
     for field in MODEL_FIELDS:
         model = changed.get(field)

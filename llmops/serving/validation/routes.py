@@ -1,169 +1,30 @@
-"""What is wrong with a document that is about to be published. Pure.
-
-An *error* keeps it from being published; a *warning* is shown beside it. Each names the object it is about, so that a
-page can lead there.
-"""
+"""What is wrong with a route. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
 
 from llmops.providers.rules import (
-    AUDIO_OUTPUT,
     CACHED_ANSWER,
-    CHARACTERS,
     CONTEXT_LENGTH,
     CONTEXT_STRATEGIES,
     DROP_OLDEST,
     FAILURE_CLASSES,
-    IMAGE_OUTPUT,
-    IMAGES,
-    INPUT,
     LARGER_MODEL,
     LAST_RESORTS,
     NO_LAST_RESORT,
-    OUTPUT,
-    SECONDS,
     STATIC_ANSWER,
     SUMMARIZE,
-    passthrough_problem,
-    url_problem,
 )
 from llmops.serving.snapshot import ModelEntry, RevisionDocument, RouteEntry
+from llmops.serving.validation.problems import ERROR, WARNING, Facts, Problem, purpose_of
 
-ERROR, WARNING = "error", "warning"
-#: Capabilities of models that answer one endpoint alone.
-_SINGLE_PURPOSE = ("embeddings", "images", "speech", "transcription")
 _CLASSES, _STRATEGIES, _LAST_RESORTS = (
     frozenset(name for name, _ in names) for names in (FAILURE_CLASSES, CONTEXT_STRATEGIES, LAST_RESORTS)
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """``kind`` is provider, model, route, policy or project; ``slug`` names the object; ``code`` is stable."""
-
-    level: str
-    code: str
-    kind: str
-    slug: str
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the document does not say. ``now`` is Unix seconds; pauses map a slug to the reason."""
-
-    now: float
-    archived_models: frozenset[str] = frozenset()
-    archived_providers: frozenset[str] = frozenset()
-    versionless_models: frozenset[str] = frozenset()
-    archived_policies: frozenset[str] = frozenset()
-    paused_routes: dict[str, str] = field(default_factory=dict)
-    degraded_routes: dict[str, str] = field(default_factory=dict)
-    paused_providers: dict[str, str] = field(default_factory=dict)
-    providers_with_keys: frozenset[str] = frozenset()
-    hard_budgets: bool = False
-    #: project -> the route that answers requests which name no model
-    default_routes: dict[str, str] = field(default_factory=dict)
-
-
-def validate(document: RevisionDocument, facts: Facts) -> list[Problem]:
-    """Every problem of ``document``, errors first, then by kind and slug."""
-    found = [
-        *_providers(document, facts),
-        *_models(document, facts),
-        *_routes(document, facts),
-        *_projects(document, facts),
-    ]
-    return sorted(found, key=lambda problem: (problem.level, problem.kind, problem.slug, problem.code))
-
-
-def unpriced_classes(model: ModelEntry, now: float) -> list[str]:
-    """Token classes that a call of ``model`` needs a price for and has none in force at ``now``."""
-    priced = {row.token_class for row in model.prices if row.since <= now}
-    if priced & {CHARACTERS, SECONDS, IMAGES}:
-        return []
-    instead = {"speech": AUDIO_OUTPUT, "images": IMAGE_OUTPUT}.get(_kind(model), "")
-    needed = [INPUT, OUTPUT] if model.max_output_tokens and instead not in priced else [INPUT]
-    return [token_class for token_class in needed if token_class not in priced]
-
-
-def _providers(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
-    used = {model.provider for model in document.models}
-    for provider in document.providers:
-        if problem := url_problem(provider.base_url, allow_private=provider.allow_private_network):
-            yield Problem(
-                ERROR,
-                "base_url",
-                "provider",
-                provider.slug,
-                f"Provider {provider.slug}: base URL: {problem}.",
-            )
-        if problem := passthrough_problem(provider.passthrough):
-            yield Problem(
-                ERROR,
-                "passthrough",
-                "provider",
-                provider.slug,
-                f"Provider {provider.slug}: paths passed through: {problem}.",
-            )
-        if provider.slug in used and provider.slug not in facts.providers_with_keys:
-            yield Problem(
-                WARNING,
-                "no_key",
-                "provider",
-                provider.slug,
-                f"Provider {provider.slug} has no active key: every call to it fails until one is activated.",
-            )
-        if provider.slug in facts.paused_providers:
-            yield Problem(
-                WARNING,
-                "paused",
-                "provider",
-                provider.slug,
-                f"Provider {provider.slug} is paused and stays paused.",
-            )
-
-
-def _models(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
-    providers = {provider.slug for provider in document.providers}
-    for model in document.models:
-
-        def problem(level: str, code: str, text: str, slug: str = model.slug) -> Problem:
-            return Problem(level, code, "model", slug, f"Model {slug} {text}")
-
-        if model.provider not in providers:
-            state = "is archived" if model.provider in facts.archived_providers else "does not exist"
-            yield problem(
-                ERROR, "provider_gone", f"is served by the provider {model.provider}, which {state}."
-            )
-        if model.max_output_tokens > model.context_window:
-            yield problem(ERROR, "context_window", "may answer more tokens than its context window holds.")
-        if "chat" in model.capabilities and not model.max_output_tokens:
-            yield problem(ERROR, "no_output", "is for chat, but its maximum output is 0 tokens.")
-        if model.max_output_tokens and not model.default_max_output_tokens:
-            yield problem(
-                ERROR,
-                "no_default_output",
-                "has a default output of 0 tokens: calls that name no limit would get no answer.",
-            )
-        if missing := unpriced_classes(model, facts.now):
-            yield problem(
-                WARNING,
-                "unpriced",
-                f"has no price for {' and '.join(missing)}: calls under a budget are refused until one is added"
-                + (", and there are hard budgets." if facts.hard_budgets else "."),
-            )
-    for slug in sorted(facts.versionless_models):
-        yield Problem(WARNING, "no_version", "model", slug, f"Model {slug} has no version and is left out.")
-
-
-def _routes(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
+def of_routes(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
     models = {model.slug: model for model in document.models}
     policies = {policy.slug for policy in document.policies}
     for route in document.routes:
@@ -173,7 +34,7 @@ def _routes(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
             *_last_resort(route, models),
             *_load(route),
             *_switches(route, facts),
-            *_policies(route, policies, facts),
+            *_named_policies(route, policies, facts),
         ):
             yield Problem(level, code, "route", route.slug, f"Route {route.slug} {text}")
 
@@ -203,7 +64,7 @@ def _targets(route: RouteEntry, models: _Models, facts: Facts) -> _Words:
             yield ERROR, "model_versionless", f"leads to the model {slug}, which has no version."
         else:
             yield ERROR, "model_gone", f"leads to the model {slug}, which does not exist."
-    if len({_kind(models[slug]) for slug in _answering(route) if slug in models}) > 1:
+    if len({purpose_of(models[slug]) for slug in _answering(route) if slug in models}) > 1:
         yield (
             WARNING,
             "mixed_kinds",
@@ -278,7 +139,7 @@ def _windows(route: RouteEntry, models: _Models) -> _Words:
         writer = models.get(route.summary_model)
         if not route.summary_model:
             yield ERROR, "no_summary_model", "summarises the oldest turns, but names no model that writes it."
-        elif writer is not None and _kind(writer):
+        elif writer is not None and purpose_of(writer):
             yield (
                 ERROR,
                 "summary_model_mute",
@@ -343,26 +204,12 @@ def _switches(route: RouteEntry, facts: Facts) -> _Words:
             )
 
 
-def _policies(route: RouteEntry, policies: Set[str], facts: Facts) -> _Words:
+def _named_policies(route: RouteEntry, policies: Set[str], facts: Facts) -> _Words:
     for slug in route.policies:
         if slug in facts.archived_policies:
             yield ERROR, "policy_archived", f"names the policy {slug}, which is archived."
         elif slug not in policies:
             yield ERROR, "policy_gone", f"names the policy {slug}, which does not exist."
-
-
-def _projects(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
-    routes = {route.slug for route in document.routes}
-    for project, route in facts.default_routes.items():
-        if route not in routes:
-            yield Problem(
-                WARNING,
-                "default_route_gone",
-                "project",
-                project,
-                f"Project {project} sends requests that name no model to the route {route}, which is not there: they are "
-                "refused.",
-            )
 
 
 def _chains(route: RouteEntry) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -378,13 +225,6 @@ def _answering(route: RouteEntry) -> list[str]:
     return list(dict.fromkeys([*(target.model for target in route.targets), *chained]))
 
 
-def _kind(model: ModelEntry) -> str:
-    """What a model is for, where it answers one endpoint alone; empty for text and for what says nothing."""
-    if "chat" in model.capabilities:
-        return ""
-    return next((name for name in _SINGLE_PURPOSE if name in model.capabilities), "")
-
-
 def _named(route: RouteEntry) -> list[str]:
     helping = [slug for slug in (route.larger_model, route.summary_model) if slug]
     return list(dict.fromkeys([*_answering(route), *helping]))
@@ -393,4 +233,4 @@ def _named(route: RouteEntry) -> list[str]:
 def _no_text(route: RouteEntry, models: _Models) -> bool:
     """Whether no target writes text: all of them make embeddings, images or sound."""
     present = [models[target.model] for target in route.targets if target.model in models]
-    return bool(present) and all(map(_kind, present))
+    return bool(present) and all(map(purpose_of, present))
