@@ -40,6 +40,8 @@ from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.core.actors import Actor
 from llmops.core.errors import UnprocessableEntity
+from llmops.policies import services as policies
+from llmops.policies.models import Policy
 from llmops.providers import secret_stores
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, Provider, Route
@@ -121,6 +123,7 @@ def _hold(entries: list[Entry]) -> None:
             names[kind].add(entry.values["scope_value"])
         if entry.kind == "route":
             names["model"].update(_models_of(entry.values))
+            names["policy"].update(entry.values["policies"])
         if entry.kind == DEFAULT_ROUTE:
             names["project"].add(entry.key)
             names["route"].add(entry.values["default_route"])
@@ -130,6 +133,7 @@ def _hold(entries: list[Entry]) -> None:
         Provider.objects.filter(slug__in=names["provider"]),
         Credential.objects.filter(provider__slug__in=names["provider"]),
         Model.objects.filter(slug__in=names["model"]),
+        Policy.objects.filter(slug__in=names["policy"]),
         Route.objects.filter(slug__in=names["route"]),
         ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
         Budget.objects.filter(slug__in=names["budget"]),
@@ -292,6 +296,19 @@ def _route(actor: Actor, step: Step) -> None:
         )
 
 
+def _policy(actor: Actor, step: Step) -> None:
+    if step.action == CREATE:
+        policies.create_policy(actor, slug=step.key, **step.values)
+        return
+    policy = Policy.objects.get(slug=step.key)
+    if step.action == BRING_BACK:
+        policies.unarchive_policy(actor, policy=policy)
+    elif step.action == CHANGE:
+        values = dict(step.values)
+        checks = values.pop("checks", None)
+        policies.update_policy(actor, policy=policy, changes=values, checks=checks)
+
+
 def _service_key(actor: Actor, step: Step) -> None:
     values = dict(step.values)
     if step.action == CREATE:
@@ -329,6 +346,7 @@ _DO: dict[str, Callable[[Actor, Step], None]] = {
     "provider": _provider,
     "credential": _credential,
     "model": _model,
+    "policy": _policy,
     "route": _route,
     "service key": _service_key,
     "budget": _budget,

@@ -327,18 +327,38 @@ def moment(node: yaml.Node, path: str, report: Report) -> Any:
     return report.bad(node, path, 'write a time with its zone in quotes, such as "2027-01-31T00:00:00Z"')
 
 
-def json_value(node: yaml.Node, path: str, report: Report) -> Any:
-    """Anything that JSON can hold."""
-    if isinstance(node, yaml.SequenceNode):
-        return list_of(json_value)(node, path, report)
-    if isinstance(node, yaml.MappingNode):
-        return mapping_of(json_value)(node, path, report)
-    value = _scalar(node, *_WORDS)
-    if value is BAD or (isinstance(value, float) and value - value != 0):
-        return report.bad(node, path, "JSON cannot hold this value; put it in quotes if text is meant")
-    if problem := text_problem(value):
-        return report.bad(node, path, problem)
-    return value
+def _json(*, lines: bool, most: int = 1_000) -> Check:
+    def check(node: yaml.Node, path: str, report: Report) -> Any:
+        if isinstance(node, yaml.SequenceNode):
+            return list_of(check)(node, path, report)
+        if isinstance(node, yaml.MappingNode):
+            return mapping_of(check, most=most)(node, path, report)
+        value = _scalar(node, *_WORDS)
+        if value is BAD or (isinstance(value, float) and value - value != 0):
+            return report.bad(node, path, "JSON cannot hold this value; put it in quotes if text is meant")
+        if problem := text_problem(value, lines=lines):
+            return report.bad(node, path, problem)
+        return value
+
+    return check
+
+
+#: Anything that JSON can hold, with texts on one line, or on several.
+json_value, json_text = _json(lines=False), _json(lines=True)
+
+
+def node_at(node: yaml.Node, path: str) -> yaml.Node:
+    """The node that ``path`` (``.settings.rules[1].words``) leads to below ``node``, or the last one on the way."""
+    for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path):
+        found = None
+        if name and isinstance(node, yaml.MappingNode):
+            found = next((value for key, value in node.value if getattr(key, "value", None) == name), None)
+        elif index and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):
+            found = node.value[int(index)]
+        if found is None:
+            return node
+        node = found
+    return node
 
 
 def _pairs(node: yaml.Node, path: str, report: Report) -> Any:

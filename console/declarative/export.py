@@ -26,6 +26,7 @@ def export_text(state: State) -> str:
         ("projects", _projects),
         ("providers", _providers),
         ("models", _models),
+        ("policies", _policies),
         ("routes", _routes),
         ("budgets", _budgets),
         ("service_keys", _service_keys),
@@ -147,6 +148,12 @@ def _price(prices: Prices) -> str | list[dict[str, str]]:
     return rows + [
         {"usd": format_usd(amount), "from": _time(since)} for since, amount in sorted(prices.later.items())
     ]
+
+
+def _policies(state: State) -> Iterator[dict[str, Any]]:
+    for slug, present in _in_use(state, "policy"):
+        checks = [_without_defaults("check", dict(check)) for check in present.values["checks"]]
+        yield _without_defaults("policy", {"slug": slug, **present.values, "checks": checks})
 
 
 def _routes(state: State) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from llmops.budgets.scopes import KEY, PROJECT, ROUTE
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
+from llmops.policies.wording import differences
 from llmops.providers.rules import looks_floating
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
@@ -213,10 +214,23 @@ class _Planner:
         for chosen in entry.values["fallbacks_for"].values():
             for slug in chosen:
                 self._refer(entry, "fallbacks_for", "model", slug)
+        kept = present.values["policies"] if present else ()
+        for slug in entry.values["policies"]:
+            if slug not in kept:
+                self._refer(entry, "policies", "policy", slug)
         for name in MODEL_FIELDS:
             if entry.values[name] is not None:
                 self._refer(entry, name, "model", entry.values[name])
         yield from self._plain(entry, present, entry.values)
+
+    def policy(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        for step in self._plain(entry, present, entry.values):
+            if present is None or "checks" not in step.values:
+                yield step
+                continue
+            words = [line for line in step.words if not line.startswith("checks: ")]
+            words += differences(present.values["checks"], entry.values["checks"])
+            yield replace(step, words=tuple(words))
 
     def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         if present is None:
@@ -315,6 +329,7 @@ _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]]
     "provider": _Planner.provider,
     "credential": _Planner.credential,
     "model": _Planner.model,
+    "policy": _Planner.policy,
     "route": _Planner.route,
     "service key": _Planner.service_key,
     "budget": _Planner.budget,

@@ -136,6 +136,25 @@ def _models(file: Item) -> Iterator[Entry]:
         )
 
 
+def _policies(file: Item) -> Iterator[Entry]:
+    for item in file["policies"]:
+        if not item["checks"]:
+            raise BadFile(
+                [Found(item.line_of("checks"), f"policies.{item['slug']}", "a policy has at least one check")]
+            )
+        yield Entry(
+            "policy",
+            item["slug"],
+            item.line,
+            {
+                "description": item["description"],
+                "everywhere": item["everywhere"],
+                "checks": item["checks"],
+            },
+            item.lines,
+        )
+
+
 def _routes(file: Item) -> Iterator[Entry]:
     for item in file["routes"]:
         retry, breaker = item["retry"], item["breaker"]
@@ -245,7 +264,16 @@ def _budgets(file: Item) -> Iterator[Entry]:
         )
 
 
-_SECTIONS = (_projects, _providers, _models, _routes, _default_routes, _service_keys, _budgets)
+_SECTIONS = (
+    _projects,
+    _providers,
+    _models,
+    _policies,
+    _routes,
+    _default_routes,
+    _service_keys,
+    _budgets,
+)
 
 
 def _first_twin(names: list[str]) -> str | None:

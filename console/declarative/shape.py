@@ -20,10 +20,12 @@ from console.declarative.checks import (
     Member,
     Report,
     choice,
+    json_text,
     json_value,
     list_of,
     mapping_of,
     moment,
+    node_at,
     record,
     scaled,
     slug,
@@ -36,6 +38,10 @@ from console.declarative.checks import (
 from llmops.access.rules import INTERACTIVE, PRIORITIES, SCOPES
 from llmops.budgets.periods import PERIODS
 from llmops.budgets.scopes import KEY, ORGANISATION, SCOPE_KINDS
+from llmops.core.errors import InvalidRequest
+from llmops.core.verdicts import ACTIONS, STAGES
+from llmops.policies.checks import CHECKS, validate
+from llmops.policies.rules import MOST_CHECKS
 from llmops.providers.rules import (
     CAPABILITIES,
     CONTEXT_STRATEGIES,
@@ -223,6 +229,34 @@ _ROUTE = {
     "clamp_output": Member(yes_or_no, True),
     "policies": Member(list_of(slug, most=MOST_POLICIES), list),
 }
+_CHECK = {
+    "kind": Member(choice(*CHECKS), required=True),
+    "stage": Member(choice(*STAGES), required=True),
+    "action": Member(choice(*ACTIONS), required=True),
+    "settings": Member(mapping_of(json_text), dict),
+}
+
+
+def _policy_check(node: yaml.Node, path: str, report: Report) -> Any:
+    """One check of a policy, as its kind accepts it; what is wrong is told with the line of that very setting."""
+    item = record(_CHECK)(node, path, report)
+    if item is BAD:
+        return BAD
+    try:
+        validate(item["kind"], item["stage"], item["action"], item["settings"], path=path)
+    except InvalidRequest as refused:
+        where = refused.param or path
+        reason = refused.message.removeprefix(f"{where}: ").removesuffix(".")
+        return report.bad(node_at(node, where.removeprefix(path)), where, reason)
+    return item.values
+
+
+_POLICY = {
+    "slug": Member(slug, required=True),
+    "description": Member(text(most=300), ""),
+    "everywhere": Member(yes_or_no, False),
+    "checks": Member(list_of(_policy_check, most=MOST_CHECKS), required=True),
+}
 _BUDGET = {
     "name": Member(slug),
     "scope": Member(_scope, required=True),
@@ -291,6 +325,8 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "last_resort": _as_written(_LAST_RESORT),
     "queue": _as_written(_QUEUE, {"timeout": 1000}),
     "stream": _as_written(_STREAM),
+    "policy": _as_written(_POLICY),
+    "check": _as_written(_CHECK),
     "budget": _as_written(_BUDGET),
     "service key": _as_written(_SERVICE_KEY),
 }
@@ -306,6 +342,7 @@ FILE: Check = record(
         "projects": _section(_PROJECT),
         "providers": _section(_PROVIDER),
         "models": _section(_MODEL),
+        "policies": _section(_POLICY),
         "routes": _section(_ROUTE),
         "budgets": _section(_BUDGET),
         "service_keys": _section(_SERVICE_KEY),

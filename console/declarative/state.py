@@ -17,6 +17,7 @@ from llmops.access.models import Project, ServiceKey
 from llmops.access.services.projects import CHANGEABLE
 from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
+from llmops.policies.models import Policy
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.models import VERSION_FIELDS
 from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
@@ -63,6 +64,7 @@ def read_state(*, at: datetime | None = None) -> State:
             "provider": _providers(),
             "credential": _credentials(),
             "model": _models(now),
+            "policy": _policies(),
             "route": _routes(),
             "service key": _service_keys(),
             "budget": _budgets(),
@@ -134,6 +136,18 @@ def _models(now: datetime) -> dict[str, Present]:
             _archived(row),
         )
     return found
+
+
+def _policies() -> dict[str, Present]:
+    return {
+        row.slug: Present(
+            row.pk,
+            {"description": row.description, "everywhere": row.everywhere, "checks": row.current.checks},
+            _archived(row),
+        )
+        for row in Policy.objects.select_related("current")
+        if row.current is not None
+    }
 
 
 def _routes() -> dict[str, Present]:

@@ -24,7 +24,8 @@ from llmops.core.redaction import redact_text
 
 log = logging.getLogger(__name__)
 
-Work = Callable[..., "str | HttpResponse"]
+#: A text for the page that follows, an answer, or (``shows``) what the page shows beside its form.
+Work = Callable[..., "str | HttpResponse | dict[str, Any]"]
 
 
 def admin_action(
@@ -36,6 +37,7 @@ def admin_action(
     icon: str | None = None,
     danger: bool = False,
     available: Callable[[Any], bool] | None = None,
+    shows: bool = False,
     template: str = "base/action.html",
     facts: Callable[[Any, HttpRequest, Any], dict[str, Any]] | None = None,
 ) -> Callable[[Work], Any]:
@@ -45,7 +47,8 @@ def admin_action(
     ``question`` (``{obj}`` is filled in) and ``form``, whose cleaned data arrive as ``data``; the text that the method
     returns becomes the message on the page that follows. ``permission`` defaults to the admin's ``manage_permission``.
     ``available(obj)`` hides a button that would be refused anyway. ``template`` may fill the block ``details`` of
-    ``base/action.html`` with what ``facts(admin, request, obj)`` gives: what one should have seen before confirming.
+    ``base/action.html`` with what ``facts(admin, request, obj)`` gives: what one should have seen before confirming. ``shows``: the work changes nothing, and returns what the same
+    page then shows beside its form.
     """
 
     def decorate(work: Work) -> Any:
@@ -66,6 +69,7 @@ def admin_action(
             "form": form or Form,
             "danger": danger,
             "available": available,
+            "shows": shows,
             "label": label,
             "template": template,
             "facts": facts,
@@ -86,6 +90,7 @@ def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str
 def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponse:
     posted = request.method == "POST"
     form = how["form"](request.POST if posted else None)
+    shown: dict[str, Any] = {}
     if posted and form.is_valid():
         try:
             result = work(admin, request, actor_of(request), obj, form.cleaned_data)
@@ -94,8 +99,10 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         else:
             if isinstance(result, HttpResponse):
                 return result
-            messages.success(request, result)
-            return HttpResponseRedirect(back_to(admin, obj))
+            if not isinstance(result, dict):
+                messages.success(request, result)
+                return HttpResponseRedirect(back_to(admin, obj))
+            shown = result
     context = {
         **admin.admin_site.each_context(request),
         "opts": admin.opts,
@@ -107,6 +114,8 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         "form": form,
         "back": back_to(admin, obj),
         "media": admin.media + form.media,
+        "shows": how["shows"],
+        **shown,
         **(how["facts"](admin, request, obj) if how["facts"] else {}),
     }
     request.current_app = admin.admin_site.name

@@ -15,11 +15,10 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from llmops.base.admin import ServiceAdmin, admin_action
 from llmops.base.clock import database_now
-from llmops.base.form_fields import LinesField
 from llmops.core.actors import Actor
 from llmops.providers import services
 from llmops.providers.admin.forms import PauseForm, ReasonForm
-from llmops.providers.admin.target_fields import RowsField
+from llmops.providers.admin.target_fields import PoliciesField, RowsField
 from llmops.providers.models import Model, Route
 from llmops.providers.rules import FAILURE_CLASSES, LONGEST_ANSWER
 from llmops.providers.selectors import open_breakers
@@ -45,8 +44,8 @@ class RouteForm(forms.ModelForm):
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         help_text="The text that callers get as the assistant's message, without any model.",
     )
-    policies = LinesField(
-        help_text="Names of policies, one a line, that calls must pass in this order, beside those that hold everywhere."
+    policies = PoliciesField(
+        help_text="Calls must pass them in this order, beside those that hold everywhere."
     )
 
     class Meta:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django import forms
+from django.conf import settings
+from django.utils.module_loading import import_string
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 
 from llmops.providers.models import Model
@@ -24,8 +26,11 @@ class RowsWidget(forms.Widget):
 
     template_name = "providers/widgets/rows.html"
 
-    def __init__(self, *, weighted: bool, classed: bool) -> None:
+    def __init__(
+        self, *, weighted: bool = False, classed: bool = False, what: str = "", empty: str = "no model"
+    ) -> None:
         super().__init__()
+        self.what, self.empty = what, empty
         self.beside = "weight" if weighted else "class" if classed else ""
         self.spare: tuple[str, Any] = ("", "" if classed else 100)
         self.choices: Sequence[tuple[str, str]] = ()
@@ -34,9 +39,9 @@ class RowsWidget(forms.Widget):
         context = super().get_context(name, value, attrs)
         rows = list(value or [])
         rows += [self.spare] * min(SPARE_ROWS, MOST_ROWS - len(rows))
-        model = UnfoldAdminSelectWidget(choices=[("", "no model"), *self.choices])
+        model = UnfoldAdminSelectWidget(choices=[("", self.empty), *self.choices])
         first = (attrs or {}).get("id") or f"id_{name}"
-        what = name.replace("_for", "")[:-1].capitalize()
+        what = self.what or name.replace("_for", "")[:-1].capitalize()
         context["beside"] = self.beside
         context["rows"] = [
             {
@@ -131,3 +136,27 @@ class RowsField(forms.Field):
         return [(str(slug), str(other)) for slug, other in initial or []] != [
             (str(slug), str(other)) for slug, other in data or []
         ]
+
+
+class PoliciesField(forms.Field):
+    """Names of policies in their order. Which there are says the room beside this one: ``settings.POLICY_NAMES``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=RowsWidget(what="Policy", empty="no policy"), **kwargs)
+
+    def get_bound_field(self, form: Any, field_name: str) -> Any:
+        names: list[str] = import_string(settings.POLICY_NAMES)()
+        kept = [
+            (name, f"{name} (archived)") for name in form.initial.get(field_name) or [] if name not in names
+        ]
+        self.widget.choices = [*((name, name) for name in names), *kept]
+        return super().get_bound_field(form, field_name)
+
+    def prepare_value(self, value: Any) -> Any:
+        return [row if isinstance(row, tuple) else (row, "") for row in value or []]
+
+    def clean(self, value: Any) -> list[str]:
+        return [name for name, _ in value or []]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return list(initial or []) != self.clean(data)

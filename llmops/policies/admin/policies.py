@@ -1,0 +1,199 @@
+"""Policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.core.actors import Actor
+from llmops.policies import services
+from llmops.policies.admin.check_fields import ChecksField
+from llmops.policies.admin.versions import changes_in_words, checks_in_words
+from llmops.policies.models import Policy, PolicyVersion
+from llmops.policies.selectors import routes_naming
+from llmops.policies.trial import MOST_CHARS, ROLES, try_checks
+from llmops.policies.wording import title
+
+
+class VersionsInline(ReadOnlyInline):
+    model = PolicyVersion
+    fk_name = "policy"
+    verbose_name_plural = "versions"
+    fields = ("number", "changes", "note", "created_by", "created_at")
+    readonly_fields = fields
+    ordering = ("-number",)
+
+    @display(description="against the one before")
+    def changes(self, version: PolicyVersion) -> str:
+        return changes_in_words(version)
+
+
+class PolicyForm(forms.ModelForm):
+    """A policy as its current version has it; saving other checks adds a version."""
+
+    checks = ChecksField(
+        label="Checks",
+        help_text="They run by their place, from the smallest: what one redacts, the next does not see. A row without a kind is "
+        "left out. Settings are YAML (or JSON); what each kind takes stands below.",
+    )
+    note = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="What this version changes, and why.",
+    )
+
+    class Meta:
+        model = Policy
+        fields = ("slug", "description", "everywhere")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        current = self.instance.current if self.instance.current_id else None
+        if current is not None and "checks" in self.fields:
+            self.initial.setdefault("checks", current.checks)
+
+
+class TryForm(forms.Form):
+    asked = forms.CharField(
+        max_length=MOST_CHARS,
+        strip=False,
+        label="What is asked",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 5}),
+        help_text="A message as a service would send it. Nothing of it is kept, and no model is called.",
+    )
+    role = forms.ChoiceField(
+        choices=[(role, role) for role in ROLES], label="Who says it", widget=UnfoldAdminSelectWidget
+    )
+    answer = forms.CharField(
+        max_length=MOST_CHARS,
+        strip=False,
+        required=False,
+        label="What is answered",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 5}),
+        help_text="Empty: only what is asked is looked at.",
+    )
+
+
+@admin.register(Policy)
+class PolicyAdmin(ServiceAdmin):
+    view_permission, manage_permission = "policy.view", "policy.manage"
+    project_path = None
+    form = PolicyForm
+    list_display = ("slug", "description", "holds_for", "version", "checks_now", "state")
+    list_filter = ("everywhere",)
+    list_select_related = ("current",)
+    search_fields = ("slug", "description")
+    list_before_template = "base/draft_note.html"
+    change_form_before_template = "base/draft_note.html"
+    inlines = (VersionsInline,)
+    actions_detail = ("try_it", "archive", "restore")
+    fieldsets = (
+        (None, {"fields": ("slug", "description", "everywhere")}),
+        ("Checks", {"fields": ("checks",)}),
+        ("On the record", {"fields": ("note",)}),
+    )
+    _shown = ("slug", "description", "holds_for", "version", "checks_now", "state")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("current")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Policy | None = None) -> Any:
+        if obj is None or self.has_change_permission(request, obj):
+            return self.fieldsets
+        # The rest stands in the table of versions below.
+        return ((None, {"fields": self._shown}),)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Policy | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ()
+        return ("slug",) if self.has_change_permission(request, obj) else self._shown
+
+    def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
+        return (obj is None or obj.archived_at is None) and super().has_change_permission(request, obj)
+
+    def create(self, actor: Actor, data: dict[str, Any]) -> Policy:
+        return services.create_policy(actor, **data)
+
+    def update(self, actor: Actor, obj: Policy, data: dict[str, Any]) -> Policy:
+        checks, note = data.pop("checks"), data.pop("note")
+        return services.update_policy(actor, policy=obj, changes=data, checks=checks, note=note)
+
+    @display(description="holds")
+    def holds_for(self, policy: Policy) -> str:
+        if policy.everywhere:
+            return "everywhere"
+        return ", ".join(routes_naming(policy.slug)) or "nowhere yet"
+
+    @display(description="version")
+    def version(self, policy: Policy) -> int | None:
+        return policy.current.number if policy.current else None
+
+    @display(description="checks")
+    def checks_now(self, policy: Policy) -> str:
+        return checks_in_words(policy.current) if policy.current else "none"
+
+    @display(description="state", label={"in use": "success", "archived": "default"})
+    def state(self, policy: Policy) -> str:
+        return "archived" if policy.archived_at is not None else "in use"
+
+    @admin_action(
+        label="Try it",
+        question="What would {obj} say? The current version is asked, published or not.",
+        permission="policy.view",
+        form=TryForm,
+        shows=True,
+        template="policies/try.html",
+        available=lambda policy: policy.current is not None,
+    )
+    def try_it(self, request: HttpRequest, actor: Actor, obj: Policy, data: dict[str, Any]) -> dict[str, Any]:
+        version = obj.current
+        assert version is not None
+        trial = try_checks(
+            obj.slug,
+            version.number,
+            version.checks,
+            asked=data["asked"],
+            answer=data["answer"] or None,
+            role=data["role"],
+        )
+        outcomes = [("Before the call", trial.before), ("After the call", trial.after)]
+        return {
+            "version": version,
+            "outcomes": [
+                (
+                    when,
+                    outcome,
+                    [
+                        (title({"kind": verdict.check, "stage": verdict.stage}), verdict)
+                        for verdict in outcome.verdicts
+                    ],
+                )
+                for when, outcome in outcomes
+                if outcome is not None
+            ],
+        }
+
+    @admin_action(
+        label="Archive",
+        question="Put {obj} away? It is left out of what is published next; until then it holds as before.",
+        available=lambda policy: policy.archived_at is None,
+    )
+    def archive(self, request: HttpRequest, actor: Actor, obj: Policy, data: dict[str, Any]) -> str:
+        services.archive_policy(actor, policy=obj)
+        return f"{obj} is archived."
+
+    @admin_action(
+        label="Restore",
+        question="Bring {obj} back?",
+        available=lambda policy: policy.archived_at is not None,
+    )
+    def restore(self, request: HttpRequest, actor: Actor, obj: Policy, data: dict[str, Any]) -> str:
+        services.unarchive_policy(actor, policy=obj)
+        return f"{obj} is back as a draft."
