@@ -42,11 +42,7 @@ class ChecksField(serializers.JSONField):
     """A list of checks; the service says what is wrong with it, by its path."""
 
 
-class Note(serializers.Serializer[Any]):
-    note = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
-
-
-class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
+class PolicyVersionSerializer(serializers.ModelSerializer[PolicyVersion]):
     checks = ChecksField(read_only=True)
 
     class Meta:
@@ -54,13 +50,13 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
         fields = ("number", "checks", "note", "digest", "created_at", "created_by")
 
 
-class HistorySerializer(VersionSerializer):
+class PolicyHistorySerializer(PolicyVersionSerializer):
     changes = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text="Against the version before, in words."
     )
 
-    class Meta(VersionSerializer.Meta):
-        fields = (*VersionSerializer.Meta.fields, "changes")  # type: ignore[assignment]
+    class Meta(PolicyVersionSerializer.Meta):
+        fields = (*PolicyVersionSerializer.Meta.fields, "changes")  # type: ignore[assignment]
 
 
 class PolicySerializer(serializers.ModelSerializer[Policy]):
@@ -68,7 +64,7 @@ class PolicySerializer(serializers.ModelSerializer[Policy]):
     note = serializers.CharField(
         write_only=True, max_length=300, required=False, allow_blank=True, default=""
     )
-    current = VersionSerializer(read_only=True)
+    current = PolicyVersionSerializer(read_only=True)
 
     class Meta:
         model = Policy
@@ -89,7 +85,7 @@ class PolicySerializer(serializers.ModelSerializer[Policy]):
         extra_kwargs: dict[str, Any] = {"slug": {"validators": [slug_validator]}}
 
 
-class RollBack(serializers.Serializer[Any]):
+class PolicyRollBack(serializers.Serializer[Any]):
     version = serializers.IntegerField(min_value=1, max_value=2_147_483_647)
     reason = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
 
@@ -105,7 +101,7 @@ class Sample(serializers.Serializer[Any]):
     )
 
 
-class Nothing(serializers.Serializer[Any]):
+class EmptyBody(serializers.Serializer[Any]):
     """An empty body."""
 
 
@@ -157,30 +153,30 @@ class Policies(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet)
             services.update_policy(self.actor, policy=policy, changes=data, checks=checks, note=note)
         )
 
-    @extend_schema(request=RollBack, responses=PolicySerializer)
+    @extend_schema(request=PolicyRollBack, responses=PolicySerializer)
     @action(detail=True, methods=["post"], url_path="roll-back")
     def roll_back(self, request: Request, slug: str) -> Response:
         """Make the checks of an earlier version current again, as a new version."""
-        data = self.decoded(RollBack)
-        policy = services.roll_back_policy(
-            self.actor, policy=self.get_object(), number=data["version"], reason=data["reason"]
+        policy, data = self.get_object(), self.decoded(PolicyRollBack)
+        rolled_back = services.roll_back_policy(
+            self.actor, policy=policy, number=data["version"], reason=data["reason"]
         )
-        return self.answer(policy)
+        return self.answer(rolled_back)
 
-    @extend_schema(request=Nothing)
+    @extend_schema(request=EmptyBody)
     @action(detail=True, methods=["post"])
     def archive(self, request: Request, slug: str) -> Response:
-        self.decoded(Nothing)
+        self.decoded(EmptyBody)
         return self.answer(services.archive_policy(self.actor, policy=self.get_object()))
 
-    @extend_schema(request=Nothing)
+    @extend_schema(request=EmptyBody)
     @action(detail=True, methods=["post"])
     def restore(self, request: Request, slug: str) -> Response:
-        self.decoded(Nothing)
+        self.decoded(EmptyBody)
         return self.answer(services.unarchive_policy(self.actor, policy=self.get_object()))
 
-    @extend_schema(responses=HistorySerializer(many=True))
-    @action(detail=True, methods=["get"], serializer_class=HistorySerializer, filterset_fields=())
+    @extend_schema(responses=PolicyHistorySerializer(many=True))
+    @action(detail=True, methods=["get"], serializer_class=PolicyHistorySerializer, filterset_fields=())
     def versions(self, request: Request, slug: str) -> Response:
         """All versions, the newest first, each with its differences to the one before in words."""
         rows: list[Any] = list(self.get_object().versions.order_by("number"))
@@ -188,12 +184,12 @@ class Policies(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet)
         for row in rows:
             row.changes = differences(before, row.checks)
             before = row.checks
-        return Response(HistorySerializer(rows[::-1], many=True).data)
+        return Response(PolicyHistorySerializer(rows[::-1], many=True).data)
 
     @extend_schema(request=Sample, responses=TrialSerializer)
     @action(detail=True, methods=["post"], url_path="try")
     def trial(self, request: Request, slug: str) -> Response:
-        """What a version (the current one by default) says about sample texts. Nothing is kept, no model is called."""
+        """What a version (the current one by default) says about sample texts. EmptyBody is kept, no model is called."""
         policy, data = self.get_object(), self.decoded(Sample)
         number = data["version"]
         version = policy.current if number is None else policy.versions.filter(number=number).first()

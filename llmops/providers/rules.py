@@ -123,7 +123,7 @@ MOST_POLICIES = 20
 SERVED_SEGMENTS = frozenset(
     {
         "audio", "batches", "chat", "completions", "embeddings", "files", "images", "models", "moderations",
-        "responses",
+        "responses", "uploads",
     }
 )  # fmt: skip
 MOST_PASSTHROUGH = 50

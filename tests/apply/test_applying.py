@@ -63,6 +63,11 @@ budgets:
   - {name: ci-day, scope: "key:support/ci", limit_usd: "1.00", period: day}
 service_keys:
   - {name: ci, project: support, secret: "env:CI_SERVICE_KEY", rpm: 600, tpm: 200000, concurrency: 64}
+policies:
+  - slug: pii
+    everywhere: true
+    checks:
+      - {kind: personal_data, stage: before, action: redact}
 """
 ENVIRONMENT = {"CI_SERVICE_KEY": CI_SECRET, "SIM_KEY": "sk-of-the-environment"}
 
@@ -95,13 +100,14 @@ def test_a_whole_file_configures_everything_with_an_event_for_each_step():
         "price.added",
         "price.added",
         "model.created",
+        "policy.created",
         "route.created",
         "service_key.created",
         "budget.created",
         "budget.created",
         "revision.published",
     ]
-    assert len(applied.plan.steps) == 13
+    assert len(applied.plan.steps) == 14
     assert applied.revision == 1
     assert any("small has no price" in warning for warning in applied.warnings)
     snapshot = load_snapshot()
@@ -196,6 +202,19 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
             ["project.changed"],
         ),
         ("cost_center: CC-100", "cost_center: CC-100, tpm: 5", ["~ project support"], ["project.changed"]),
+        (
+            "before, action: redact}",
+            "before, action: block}",
+            ["~ policy pii"],
+            ["policy.changed", "revision.published"],
+        ),
+        (
+            "everywhere: true",
+            "everywhere: false",
+            ["~ policy pii"],
+            ["policy.changed", "revision.published"],
+        ),
+        ("- slug: pii", "- slug: pii\n    description: Ours", ["~ policy pii"], ["policy.changed"]),
         ("rpm: 600", "rpm: 600, priority: batch", ["~ service key support/ci"], ["service_key.changed"]),
         ("rpm: 600", "rpm: 601", ["~ service key support/ci"], ["service_key.changed"]),
         ("env:SIM_KEY", "env:OTHER_KEY", ["~ credential sim/reference: replace"], ["credential.replaced"]),

@@ -18,6 +18,8 @@ MODEL = (
     "slug: m, provider: p, model: m, context_window: 10, max_output_tokens: 5, default_max_output_tokens: 1"
 )
 
+PII = "{kind: personal_data, stage: before, action: redact"
+
 
 def file(section: str, *rows: str) -> str:
     return "\n".join(["version: 1", f"{section}:", *(f"  - {row}" for row in rows), ""])
@@ -107,6 +109,15 @@ def refusals(text: str) -> list[tuple[int, str]]:
         (file("projects", "{slug: a, rpm: 0}"), 3, "from 1"),
         (file("providers", "{slug: p, kind: openai, base_url: x, passthrough: /files}"), 3, "write a list here"),
         (file("service_keys", '{name: a, project: p, secret: "env:A", priority: high}'), 3, "interactive, batch"),
+        (file("policies", "{slug: p}"), 3, "'checks' is missing"),
+        (file("policies", "{slug: p, checks: []}"), 3, "at least one check"),
+        (file("policies", "{slug: p, checks: [{kind: vibes, stage: before, action: block}]}"), 3, "one of length, secrets"),
+        (file("policies", "{slug: p, checks: [{kind: refusal, stage: before, action: block}]}"), 3, "runs after"),
+        (file("policies", "{slug: p, checks: [{kind: refusal, stage: after, action: redact}]}"), 3, "Possible are"),
+        (file("policies", "{slug: p, checks: [{kind: refusal, stage: after, action: block, setings: {}}]}"), 3, "'settings'"),
+        (file("policies", f"{{slug: p, checks: [{PII},\n      settings: {{reversible: true,\n        kinds: [soul]}}}}]}}"), 5,
+         "policies[0].checks[0].settings.kinds[0]"),
+        (file("policies", f"{{slug: p, checks: [{PII},\n      settings: {{kind: [email]}}}}]}}"), 4, "no such setting"),
         (file("budgets", '{scope: "project", limit_usd: "1"}'), 3, "write project: and its name"),
         (file("budgets", '{scope: "projekt:a", limit_usd: "1"}'), 3, "did you mean 'project'"),
         (file("budgets", '{scope: "organisation:a", limit_usd: "1"}'), 3, "nothing follows"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +17,7 @@ from console.declarative.apply import apply_text
 from console.declarative.export import export_text
 from console.declarative.state import read_state
 from llmops.access.rules import SCOPES
+from llmops.policies.examples import EXAMPLES
 from llmops.providers.rules import CAPABILITIES, FAILURE_CLASSES, TOKEN_CLASSES
 from tests.cast import last_sequence
 from tests.configuring import OPERATOR
@@ -95,6 +97,7 @@ def configurations(draw):
     providers = draw(st.lists(slugs, max_size=2, unique=True))
     models = draw(st.lists(slugs, max_size=3, unique=True)) if providers else []
     pinned = [draw(model(slug, providers)) for slug in models]
+    named = [draw(policy(slug)) for slug in draw(st.lists(slugs, max_size=2, unique=True))]
     routes = (
         draw(st.lists(slugs.filter(lambda slug: slug not in models), max_size=2, unique=True))
         if models
@@ -118,7 +121,8 @@ def configurations(draw):
         ],
         "providers": [draw(provider(slug)) for slug in providers],
         "models": pinned,
-        "routes": [draw(route(slug, pinned)) for slug in routes],
+        "policies": named,
+        "routes": [draw(route(slug, pinned, [row["slug"] for row in named])) for slug in routes],
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys)),
     }  # fmt: skip
@@ -171,7 +175,28 @@ def model(draw, slug, providers):
 
 
 @st.composite
-def route(draw, slug, pinned):
+def policy(draw, slug):
+    # A moderation asks a model that there need not be.
+    checks = st.sampled_from([check for kind, check in EXAMPLES.items() if kind != "moderation"]).map(
+        deepcopy
+    )
+    said = st.fixed_dictionaries(
+        {
+            "kind": st.just("deny"), "stage": st.just("after"), "action": st.just("block"),
+            "settings": st.lists(answers.filter(lambda text: len(text.strip()) >= 2), min_size=1, max_size=2)
+            .map(lambda words: {"rules": [{"name": "x", "words": words}]}),
+        }
+    )  # fmt: skip
+    return {
+        "slug": slug,
+        "description": draw(words),
+        "everywhere": draw(st.booleans()),
+        "checks": draw(st.lists(st.one_of(checks, said), min_size=1, max_size=3)),
+    }
+
+
+@st.composite
+def route(draw, slug, pinned, policies):
     models = [row["slug"] for row in pinned]
     some = st.lists(st.sampled_from(models), unique=True)
     targets = draw(st.lists(st.sampled_from(models), min_size=1, unique=True))
@@ -207,6 +232,7 @@ def route(draw, slug, pinned):
         "breaker": {"failure_rate": draw(st.integers(1, 100)) / 100, "window": draw(st.integers(1, 3600))},
         "cache": {"ttl": draw(st.integers(0, 2_592_000)), "tools": draw(st.booleans())},
         "clamp_output": draw(st.booleans()),
+        "policies": draw(st.lists(st.sampled_from(policies), unique=True)) if policies else [],
     }
 
 

@@ -109,6 +109,14 @@ API: dict[str, Change] = {
     "POST /api/v1/routes/{slug}/degrade/": Change(_slug("route"), {"reason": "why"}, "route.degraded"),
     "POST /api/v1/routes/{slug}/recover/": Change(_slug("degraded_route"), {}, "route.recovered"),
     "POST /api/v1/routes/{slug}/reset-breakers/": Change(_slug("route"), {}, "route.breakers_reset"),
+    "POST /api/v1/policies/": Change(
+        send={"slug": "new", "checks": [{"kind": "secrets", "stage": "before", "action": "redact"}]},
+        action="policy.created",
+    ),
+    "PATCH /api/v1/policies/{slug}/": Change(_slug("policy"), {"everywhere": True}, "policy.changed"),
+    "POST /api/v1/policies/{slug}/roll-back/": Change(_slug("policy"), {"version": 1}, "policy.rolled_back"),
+    "POST /api/v1/policies/{slug}/archive/": Change(_slug("policy"), {}, "policy.archived"),
+    "POST /api/v1/policies/{slug}/restore/": Change(_slug("old_policy"), {}, "policy.restored"),
     "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
     "POST /api/v1/revisions/{number}/restore/": Change(
         lambda world: world.first_revision.number, {"reason": "back"}, "revision.restored"
@@ -253,10 +261,33 @@ ADMIN: dict[str, Change] = {
     ),
     "POST /admin/providers/route/{object_id}/archive/": Change(_pk("route"), {}, "route.archived"),
     "POST /admin/providers/route/{object_id}/restore/": Change(_pk("old_route"), {}, "route.restored"),
+    "POST /admin/policies/policy/add/": Change(
+        send={
+            "slug": "new",
+            "checks-0-kind": "secrets",
+            "checks-0-stage": "before",
+            "checks-0-action": "redact",
+        },
+        action="policy.created",
+    ),
+    "POST /admin/policies/policy/{object_id}/change/": Change(
+        _pk("policy"), {"description": "Renamed"}, "policy.changed"
+    ),
+    "POST /admin/policies/policy/{object_id}/archive/": Change(_pk("policy"), {}, "policy.archived"),
+    "POST /admin/policies/policy/{object_id}/restore/": Change(_pk("old_policy"), {}, "policy.restored"),
+    "POST /admin/policies/policyversion/{object_id}/roll-back/": Change(
+        _pk("first_version"), {"reason": "back"}, "policy.rolled_back"
+    ),
     "POST /admin/serving/revision/publish/": Change(send={"reason": "ready"}, action="revision.published"),
     "POST /admin/serving/revision/{object_id}/restore/": Change(
         _pk("first_revision"), {"reason": "back"}, "revision.restored"
     ),
+}
+
+#: Bodies that are sent to look at something: they change nothing and leave no event.
+LOOKS: dict[str, Change] = {
+    "POST /api/v1/policies/{slug}/try/": Change(_slug("policy"), {"asked": "a@b.example"}),
+    "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),
 }
 
 #: Pages of their own that change something.

@@ -48,6 +48,7 @@ def api_routes() -> dict[str, str]:
 
 
 def api_changes() -> set[str]:
+    """Every method that may change something; ``changes.LOOKS`` says which do not."""
     return {key for key in api_routes() if key.split()[0] in CHANGING}
 
 

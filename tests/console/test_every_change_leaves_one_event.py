@@ -23,7 +23,7 @@ from console.celery import app as celery
 from llmops.audit.checking import check_database
 from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
 from tests.console import surface
-from tests.console.changes import ADMIN, API, PAGES, Change, address, call_api, fill_form
+from tests.console.changes import ADMIN, API, LOOKS, PAGES, Change, address, call_api, fill_form
 from tests.console.world import LONG_AGO, YESTERDAY, undone
 
 pytestmark = pytest.mark.django_db
@@ -55,11 +55,17 @@ def explained(answer: Any) -> str:
 
 
 def test_every_change_of_the_api_is_in_the_table():
-    assert set(API) == surface.api_changes()
+    looks = {key for key in LOOKS if key.split()[1].startswith("/api/")}
+    assert set(API) | looks == surface.api_changes()
 
 
 def test_every_change_of_the_admin_is_in_the_table():
-    assert set(ADMIN) == surface.admin_changes()
+    looks = {key for key in LOOKS if key.split()[1].startswith("/admin/")}
+    assert set(ADMIN) | looks == surface.admin_changes()
+
+
+def test_looks_are_none_of_the_changes():
+    assert not set(LOOKS) & {*API, *ADMIN, *PAGES}
 
 
 def test_every_action_of_the_admin_asks_and_posts():
@@ -97,6 +103,17 @@ def test_the_admin(world, key):
     check(seen.event, change)
 
 
+@pytest.mark.parametrize("key", LOOKS)
+def test_looking_by_sending_changes_nothing(world, key):
+    look, client = LOOKS[key], world.clients["root"]
+    form = {} if key in surface.api_routes() else fill_form(client, key, look, world)
+    with undone(), no_event(), CaptureQueriesContext(connection) as queries:
+        answer = client.post(address(key, look, world), form) if form else call_api(client, key, look, world)
+        assert accepted(answer), explained(answer)
+    assert written(queries) == set()
+    assert "EMAIL_1" in answer.content.decode()
+
+
 @pytest.mark.parametrize("key", PAGES)
 def test_other_pages(world, key):
     change = PAGES[key]
@@ -125,6 +142,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "access/project": world.support, "access/servicekey": world.key, "access/membership": world.membership,
         "auth/user": world.eve, "audit/event": world.event, "providers/credential": world.staged,
         "providers/model": world.model, "providers/price": world.model.prices.first(),
+        "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
         "serving/revision": world.revision, "usage/call": world.call, "usage/job": world.job,
         "usage/journal": world.journal,

@@ -20,7 +20,7 @@ from llmops.access.models import Membership
 from llmops.usage.models import Job
 from tests.cast import bearer, issue, no_event
 from tests.console import surface
-from tests.console.changes import ADMIN, API, PAGES, Change, address, call_api, fill_form
+from tests.console.changes import ADMIN, API, LOOKS, PAGES, Change, address, call_api, fill_form
 from tests.console.test_every_change_leaves_one_event import accepted, stand_in
 from tests.console.world import ACTORS, undone
 
@@ -65,6 +65,16 @@ POST /api/v1/models/{slug}/prices/                                 1+-----------
 POST /api/v1/models/{slug}/restore/                                1+------------+
 GET /api/v1/models/{slug}/versions/                                1++++-+-+-----+
 POST /api/v1/models/{slug}/versions/                               1+------------+
+GET /api/v1/policies/                                              1++-+++-+-----+
+POST /api/v1/policies/                                             1+------------+
+GET /api/v1/policies/kinds/                                        1++-+++-+-----+
+GET /api/v1/policies/{slug}/                                       1++-+++-+-----+
+PATCH /api/v1/policies/{slug}/                                     1+------------+
+POST /api/v1/policies/{slug}/archive/                              1+------------+
+POST /api/v1/policies/{slug}/restore/                              1+------------+
+POST /api/v1/policies/{slug}/roll-back/                            1+------------+
+POST /api/v1/policies/{slug}/try/                                  1++-+++-+-----+
+GET /api/v1/policies/{slug}/versions/                              1++-+++-+-----+
 GET /api/v1/projects/                                              1++++++-+-----+
 POST /api/v1/projects/                                             1+------------+
 GET /api/v1/projects/{slug}/                                       1+++++0-+-----+
@@ -184,6 +194,28 @@ GET /admin/budgets/budget/{object_id}/history/                     L++++00
 GET /admin/jsi18n/                                                 L++++++
 GET /admin/password_change/                                        L++++++
 GET /admin/password_change/done/                                   L++++++
+GET /admin/policies/policy/                                        L++-+++
+GET /admin/policies/policy/add/                                    L+-----
+POST /admin/policies/policy/add/                                   L+-----
+GET /admin/policies/policy/{object_id}/                            L++++++
+GET /admin/policies/policy/{object_id}/archive/                    L+-0---
+POST /admin/policies/policy/{object_id}/archive/                   L+-0---
+GET /admin/policies/policy/{object_id}/change/                     L++0+++
+POST /admin/policies/policy/{object_id}/change/                    L+-0---
+GET /admin/policies/policy/{object_id}/delete/                     L--0---
+GET /admin/policies/policy/{object_id}/history/                    L++0+++
+GET /admin/policies/policy/{object_id}/restore/                    L+-0---
+POST /admin/policies/policy/{object_id}/restore/                   L+-0---
+GET /admin/policies/policy/{object_id}/try-it/                     L++0+++
+POST /admin/policies/policy/{object_id}/try-it/                    L++0+++
+GET /admin/policies/policyversion/                                 L++-+++
+GET /admin/policies/policyversion/add/                             L------
+GET /admin/policies/policyversion/{object_id}/                     L++++++
+GET /admin/policies/policyversion/{object_id}/change/              L++0+++
+GET /admin/policies/policyversion/{object_id}/delete/              L--0---
+GET /admin/policies/policyversion/{object_id}/history/             L++0+++
+GET /admin/policies/policyversion/{object_id}/roll-back/           L+-0---
+POST /admin/policies/policyversion/{object_id}/roll-back/          L+-0---
 GET /admin/providers/credential/                                   L++-+-+
 GET /admin/providers/credential/add/                               L+-----
 POST /admin/providers/credential/add/                              L+-----
@@ -327,7 +359,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "calls": world.call.pk, "jobs": world.job.pk, "audit-events": world.event.pk, "models": world.model.slug,
         "revisions": world.revision.number, "projects": "support", "service-keys": world.key.pk,
         "memberships": world.membership.pk, "users": world.eve.pk, "providers": world.provider.slug,
-        "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
+        "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:
         return stand_in(route, world)
@@ -339,7 +371,8 @@ def test_every_address_has_a_row():
     assert set(API_ROWS) == api
     shown = {f"GET {route}" for route in surface.admin_pages() | surface.other_pages()}
     shown -= {f"GET {route}" for route in SAME_FOR_ALL} | api
-    changed = set(ADMIN) | set(PAGES) - {"POST /admin/logout/"}
+    looked = {key for key in LOOKS if key.split()[1].startswith("/admin/")}
+    changed = set(ADMIN) | looked | set(PAGES) - {"POST /admin/logout/"}
     assert set(PAGE_ROWS) == shown | changed
 
 
@@ -355,7 +388,7 @@ def test_the_api(world, kind):
                 if key.startswith("GET "):
                     answer = world.clients[actor].get(looked_at(key.split()[1], world))
                 else:
-                    answer = call_api(world.clients[actor], key, API[key], world)
+                    answer = call_api(world.clients[actor], key, {**API, **LOOKS}[key], world)
             codes += code(answer)
         found[key] = codes
     assert found == {key: API_ROWS[key] for key in found}
@@ -367,9 +400,9 @@ def test_the_pages(world, area):
     for key, expected in PAGE_ROWS.items():
         if (key.split("/")[2] if key.split()[1].startswith("/admin/") else "") != area:
             continue
-        change: Change | None = {**ADMIN, **PAGES}.get(key)
+        change: Change | None = {**ADMIN, **LOOKS, **PAGES}.get(key)
         form: dict[str, Any] = {}
-        if key in ADMIN:
+        if key in ADMIN or key in LOOKS:
             form = fill_form(world.clients["root"], key, change, world)
         elif change:
             form = change.sent(world)

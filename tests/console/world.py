@@ -18,6 +18,7 @@ from llmops.access.rules import SCOPES
 from llmops.budgets import services as budgets
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
+from llmops.policies import services as policies
 from llmops.providers import services as providers
 from llmops.serving import services as serving
 from llmops.usage import services as usage
@@ -100,6 +101,21 @@ def build() -> SimpleNamespace:
     w.model = a_model(w.provider, "sim-small")
     w.spare_model = a_model(w.provider, "sim-spare")
     w.old_model = providers.archive_model(COMMAND, model=a_model(w.provider, "sim-old"))
+    w.policy = policies.create_policy(
+        COMMAND, slug="pii", checks=[{"kind": "personal_data", "stage": "before", "action": "block"}]
+    )
+    w.first_version = w.policy.current
+    w.policy = policies.update_policy(
+        COMMAND,
+        policy=w.policy,
+        checks=[{"kind": "personal_data", "stage": "before", "action": "redact"}],
+    )
+    w.old_policy = policies.archive_policy(
+        COMMAND,
+        policy=policies.create_policy(
+            COMMAND, slug="gone", checks=[{"kind": "refusal", "stage": "after", "action": "block"}]
+        ),
+    )
     w.route = providers.create_route(COMMAND, slug="chat", targets=[(w.model, 100)])
     w.first_revision = serving.publish(COMMAND, reason="first")
     w.paused_route = providers.pause_route(
