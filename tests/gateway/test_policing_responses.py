@@ -1,0 +1,159 @@
+"""Policies on responses, and the opinion of moderation models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, RETRY
+from tests.gateway.responding import PATH, a_stream, ask, delta, ended, event, message, responds
+from tests.gateway.rig import USD, Answer, Asked, Reply, Rig, a_budget, a_model, answers, streams
+from tests.gateway.test_policing import EMAIL, SCHEMA, SECRET, nothing_kept, policy, under, verdicts
+from tests.gateway.test_stream_relay import data_of
+
+
+def said(answer: Answer) -> str:
+    return "".join(
+        one["delta"] for one in data_of(answer.body) if one["type"] == "response.output_text.delta"
+    )
+
+
+async def test_what_is_asked_is_redacted_wherever_it_stands(rig: Rig) -> None:
+    under(rig, ("personal_data", BEFORE, REDACT, {"reversible": True}))
+    rig.upstream.does(responds("Told [EMAIL_1]"))
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": f"Write to {EMAIL}"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": json.dumps({"to": EMAIL})},
+        {"type": "function_call_output", "call_id": "c", "output": "sent to bob@example.org"},
+    ]
+    answer = await rig.call(ask(items, instructions=f"Serve {EMAIL}"), path=PATH)
+    sent = rig.upstream.asked[0].json
+    assert sent["instructions"] == "Serve [EMAIL_1]"
+    assert sent["input"][0]["content"][0]["text"] == "Write to [EMAIL_1]"
+    assert json.loads(sent["input"][1]["arguments"]) == {"to": "[EMAIL_1]"}
+    assert sent["input"][2]["output"] == "sent to [EMAIL_2]"
+    assert answer.json["output"][0]["content"][0]["text"] == f"Told {EMAIL}"
+    nothing_kept(rig, EMAIL)
+
+
+async def test_a_stream_says_the_same_in_its_deltas_and_in_its_end(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, REDACT, {}), ("personal_data", AFTER, REDACT, {}))
+    text = f"Hello {EMAIL}, your key is {SECRET}"
+    done = event(
+        "response.output_text.done", 900, item_id="msg_1", output_index=0, content_index=0, text=text
+    )
+    item = event("response.output_item.done", 901, output_index=0, item=message(text))
+    deltas = [delta(one, number) for number, one in enumerate(text, 1)]
+    rig.upstream.does(streams(*deltas, done, item, ended(number=902, output=[message(text)])))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    expected = "Hello [EMAIL_1], your key is [OPENAI_KEY]"
+    assert said(answer) == expected
+    events = data_of(answer.body)
+    assert events[-3]["text"] == expected
+    assert events[-2]["item"]["content"][0]["text"] == expected
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == expected
+    assert EMAIL not in answer.body.decode() and SECRET[:14] not in answer.body.decode()
+    numbers = [one["sequence_number"] for one in events]
+    assert numbers == sorted(numbers)
+    assert verdicts(rig) == [("after", "secrets", "redact"), ("after", "personal_data", "redact")]
+
+
+async def test_a_stream_with_nothing_to_change_keeps_its_bytes(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, REDACT, {}))
+    pieces = a_stream("One. ", "Two. ")
+    rig.upstream.does(streams(*pieces))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert answer.body == b"".join(pieces)
+
+
+async def test_what_comes_without_deltas_is_looked_at_too(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, BLOCK, {}))
+    rig.upstream.does(streams(ended(output=[message(f"Use {SECRET}")])))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert b"policy_blocked" in answer.body and SECRET[:14] not in answer.body.decode()
+    assert rig.outcome().code == "policy_blocked"
+    assert verdicts(rig) == [("after", "secrets", "block")]
+
+
+async def test_a_response_is_repaired(rig: Rig) -> None:
+    under(rig, ("schema", AFTER, RETRY, {"schema": SCHEMA}))
+    rig.upstream.does(responds("no json"), responds('{"label": "x"}'))
+    answer = await rig.call(ask(), path=PATH)
+    assert answer.status == 200
+    assert answer.json["output"][0]["content"][0]["text"] == '{"label": "x"}'
+    again = rig.upstream.asked[1].json["input"]
+    assert [one["role"] for one in again] == ["user", "assistant", "user"]
+    assert rig.outcome().retries == 1
+
+
+async def test_no_answer_goes_past_policies_in_the_background(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, REDACT, {}))
+    answer = await rig.call(ask(background=True), path=PATH)
+    assert answer.status == 400 and answer.error["param"] == "background"
+
+
+# ---------------------------------------------------------------------- another model's opinion
+
+
+def judged(flagged: bool) -> Any:
+    result = {
+        "flagged": flagged,
+        "categories": {"violence": flagged},
+        "category_scores": {"violence": 0.9 if flagged else 0.0},
+    }
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.json({"id": "m", "model": "omni", "results": [result]})
+
+    return script
+
+
+def moderating(rig: Rig, stage: str, **given: Any) -> None:
+    rig.configure(
+        models=[a_model(), a_model("omni")],
+        policies=[policy(("moderation", stage, BLOCK, {"model": "omni", **given}))],
+        budgets=[a_budget(limit_nano=USD)],
+    )
+
+
+@pytest.mark.parametrize("flagged", [False, True])
+async def test_a_moderation_model_is_asked_before(rig: Rig, flagged: bool) -> None:
+    moderating(rig, BEFORE)
+    rig.upstream.does(judged(flagged), answers("Hello"))
+    answer = await rig.chat(text="Say something")
+    assert rig.upstream.asked[0].path == "/v1/moderations"
+    assert rig.upstream.asked[0].json["input"] == ["Say something"]
+    assert answer.status == (400 if flagged else 200)
+    outcomes = {one.origin.endpoint: one.outcome for one in rig.ended() if one.outcome is not None}
+    # Both calls are recorded; the one that the policy made has no verdicts of its own.
+    assert set(outcomes) == {"moderations", "chat.completions"}
+    assert outcomes["moderations"].verdicts == []
+    assert len(outcomes["chat.completions"].verdicts) == flagged
+    assert len(rig.upstream.asked) == 1 + (not flagged)
+
+
+async def test_a_moderation_model_is_asked_after(rig: Rig) -> None:
+    moderating(rig, AFTER)
+    rig.upstream.does(answers("A threat"), judged(True))
+    answer = await rig.chat()
+    assert rig.upstream.asked[1].json["input"] == ["A threat"]
+    assert answer.status == 422 and b"threat" not in answer.body
+
+
+@pytest.mark.parametrize(("on_failure", "status"), [("open", 200), ("closed", 400)])
+async def test_a_moderation_model_that_is_late_is_not_waited_for(
+    rig: Rig, on_failure: str, status: int
+) -> None:
+    moderating(rig, BEFORE, timeout_s=0.1, on_failure=on_failure)
+
+    async def late(asked: Asked, reply: Reply) -> None:
+        await rig.upstream.gone.wait()
+
+    rig.upstream.does(late, answers("Hello"))
+    answer = await rig.chat()
+    assert answer.status == status
+    told = [one.outcome for one in rig.ended() if one.outcome is not None and one.outcome.verdicts]
+    assert told[0].verdicts[0].action == (ALLOW if status == 200 else BLOCK)
+    assert "did not answer" in told[0].verdicts[0].note
