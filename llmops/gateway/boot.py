@@ -81,6 +81,8 @@ class Runtime:
         shelf = DatabaseShelf()
         self.plane.objects.shelf = self.plane.metering.desk = shelf
         self.plane.swap(snapshot)
+        if settings.REDIS_URL:
+            self.plane.share_breakers(settings.REDIS_URL)
         self._keeper = Keeper(
             loop,
             purse,

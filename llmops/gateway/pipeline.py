@@ -46,8 +46,9 @@ from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.referring import where_kept
 from llmops.gateway.relaying import goes_on, is_events, partial_tokens, relay_stream, relay_whole
-from llmops.gateway.resilience import Plan, Step
+from llmops.gateway.resilience import OPEN, Plan, Step
 from llmops.gateway.settle import Trial
+from llmops.gateway.shared_breakers import SharedBreakers
 from llmops.gateway.streaming import Relay
 from llmops.gateway.upstream import Failed, Response, failure_of_status
 from llmops.usage.records import Tokens
@@ -185,7 +186,13 @@ async def attempts(call: Call) -> None:
             return
         raise
     adapts = plan.resolution.adapts
+    ended: tuple[Trial, Failure] | None = None
     while step is not None:
+        if step.probe and (shared := call.plane.shared_breakers) is not None:
+            step = await probing(plan, step, shared)
+            if step is None:
+                await nothing_left(call, plan, ended)
+                return
         try:
             if adapts:
                 step = await context.before(call, step)
@@ -217,7 +224,31 @@ async def attempts(call: Call) -> None:
             return
         if not trial.settled:
             settle.failed(call, trial, failure)
-        step = following
+        step, ended = following, (trial, failure)
+
+
+async def probing(plan: Plan, step: Step, shared: SharedBreakers) -> Step | None:
+    """The step to make where ``step`` would probe: of all processes one at a time may."""
+    following: Step | None = step
+    while following is not None and following.probe:
+        try:
+            if await shared.may_probe(following.breaker):
+                return following
+        except BaseException:
+            following.dropped()
+            raise
+        following = plan.passed_over(following, OPEN, time.monotonic())
+    return following
+
+
+async def nothing_left(call: Call, plan: Plan, ended: tuple[Trial, Failure] | None) -> None:
+    """Another process probes the only target that was left: the call ends as if its breaker were open."""
+    if ended is not None:
+        await give_up(call, *ended)
+        return
+    refusal = plan.refusal(time.monotonic())
+    if not await last_resort.answered(call, refusal.message):
+        raise refusal
 
 
 async def attempt(call: Call, trial: Trial) -> Failure | None:

@@ -24,10 +24,11 @@ from llmops.gateway.metrics import Metrics
 from llmops.gateway.objects import Objects
 from llmops.gateway.purse import Purse
 from llmops.gateway.queueing import Gates
-from llmops.gateway.routing import View
+from llmops.gateway.routing import DIRECT, View
+from llmops.gateway.shared_breakers import SharedBreakers
 from llmops.gateway.shared_limits import SharedLimits
 from llmops.gateway.upstream import Transport
-from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, Snapshot
+from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
 from llmops.usage.records import BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Plane:
     #: the same limits over all processes, where there is a Redis
     shared_limits: SharedLimits | None = None
     breakers: Breakers = field(default_factory=Breakers)
+    #: what the processes tell each other about them, where there is a Redis
+    shared_breakers: SharedBreakers | None = None
     credentials: Credentials = field(default_factory=Credentials)
     gates: Gates = field(default_factory=Gates)
     cache: Cache = field(default_factory=Cache)
@@ -255,6 +258,14 @@ class Plane:
         elif self.credentials.accepted(credential, name):
             self._credential_seen(credential, 200, ACCEPTED)
 
+    def share_breakers(self, url: str) -> None:
+        """Tell, and hear from, the other processes over Redis from now on."""
+        self.shared_breakers = SharedBreakers(url, self.breakers, self._route)
+        self.shared_breakers.start()
+
+    def _route(self, slug: str) -> RouteEntry | None:
+        return self.snapshot.routes.get(slug) if slug else DIRECT
+
     def _breaker_changed(self, breaker: Breaker, state: str, by: str, now: float) -> None:
         """Written down, so that people see it; the ingester brings it to them."""
         route, model = breaker.key
@@ -311,6 +322,8 @@ class Plane:
         await self.transport.close()
         if self.shared_limits is not None:
             await self.shared_limits.close()
+        if self.shared_breakers is not None:
+            await self.shared_breakers.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
         self.threads.shutdown(wait=False, cancel_futures=True)

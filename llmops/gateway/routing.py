@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 Budgets = tuple[BudgetEntry, ...]
 #: How a model that is called by its own name, without a route, is tried.
-_DIRECT = RouteEntry(slug="", targets=())
+DIRECT = RouteEntry(slug="", targets=())
 
 
 class Target:
@@ -233,7 +233,7 @@ class View:
                     f"The service key {key.name!r} may not call the model {name!r} by its name.",
                     param="model",
                 )
-            route = _DIRECT
+            route = DIRECT
         else:
             raise ModelNotFound(
                 f"The model {name[:100]!r} does not exist here. GET /v1/models lists what your key may call.",
@@ -256,7 +256,7 @@ class View:
             fallbacks_for={found: self._known(slugs) for found, slugs in route.fallbacks_for.items()},
             larger=self.targets.get(route.larger_model) if route.context_strategy == LARGER_MODEL else None,
             summary=self.targets.get(route.summary_model) if route.context_strategy == SUMMARIZE else None,
-            degraded=_reason(snapshot.live.degraded_routes, name) if route is not _DIRECT else "",
+            degraded=_reason(snapshot.live.degraded_routes, name) if route is not DIRECT else "",
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
             limited=self.limited(key),
             guard=self._guard(route),
