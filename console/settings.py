@@ -145,6 +145,8 @@ CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
 SPOOL_DIR = Path(env.str("CONSOLE_SPOOL_DIR", default=str(DATA_DIR / "spool"))).absolute()
 #: The largest form the data plane reads, in bytes.
 MAX_MEDIA_BYTES = env.int("CONSOLE_MAX_MEDIA_BYTES", default=200 * 1024 * 1024)
+#: Whose a response or a stored chat is, is known for so long; providers remove them by themselves after about a month.
+OBJECT_RETENTION_DAYS = env.int("CONSOLE_OBJECT_RETENTION_DAYS", default=35)
 #: The largest request body the data plane reads, in bytes.
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
 #: The largest file that the data plane passes on to a provider, in bytes. It is never held in memory.

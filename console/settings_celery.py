@@ -42,5 +42,9 @@ CELERY_BEAT_SCHEDULE = {
     "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
+    "forget what providers keep no longer": {
+        "task": "usage.forget_objects",
+        "schedule": timedelta(hours=1),
+    },
     "resume jobs whose worker died": {"task": "usage.resume_jobs", "schedule": timedelta(seconds=30)},
 }

@@ -37,6 +37,11 @@ def apply_retention() -> int:
     return services.apply_retention(job_actor("usage.apply_retention"), days=settings.CALL_RETENTION_DAYS)
 
 
+@shared_task(name="usage.forget_objects")
+def forget_objects() -> int:
+    return services.forget_objects(days=settings.OBJECT_RETENTION_DAYS)
+
+
 @shared_task(name="usage.resume_jobs")
 def resume_jobs() -> int:
     return len(services.resume_jobs())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from llmops.usage.ingest.rows import KEPT_COLUMNS
 from llmops.usage.journal import JournalWriter
 from llmops.usage.models import Call, Journal, KeptObject, Rollup
 from llmops.usage.records import Ended, Gone, Kept, Metered, Tokens
+from llmops.usage.services import forget_objects
 from tests.cast import in_threads
 from tests.usage.journals import origin, outcome
 
@@ -200,3 +201,26 @@ def test_a_record_with_ids_that_are_none_stops_its_journal(tmp_path: Path) -> No
     assert "project" in Journal.objects.get().problem
     assert not KeptObject.objects.exists()
     shutil.rmtree(tmp_path)
+
+
+def test_what_providers_keep_no_longer_is_forgotten(tmp_path: Path) -> None:
+    day = 86_400 * 10**9
+    old = AT - 40 * day
+    write(
+        tmp_path,
+        kept("resp-old", kind="response", at=old),
+        kept("chat-old", kind="chat.completion", at=old),
+        kept("file-old", at=old),
+        kept("batch-old", kind="batch", at=old),
+        kept("resp-new", kind="response"),
+        kept("file-gone", at=old),
+        Gone(n=0, at=AT - 8 * day, object="file-gone", provider="up", project=MINE),
+        kept("file-left", at=old),
+        Gone(n=0, at=AT - 6 * day, object="file-left", provider="up", project=MINE),
+    )
+    Ingester(tmp_path).run_once()
+    now = datetime.fromtimestamp(AT / 1e9, tz=UTC)
+    assert forget_objects(days=0, now=now) == 1
+    assert forget_objects(days=35, now=now, batch=1) == 2
+    left = set(KeptObject.objects.values_list("object_id", flat=True))
+    assert left == {"file-old", "batch-old", "resp-new", "file-left"}

@@ -8,6 +8,7 @@ from llmops.usage.services.journals import (
     mark_lost,
     open_journal,
 )
+from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.retention import apply_retention
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ROLLUPS_LOCK",
     "apply_retention",
     "booked_records",
+    "forget_objects",
     "journal_closed",
     "mark_lost",
     "open_journal",
