@@ -22,7 +22,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
 from llmops.policies.wording import differences
-from llmops.providers.rules import looks_floating
+from llmops.providers.rules import looks_floating, unit_of
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
 
@@ -195,7 +195,7 @@ class _Planner:
     def _price(
         self, entry: Entry, token_class: str, nano: int, since: datetime | None, before: int | None
     ) -> Step:
-        words = f"{token_class} {format_usd(nano)} USD per million tokens"
+        words = f"{token_class} {format_usd(nano)} USD per million {unit_of(token_class)}"
         if before is not None:
             words += f" (was {format_usd(before)})"
         words += f" from {since:%Y-%m-%d %H:%M} UTC" if since else " from now on"

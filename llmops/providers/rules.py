@@ -85,6 +85,12 @@ TOKEN_CLASSES = [
     ("reasoning_priority", "Reasoning, priority tier"),
 ]
 
+
+def unit_of(token_class: str) -> str:
+    """What a price of this class is for a million of: tokens, or what the class names."""
+    return token_class if token_class in (CHARACTERS, SECONDS, IMAGES) else "tokens"
+
+
 #: Classes of failure after which a route may name fallbacks of their own; what is in none of them takes the general ones.
 RATE_LIMIT, TIME_OUT, SERVER_ERROR, CREDENTIAL, CONTENT_FILTER, CONTEXT_LENGTH = (
     "rate_limit",

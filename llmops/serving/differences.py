@@ -10,6 +10,7 @@ import msgspec
 
 from llmops.core.money import format_usd
 from llmops.policies import wording
+from llmops.providers.rules import unit_of
 from llmops.serving.snapshot import (
     CheckEntry,
     ModelEntry,
@@ -135,7 +136,7 @@ def _prices(before: Sequence[PriceRow], after: Sequence[PriceRow]) -> Iterator[s
         since = datetime.fromtimestamp(row.since, UTC)
         yield (
             f"price of {row.token_class.replace('_', ' ')} {'added' if row in after else 'removed'}: "
-            f"{format_usd(row.nano_per_million)} USD per million tokens from {since:%Y-%m-%d %H:%M} UTC"
+            f"{format_usd(row.nano_per_million)} USD per million {unit_of(row.token_class)} from {since:%Y-%m-%d %H:%M} UTC"
         )
 
 

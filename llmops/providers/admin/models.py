@@ -22,7 +22,7 @@ from llmops.core.money import format_usd
 from llmops.providers import services
 from llmops.providers.admin.forms import CapabilitiesField, JsonObjectField, UsdField
 from llmops.providers.models import Model, ModelConfig, Price, Provider
-from llmops.providers.rules import TOKEN_CLASSES
+from llmops.providers.rules import TOKEN_CLASSES, unit_of
 from llmops.providers.services.models import VERSION_FIELDS
 
 
@@ -48,7 +48,7 @@ class VersionsInline(ReadOnlyInline):
 
 class PricesInline(ReadOnlyInline):
     model = Price
-    verbose_name_plural = "prices, USD per million tokens"
+    verbose_name_plural = "prices, USD per million"
     fields = ("token_class", "usd", "effective_from", "source", "created_by")
     readonly_fields = fields
     ordering = ("token_class", "-effective_from")
@@ -115,7 +115,7 @@ class ModelForm(forms.ModelForm):
 
 class PriceForm(forms.Form):
     token_class = forms.ChoiceField(choices=TOKEN_CLASSES, widget=UnfoldAdminSelectWidget)
-    usd_per_million = UsdField(label="USD per million tokens")
+    usd_per_million = UsdField(label="USD per million")
     effective_from = forms.SplitDateTimeField(
         required=False,
         widget=UnfoldAdminSplitDateTimeWidget,
@@ -225,13 +225,14 @@ class ModelAdmin(ServiceAdmin):
 
     @admin_action(
         label="Add price",
-        question="What does {obj} cost, in USD per million tokens?",
+        question="What does {obj} cost, in USD per million tokens (or characters, seconds, images)?",
         permission="price.manage",
         form=PriceForm,
     )
     def price(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
         price = _add_price(actor, obj, data)
-        return f"{price} costs {format_usd(price.nano_per_million)} USD per million tokens, once published."
+        usd, unit = format_usd(price.nano_per_million), unit_of(price.token_class)
+        return f"{price} costs {usd} USD per million {unit}, once published."
 
     @admin_action(
         label="Archive",
@@ -276,6 +277,6 @@ class PriceAdmin(ServiceAdmin):
     def create(self, actor: Actor, data: dict[str, Any]) -> Price:
         return _add_price(actor, data["model"], data)
 
-    @display(description="USD per million tokens", ordering="nano_per_million")
+    @display(description="USD per million", ordering="nano_per_million")
     def usd(self, price: Price) -> str:
         return format_usd(price.nano_per_million)
