@@ -31,8 +31,8 @@ def uuid7() -> UUID:
 def uuid7_text() -> str:
     """``str(uuid7())``, without making the object."""
     ms, counter, tail = _next()
-    digits = f"{ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    high, low = tail >> 48 | 0x8000, tail & 0xFFFF_FFFF_FFFF
+    return "%08x-%04x-7%03x-%04x-%012x" % (ms >> 16, ms & 0xFFFF, counter, high, low)  # noqa: UP031 - the fastest way
 
 
 def _next() -> tuple[int, int, int]:

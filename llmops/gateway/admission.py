@@ -57,7 +57,7 @@ async def admit(call: Call) -> None:
     limited = resolution.limited
     if not limited:
         return
-    if all(one.tpm is None for one in limited):
+    if not resolution.counts_tokens:
         call.ticket = await ticket(call, limited, 0)
         return
     target = resolution.targets[0]
@@ -87,21 +87,14 @@ async def ticket(call: Call, limited: Limiteds, tokens: int) -> Ticket:
     return await shared.admit(limited, call.key.project_id, tokens, time.time(), call.id)
 
 
-async def enter(call: Call, target: Target) -> Gate:
-    """Take a place among the calls to ``target``, waiting for one if need be; to be given back by ``leave``.
-
-    Raises ``QueueFull``.
-    """
-    resolution, plan = call.resolution, call.plan
-    assert resolution is not None and plan is not None
-    gate = call.plane.gates.of(resolution.route, target.slug)
-    if not gate.enter_now():
-        began = time.perf_counter()
-        try:
-            await gate.enter(call.priority, plan.deadline)
-        finally:
-            call.queue_us += int((time.perf_counter() - began) * 1_000_000)
-    return gate
+async def wait_for_place(call: Call, gate: Gate) -> None:
+    """Take a place among the calls to a target when there is one; to be given back by ``leave``. Raises ``QueueFull``."""
+    assert call.plan is not None
+    began = time.perf_counter()
+    try:
+        await gate.enter(call.priority, call.plan.deadline)
+    finally:
+        call.queue_us += int((time.perf_counter() - began) * 1_000_000)
 
 
 def tell(gate: Gate, trial: Trial, failure: Failure | None) -> None:

@@ -98,6 +98,10 @@ class Credentials:
         self._of: dict[str, Standing] = {}
         self._with: dict[tuple[str, str], Standing] = {}
 
+    def nothing_known(self, credential: str, model: str) -> bool:
+        """Whether no provider has said anything yet that a choice could go by."""
+        return credential not in self._of and (credential, model) not in self._with
+
     def choose(
         self,
         entries: Sequence[CredentialEntry],

@@ -206,25 +206,23 @@ def refusal(one: Limited, what: str, wait: float, tokens: int) -> RateLimited:
 
 def header_values(ticket: Ticket, used: Sequence[tuple[int, int]], now: float) -> list[tuple[bytes, bytes]]:
     """``used``: requests and tokens of the window for each of the ticket's limits."""
+    requests = tokens = None
+    for one, (requests_used, tokens_used) in zip(ticket.limited, used, strict=True):
+        if one.rpm is not None and (requests is None or one.rpm - requests_used < requests[1]):
+            requests = one.rpm, one.rpm - requests_used
+        if one.tpm is not None and (tokens is None or one.tpm - tokens_used < tokens[1]):
+            tokens = one.tpm, one.tpm - tokens_used
     # This call is the last of what counts, as far as it knows.
     reset = b"%ds" % max(0, int(ticket.admitted_at + WINDOW_S - now))
     found: list[tuple[bytes, bytes]] = []
-    requests = [
-        (one.rpm, one.rpm - count)
-        for one, (count, _) in zip(ticket.limited, used, strict=True)
-        if one.rpm is not None
-    ]
-    tokens = [
-        (one.tpm, one.tpm - count)
-        for one, (_, count) in zip(ticket.limited, used, strict=True)
-        if one.tpm is not None
-    ]
-    for names, limits in ((_REQUESTS, requests), (_TOKENS, tokens)):
-        if limits:
-            limit, left = min(limits, key=_left)
-            found += ((names[0], b"%d" % limit), (names[1], b"%d" % max(0, left)), (names[2], reset))
+    if requests is not None:
+        found += _shown(_REQUESTS, *requests, reset)
+    if tokens is not None:
+        found += _shown(_TOKENS, *tokens, reset)
     return found
 
 
-def _left(limit: tuple[int, int]) -> int:
-    return limit[1]
+def _shown(
+    names: tuple[bytes, bytes, bytes], limit: int, left: int, reset: bytes
+) -> tuple[tuple[bytes, bytes], ...]:
+    return (names[0], b"%d" % limit), (names[1], b"%d" % (left if left > 0 else 0)), (names[2], reset)

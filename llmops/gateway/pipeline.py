@@ -198,7 +198,9 @@ async def attempts(call: Call) -> None:
                 step = await context.before(call, step)
             if step.delay:
                 await asyncio.sleep(step.delay)
-            gate = await admission.enter(call, step.target)
+            gate = call.plane.gates.of(plan.resolution.route, step.target.slug)
+            if not gate.enter_now():
+                await admission.wait_for_place(call, gate)
             try:
                 trial = settle.begin(call, step, await admission.hold(call, step.target))
                 failure = await attempt(call, trial)

@@ -52,21 +52,19 @@ class Pace:
         self.recent = 0.0
         self.long = 0.0
 
-    def add(self, seconds: float) -> None:
-        if not self.seen:
+    def add(self, seconds: float) -> bool:
+        """Whether answers are slow, this one among them."""
+        seen = self.seen = self.seen + 1
+        if seen == 1:
             self.recent = self.long = seconds
-        else:
-            self.recent += _RECENT * (seconds - self.recent)
-            # The plain mean at first, so that an odd first answer is soon forgotten.
-            weight = max(_LONG, 1.0 / (self.seen + 1)) if self.seen < KNOWN_AFTER else _LONG
-            self.long += weight * (seconds - self.long)
-            if self.recent < self.long:
-                self.long += _RECENT * (self.recent - self.long)
-        self.seen += 1
-
-    @property
-    def slow(self) -> bool:
-        return self.seen > KNOWN_AFTER and self.recent > SLOW * self.long
+            return False
+        recent = self.recent = self.recent + _RECENT * (seconds - self.recent)
+        # The plain mean at first, so that an odd first answer is soon forgotten.
+        long = self.long + (_LONG if seen > KNOWN_AFTER else 1.0 / seen) * (seconds - self.long)
+        if recent < long:
+            long += _RECENT * (recent - long)
+        self.long = long
+        return recent > SLOW * long and seen > KNOWN_AFTER
 
 
 class Gate:
@@ -81,6 +79,7 @@ class Gate:
         "monotonic",
         "name",
         "plain",
+        "queued",
         "route",
         "streamed",
         "turned_away",
@@ -94,6 +93,8 @@ class Gate:
         self.name = route.slug or target
         self.monotonic = monotonic
         self.in_flight = 0
+        #: calls that wait
+        self.queued = 0
         #: what adapts itself; infinite while the gate stands open
         self.limit = math.inf
         #: seconds to the first byte of streams, and for each token of plain answers
@@ -111,16 +112,13 @@ class Gate:
         fixed = self.route.max_concurrency
         return min(fixed, self.limit) if fixed else self.limit
 
-    @property
-    def queued(self) -> int:
-        return sum(len(queue) for queue in self._waiting.values())
-
     def enter_now(self) -> bool:
         """Take a place if there is one and nobody waits for it."""
-        if self.in_flight < self.bound and not self.queued:
-            self.in_flight += 1
-            return True
-        return False
+        fixed = self.route.max_concurrency
+        if self.in_flight >= self.limit or (fixed and self.in_flight >= fixed) or self.queued:
+            return False
+        self.in_flight += 1
+        return True
 
     async def enter(self, priority: str, deadline: float) -> None:
         """Take a place, waiting for one until ``deadline`` at most. Raises ``QueueFull``."""
@@ -131,6 +129,7 @@ class Gate:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._waiting[BATCH if priority == BATCH else INTERACTIVE]
         queue.append(place)
+        self.queued += 1
         self.waited += 1
         patience = min(self.route.queue_timeout_ms / 1000, max(0.0, deadline - self.monotonic()))
         timer = asyncio.get_running_loop().call_later(patience, _give_up, place)
@@ -148,6 +147,7 @@ class Gate:
             timer.cancel()
             if place in queue:
                 queue.remove(place)
+                self.queued -= 1
 
     def leave(self) -> None:
         """Give the place back without saying how it went."""
@@ -155,14 +155,12 @@ class Gate:
 
     def answered(self, *, streamed: bool, seconds: float, tokens: int) -> None:
         """A call answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
-        pace = self.streamed if streamed else self.plain
-        pace.add(seconds if streamed else seconds / max(1, tokens))
-        slow = pace.slow and seconds >= LEAST_SLOW_S
+        slow = self.streamed.add(seconds) if streamed else self.plain.add(seconds / (tokens or 1))
+        slow = slow and seconds >= LEAST_SLOW_S
         if self.limit == math.inf:
             if slow and self.in_flight > LEAST_BY_LATENCY:
                 self._cut(LEAST_BY_LATENCY)
-            return
-        if slow:
+        elif slow:
             self._cut(LEAST_BY_LATENCY)
         elif self.in_flight >= self.limit - 1:
             self.limit += 1 / self.limit
@@ -182,7 +180,8 @@ class Gate:
 
     def _free(self) -> None:
         self.in_flight -= 1
-        self._let_in()
+        if self.queued:
+            self._let_in()
 
     def _let_in(self) -> None:
         while self.in_flight < self.bound:
@@ -196,6 +195,7 @@ class Gate:
         for queue in self._waiting.values():
             while queue:
                 place = queue.popleft()
+                self.queued -= 1
                 if not place.done():
                     return place
         return None
@@ -207,6 +207,7 @@ class Gate:
         batch = self._waiting[BATCH]
         if priority != BATCH and batch:
             last = batch.pop()
+            self.queued -= 1
             if not last.done():
                 last.set_exception(QueueFull(""))
             return

@@ -122,7 +122,9 @@ class Plan:
     def first(self, now: float) -> Step:
         """Raises what ``refusal`` says when no target can be used at all."""
         resolution = self.resolution
-        self._order = resolution.order(self.sticky)
+        order = self._order = resolution.order(self.sticky)
+        if not (self.prefers or resolution.degraded) and (step := self._at_once(order[0])) is not None:
+            return step
         why = f"the route is degraded: {resolution.degraded}" if resolution.degraded else ""
         step = self._next_target(now, start=0, why=why)
         if step is None:
@@ -305,6 +307,21 @@ class Plan:
                 larger=target is resolution.larger,
             )
         )
+
+    def _at_once(self, target: Target) -> Step | None:
+        """The first target as it nearly always is: in use, its breaker closed, with one credential of which nothing is
+        known that speaks against it."""
+        live = self.snapshot.live
+        provider = target.provider.slug
+        entries = live.credentials.get(provider, ())
+        if len(entries) != 1 or provider in live.paused_providers:
+            return None
+        if not self.credentials.nothing_known(entries[0].id, target.entry.upstream_model):
+            return None
+        breaker = self.breakers.of(self.resolution.route, target)
+        if breaker.open_until:
+            return None
+        return self._take(Step(target, entries[0], breaker))
 
     def _pass(self, target: Target, reason: str, passed: list[str]) -> None:
         self.skipped.append((target, reason))

@@ -63,6 +63,7 @@ class Resolution:
         "adapts",
         "budgets",
         "caches",
+        "counts_tokens",
         "degraded",
         "endings",
         "fallbacks",
@@ -98,8 +99,9 @@ class Resolution:
     ) -> None:
         self.name = name
         self.key = key
-        #: whose limits the calls of this key count against
+        #: whose limits the calls of this key count against, and whether any of them is of tokens
         self.limited = limited
+        self.counts_tokens = any(one.tpm is not None for one in limited)
         self.route = route
         #: whether answers may be kept
         self.caches = route.cache_ttl_s > 0 or route.last_resort == CACHED_ANSWER

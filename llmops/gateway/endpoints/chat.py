@@ -210,7 +210,10 @@ class Chat:
         choices = head.choices
         if choices:
             found.finish = choices[0].finish_reason or ""
-            found.tools = tool_names(_tools_of(choices))
+            for choice in choices:
+                if (said := choice.message) is not None and (said.tool_calls or said.function_call):
+                    found.tools = tool_names(_tools_of(choices))
+                    break
         return found
 
     def text(self, body: bytes) -> str:
