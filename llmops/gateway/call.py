@@ -14,6 +14,7 @@ from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.queueing import BATCH, INTERACTIVE
+from llmops.gateway.spool import declared_length
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
@@ -242,8 +243,7 @@ class Call:
     async def read_body(self) -> bytes:
         """Raises ``RequestTooLarge`` as soon as more than the limit has come, and ``ClientGone``."""
         largest = self.plane.max_body
-        declared = self.headers.get(b"content-length", b"")
-        length = int(declared) if declared.isdigit() else -1
+        length = declared_length(self.headers)
         if length > largest:
             raise _too_large(largest)
         message = await self.receive()

@@ -139,4 +139,5 @@ def _limit(query: Mapping[str, str], usual: int, most: int) -> int | None:
     given = query.get("limit")
     if given is None:
         return usual
-    return int(given) if given.isascii() and given.isdigit() and 1 <= int(given) <= most else None
+    sane = given.isascii() and given.isdigit() and len(given) < 10
+    return int(given) if sane and 1 <= int(given) <= most else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmops.core.errors import InvalidRequest, RequestTooLarge
-from llmops.gateway.spool import Segment, Spool, Upload
+from llmops.gateway.spool import Segment, Spool, Upload, declared_length
 
 MAX_PARTS = 256
 MAX_HEADERS = 16 * 1024
@@ -284,8 +284,7 @@ async def read_form(
     try:
         content_type = headers.get(b"content-type")
         boundary = boundary_of(content_type)
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > largest:
+        if declared_length(headers) > largest:
             raise _too_large(largest)
         parser = Parser(boundary)
         began = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,11 @@ class Upload:
             else:
                 async for piece in self._spool.read(*segment):
                     yield piece
+
+
+def declared_length(headers: Mapping[bytes, bytes]) -> int:
+    """The length that a body is said to have, -1 when nothing sane is said. Figures beyond all sizes are as good as huge."""
+    declared = headers.get(b"content-length", b"")
+    if not declared.isdigit():
+        return -1
+    return int(declared) if len(declared) < 19 else 10**18

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.gateway.call import BODY_TIMEOUT_S, Call, ClientGone
 from llmops.gateway.failures import TIMEOUT, Failure
+from llmops.gateway.spool import declared_length
 from llmops.gateway.upstream import Failed
 from llmops.serving.snapshot import ProviderEntry
 
@@ -27,8 +28,8 @@ class Upload:
         self.problem: Exception | None = None
         self.complete = False
         self.size = 0
-        declared = call.headers.get(b"content-length", b"")
-        self.length = int(declared) if declared.isdigit() else None
+        declared = declared_length(call.headers)
+        self.length = declared if declared >= 0 else None
         if self.length is not None and self.length > largest:
             raise self._too_large()
 

@@ -398,7 +398,7 @@ class Upstream:
     async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding") == "chunked":
             parts = []
-            while size := int((await reader.readline()).strip(), 16):
+            while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
                 parts.append(await reader.readexactly(size))
                 await reader.readline()
             await reader.readline()

@@ -227,6 +227,15 @@ async def test_a_body_that_declares_too_much_is_not_even_read(rig: Rig) -> None:
     untouched(rig)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/images/edits", "/v1/files"])
+async def test_a_length_beyond_all_numbers_is_too_large(rig: Rig, path: str) -> None:
+    headers = {"content-length": "1" * 5_000, "content-type": "multipart/form-data; boundary=b"}
+    answer = await rig.start([b"x"], path=path, headers=headers).done()
+    assert answer.status == 413, answer.body
+    assert answer.error["code"] == "request_too_large"
+    untouched(rig)
+
+
 async def test_a_body_that_grows_too_large_is_refused_while_it_is_read(rig: Rig) -> None:
     exchange = rig.start([b"x" * 400_000] * 100)
     answer = await exchange.done()

@@ -126,6 +126,14 @@ _GOOD: dict[str, list[tuple[str, Any]]] = {
         ("max_tokens", 5),
     ],
     "/v1/embeddings": [("model", "small"), ("input", ["Say hello", "and again"])],
+    "/v1/responses": [("model", "small"), ("input", "Say hello"), ("max_output_tokens", 20)],
+    "/v1/images/generations": [("model", "drawing"), ("prompt", "A cat"), ("size", "1024x1024"), ("n", 1)],
+    "/v1/audio/speech": [("model", "voice"), ("input", "Say hello"), ("voice", "alloy")],
+    "/v1/batches": [
+        ("input_file_id", "file-1"),
+        ("endpoint", "/v1/chat/completions"),
+        ("completion_window", "24h"),
+    ],
 }
 _FALLBACK: list[tuple[str, Any]] = [("model", "small"), ("input", "Say hello"), ("prompt", "Say hello")]
 

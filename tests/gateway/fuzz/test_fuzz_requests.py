@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 from llmops.gateway import resilience
 from tests.gateway.fuzz.requests import Request, anywhere, bodied, formed
+from tests.gateway.making import TOKEN_PRICES, per
 from tests.gateway.rig import (
     DONE,
     KEY,
@@ -132,7 +133,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             rig = Rig(tmp_path_factory.mktemp("fuzz") / "journal", upstream)
             rig.configure(
                 providers=[a_provider(base_url=upstream.url)],
-                models=[a_model()],
+                models=[
+                    a_model(),
+                    a_model("drawing", prices=TOKEN_PRICES),
+                    a_model("voice", prices=per("characters", 15_000)),
+                ],
                 routes=[a_route("chat")],
                 budgets=[a_budget(limit_nano=10**15)],
             )
