@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmops.core.verdicts import AFTER, ALLOW, BEFORE, Verdict
+from llmops.core.verdicts import AFTER, ALLOW, BEFORE, REDACT, Verdict
 from llmops.policies.checks.base import Answer, Asked, Text
 from llmops.policies.engine import Decision, Guard, Placeholders, rules_of
 from llmops.policies.wording import ACTION_WORDS, title
@@ -44,6 +44,11 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
     unasked: tuple[str, ...]
     advice: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a text that goes on, and it is another one."""
+        return self.changed and self.action in (ALLOW, REDACT)
 
     @property
     def words(self) -> str:

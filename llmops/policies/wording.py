@@ -141,5 +141,7 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, list) and _plain(value):
         return _listed(value)
+    if _rules(value):
+        return ", ".join(f"“{rule['name']}”" for rule in value[:_MOST_NAMES])
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,6 +1,6 @@
 // Checks of a policy: of stage and action only what the chosen kind allows is offered, with its summary and, in an empty
 // row, its example. Without this script the form works too, and the server says what does not go together.
-(() => {
+const followKinds = () => {
   const data = document.getElementById("policy-check-kinds");
   if (!data) return;
   const kinds = new Map(JSON.parse(data.textContent).map((told) => [told.kind, told]));
@@ -39,4 +39,7 @@
     stage.addEventListener("change", follow);
     follow();
   }
-})();
+};
+
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", followKinds);
+else followKinds();

@@ -15,10 +15,10 @@ from llmops.core.actors import Actor
 from llmops.policies import services
 from llmops.policies.admin.check_fields import ChecksField
 from llmops.policies.admin.versions import changes_in_words, checks_in_words
+from llmops.policies.checks import describe
 from llmops.policies.models import Policy, PolicyVersion
 from llmops.policies.selectors import routes_naming
 from llmops.policies.trial import MOST_CHARS, ROLES, try_checks
-from llmops.policies.wording import title
 
 
 class VersionsInline(ReadOnlyInline):
@@ -40,7 +40,7 @@ class PolicyForm(forms.ModelForm):
     checks = ChecksField(
         label="Checks",
         help_text="They run by their place, from the smallest: what one redacts, the next does not see. A row without a kind is "
-        "left out. Settings are YAML (or JSON); what each kind takes stands below.",
+        "left out. Settings are YAML (or JSON); what each kind takes is told above.",
     )
     note = forms.CharField(
         max_length=300,
@@ -170,10 +170,7 @@ class PolicyAdmin(ServiceAdmin):
                 (
                     when,
                     outcome,
-                    [
-                        (title({"kind": verdict.check, "stage": verdict.stage}), verdict)
-                        for verdict in outcome.verdicts
-                    ],
+                    [(describe(verdict.check).title, verdict) for verdict in outcome.verdicts],
                 )
                 for when, outcome in outcomes
                 if outcome is not None
