@@ -15,11 +15,10 @@ import msgspec
 
 from llmops.core.errors import ConsoleError
 from llmops.gateway.errors import error_event
+from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS
 
 #: An event longer than this is not an event.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
-#: Tools of one answer whose names are kept, and the length of such a name.
-MAX_TOOLS, MAX_TOOL_NAME = 16, 64
 #: A comment that says that the stream lives; clients read over it.
 KEEP_ALIVE = b": keep-alive\n\n"
 NOT_JSON = "an event is not JSON"

@@ -77,6 +77,7 @@ class CallSerializer(serializers.ModelSerializer[Call]):
             "error_message",
             "streamed",
             "finish_reason",
+            "tools",
             "attempt_count",
             "retry_count",
             "fallback_count",

@@ -86,6 +86,11 @@ class Call(UUIDModel):
     error_message = models.CharField(max_length=500, blank=True)
     streamed = models.BooleanField(default=False)
     finish_reason = models.CharField(max_length=30, blank=True)
+    tools = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),
+        help_text="Names of the tools that the model called, each once.",
+    )
     attempts = models.JSONField(default=list)
     verdicts = models.JSONField(
         default=list,

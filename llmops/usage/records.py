@@ -132,6 +132,10 @@ class Tokens(msgspec.Struct, omit_defaults=True):
     tier: str = ""
 
 
+#: Tools of one call whose names are kept, and the length of such a name.
+MAX_TOOLS, MAX_TOOL_NAME = 16, 64
+
+
 class Outcome(msgspec.Struct, omit_defaults=True):
     """What became of a call. ``status`` is one of ``usage.models.Call.STATUSES``.
 

@@ -125,6 +125,7 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
             ),
             Attempt(n=2, model="large", provider="sim", credential=str(credential.pk), status=200),
         ],
+        tools=["find_order"],
         verdicts=[Verdict("privacy", 3, "before", "personal_data", "redact", [Finding("email", "input", 2)])],
         retries=0,
         fallbacks=1,
@@ -179,6 +180,7 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         "error_message": "",
         "streamed": True,
         "finish_reason": "stop",
+        "tools": ["find_order"],
         "attempts": [
             {
                 "n": 1,

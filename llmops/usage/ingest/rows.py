@@ -18,7 +18,7 @@ import msgspec
 from llmops.core.digests import sha256_hex
 from llmops.core.verdicts import MAX_VERDICTS
 from llmops.usage.journal import Position
-from llmops.usage.records import Attempt, Ended, Held, Kept, Media, Origin, Outcome
+from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS, Attempt, Ended, Held, Kept, Media, Origin, Outcome
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
@@ -50,6 +50,7 @@ COLUMNS = (
     "error_message",
     "streamed",
     "finish_reason",
+    "tools",
     "attempts",
     "verdicts",
     "attempt_count",
@@ -189,6 +190,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         text(outcome.message, 500),
         origin.streamed,
         text(outcome.finish, 30),
+        json_text([text(name, MAX_TOOL_NAME) for name in outcome.tools[:MAX_TOOLS]]),
         json_text(outcome.attempts),
         json_text(outcome.verdicts[:MAX_VERDICTS]),
         within(attempt_count, _SMALL),
