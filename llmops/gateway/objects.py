@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ REMEMBERED = 20_000
 MAX_WAITING = 2_000
 #: The longest id of an object; a longer one names none.
 MAX_ID = 200
+_ID_LIKE = re.compile(r"[A-Za-z]+[-_][A-Za-z0-9_-]{4,}")
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -291,6 +293,20 @@ class Objects:
 
 def _fits(owner: Owner, kind: str | None) -> bool:
     return kind is None or owner.kind == kind
+
+
+def texts_like_ids(value: Any) -> Iterator[str]:
+    """Every text in a JSON value that may be the id of an object; not the names of members."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if len(one) <= MAX_ID and _ID_LIKE.fullmatch(one):
+                yield one
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one.values()
 
 
 def not_there(object_id: str) -> NotFound:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ from llmops.gateway.endpoints.batches import callable_at
 from llmops.gateway.errands import IDEMPOTENT, Errand, Fetched, fetch, record, relay, send
 from llmops.gateway.forwarding import SAFE_ID, handler, json_body, owner_of
 from llmops.gateway.metering import target_named, usage_of
-from llmops.gateway.objects import MAX_ID, Owner, not_there
+from llmops.gateway.objects import MAX_ID, Owner, not_there, texts_like_ids
 from llmops.gateway.places import Place, chosen_place, place_at, place_of, reachable_providers
 from llmops.gateway.routing import Budgets, View
 from llmops.gateway.uploading import Upload
@@ -34,8 +33,7 @@ from llmops.serving.snapshot import ProviderEntry
 METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 #: A segment that is a word of the API, unless it is a registered id; everything else is an id.
 _WORD = re.compile(r"[a-z_]+")
-#: Texts of a body that may be ids, and how many are looked up.
-_ID_LIKE = re.compile(r"[A-Za-z]+[-_][A-Za-z0-9_-]{4,}")
+#: Texts of a body that may be ids: at most so many are looked up.
 _MAX_NAMED = 2_000
 
 
@@ -144,11 +142,10 @@ async def _body(call: Call, place: Place, errand: Errand) -> str:
         return ""
     members = json_body(body)
     names: set[str] = set()
-    for text in _texts(msgspec.json.decode(body)):
-        if _ID_LIKE.fullmatch(text):
-            names.add(text)
-            if len(names) > _MAX_NAMED:
-                raise InvalidRequest(f"The body names more than {_MAX_NAMED} objects.")
+    for text in texts_like_ids(msgspec.json.decode(body)):
+        names.add(text)
+        if len(names) > _MAX_NAMED:
+            raise InvalidRequest(f"The body names more than {_MAX_NAMED} objects.")
     await _strangers(call, place, names)
     return _model(call, place, members)
 
@@ -172,19 +169,6 @@ def _model(call: Call, place: Place, members: Members) -> str:
             param="stream",
         )
     return model
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value; not the names of members."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, list):
-            waiting += one
-        elif isinstance(one, dict):
-            waiting += one.values()
 
 
 async def _list(call: Call, place: Place, errand: Errand, kind: str) -> None:

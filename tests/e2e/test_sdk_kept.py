@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.test_sdk import start_gateway, wait_for
-from tests.installation import Installation
+from tests.installation import Installation, Process
 from tests.simulator.running import RunningSimulator, running
 
 MINE, THEIRS = (f"llmops_keptke0{n}_" + "s" * 40 for n in range(2))
@@ -45,13 +45,20 @@ service_keys:
 class Stack:
     """Two data planes over one simulator, and an ingester."""
 
-    def __init__(
-        self, installation: Installation, simulator: RunningSimulator, ports: list[int], pids: list[int]
-    ) -> None:
+    def __init__(self, installation: Installation, simulator: RunningSimulator) -> None:
         self.installation = installation
         self.simulator = simulator
-        self.ports = ports
-        self.pids = pids
+        self.ports = [installation.free_port() for _ in range(2)]
+        self.planes: list[Process] = []
+        for plane in range(2):
+            self.start(plane)
+
+    def start(self, plane: int) -> None:
+        """Start a data plane, or start it anew."""
+        port = self.ports[plane]
+        started = start_gateway(self.installation, port)
+        self.planes[plane : plane + 1] = [started]
+        self.installation.wait_ready(f"http://127.0.0.1:{port}/readyz", started)
 
     def client(self, key: str = MINE, plane: int = 0, **given: Any) -> openai.OpenAI:
         url = f"http://127.0.0.1:{self.ports[plane]}/v1"
@@ -63,7 +70,7 @@ class Stack:
 
     def memory(self, plane: int = 0) -> int:
         """Resident bytes of a data plane and its workers."""
-        first = psutil.Process(self.pids[plane])
+        first = psutil.Process(self.planes[plane].pid)
         return sum(one.memory_info().rss for one in (first, *first.children(recursive=True)))
 
     def calls(self, endpoint: str) -> list[tuple[Any, ...]]:
@@ -77,12 +84,8 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
     with running(tmp_path_factory.mktemp("simulator")) as simulator:
         text = CONFIGURATION.format(url=simulator.url, model=MODEL, mine=MINE, theirs=THEIRS)
         module_installation.manage("apply", "-f", "-", stdin=text)
-        ports = [module_installation.free_port() for _ in range(2)]
-        planes = [start_gateway(module_installation, port) for port in ports]
-        for port, plane in zip(ports, planes, strict=True):
-            module_installation.wait_ready(f"http://127.0.0.1:{port}/readyz", plane)
         module_installation.spawn(["manage.py", "ingest"])
-        yield Stack(module_installation, simulator, ports, [plane.pid for plane in planes])
+        yield Stack(module_installation, simulator)
 
 
 def line(number: int, model: str = MODEL) -> bytes:
@@ -252,3 +255,37 @@ def test_who_hangs_up_in_the_middle_of_an_upload_leaves_nothing(stack: Stack) ->
     connection.close()
     wait_for(lambda: any(row[0] == "client_closed" for row in stack.calls("files.create")))
     assert len(list(stack.client().files.list())) == before
+
+
+def test_a_data_plane_that_is_killed_loses_no_batch_and_doubles_none(stack: Stack) -> None:
+    """Against the simulator's own truth: the usage in the outputs."""
+    before = len(stack.calls("batches.usage"))
+    client = stack.client(plane=1)
+    source = client.files.create(file=("in.jsonl", line(1) + line(2) + line(3)), purpose="batch")
+    made = [
+        client.batches.create(
+            input_file_id=source.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"simulator_seconds": "0.1"},
+        ).id
+        for _ in range(12)
+    ]
+    # Some are counted when the process dies, some are claimed, some were never looked at.
+    wait_for(lambda: len(stack.calls("batches.usage")) > before, seconds=60)
+    stack.planes[0].kill()
+    stack.start(0)
+    released = "from llmops.usage.models import KeptObject as K; K.objects.exclude(claimed_until=None).update(claimed_until=None)"
+    time.sleep(1)
+    stack.installation.manage("shell", "-c", released)
+    wait_for(lambda: len(stack.calls("batches.usage")) >= before + len(made), seconds=90)
+    time.sleep(2)
+    calls = stack.calls("batches.usage")
+    assert len(calls) == before + len(made)
+    for name in made:
+        batch = client.batches.retrieve(name)
+        answers = client.files.content(str(batch.output_file_id)).text.splitlines()
+        used = [json.loads(one)["response"]["body"]["usage"] for one in answers]
+        asked, answered = (sum(one[kind] for one in used) for kind in ("prompt_tokens", "completion_tokens"))
+        calls.remove(("ok", 200, asked * 500 + answered * 5_000, asked, answered))
+    assert len(calls) == before

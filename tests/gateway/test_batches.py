@@ -36,7 +36,8 @@ from tests.gateway.rig import (
     fails,
     usage,
 )
-from tests.gateway.test_forwarding import MINE, OTHER, bytes_of, configure, get, gives
+from tests.gateway.test_forwarding import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
+from tests.gateway.test_objects import FakeShelf, a_row
 
 A_BATCH = {
     "id": "batch_1",
@@ -186,6 +187,31 @@ async def test_a_batch_names_only_models_that_its_key_may_call(
     assert (refused.status, refused.error["param"]) == (400, "input_file_id")
     assert says in refused.error["message"]
     assert not [one for one in upstream.asked if one.path.endswith("/batches")]
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_a_line_must_not_refer_to_anothers_object(kept: Rig, upstream: Upstream, escaped: bool) -> None:
+    shelf = FakeShelf()
+    shelf.rows = [
+        a_row("file-theirs1", project=THEIRS.project_id),
+        a_row("resp_theirs2", kind="response", project=THEIRS.project_id),
+        a_row("file-mine1", project=MINE.project_id),
+    ]
+    kept.plane.objects.shelf = shelf
+    for name, status in (
+        ("file-theirs1", 404),
+        ("resp_theirs2", 404),
+        ("file-mine1", 200),
+        ("file-none1", 200),
+    ):
+        part = {"type": "input_file", "file_id": name, "previous_response_id": name}
+        line = json.dumps({"custom_id": "1", "body": {"model": "sim-small", "input": [part]}}).encode()
+        if escaped:
+            line = line.replace(b"_id", b"\\u005fid")
+        upstream.does(at(content=bytes_of(lines("sim-small") + line), batches=gives(A_BATCH)))
+        answer = await create(kept)
+        assert answer.status == status, answer.body
+    assert len([one for one in upstream.asked if one.path.endswith("/batches")]) == 2
 
 
 @pytest.mark.parametrize("body", [{"input_file_id": None}, {"input_file_id": 3}, {"input_file_id": "../x"}])

@@ -13,13 +13,13 @@ import msgspec
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnprocessableEntity
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import member, text_member
+from llmops.gateway.endpoints.base import decode_any, member, text_member
 from llmops.gateway.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
 from llmops.gateway.forwarding import handler, json_body, of_object, owner_of
 from llmops.gateway.lines import read_lines
 from llmops.gateway.listing import of_objects
 from llmops.gateway.metering import FIRST_LOOK_S, note_files
-from llmops.gateway.objects import BATCH, FILE, MAX_ID, Owner
+from llmops.gateway.objects import BATCH, FILE, MAX_ID, Owner, texts_like_ids
 from llmops.gateway.places import Place, place_of
 from llmops.gateway.routing import Budgets
 from llmops.gateway.upstream import Failed
@@ -27,6 +27,10 @@ from llmops.gateway.upstream import Failed
 #: Models of one batch that are remembered.
 _MAX_MODELS = 20
 _INPUT = "input_file_id"
+#: A line without any of these refers to nothing that is kept (an escape may stand for anything).
+_MARKS = (b"_id", b"conversation", b"container", b"item_reference", b"\\u")
+#: Texts of one file that may be ids of objects, at most.
+_MAX_NAMED = 20_000
 
 
 class _Body(msgspec.Struct):
@@ -92,9 +96,14 @@ def _budgets(call: Call) -> Budgets:
 
 
 async def _models(call: Call, place: Place, source: str) -> set[str]:
-    """The models that a batch's file names. Raises ``InvalidRequest`` for a line with one that the key may not call."""
+    """The models that a batch's file names.
+
+    Raises ``InvalidRequest`` for a line with one that the key may not call, ``NotFound`` for one that refers to an object of
+    another project.
+    """
     allowed = callable_at(call, place)
     found: set[str] = set()
+    named: set[str] = set()
     number = 0
     try:
         async for line in read_lines(call.plane.transport, place, source, f"{call.id}.0"):
@@ -115,8 +124,21 @@ async def _models(call: Call, place: Place, source: str) -> set[str]:
                     code="model_not_found",
                 )
             found.add(model)
+            if any(mark in line for mark in _MARKS):
+                named.update(texts_like_ids(decode_any(line)))
+                if len(named) > _MAX_NAMED:
+                    raise InvalidRequest(
+                        f"{_INPUT}: the lines refer to more than {_MAX_NAMED} kept objects.", param=_INPUT
+                    )
     except Failed as failed:
         raise GaveUp(failed.failure, place) from None
+    if named:
+        assert call.key is not None
+        strangers = await call.plane.objects.foreign(
+            named, provider=place.provider.slug, project_id=call.key.project_id
+        )
+        if strangers:
+            raise NotFound(f"{_INPUT}: there is no object with the id {min(strangers)!r}.", param=_INPUT)
     return found
 
 
