@@ -71,7 +71,7 @@ def test_personal_data_is_found_whatever_is_around_it(name: str, value: str, aro
 
 
 @pytest.mark.parametrize("around", ["{}", "key={}", "Use {} now", "'{}'", "{}\n"])
-@pytest.mark.parametrize(("secret", "name"), zip(SECRETS, SECRET_KINDS, strict=True))
+@pytest.mark.parametrize(("secret", "name"), list(zip(SECRETS, SECRET_KINDS, strict=True)))
 def test_secrets_are_found_whatever_is_around_them(secret: str, name: str, around: str) -> None:
     found = spans("secrets", around.format(secret))
     assert found[0] == (name, secret) and len(found) == 1
