@@ -23,6 +23,7 @@ from llmops.gateway.limits import Limiteds, Ticket
 from llmops.gateway.queueing import Gate
 from llmops.gateway.routing import Budgets, Target
 from llmops.providers.pricing import Prices
+from llmops.providers.rules import FLEX
 from llmops.serving.snapshot import ModelEntry
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ async def hold(call: Call, target: Target) -> Holding:
         holding.prices = None
         return holding
     if asked.tier:
+        if hard and asked.tier != FLEX and asked.tier not in prices.tiers:
+            raise _unpriced_tier(target, asked.tier, hard)
         prices = prices.holding(asked.tier)
     output = output_bound(asked, entry, cap) if call.endpoint.has_output else 0
     if asked.units is not None and prices.by_tokens:
@@ -217,6 +220,15 @@ def _unmetered(asked: Asked, hard: Budgets) -> UnprocessableEntity:
         f"The request has {asked.unmetered}: that is billed by other measures than the tokens of this call, so it cannot be "
         f"held under the hard budget {hard[0].slug!r}. Leave it out, or make a soft budget of it.",
         code="not_metered",
+    )
+
+
+def _unpriced_tier(target: Target, tier: str, hard: Budgets) -> UnpricedModel:
+    """A dearer tier whose prices nobody knows; flex is cheaper, and held at the standard prices."""
+    return UnpricedModel(
+        f"service_tier: the model {target.slug!r} has no prices for the tier {tier!r}, so it cannot be called in it under the "
+        f"hard budget {hard[0].slug!r}. Ask for another tier, or give the model input and output prices for this one.",
+        param="service_tier",
     )
 
 

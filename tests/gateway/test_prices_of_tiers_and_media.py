@@ -62,6 +62,25 @@ async def test_the_tier_that_answered_is_priced_and_the_dearest_allowed_one_is_h
     rig.nothing_held()
 
 
+@pytest.mark.parametrize("tier", ["priority", "fast", "ultrafast"])
+async def test_a_dearer_tier_without_prices_is_refused_under_a_hard_budget(rig: Rig, tier: str) -> None:
+    plain = PRICES[:2]
+    rig.configure(models=[a_model(prices=plain)], budgets=[a_budget()])
+    refused = await rig.chat(service_tier=tier)
+    assert (refused.status, refused.error["code"]) == (422, "model_not_priced")
+    assert refused.error["param"] == "service_tier"
+    assert "'team'" in refused.error["message"]
+    assert rig.upstream.asked == []
+    rig.nothing_held()
+    # Nothing is promised to a soft budget, and flex is cheaper than what is held.
+    rig.configure(models=[a_model(prices=plain)], budgets=[a_budget(hard=False)], version=2)
+    rig.upstream.does(answers_in(tier))
+    assert (await rig.chat(service_tier=tier)).status == 200
+    rig.configure(models=[a_model(prices=plain)], budgets=[a_budget()], version=3)
+    rig.upstream.does(answers_in("flex"))
+    assert (await rig.chat(service_tier="flex")).status == 200
+
+
 async def test_a_stream_is_priced_by_the_tier_that_its_chunks_name(rig: Rig) -> None:
     a_priced_rig(rig)
 

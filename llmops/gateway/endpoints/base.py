@@ -249,11 +249,14 @@ def flag_member(members: Members, name: str) -> bool:
 
 #: Tiers by the names under which they can be asked for. ``auto`` and the rest are priced as the default one.
 _TIERS = {"flex": FLEX, "priority": PRIORITY, "fast": PRIORITY}
+_STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "scale"))
 
 
 def tier_of(name: object) -> str:
-    """The tier with prices of its own that ``service_tier`` asks for; empty for none."""
-    return _TIERS.get(name, "") if isinstance(name, str) else ""
+    """The tier that ``service_tier`` asks for where its prices may be others than the standard ones; empty otherwise."""
+    if not isinstance(name, str) or name in _STANDARD_TIERS:
+        return ""
+    return _TIERS.get(name, name[:16])
 
 
 def tier_answered(name: str | None) -> str:
