@@ -186,9 +186,15 @@ def headline(call: Call, lanes: list[Lane]) -> str:
             return f"An earlier answer of {answered} stood in after {took}, because nothing else could answer ({tried})."
         if call.cache in words.ANSWERED_FROM_CACHE:
             return f"Answered in {took} with an earlier answer of {answered}, which saved asking again."
+        if call.error_code == "static_answer":
+            return f"No model could answer ({tried}): the route's fixed answer was given after {took}."
         if call.fallback_count:
-            first = lanes[0].model if lanes else "the first model"
-            return f"{answered} answered in {took}, after {first} had failed ({tried})."
+            failed = list(
+                dict.fromkeys(lane.model for lane in lanes if lane.failed and lane.model != call.model)
+            )
+            if not failed:
+                return f"{answered} answered in {took}, in place of the route's targets."
+            return f"{answered} answered in {took}, after {_and(failed)} had failed ({tried})."
         if call.retry_count:
             return f"{answered} answered in {took}, at the second try or later ({tried})."
         return f"{answered} answered in {took}."
@@ -218,6 +224,21 @@ def _found(finding: Finding) -> str:
     return f"{finding.name.replace('_', ' ')}{times}{where}"
 
 
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def told_why(why: str) -> str:
+    """What made an attempt necessary, as sentences: of ``why`` in the records."""
+    parts = [part.strip() for part in why.split("; ") if part.strip()]
+    return "".join(
+        f"Tried {part}. "
+        if part.startswith(("after ", "again ", "with "))
+        else f"{part[0].upper()}{part[1:]}. "
+        for part in parts
+    )
+
+
 def _tried(attempts: int) -> str:
     return "one attempt" if attempts == 1 else f"{attempts} attempts" if attempts else "no attempt"
 
@@ -245,7 +266,7 @@ def _lanes(reader: Reader, told: CallStory, simulated: Collection[str]) -> list[
                 simulated=one.provider in simulated,
                 tone="open" if left_open else "good" if answered else "",
                 outcome=_outcome(one, answered, left_open),
-                why=one.why,
+                why=told_why(one.why),
                 note=one.note,
                 cost_nano=one.cost,
                 started_us=one.started_us,
