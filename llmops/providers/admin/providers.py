@@ -47,7 +47,7 @@ class ProviderForm(forms.ModelForm):
         label="Paths passed through",
         help_text="Other paths below /v1 that services may call here, one a line, such as /vector_stores and "
         "/vector_stores/*. A * stands for one segment, or at the end for everything below. Such calls have the key's "
-        "limits, but no price and no policy.",
+        "limits, but no policy; what they cost is not known before, so a hard budget refuses them.",
     )
 
 
