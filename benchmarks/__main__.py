@@ -21,15 +21,20 @@ BENCHMARKS = {
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
     "idle": "memory and start times of ./dev run",
 }
+#: Only run when they are named: they install what other people made.
+OPTIONAL = {
+    "peers": "requests/s beside other gateways (LiteLLM, Portkey), which it installs for the time being",
+}
 
 
 def main() -> int:
+    known = BENCHMARKS | OPTIONAL
     parser = argparse.ArgumentParser(
         prog="./dev bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="benchmarks:\n" + "\n".join(f"  {name:12} {what}" for name, what in BENCHMARKS.items()),
+        epilog="benchmarks:\n" + "\n".join(f"  {name:12} {what}" for name, what in known.items()),
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all if none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all but peers if none is named")
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
     parser.add_argument("--seconds", type=float, help="how long one measurement lasts")
     parser.add_argument(
@@ -40,16 +45,16 @@ def main() -> int:
     )
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     given = parser.parse_args()
-    unknown = [name for name in given.names if name not in BENCHMARKS]
+    unknown = [name for name in given.names if name not in known]
     if unknown:
-        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(known)}")
     # Servers that a benchmark starts run as users run them.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Inherited by everything that is started.
     os.nice(given.nice)
     failed = []
     for name in given.names or BENCHMARKS:
-        print(f"\n== {name}: {BENCHMARKS[name]}\n", flush=True)
+        print(f"\n== {name}: {known[name]}\n", flush=True)
         command = " ".join(["./dev bench", name, *_figures(given)])
         try:
             section = importlib.import_module(f"benchmarks.{name}").run(

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -63,9 +63,10 @@ def chat_request(
     pieces: int = 0,
     user: str = "",
     prompt: int = 400,
+    headers: Mapping[str, str] | None = None,
 ) -> Request:
     """A chat completion with the headers that the openai SDK sends. ``prompt``: characters of the question, a hundred words
-    if not given; ``pieces``: as a stream of so many; ``user``: the end user it names."""
+    if not given; ``pieces``: as a stream of so many; ``user``: the end user it names; ``headers``: more of them."""
     text = (_SENTENCE * (prompt // len(_SENTENCE) + 1)).strip()
     more = f',"stream":true,"seed":{pieces}' if pieces else ""
     more += f',"user":"{user}"' if user else ""
@@ -78,7 +79,8 @@ def chat_request(
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json\r\n"
         "Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.52.0\r\n"
         f"Authorization: Bearer {key}\r\nx-stainless-lang: python\r\nx-stainless-retry-count: 0\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        + f"Content-Length: {len(body)}\r\n\r\n"
     )
     return Request(host, port, head.encode() + body, mark)
 

@@ -34,7 +34,12 @@ class Planes:
     relay: Side
     gateway: Side
     ingester: Started | None = None
-    pinned: bool = True
+    #: where the server under test runs; None where processes are not pinned
+    server_cores: set[int] | None = None
+
+    @property
+    def pinned(self) -> bool:
+        return self.server_cores is not None
 
     def start_ingester(self) -> None:
         found = cores()
@@ -111,7 +116,7 @@ def planes(route: str = ROUTE) -> Iterator[Planes]:
                 spread=spread,
             ),
             Side("data plane", gateway, _request(gateway_port, route, installation.key), spread=spread),
-            pinned=found is not None,
+            server_cores=server,
         )
         both.start_ingester()
         time.sleep(1)

@@ -100,12 +100,13 @@ class Stage:
         *,
         env: Mapping[str, str] | None = None,
         on: set[int] | None = None,
+        program: str | Path = sys.executable,
     ) -> Started:
-        """Run ``python COMMAND``, on the cores ``on`` if given."""
+        """Run ``python COMMAND`` (or another ``program``), on the cores ``on`` if given."""
         log = self.directory / f"{name}.log"
         with log.open("ab") as output, _kept_to(on):
             popen = subprocess.Popen(
-                [sys.executable, *map(str, command)],
+                [str(program), *map(str, command)],
                 cwd=ROOT,
                 env=env or plain_environment(),
                 stdin=subprocess.DEVNULL,
