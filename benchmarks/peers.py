@@ -26,8 +26,8 @@ from benchmarks.report import Bar, Options, Section, Table
 from benchmarks.upstream import MARK
 from tests.servers import free_port
 
-ROUNDS = 4
-SECONDS = 1.5
+ROUNDS = 3
+SECONDS = 4.0
 IN_FLIGHT = 64
 _INSTALL_S = 300
 _LITELLM_KEY = "sk-bench-of-the-console"
@@ -57,7 +57,7 @@ def run(options: Options) -> Section:
             directory.mkdir()
             try:
                 side = peer.start(both, directory)
-                side.run(in_flight=IN_FLIGHT, seconds=2)
+                side.run(in_flight=IN_FLIGHT, seconds=5)
                 found[peer.name] = alternate(
                     side, both.gateway, in_flight=IN_FLIGHT, rounds=rounds, seconds=seconds
                 )
