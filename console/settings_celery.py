@@ -46,5 +46,9 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.forget_objects",
         "schedule": timedelta(hours=1),
     },
+    "forget old events of breakers and provider keys": {
+        "task": "providers.forget_old_events",
+        "schedule": timedelta(hours=1),
+    },
     "resume jobs whose worker died": {"task": "usage.resume_jobs", "schedule": timedelta(seconds=30)},
 }
