@@ -485,6 +485,57 @@ async def test_a_response_that_goes_on_from_another_stays_where_that_is(rig: Rig
             "not_found",
             "tools[0].container.file_ids",
         ),
+        (
+            {
+                "tools": [
+                    {"type": "shell", "environment": {"type": "container_reference", "container_id": "vs_x"}}
+                ]
+            },
+            404,
+            "not_found",
+            "tools[0].environment.container_id",
+        ),
+        (
+            {"tools": [{"type": "shell", "environment": {"type": "container_auto", "file_ids": ["file_x"]}}]},
+            404,
+            "not_found",
+            "tools[0].environment.file_ids",
+        ),
+        (
+            {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file_x"}}]},
+            404,
+            "not_found",
+            "tools[0].input_image_mask.file_id",
+        ),
+        (
+            {
+                "tools": [
+                    {"type": "namespace", "tools": [{"type": "file_search", "vector_store_ids": ["vs_x"]}]},
+                ]
+            },
+            404,
+            "not_found",
+            "tools[0].tools.vector_store_ids",
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "type": "tool_search_output",
+                        "tools": [{"type": "file_search", "vector_store_ids": ["vs_x"]}],
+                    }
+                ]
+            },
+            404,
+            "not_found",
+            "input",
+        ),
+        (
+            {"prompt": {"id": "pmpt_1", "variables": {"x": {"type": "input_file", "file_id": "file_x"}}}},
+            404,
+            "not_found",
+            "prompt",
+        ),
     ],
 )
 async def test_objects_of_other_projects_are_not_there(
@@ -511,6 +562,47 @@ async def test_files_in_a_chat_must_be_the_callers_own_too(rig: Rig, monkeypatch
     rig.plane.objects.made(FILE, "file_1", key=key, provider="up")
     answer = await rig.call({"model": "small", "messages": [{"role": "user", "content": content}]})
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("escaped", [rb"file\u005fid", rb"fil\u0065_\u0069d"])
+async def test_a_name_written_with_escapes_is_the_same_name(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, escaped: bytes
+) -> None:
+    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    part = b'{"type":"file","file":{"' + escaped + b'":"file_1"}}'
+    chat = b'{"model":"small","messages":[{"role":"user","content":[' + part + b"]}]}"
+    assert (await rig.call(chat)).error["param"] == "messages[0].content"
+    part = rb'{"type":"input\u005ffile","' + escaped + b'":"file_1"}'
+    response = b'{"model":"small","input":[{"role":"user","content":[' + part + b"]}]}"
+    answer = await rig.call(response, path=PATH)
+    assert (answer.status, answer.error["param"]) == (404, "input")
+    assert rig.upstream.asked == []
+
+
+async def test_what_is_written_with_escapes_is_bounded_as_what_it_is(rig: Rig) -> None:
+    body = rb'{"model":"small","input":[{"type":"item\u005freference","id":"msg_1"}]}'
+    rig.upstream.does(responds())
+    await rig.call(body, path=PATH)
+    assert rig.held()[0].worst_cost == 100_000 * IN + 100 * OUT
+
+
+@pytest.mark.parametrize("stores", [5, "vs_x", {"a": 1}, [[1]], [None]])
+async def test_stores_of_another_shape_are_the_providers_to_judge(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, stores: Any
+) -> None:
+    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    rig.configure(budgets=())
+    rig.upstream.does(responds())
+    answer = await rig.call(
+        ask() | {"tools": [{"type": "file_search", "vector_store_ids": stores}]}, path=PATH
+    )
+    assert answer.status == (404 if stores == "vs_x" else 200)
+
+
+async def test_what_a_function_calls_its_own_parameters_names_nothing(rig: Rig) -> None:
+    tool = {"type": "function", "name": "f", "parameters": {"properties": {"a": {"file_id": "file_x"}}}}
+    rig.upstream.does(responds())
+    assert (await rig.call(ask() | {"tools": [tool]}, path=PATH)).status == 200
 
 
 # ---------------------------------------------------------------------- what is held, what is refused

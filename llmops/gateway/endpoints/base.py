@@ -33,6 +33,8 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 encode = msgspec.json.Encoder().encode
 _POSITION = re.compile(r"\(byte (\d+)\)")
 NULL = b"null"
+#: A letter, digit or sign of ASCII that JSON wrote as an escape: the words of such a text cannot be looked for in its bytes.
+ESCAPED = re.compile(rb"\\u00[2-7]")
 
 
 #: A model needs a price; it may have one; whatever its price, this costs nothing.

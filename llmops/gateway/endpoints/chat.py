@@ -10,6 +10,7 @@ import msgspec
 from llmops.core.errors import InvalidRequest
 from llmops.core.tokens import count_chat, encoding_for, media_upper_bound
 from llmops.gateway.endpoints.base import (
+    ESCAPED,
     MAX_MODEL,
     MAX_TOKENS,
     MAX_USER,
@@ -279,7 +280,8 @@ def _media_of(messages: list[_Message]) -> int:
 
 def _files(members: Members) -> tuple[Reference, ...]:
     """The files at the provider that the messages name."""
-    if b'"file_id"' not in bytes(members["messages"]):
+    raw = bytes(members["messages"])
+    if b'"file_id"' not in raw and not ESCAPED.search(raw):
         return ()
     found = []
     for index, message in enumerate(_messages(members)):

@@ -12,6 +12,7 @@ from llmops.core.errors import InvalidRequest
 from llmops.core.tokens import count_chat
 from llmops.core.tokens.media import part_upper_bound
 from llmops.gateway.endpoints.base import (
+    ESCAPED,
     FREE,
     MAX_TOKENS,
     MAX_USAGE_TOKENS,
@@ -61,13 +62,23 @@ _MARKS = tuple(
     f'"{word}"'.encode()
     for word in (
         "input_image", "input_audio", "input_file", "file_id", "item_reference", "computer_screenshot", "image_url",
-        "image_generation_call", "compaction", "compaction_summary", "computer_call_output",
+        "image_generation_call", "compaction", "compaction_summary", "computer_call_output", "vector_store_ids",
     )
 )  # fmt: skip
 #: Kinds of input items that stand for what only the provider knows, or whose bytes say nothing about their tokens.
 _UNSEEN = frozenset(
     {"item_reference", "compaction", "compaction_summary", "input_file", "image_generation_call"}
 )
+#: Members of a tool that name what a provider keeps: the kind of object (None: any), and its name in words.
+_KEPT: dict[str, tuple[str | None, str]] = {
+    "vector_store_ids": (None, "vector store"),
+    "container": (None, "container"),
+    "container_id": (None, "container"),
+    "file_id": (FILE, "file"),
+    "file_ids": (FILE, "file"),
+}
+#: Members of a tool that are the caller's own words, whatever they are called inside.
+_SCHEMAS = frozenset(("parameters", "output_schema", "filters", "headers", "user_location"))
 #: How much a count is raised to be a bound: the shape in which items are shown to a model is not published.
 _MARGIN = 0.25
 _MARGIN_TOKENS = 64
@@ -238,7 +249,7 @@ def _read_input(asked: Asked) -> None:
     elif first[:1] == b"[":
         _check_list(raw)
         found = bytes(raw)
-        if any(mark in found for mark in _MARKS):
+        if any(mark in found for mark in _MARKS) or ESCAPED.search(found):
             asked.media, files = _media(member(members, "input"))
             asked.uses = AUDIO_IN | IMAGE_IN
             refers += files
@@ -249,6 +260,9 @@ def _read_input(asked: Asked) -> None:
     if any(one.kind != FILE for one in refers) or _given(members, "prompt"):
         # The provider adds context that is not seen here.
         asked.media = UNBOUNDED
+    if "prompt" in members:
+        # Its variables may be files and images.
+        refers += _media(member(members, "prompt"), param="prompt")[1]
     if "tools" in members:
         refers += _stores(member(members, "tools"))
     asked.refers = tuple(refers)
@@ -295,28 +309,29 @@ def _conversation(members: Members) -> list[Reference]:
 
 
 def _stores(tools: Any) -> list[Reference]:
-    """Vector stores, containers and files that tools work on."""
+    """Vector stores, containers and files that tools work on, wherever in a tool they are named."""
     refers = []
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
-        if not isinstance(tool, Mapping):
-            continue
-        for store in tool.get("vector_store_ids") or ():
-            refers.append(
-                Reference(None, store, f"tools[{index}].vector_store_ids", "not_found", "vector store")
-            )
-        container = tool.get("container")
-        if isinstance(container, str):
-            refers.append(Reference(None, container, f"tools[{index}].container", "not_found", "container"))
-        elif isinstance(container, Mapping):
-            for file in container.get("file_ids") or ():
-                refers.append(
-                    Reference(FILE, file, f"tools[{index}].container.file_ids", "not_found", "file")
-                )
-    return [one for one in refers if isinstance(one.id, str)]
+        waiting: list[tuple[str, Any]] = [(f"tools[{index}]", tool)]
+        while waiting:
+            where, one = waiting.pop()
+            if isinstance(one, list):
+                waiting += [(where, inner) for inner in one]
+            elif isinstance(one, Mapping):
+                for name, value in one.items():
+                    if name in _KEPT:
+                        refers += [
+                            Reference(_KEPT[name][0], text, f"{where}.{name}", "not_found", _KEPT[name][1])
+                            for text in (value if isinstance(value, list) else [value])
+                            if isinstance(text, str) and text
+                        ]
+                    if name not in _SCHEMAS and isinstance(value, (list, Mapping)):
+                        waiting.append((f"{where}.{name}", value))
+    return refers
 
 
-def _media(items: Any) -> tuple[int, list[Reference]]:
-    """What bounds the tokens of these items, and the files that they name."""
+def _media(items: Any, *, param: str = "input") -> tuple[int, list[Reference]]:
+    """What bounds the tokens of these items, and the files and stores that they name."""
     media, refers = NONE, []
     for part in _parts(items):
         kind = part.get("type")
@@ -326,7 +341,12 @@ def _media(items: Any) -> tuple[int, list[Reference]]:
             media = PARTS
         file = part.get("file_id")
         if isinstance(file, str) and file:
-            refers.append(Reference(FILE, file, "input", "not_found", "file"))
+            refers.append(Reference(FILE, file, param, "not_found", "file"))
+        stores = part.get("vector_store_ids")
+        for store in stores if isinstance(stores, list) else ():
+            if isinstance(store, str):
+                # A tool that a search for tools found.
+                refers.append(Reference(None, store, param, "not_found", "vector store"))
     return media, refers
 
 
