@@ -117,7 +117,10 @@ class ApprovalRequired(PermissionDenied):
 
 
 class AnswerBlocked(UnprocessableEntity):
-    """There was an answer, and a policy does not let it pass. Asking the same again costs as much again."""
+    """There was an answer, and a policy does not let it pass. Asking the same again costs as much again.
+
+    The code is that of ``PolicyBlocked``, since the same policy refuses; the status tells an answer (422) from a request (400).
+    """
 
     code = "policy_blocked"
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -143,7 +144,11 @@ def _family(cls: type[errors.ConsoleError]) -> list[type[errors.ConsoleError]]:
 def test_every_error_has_a_status_a_code_and_a_type_that_sdks_know() -> None:
     family = _family(errors.ConsoleError)
     named_here = [item for item in family if item.__module__ == errors.__name__]
-    assert len({item.code for item in named_here}) == len(named_here)
+    assert len({(item.code, item.status) for item in named_here}) == len(named_here)
+    # One code says which rule refused; the status, whether the request or its answer was refused.
+    shared = [code for code, times in Counter(item.code for item in named_here).items() if times > 1]
+    assert shared == ["policy_blocked"]
+    assert (errors.PolicyBlocked.status, errors.AnswerBlocked.status) == (400, 422)
     for item in family:
         assert 400 <= item.status < 600
         assert item.openai_type in {"invalid_request_error", "requests", "insufficient_quota", "server_error"}

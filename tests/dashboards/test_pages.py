@@ -639,8 +639,8 @@ def navigation(client: Client) -> list[str]:
 
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Revisions", "Projects",
-        "Service keys", "Members", "Users", "Budgets", "Audit",
+        "Overview", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
+        "Projects", "Service keys", "Members", "Users", "Budgets", "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
