@@ -149,6 +149,8 @@ def record(
     outcome.bytes_out = call.bytes_out
     if tokens is not None:
         outcome.tokens = tokens
+    if call.policing is not None:
+        outcome.verdicts = call.policing.told()
     if call.attempts:
         last = call.attempts[-1]
         outcome.model, outcome.provider = model or last.model, last.provider

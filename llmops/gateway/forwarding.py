@@ -165,7 +165,7 @@ def of_object(
 
     Others that follow are passed on as they are (parts of the object). ``content``: the answer is bytes of any kind;
     otherwise it is a JSON object. ``deletes``: the object is gone afterwards. ``before`` may refuse,
-    ``after`` sees the answer before the client does.
+    ``after`` sees the answer before the client does, and may refuse it or change its body.
     """
 
     async def work(call: Call, visit: Visit) -> None:

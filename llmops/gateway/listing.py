@@ -35,13 +35,13 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
-Each = Callable[[Call, Place, bytes, str], Awaitable[None]]
+Each = Callable[[Call, Place, bytes, str], Awaitable[bytes | None]]
 
 
 def of_objects(name: str, kind: str, *, usual: int, most: int, each: Each | None = None) -> Handler:
     """Who answers a list such as ``/v1/files``; ``usual`` and ``most`` are the provider's default and largest ``limit``.
 
-    ``each`` sees every object (its JSON, its id) of the project before the client does.
+    ``each`` sees every object (its JSON, its id) of the project before the client does, and may put another JSON in its place.
     """
 
     async def work(call: Call, visit: Visit) -> None:
@@ -93,8 +93,10 @@ async def _answer(
     call: Call, place: Place, page: Fetched, items: list[msgspec.Raw], more: bool, each: Each | None
 ) -> None:
     if each is not None:
-        for item in items:
-            await each(call, place, bytes(item), _id(item))
+        for index, item in enumerate(items):
+            changed = await each(call, place, bytes(item), _id(item))
+            if changed is not None:
+                items[index] = msgspec.Raw(changed)
     await reply(call, page, _page(page, items, more))
 
 

@@ -221,6 +221,7 @@ class Objects:
                 ours.add(one)
         for found in await self._ask(unknown):
             if (found.project, found.provider, found.kind) == (project_id, provider, kind) and not found.gone:
+                self._remember(found)
                 ours.add(found.id)
         return ours
 

@@ -118,7 +118,7 @@ async def before(call: Call) -> None:
             return places, guard.check_before(Asked(texts, messages), state.placeholders)
 
         try:
-            places, decision = await _run(call, size, work)
+            places, decision = await run(call, size, work)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise InvalidRequest(
                 "The texts of the request cannot be read: not valid JSON, or nested too deeply."
@@ -130,7 +130,7 @@ async def before(call: Call) -> None:
                     for place in places
                     if place.text.role in rule.check.settings.roles
                 ]
-                if verdict := await _opinion(call, rule, texts):
+                if verdict := await opinion(call, rule, texts):
                     decision.add(verdict)
         state.add(decision.verdicts)
         _refuse(decision)
@@ -140,12 +140,12 @@ async def before(call: Call) -> None:
                 for place in places
                 if place.text.where in decision.texts
             }
-            asked.size += await _run(call, size, lambda: rewrite_members(members, changes))
+            asked.size += await run(call, size, lambda: rewrite_members(members, changes))
     if guard.after:
         state.schema = schema_asked(members)
 
 
-async def _run(call: Call, size: int, work: Callable[[], Result]) -> Result:
+async def run(call: Call, size: int, work: Callable[[], Result]) -> Result:
     return work() if size <= OFF_LOOP_BYTES else await call.plane.off_loop(work)
 
 
@@ -153,7 +153,7 @@ def _refuse(decision: Decision) -> None:
     if decision.action not in (REQUIRE_APPROVAL, BLOCK):
         return
     verdict = decision.deciding
-    found = _found(verdict)
+    found = found_by(verdict)
     param = next((one.where for one in verdict.findings if one.where), None)
     if decision.action == BLOCK:
         raise PolicyBlocked(
@@ -169,7 +169,7 @@ def _refuse(decision: Decision) -> None:
     )
 
 
-def _found(verdict: Verdict) -> str:
+def found_by(verdict: Verdict) -> str:
     """What a verdict is about, by the names of its rules."""
     names = list(dict.fromkeys(one.name.replace("_", " ") for one in verdict.findings))
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
@@ -200,7 +200,7 @@ async def whole(call: Call, body: bytes) -> tuple[bytes, Failure | None]:
         decision = guard.check_texts([place.text for place in places], state.placeholders)
         return places, answers_of(answer, state.schema), decision
 
-    places, answers, decision = await _run(call, len(body), texts)
+    places, answers, decision = await run(call, len(body), texts)
     await _judge(call, answers, decision, len(body))
     if (failure := await _settle_on(call, answers, decision)) is not None or state.error is not None:
         return b"", failure
@@ -210,7 +210,7 @@ async def whole(call: Call, body: bytes) -> tuple[bytes, Failure | None]:
             for place in places
             if place.text.where in decision.texts
         }
-        body = await _run(call, len(body), lambda: rewritten(body, changes))
+        body = await run(call, len(body), lambda: rewritten(body, changes))
     return body, None
 
 
@@ -218,18 +218,16 @@ async def _judge(call: Call, answers: Sequence[Answer], decision: Decision, size
     """Whole answers: what each check says, and what moderation models say."""
     state, plan = call.policing, call.plan
     assert state is not None and plan is not None
-    retries = state.retries
-    if not plan.room(time.monotonic()):
-        # No attempt is left: what would be tried again is decided now.
-        retries = 1_000
+    # Where no attempt is left, what would be tried again is decided now.
+    last = not plan.room(time.monotonic())
     if decision.action == BLOCK:
         return
-    await _run(call, size, lambda: state.guard.check_answers(answers, retries, decision))
+    await run(call, size, lambda: state.guard.check_answers(answers, state.retries, decision, last=last))
     for rule in state.guard.remote(AFTER):
         if decision.action in (BLOCK, RETRY):
             return
         texts = [answer.text for answer in answers if answer.text]
-        if verdict := await _opinion(call, rule, texts):
+        if verdict := await opinion(call, rule, texts):
             decision.add(verdict)
 
 
@@ -251,7 +249,7 @@ async def _settle_on(call: Call, answers: Sequence[Answer], decision: Decision) 
 
 def blocked(verdict: Verdict) -> AnswerBlocked:
     return AnswerBlocked(
-        f"The policy {verdict.policy!r} does not let the answer pass: {_found(verdict)}. The attempt was charged.",
+        f"The policy {verdict.policy!r} does not let the answer pass: {found_by(verdict)}. The attempt was charged.",
         data={"policy": verdict.policy, "version": verdict.version, "check": verdict.check},
     )
 
@@ -321,7 +319,7 @@ def stopped(call: Call) -> ConsoleError | None:
 # ---------------------------------------------------------------------- another model's opinion
 
 
-async def _opinion(call: Call, rule: Rule, texts: Sequence[str]) -> Verdict | None:
+async def opinion(call: Call, rule: Rule, texts: Sequence[str]) -> Verdict | None:
     """Ask a moderation model, as the same service key: that call has a budget, a price and a record of its own."""
     check = rule.check
     assert isinstance(check, Remote)
@@ -331,8 +329,8 @@ async def _opinion(call: Call, rule: Rule, texts: Sequence[str]) -> Verdict | No
     settings = check.settings
     try:
         async with asyncio.timeout(settings.timeout_s):
-            opinion = await _ask(call, {"model": settings.model, "input": texts})
-        findings = check.judge_opinion(opinion)
+            said = await _ask(call, {"model": settings.model, "input": texts})
+        findings = check.judge_opinion(said)
     except (TimeoutError, ValueError):
         unknown = [Finding("no opinion")]
         if settings.on_failure == "open":

@@ -175,6 +175,7 @@ class Resolution:
             larger=self.larger if self.larger is not None and there([self.larger]) else None,
             summary=self.summary,
             degraded=degraded,
+            guard=self.guard,
         )
 
     def _pick(self, sticky: str) -> int:
@@ -201,6 +202,7 @@ class View:
                 self.targets[slug] = Target(entry, provider)
         self.budgets_by_id = {budget.id: budget for budget in snapshot.live.budgets}
         self._resolutions: dict[tuple[str, str], Resolution] = {}
+        self._guards_of_kept: dict[str, Guard | None] = {}
         kinds = {kind for kind, _ in snapshot.budgets_by_scope}
         #: whether any budget depends on what a caller says about itself
         self.attributed = bool(kinds & {FEATURE, USER, TAG})
@@ -266,15 +268,41 @@ class View:
 
     def _guard(self, route: RouteEntry) -> Guard | None:
         """What the policies of a route and those that hold everywhere ask for. Without one of them no call may pass."""
+        return self._joined(route.policies, route.slug)
+
+    def guard_of_kept(self, name: str) -> Guard | None:
+        """What holds for an answer that a call of ``name`` (a route or model) made and a provider keeps; None for nothing.
+
+        By a model's own name it may have come through any route that leads to it, and a name that is not known any more
+        may have been any.
+        """
+        if name not in self._guards_of_kept:
+            snapshot = self.snapshot
+            if name in snapshot.routes:
+                slugs: Sequence[str] = snapshot.routes[name].policies
+            elif name in snapshot.models:
+                slugs = [
+                    slug
+                    for route in snapshot.routes.values()
+                    if _leads(route, name)
+                    for slug in route.policies
+                ]
+            else:
+                slugs = list(snapshot.policies)
+            self._guards_of_kept[name] = self._joined(slugs, name)
+        return self._guards_of_kept[name]
+
+    def _joined(self, named: Sequence[str], whose: str) -> Guard | None:
+        """The policies that hold everywhere, and those ``named``."""
         policies = self.snapshot.policies
         slugs = dict.fromkeys([slug for slug, entry in policies.items() if entry.everywhere])
-        slugs.update(dict.fromkeys(route.policies))
+        slugs.update(dict.fromkeys(named))
         if not slugs:
             return None
         try:
             return guard_of(policies[slug] for slug in slugs)
         except (KeyError, ValueError, ConsoleError) as error:
-            log.error("the policies of the route %r cannot be used: %s", route.slug, error)
+            log.error("the policies of %r cannot be used: %s", whose, error)
             raise ServiceUnavailable(
                 "A policy that holds for this call cannot be used; an operator must look at it.",
                 code="policy_unusable",
@@ -324,6 +352,14 @@ class View:
             if key.may_model(slug) and slug not in self.snapshot.routes
         ]
         return sorted(names)
+
+
+def _leads(route: RouteEntry, model: str) -> bool:
+    """Whether a call of the route may end at the model."""
+    elsewhere = (route.fallbacks, *route.fallbacks_for.values(), (route.larger_model,))
+    return any(target.model == model for target in route.targets) or any(
+        model in slugs for slugs in elsewhere
+    )
 
 
 def _reason(states: Mapping[str, str], name: str) -> str:

@@ -233,8 +233,12 @@ class Guard:
                 decision.texts[one.where] = text
         return decision
 
-    def check_answers(self, answers: Sequence[Answer], retries: int, decision: Decision) -> None:
-        """Judge whole answers, and add to ``decision``; ``retries`` attempts were made again for a policy's sake already."""
+    def check_answers(
+        self, answers: Sequence[Answer], retries: int, decision: Decision, *, last: bool = False
+    ) -> None:
+        """Judge whole answers, and add to ``decision``; ``retries`` attempts were made again for a policy's sake already,
+        and after the ``last`` there can be no other.
+        """
         for rule in self.after:
             check = rule.check
             if not isinstance(check, AnswerCheck):
@@ -250,7 +254,7 @@ class Guard:
                 findings += found
             if not findings:
                 continue
-            if action == RETRY and retries >= check.settings.attempts:
+            if action == RETRY and (last or retries >= check.settings.attempts):
                 action = check.settings.otherwise
                 note = f"after {retries} more attempt{'s' if retries > 1 else ''}" if retries else ""
             decision.add(rule.verdict(action, findings, note))

@@ -161,10 +161,11 @@ def _seen(call: Call, place: Place, owner: Owner, fetched: Fetched) -> None:
     note_files(call.plane.objects, owner, fetched.body)
 
 
-async def _each_seen(call: Call, place: Place, item: bytes, item_id: str) -> None:
+async def _each_seen(call: Call, place: Place, item: bytes, item_id: str) -> bytes | None:
     assert call.key is not None
     owner = await call.plane.objects.owner(BATCH, item_id, call.key.project_id)
     note_files(call.plane.objects, owner, item)
+    return None
 
 
 async def spare_output(call: Call, owner: Owner) -> None:

@@ -6,13 +6,18 @@ from llmops.gateway.addresses import Handler
 from llmops.gateway.forwarding import of_object
 from llmops.gateway.listing import of_objects
 from llmops.gateway.objects import CHAT
+from llmops.gateway.policing_kept import check, check_item
 
 ADDRESSES: dict[str, dict[str, Handler]] = {
-    "/v1/chat/completions": {"GET": of_objects("chat.completions.list", CHAT, usual=20, most=100)},
+    "/v1/chat/completions": {
+        "GET": of_objects("chat.completions.list", CHAT, usual=20, most=100, each=check_item)
+    },
     "/v1/chat/completions/{completion}": {
-        "GET": of_object("chat.completions.retrieve", CHAT),
-        "POST": of_object("chat.completions.update", CHAT),
+        "GET": of_object("chat.completions.retrieve", CHAT, after=check),
+        "POST": of_object("chat.completions.update", CHAT, after=check),
         "DELETE": of_object("chat.completions.delete", CHAT, deletes=True),
     },
-    "/v1/chat/completions/{completion}/messages": {"GET": of_object("chat.completions.messages", CHAT)},
+    "/v1/chat/completions/{completion}/messages": {
+        "GET": of_object("chat.completions.messages", CHAT, after=check),
+    },
 }

@@ -16,6 +16,7 @@ from llmops.gateway.failures import MALFORMED, Failure
 from llmops.gateway.forwarding import handler, of_object, owner_of, provider_path
 from llmops.gateway.objects import RESPONSE, Owner
 from llmops.gateway.places import Place, place_of
+from llmops.gateway.policing_kept import check, check_stream
 from llmops.gateway.streaming_responses import ResponsesRelay
 from llmops.gateway.upstream import Failed, Response, clean, failure_of
 from llmops.usage.records import Attempt
@@ -26,10 +27,11 @@ async def retrieve(call: Call, visit: Visit) -> None:
     place = place_of(call, owner)
     errand = Errand("GET", provider_path(visit), visit.query)
     if parse_qs(visit.query.decode("latin-1")).get("stream", [""])[-1].lower() in ("true", "1"):
+        check_stream(call, owner)
         await tell_again(call, place, owner, errand)
         return
     fetched = await fetch(call, place, errand)
-    _seen(call, place, owner, fetched)
+    await _seen(call, place, owner, fetched)
     await reply(call, fetched)
 
 
@@ -85,9 +87,10 @@ async def tell_again(call: Call, place: Place, owner: Owner, errand: Errand) -> 
     await attempts(call, place, errand, events)
 
 
-def _seen(call: Call, place: Place, owner: Owner, fetched: Fetched) -> None:
-    """If it goes on in the background and has ended, it is settled now."""
+async def _seen(call: Call, place: Place, owner: Owner, fetched: Fetched) -> None:
+    """If it goes on in the background and has ended, it is settled now, whatever policies say."""
     call.plane.background.saw(owner.provider, owner.id, fetched.body)
+    await check(call, place, owner, fetched)
 
 
 def _gone(call: Call, place: Place, owner: Owner, fetched: Fetched) -> None:
@@ -100,5 +103,7 @@ ADDRESSES: dict[str, dict[str, Handler]] = {
         "DELETE": of_object("responses.delete", RESPONSE, deletes=True, after=_gone),
     },
     "/v1/responses/{response}/cancel": {"POST": of_object("responses.cancel", RESPONSE, after=_seen)},
-    "/v1/responses/{response}/input_items": {"GET": of_object("responses.input_items", RESPONSE)},
+    "/v1/responses/{response}/input_items": {
+        "GET": of_object("responses.input_items", RESPONSE, after=check)
+    },
 }
