@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 #: Set by the watcher: web workers, its grandchildren, must not outlive the server that started them.
 BOUND = "CONSOLE_BOUND_TO_PARENT"
@@ -21,6 +22,16 @@ def die_with_parent(number: int = signal.SIGTERM) -> None:
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def open_as_many_files_as_may_be() -> None:
+    """A call holds two connections; the usual soft limit of 1,024 files would end at 500 calls at once."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def bind_to_parent_if_asked() -> None:

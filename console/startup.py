@@ -9,11 +9,15 @@ from pathlib import Path
 import django
 from django.core.exceptions import ImproperlyConfigured
 
+from console.process import open_as_many_files_as_may_be
+
 EXIT_REFUSED = 3
 
 
 def set_up(*, data_plane: bool) -> None:
     """Set Django up and check the installation, or end the process with a sentence on standard error and status 3."""
+    if data_plane:
+        open_as_many_files_as_may_be()
     try:
         django.setup()
         reason = _reason_to_refuse(data_plane=data_plane)

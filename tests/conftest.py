@@ -20,25 +20,30 @@ __all__ = [
 ]
 
 
-#: What meets no database, or always the embedded one: the same on every backend, so it runs once, with the first.
-_ONE_BACKEND = (
+#: What always meets the embedded database: the same on every backend, so it runs once, with the first.
+_EMBEDDED = (
     "compat/",
-    "core/",
-    "simulator/",
-    "toolchain/",
-    "gateway/faults/",
-    "gateway/fuzz/",
     "e2e/test_embedded.py",
     "e2e/test_browser.py",
     "e2e/test_fuzz_wire.py",
 )
+#: Whoever asks for one of these meets the backend's database or Redis; what asks for none runs once as well.
+_BACKEND_FIXTURES = frozenset(
+    ("db", "transactional_db", "django_db_setup", "installation", "module_installation", "live_server")
+)
+
+
+def _runs_once(item: pytest.Item) -> bool:
+    if item.path.relative_to(Path(__file__).parent).as_posix().startswith(_EMBEDDED):
+        return True
+    asked = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("django_db") is None and _BACKEND_FIXTURES.isdisjoint(asked)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("backend") == "sqlite":
         return
-    here = Path(__file__).parent
-    once = [item for item in items if item.path.relative_to(here).as_posix().startswith(_ONE_BACKEND)]
+    once = [item for item in items if _runs_once(item)]
     # Whoever names such a file means it.
     if once and len(once) < len(items):
         config.hook.pytest_deselected(items=once)
