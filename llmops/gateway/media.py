@@ -14,12 +14,13 @@ import aiohttp
 
 from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted
 from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
-from llmops.gateway import settle
+from llmops.gateway import policing, settle
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
 from llmops.gateway.endpoints.making import JSON, SOUND, Answer, AskedMedia, MediaEndpoint
 from llmops.gateway.failures import MALFORMED, Failure, failure_in_answer
 from llmops.gateway.multipart import Form, read_form
+from llmops.gateway.refusing import refuse_answer
 from llmops.gateway.spool import Spool
 from llmops.gateway.streaming import Relay
 from llmops.gateway.upstream import Failed, Response, clean, failure_of, read_whole
@@ -119,6 +120,14 @@ async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure 
     else:
         said = Whole()
     tokens = await tokens_of(call, trial, body, said)
+    if call.policing is not None:
+        body, refused = await policing.whole(call, body, plain=kind != "application/json")
+        if refused is not None:
+            refused.tokens = tokens
+            return refused
+        if call.policing.error is not None:
+            await refuse_answer(call, trial, tokens, said, call.policing.error, charge_hold=False)
+            return None
     call.bytes_out = len(body)
     settle.answered(call, trial, tokens, said)
     await call.send_whole(200, body, kind=_header(kind or "text/plain; charset=utf-8"))

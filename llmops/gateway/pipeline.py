@@ -42,6 +42,7 @@ from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.media import check_capability, read_media, relay_media
+from llmops.gateway.opinions import INNER
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.referring import where_kept
@@ -64,7 +65,7 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         plane.enter(call)
         identify(call)
         await read(call)
-        if call.resolution is not None and call.resolution.guard is not None and policing.INNER not in scope:
+        if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
             await policing.before(call)
         if call.cache_key is not None and (kept := await cache.find(call)) is not None:
             await answer_again(call, kept)

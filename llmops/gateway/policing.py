@@ -6,7 +6,6 @@ route has none never comes here. No text is ever kept: not in verdicts, errors o
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,45 +15,51 @@ import msgspec
 from llmops.core.errors import AnswerBlocked, ApprovalRequired, ConsoleError, InvalidRequest, PolicyBlocked
 from llmops.core.verdicts import (
     AFTER,
-    ALLOW,
     BEFORE,
     BLOCK,
     MAX_VERDICTS,
+    REDACT,
     REQUIRE_APPROVAL,
     RETRY,
-    Finding,
     Verdict,
 )
-from llmops.gateway.endpoints.base import Raw, decode_any, encode
-from llmops.gateway.failures import POLICY, Failure
+from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode
+from llmops.gateway.endpoints.making import AskedMedia, reworded
+from llmops.gateway.failures import MALFORMED, POLICY, Failure
+from llmops.gateway.opinions import opinion
 from llmops.gateway.policing_streams import Watcher, watcher_of
 from llmops.gateway.texts import (
     Place,
     answer_places,
     answers_of,
     asked_places,
+    form_places,
     rewrite_members,
     rewritten,
     schema_asked,
 )
 from llmops.policies.checks import describe
-from llmops.policies.checks.base import Answer, Asked, Remote
-from llmops.policies.engine import Decision, Guard, Placeholders, Rule
+from llmops.policies.checks.base import Answer, TextCheck
+from llmops.policies.checks.base import Asked as Texts
+from llmops.policies.engine import Decision, Guard, Placeholders
 
 if TYPE_CHECKING:
-    from llmops.gateway.call import Call, Message
+    from llmops.gateway.call import Call
     from llmops.gateway.streaming import Relay
 
 Result = TypeVar("Result")
 
 #: Larger texts are looked at beside the loop.
 OFF_LOOP_BYTES = 16 * 1024
-#: In the scope of a call that the console itself makes for a policy: no policy looks at that one.
-INNER = "llmops.inner"
 #: These show texts to a model that judges them; what it judges must not be judged before.
 _EXEMPT = frozenset(("moderations",))
 _MAX_NAMES = 3
-_MODERATIONS = "/v1/moderations"
+#: Where the texts of answers stand; the rest of an answer is about it, not of it.
+_ANSWERING = ("choices", "output", "text", "data", "segments")
+#: Parts of a transcript with their times.
+_TIMED = ("segments", "words")
+_LOG_PROBABILITIES = ("logprobs", "top_logprobs")
+_NONE = (b"null", b"false", b"0")
 
 
 class Policing:
@@ -103,6 +108,8 @@ async def before(call: Call) -> None:
     guard = resolution.guard
     state = call.policing = Policing(guard)
     members = asked.members
+    form = asked.form if isinstance(asked, AskedMedia) else None
+    _refuse_log_probabilities(asked, guard)
     if asked.background and guard.after:
         raise InvalidRequest(
             "background: policies check the answers here, and an answer in the background would go past them. "
@@ -113,9 +120,9 @@ async def before(call: Call) -> None:
         size = asked.size
 
         def work() -> tuple[list[Place], Decision]:
-            places, messages = asked_places(members)
+            places, messages = asked_places(members) if form is None else form_places(form)
             texts = [place.text for place in places]
-            return places, guard.check_before(Asked(texts, messages), state.placeholders)
+            return places, guard.check_before(Texts(texts, messages), state.placeholders)
 
         try:
             places, decision = await run(call, size, work)
@@ -140,9 +147,43 @@ async def before(call: Call) -> None:
                 for place in places
                 if place.text.where in decision.texts
             }
-            asked.size += await run(call, size, lambda: rewrite_members(members, changes))
+            if isinstance(asked, AskedMedia):
+                await run(call, size, lambda: reworded(call.endpoint, asked, changes))
+            else:
+                asked.size += await run(call, size, lambda: rewrite_members(members, changes))
     if guard.after:
         state.schema = schema_asked(members)
+
+
+def _refuse_log_probabilities(asked: Asked, guard: Guard) -> None:
+    """They tell each token of an answer, also those that a policy takes out. Raises ``InvalidRequest``."""
+    if not any(
+        isinstance(rule.check, TextCheck)
+        and (rule.check.action == REDACT or (rule.check.action == BLOCK and asked.stream))
+        for rule in guard.after
+    ):
+        return
+    members = asked.members
+    asks = None
+    if any(raw is not None and bytes(raw) not in _NONE for raw in map(members.get, _LOG_PROBABILITIES)):
+        asks = next(name for name in _LOG_PROBABILITIES if name in members)
+    elif b"logprobs" in bytes(members.get("include") or b""):
+        asks = "include"
+    elif isinstance(asked, AskedMedia) and asked.form is not None:
+        asks = next(
+            (
+                part.name
+                for part in asked.form.parts
+                if part.name.startswith("include") and b"logprobs" in (part.value or b"")
+            ),
+            None,
+        )
+    if asks is not None:
+        raise InvalidRequest(
+            f"{asks}: policies check the answers here, and log probabilities would tell what they take out. "
+            "Ask without them.",
+            param=asks,
+        )
 
 
 async def run(call: Call, size: int, work: Callable[[], Result]) -> Result:
@@ -180,8 +221,9 @@ def found_by(verdict: Verdict) -> str:
 # ---------------------------------------------------------------------- after
 
 
-async def whole(call: Call, body: bytes) -> tuple[bytes, Failure | None]:
-    """Check an answer in one piece. Returns the bytes for the client, or a failure that asks for another attempt.
+async def whole(call: Call, body: bytes, *, plain: bool = False) -> tuple[bytes, Failure | None]:
+    """Check an answer in one piece: JSON, or ``plain`` text. Returns the bytes for the client, or a failure that asks for
+    another attempt.
 
     When ``call.policing.error`` is set, nothing of the answer may go out.
     """
@@ -191,16 +233,22 @@ async def whole(call: Call, body: bytes) -> tuple[bytes, Failure | None]:
         return body, None
     guard = state.guard
 
-    def texts() -> tuple[list[Place], list[Answer], Decision]:
-        value = decode_any(body)
+    def texts() -> tuple[list[Place], list[Answer], Decision, bool]:
+        value = {"text": body.decode()} if plain else decode_any(body)
         answer = value if isinstance(value, dict) else {}
-        # Where the texts of answers stand; the rest of an answer is about it, not of it.
-        shown = {name: answer[name] for name in ("choices", "output", "text", "data") if name in answer}
+        shown = {name: answer[name] for name in _ANSWERING if name in answer}
         places = answer_places(shown)
         decision = guard.check_texts([place.text for place in places], state.placeholders)
-        return places, answers_of(answer, state.schema), decision
+        return places, answers_of(answer, state.schema), decision, any(map(answer.get, _TIMED))
 
-    places, answers, decision = await run(call, len(body), texts)
+    try:
+        places, answers, decision, timed = await run(call, len(body), texts)
+    except UnicodeDecodeError:
+        return b"", Failure(MALFORMED, "the answer is not UTF-8 text", billed=None)
+    if timed and "text" in decision.texts:
+        state.add(decision.verdicts)
+        state.error = _told_twice(decision)
+        return b"", None
     await _judge(call, answers, decision, len(body))
     if (failure := await _settle_on(call, answers, decision)) is not None or state.error is not None:
         return b"", failure
@@ -210,6 +258,8 @@ async def whole(call: Call, body: bytes) -> tuple[bytes, Failure | None]:
             for place in places
             if place.text.where in decision.texts
         }
+        if plain:
+            return decision.texts["text"].encode(), None
         body = await run(call, len(body), lambda: rewritten(body, changes))
     return body, None
 
@@ -245,6 +295,17 @@ async def _settle_on(call: Call, answers: Sequence[Answer], decision: Decision) 
     if decision.action == BLOCK:
         state.error = blocked(decision.deciding)
     return None
+
+
+def _told_twice(decision: Decision) -> AnswerBlocked:
+    """A transcript whose parts stand beside the whole, so that what is taken out of the one still stands in the other."""
+    changed = next((one for one in decision.verdicts if one.action == REDACT), decision.verdicts[0])
+    return AnswerBlocked(
+        f"The policy {changed.policy!r} takes something out of this transcript ({found_by(changed)}), which its parts "
+        "would still tell. The attempt was charged. Ask for the response_format json or text.",
+        param="response_format",
+        data={"policy": changed.policy, "version": changed.version, "check": changed.check},
+    )
 
 
 def blocked(verdict: Verdict) -> AnswerBlocked:
@@ -314,61 +375,3 @@ def stopped(call: Call) -> ConsoleError | None:
         state.watcher = None
         state.error = blocked(decision.deciding)
     return state.error
-
-
-# ---------------------------------------------------------------------- another model's opinion
-
-
-async def opinion(call: Call, rule: Rule, texts: Sequence[str]) -> Verdict | None:
-    """Ask a moderation model, as the same service key: that call has a budget, a price and a record of its own."""
-    check = rule.check
-    assert isinstance(check, Remote)
-    texts = [one for one in texts if one.strip()]
-    if not texts:
-        return None
-    settings = check.settings
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            said = await _ask(call, {"model": settings.model, "input": texts})
-        findings = check.judge_opinion(said)
-    except (TimeoutError, ValueError):
-        unknown = [Finding("no opinion")]
-        if settings.on_failure == "open":
-            return rule.verdict(ALLOW, unknown, f"{settings.model} did not answer: let through")
-        return rule.verdict(check.action, unknown, f"{settings.model} did not answer")
-    return rule.verdict(check.action, findings) if findings else None
-
-
-_PASSED_ON = (b"authorization", b"x-llmops-feature", b"x-llmops-user", b"x-llmops-session", b"x-llmops-tags")
-
-
-async def _ask(call: Call, asked: dict[str, Any]) -> Any:
-    """The data plane's own road, from inside. Raises ``ValueError`` for any answer but a good one."""
-    # The road leads through here: who knows all addresses imports this file.
-    from llmops.gateway.app import ORDINARY
-    from llmops.gateway.pipeline import serve
-
-    endpoint = ORDINARY.get(_MODERATIONS)
-    if endpoint is None:
-        raise ValueError("there is no such endpoint")
-    body = encode(asked)
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-    told: list[Message] = []
-    headers = [(name, call.headers[name]) for name in _PASSED_ON if name in call.headers]
-    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-
-    async def receive() -> Message:
-        if inbox:
-            return inbox.pop()
-        # Nobody hangs up; whoever has waited long enough cancels.
-        return await asyncio.get_running_loop().create_future()
-
-    async def send(message: Message) -> None:
-        told.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": _MODERATIONS, "headers": headers, INNER: call.id}
-    # A task of its own: who hangs up is noticed by the task.
-    await asyncio.create_task(serve(call.plane, endpoint, scope, receive, send))
-    if not told or told[0].get("status") != 200:
-        raise ValueError("no good answer")
-    return decode_any(b"".join(message.get("body", b"") for message in told[1:]))

@@ -19,8 +19,9 @@ from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import decode_any
 from llmops.gateway.errands import Fetched
 from llmops.gateway.objects import CHAT, Owner
+from llmops.gateway.opinions import opinion
 from llmops.gateway.places import Place
-from llmops.gateway.policing import Policing, found_by, opinion, run
+from llmops.gateway.policing import Policing, found_by, run
 from llmops.gateway.texts import Place as TextPlace
 from llmops.gateway.texts import answer_places, answers_of, rewritten
 from llmops.policies.checks.base import Answer

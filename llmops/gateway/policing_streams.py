@@ -382,9 +382,26 @@ def _where_item(key: Any) -> str:
     return where(("output", key[0], "content", key[2]))
 
 
+class TranscriptWatcher(ResponsesWatcher):
+    """Events of a transcript: deltas of one text, its parts, and the whole in the last event."""
+
+    def answers(self, schema: Any) -> list[Answer]:
+        return answers_of({"text": self._said}, schema)
+
+    def _rest(self, relay: Relay) -> bytes:
+        out = super()._rest(relay)
+        value = _decode_any(payload_of(relay.tail) or b"null")
+        self._said = str(value.get("text") or "") if isinstance(value, dict) else ""
+        return out
+
+    _said = ""
+
+
 _WATCHERS: dict[str, Callable[[Guard, Placeholders], Watcher]] = {
     "chat.completions": ChatWatcher,
     "responses": ResponsesWatcher,
+    "audio.transcriptions": TranscriptWatcher,
+    "audio.translations": TranscriptWatcher,
 }
 
 

@@ -8,15 +8,16 @@ from contextlib import suppress
 
 import aiohttp
 
-from llmops.core.errors import ConsoleError, StreamInterrupted
+from llmops.core.errors import StreamInterrupted
 from llmops.gateway import policing, settle
 from llmops.gateway.background import RUNNING
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
-from llmops.gateway.errors import error_body, error_headers
-from llmops.gateway.failures import FILTERED, MALFORMED, POLICY, Failure, failure_in_answer, failure_of_error
+from llmops.gateway.errors import error_body
+from llmops.gateway.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
 from llmops.gateway.media import tokens_of
-from llmops.gateway.settle import Said, Trial
+from llmops.gateway.refusing import refuse_answer
+from llmops.gateway.settle import Trial
 from llmops.gateway.streaming import KEEP_ALIVE, Relay
 from llmops.gateway.upstream import Response, clean, failure_of, read_whole
 from llmops.providers.rules import CONTENT_FILTER
@@ -84,32 +85,6 @@ def keep(call: Call, trial: Trial, object_id: str) -> None:
         credential=step.credential.id,
         model=resolution.name,
     )
-
-
-async def refuse_answer(
-    call: Call, trial: Trial, tokens: Tokens, said: Said, error: ConsoleError, *, charge_hold: bool
-) -> None:
-    """A policy keeps the answer back: what it cost is settled, the client is told why it gets none, or no more, of it."""
-    trial.broke = Failure(POLICY, "a policy refused the answer", status=200)
-    begun = call.begun
-    event = said.error_event(error) if call.started_sending and isinstance(said, Relay) else b""
-    call.bytes_out += len(event)
-    settle.answered(
-        call,
-        trial,
-        tokens,
-        said,
-        charge_hold=charge_hold,
-        status=settle.INTERRUPTED if begun else settle.ERROR,
-        code=error.code,
-        message=error.message,
-        http=200 if event else error.status,
-    )
-    call.bytes_out -= len(event)
-    if event:
-        await call.send_piece(event, last=True)
-    else:
-        await call.send_whole(error.status, error_body(error), headers=error_headers(error))
 
 
 # ---------------------------------------------------------------------- a stream

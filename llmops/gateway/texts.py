@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmops.gateway.endpoints.base import Members, Raw, decode_any, encode
+from llmops.gateway.multipart import MAX_FIELD, Form
 from llmops.policies.checks.base import Answer, Text
 
 Path = tuple[str | int, ...]
@@ -65,6 +66,16 @@ def asked_places(members: Members) -> tuple[list[Place], int]:
         elif isinstance(value, Mapping):
             places += _texts((name,), role, value)
     return places, messages
+
+
+def form_places(form: Form) -> tuple[list[Place], int]:
+    """The same of a form: its fields. Raises ``InvalidRequest`` for one that cannot be read in one way only."""
+    places = []
+    for name in dict.fromkeys(part.name for part in form.parts):
+        role = _ASKED.get(name.partition("[")[0])
+        if role is not None and (value := form.text(name, longest=MAX_FIELD)):
+            places.append(_place((name,), role, value))
+    return places, len(places)
 
 
 def _role(item: Mapping[str, Any]) -> str:
@@ -168,6 +179,8 @@ def answers_of(body: Mapping[str, Any], schema: Any) -> list[Answer]:
         return [_choice(one, schema) for one in body["choices"] if isinstance(one, Mapping)]
     if isinstance(body.get("output"), list):
         return [_response(body, schema)]
+    if isinstance(body.get("text"), str):
+        return [Answer(body["text"], "stop", "", False, schema)]
     return []
 
 

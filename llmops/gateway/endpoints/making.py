@@ -5,6 +5,7 @@ other units than tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, cast
 
 import msgspec
@@ -25,6 +26,7 @@ from llmops.gateway.multipart import Form
 from llmops.gateway.routing import Target
 from llmops.gateway.spool import Upload
 from llmops.gateway.streaming import DROP, NOT_JSON, PASS, Relay, payload_of
+from llmops.gateway.texts import Path, rewrite_members
 from llmops.providers.pricing import Prices, Units
 from llmops.usage.records import Media, Tokens
 
@@ -51,13 +53,15 @@ class AskedMedia(Asked):
     ``details`` holds what the endpoint read of the members that bound the cost.
     """
 
-    __slots__ = ("answer", "details", "form", "prompt_bytes")
+    __slots__ = ("answer", "details", "form", "prompt_bytes", "replaced")
 
     def __init__(self, members: Members, size: int, *, model: str, user: str) -> None:
         super().__init__(members, size, model=model, user=user)
         self.answer = JSON
         self.form: Form | None = None
         self.details: dict[str, Any] = {}
+        #: fields of the form that are sent with other values
+        self.replaced: dict[str, bytes] = {}
         #: bytes of text that go in, at most
         self.prompt_bytes = size
         self.units = Units()
@@ -128,6 +132,24 @@ def asked_of_form(form: Form) -> AskedMedia:
     return asked
 
 
+def reworded(endpoint: Endpoint, asked: AskedMedia, changes: Mapping[Path, str]) -> None:
+    """Put other texts in the places of some, and read again what they decide: how much goes in and is charged."""
+    if asked.form is None:
+        rewrite_members(asked.members, changes)
+        again = cast(AskedMedia, endpoint.read(encode(asked.members)))
+        asked.size, asked.prompt_bytes = again.size, again.prompt_bytes
+        asked.units, asked.details = again.units, again.details
+        return
+    for path, text in changes.items():
+        name = str(path[0])
+        value = asked.replaced[name] = text.encode()
+        grew = len(value) - asked.form.named(name)[0].size
+        asked.size += grew
+        asked.prompt_bytes += grew
+        if name in asked.details:
+            asked.details[name] = text
+
+
 def flag_of_form(form: Form, name: str) -> bool:
     """A field that is on, as the providers read it."""
     return form.text(name, longest=MAX_WORD).strip().lower() in ("true", "1")
@@ -165,7 +187,7 @@ def upload_for(asked: AskedMedia, target: Target) -> Upload:
             add += [(f"{name}[]", _field_of(one)) for one in value]
         else:
             add.append((name, _field_of(value)))
-    return form.upload({"model": model}, add)
+    return form.upload({**asked.replaced, "model": model}, add)
 
 
 def _field_of(value: object) -> bytes:
