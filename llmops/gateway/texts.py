@@ -61,8 +61,8 @@ def asked_places(members: Members) -> tuple[list[Place], int]:
             for index, item in enumerate(value):
                 if isinstance(item, str):
                     places.append(_place((name, index), role, item))
-                elif isinstance(item, Mapping):
-                    places += _texts((name, index), _role(item), item)
+                elif isinstance(item, dict):
+                    _of_message(places, name, index, item)
         elif isinstance(value, Mapping):
             places += _texts((name,), role, value)
     return places, messages
@@ -78,13 +78,24 @@ def form_places(form: Form) -> tuple[list[Place], int]:
     return places, len(places)
 
 
+def _of_message(places: list[Place], name: str, index: int, item: dict[str, Any]) -> None:
+    """The texts of a message or an item. Nearly all have one, right below."""
+    role = _role(item)
+    for key, inner in item.items():
+        if isinstance(inner, str):
+            if inner and key in _TEXT:
+                places.append(Place((name, index, key), Text(role, inner, f"{name}[{index}].{key}")))
+        elif isinstance(inner, list | dict):
+            places += _texts((name, index, key), role, inner, key in _TEXT)
+
+
 def _role(item: Mapping[str, Any]) -> str:
     """Who speaks in a message or an item."""
     role, kind = item.get("role"), item.get("type")
     if role == "function":
         return "tool"
-    if role in _ROLES:
-        return str(role)
+    if isinstance(role, str) and role in _ROLES:
+        return role
     if isinstance(kind, str):
         if kind.endswith("_output"):
             return "tool"
@@ -98,9 +109,9 @@ def answer_places(value: Any) -> list[Place]:
     return list(_texts((), "assistant", value))
 
 
-def _texts(path: Path, role: str, value: Any) -> Iterator[Place]:
+def _texts(path: Path, role: str, value: Any, text: bool = False) -> Iterator[Place]:
     # Not by recursion: what is nested as deeply as a decoder allows must not be too deep here.
-    waiting: list[tuple[Path, Any, bool]] = [(path, value, False)]
+    waiting: list[tuple[Path, Any, bool]] = [(path, value, text)]
     while waiting:
         at, one, text = waiting.pop()
         if isinstance(one, str):

@@ -41,6 +41,7 @@ from llmops.policies.checks.base import (
     TextCheck,
 )
 from llmops.policies.patterns import Pattern
+from llmops.policies.sieve import sieve_of
 
 _PLACEHOLDER = Pattern(r"\[[A-Z][A-Z_]{1,30}_[0-9]{1,7}\]")
 
@@ -156,7 +157,20 @@ class Placeholders:
 class Guard:
     """All that is checked for the calls of one route."""
 
-    __slots__ = ("after", "before", "has_after", "withholds")
+    __slots__ = (
+        "_asked",
+        "_avoids",
+        "_judged",
+        "_remote_after",
+        "_remote_before",
+        "_shown",
+        "_sieve_after",
+        "_sieve_before",
+        "after",
+        "before",
+        "has_after",
+        "withholds",
+    )
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.before = tuple(rule for rule in rules if rule.check.stage == BEFORE)
@@ -167,6 +181,17 @@ class Guard:
         )
         #: whether a stream is kept back whole, because after its end there may be another attempt
         self.withholds = any(rule.check.action == RETRY for rule in self.after)
+        self._remote_before = tuple(rule for rule in self.before if isinstance(rule.check, Remote))
+        self._remote_after = tuple(rule for rule in self.after if isinstance(rule.check, Remote))
+        self._avoids = any(rule.check.action == REDACT for rule in self.before)
+        asked = [rule for rule in self.before if isinstance(rule.check, TextCheck | AskedCheck)]
+        shown = [rule for rule in self.after if isinstance(rule.check, TextCheck)]
+        self._judged = tuple(rule for rule in self.after if isinstance(rule.check, AnswerCheck))
+        self._sieve_before = sieve_of(tuple(rule.check.hint for rule in asked))
+        self._sieve_after = sieve_of(tuple(rule.check.hint for rule in shown))
+        #: with the bit of the sieve that names each; 0 for those that look at everything
+        self._asked = tuple(zip(asked, self._sieve_before.bits, strict=True))
+        self._shown = tuple(zip(shown, self._sieve_after.bits, strict=True))
 
     # ------------------------------------------------------------------ before
 
@@ -175,15 +200,25 @@ class Guard:
         decision = Decision()
         texts = list(asked.texts)
         data = [_bytes(one.text) for one in texts]
-        if any(one.check.action == REDACT for one in self.before):
+        if self._avoids:
             for text in data:
                 placeholders.avoid(text)
-        for rule in self.before:
+        find = self._sieve_before.find
+        # Not before a check asks for it: one about length may have blocked.
+        named: list[int] = []
+        any_named = sieved = False
+        for rule, bit in self._asked:
+            if bit:
+                if not sieved:
+                    named = [find(text) for text in data]
+                    any_named, sieved = any(named), True
+                if not any_named:
+                    continue
             check = rule.check
             if isinstance(check, TextCheck):
                 findings: list[Finding] = []
                 for index, one in enumerate(texts):
-                    if not check.reads(one.role):
+                    if (bit and not named[index] & bit) or not check.reads(one.role):
                         continue
                     spans = check.spans(data[index])
                     if not spans:
@@ -193,20 +228,23 @@ class Guard:
                         data[index] = _redacted(check, data[index], spans, placeholders)
                         said = decision.texts[one.where] = _text(data[index])
                         texts[index] = Text(one.role, said, one.where)
-            elif isinstance(check, AskedCheck):
-                findings = check.judge_asked(Asked(texts, asked.messages))
+                        if sieved:
+                            # What stands there now is another text.
+                            named[index] = find(data[index])
+                            any_named = any_named or bool(named[index])
             else:
-                continue
+                assert isinstance(check, AskedCheck)
+                shown = [one for one, bits in zip(texts, named, strict=True) if bits & bit] if bit else texts
+                findings = check.judge_asked(Asked(shown, asked.messages))
             if findings:
                 decision.add(rule.verdict(check.action, findings))
                 if decision.action == BLOCK:
                     break
         return decision
 
-    def remote(self, stage: str) -> list[Rule]:
+    def remote(self, stage: str) -> tuple[Rule, ...]:
         """The checks for which a model must be asked."""
-        rules = self.before if stage == BEFORE else self.after
-        return [rule for rule in rules if isinstance(rule.check, Remote)]
+        return self._remote_before if stage == BEFORE else self._remote_after
 
     # ------------------------------------------------------------------ after
 
@@ -214,17 +252,21 @@ class Guard:
         """The texts of a whole answer: redacted, and with the values of placeholders put back."""
         decision = Decision()
         data = [_bytes(one.text) for one in texts]
-        for rule in self.after:
+        find = self._sieve_after.find
+        named = [find(text) for text in data]
+        for rule, bit in self._shown:
             check = rule.check
-            if not isinstance(check, TextCheck):
-                continue
+            assert isinstance(check, TextCheck)
             findings = []
             for index, one in enumerate(texts):
+                if bit and not named[index] & bit:
+                    continue
                 spans = check.spans(data[index])
                 if spans:
                     findings += _findings(spans, one.where)
                     if check.action == REDACT:
                         data[index] = _redacted(check, data[index], spans, placeholders)
+                        named[index] = find(data[index])
             if findings:
                 decision.add(rule.verdict(check.action, findings))
         for index, one in enumerate(texts):
@@ -239,10 +281,9 @@ class Guard:
         """Judge whole answers, and add to ``decision``; ``retries`` attempts were made again for a policy's sake already,
         and after the ``last`` there can be no other.
         """
-        for rule in self.after:
+        for rule in self._judged:
             check = rule.check
-            if not isinstance(check, AnswerCheck):
-                continue
+            assert isinstance(check, AnswerCheck)
             action, note = check.action, ""
             findings: list[Finding] = []
             for index, answer in enumerate(answers):

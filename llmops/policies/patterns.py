@@ -32,20 +32,26 @@ class ExpressionRefused(ValueError):
     """An expression is not one, or not bounded; the message says what to write instead."""
 
 
+#: Up to so many repetitions are counted by a wider expression too.
+_COUNTED = 2
 #: How a piece stands in a sequence: of no width, one character, repeated from nothing on, anything else.
 _ZERO, _CHARACTER, _OPTIONAL, _GROUPED = range(4)
 
 
 class Node:
-    """A piece of an expression: its source, how long a match of it can be, and the source of its beginnings."""
+    """A piece of an expression: its source, how long a match of it can be, the source of its beginnings, and a wider
+    expression that matches all that it matches and does not count repetitions up to an upper bound."""
 
-    __slots__ = ("kind", "opening", "reach", "source")
+    __slots__ = ("kind", "opening", "reach", "source", "wide")
 
-    def __init__(self, source: str, reach: int, opening: str, kind: int = _GROUPED) -> None:
+    def __init__(
+        self, source: str, reach: int, opening: str, kind: int = _GROUPED, wide: str | None = None
+    ) -> None:
         self.source = source
         self.reach = reach
         self.opening = opening
         self.kind = kind
+        self.wide = source if wide is None else wide
 
 
 class _Parser:
@@ -63,7 +69,7 @@ class _Parser:
         node = self._alternatives()
         if self.at < len(self.text):
             raise ExpressionRefused("it has a closing parenthesis without an opening one")
-        return Node(flags + node.source, node.reach, flags + node.opening)
+        return Node(flags + node.source, node.reach, flags + node.opening, wide=flags + node.wide)
 
     def _alternatives(self) -> Node:
         self.depth += 1
@@ -107,6 +113,7 @@ class _Parser:
                 inner.reach,
                 f"{prefix}{inner.opening})",
                 _ZERO if inner.kind == _ZERO else _GROUPED,
+                f"{prefix}{inner.wide})",
             )
         if char == "[":
             return self._class()
@@ -173,6 +180,7 @@ def either(nodes: Sequence[Node]) -> Node:
         "|".join(one.source for one in nodes),
         max(one.reach for one in nodes),
         "|".join(one.opening for one in nodes),
+        wide="|".join(one.wide for one in nodes),
     )
 
 
@@ -197,7 +205,7 @@ def sequence(nodes: Sequence[Node]) -> Node:
             opening = f"(?:{one.opening})"
     source = "".join(one.source for one in nodes)
     kind = _ZERO if all(one.kind == _ZERO for one in nodes) else _GROUPED
-    return Node(source, sum(one.reach for one in nodes), opening, kind)
+    return Node(source, sum(one.reach for one in nodes), opening, kind, "".join(one.wide for one in nodes))
 
 
 def repeated(node: Node, least: int, most: int, lazy: str = "") -> Node:
@@ -209,13 +217,17 @@ def repeated(node: Node, least: int, most: int, lazy: str = "") -> Node:
         source = node.source
         opening = f"{source}{{0,{most - 1}}}(?:{node.opening})?"
     kind = _GROUPED if least else _OPTIONAL
-    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, kind)
+    if least == most:
+        wide = f"{node.wide}{{{least}}}"
+    else:
+        wide = f"{node.wide}{{{least},{most if most <= _COUNTED else ''}}}"
+    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, kind, wide)
 
 
 class Pattern:
     """A compiled, bounded expression. Raises ``ExpressionRefused``."""
 
-    __slots__ = ("_opening", "_search", "reach")
+    __slots__ = ("_opening", "_search", "reach", "wide")
 
     def __init__(self, expression: str, *, longest: int = MAX_REACH, ignore_case: bool = False) -> None:
         options = re2.Options()
@@ -234,6 +246,8 @@ class Pattern:
         if self._search.match(b"") is not None:
             raise ExpressionRefused("it matches the empty text, and so everywhere")
         self.reach = node.reach
+        #: the source of an expression that matches at least where this one does, and that takes a small automaton
+        self.wide = f"(?i:{node.wide})" if ignore_case else f"(?:{node.wide})"
         try:
             self._opening = re2.compile(f"(?:{node.opening})\\z".encode(), options)
         except re2.error:
@@ -270,6 +284,10 @@ class Shapes:
     @property
     def reach(self) -> int:
         return self._all.reach
+
+    @property
+    def wide(self) -> str:
+        return self._all.wide
 
     def search(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[str, int, int] | None:
         """Name, start and end of the leftmost match."""

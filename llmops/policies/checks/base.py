@@ -106,6 +106,9 @@ class Check:
     #: the stages it can run at, each with the actions it allows there
     actions: ClassVar[Actions]
     settings_type: ClassVar[type[Settings]]
+    #: of a check that judges texts one by one, an expression (``Pattern.wide``) that matches in every text in which it finds
+    #: anything: others are not shown to it; empty when every text must be
+    hint = ""
 
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         self.settings = settings

@@ -98,6 +98,8 @@ class Injection(AskedCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._signals = signals()
+        # What base64 hides is behind the expression of base64 itself.
+        self.hint = "|".join((*(pattern.wide for _, _, pattern in self._signals), _ENCODED.wide))
 
     def judge_asked(self, asked: Asked) -> list[Finding]:
         found = []

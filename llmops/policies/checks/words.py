@@ -83,6 +83,11 @@ class WordList:
                     raise SettingRefused(f"rules[{index}].expressions[{place}]", str(error)) from None
                 self._parts.append(_Part(rule.name, pattern, False))
 
+    @property
+    def wide(self) -> str:
+        """An expression that matches at least where one of the rules does."""
+        return "|".join(part.pattern.wide for part in self._parts)
+
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []
         for part in self._parts:
