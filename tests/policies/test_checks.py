@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,3 +284,77 @@ def test_expressions_without_bound_are_refused_in_words(expression: str) -> None
     with pytest.raises(ExpressionRefused) as refused:
         Pattern(expression)
     assert len(str(refused.value)) > 8
+
+
+# ---------------------------------------------------------------------- schemas that multiply
+
+
+def multiplying(levels: int) -> dict[str, Any]:
+    """Each definition refers twice to the one before."""
+    defs: dict[str, Any] = {"a0": {"type": "string"}}
+    for level in range(1, levels + 1):
+        defs[f"a{level}"] = {"allOf": [{"$ref": f"#/$defs/a{level - 1}"}] * 2}
+    return {"$defs": defs, "$ref": f"#/$defs/a{levels}"}
+
+
+def unevaluated(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"properties": {"a": True}}
+    for _ in range(levels):
+        schema = {"allOf": [schema], "unevaluatedProperties": False}
+    return schema
+
+
+#: Two kinds of node with children of either kind: twice the work at each level of the answer.
+RECURSIVE = {
+    "$defs": {
+        "x": {"properties": {"c": {"$ref": "#"}, "kind": {"const": "x"}}},
+        "y": {"properties": {"c": {"$ref": "#"}, "kind": {"const": "y"}}},
+    },
+    "oneOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/y"}],
+}
+
+
+def nested(levels: int) -> Any:
+    value: Any = {"kind": "x"}
+    for _ in range(levels):
+        value = {"c": value, "kind": "x"}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (multiplying(40), 5),
+        (multiplying(40), "x"),
+        (unevaluated(40), {"a": 1}),
+        (RECURSIVE, nested(60)),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_schema_that_multiplies_its_own_work_is_not_followed(schema: dict[str, Any], value: Any) -> None:
+    answer = Answer(msgspec.json.encode(value).decode(), schema=schema)
+    assert compiled("schema", AFTER, RETRY, {}).judge_answer(answer) == []
+    found = compiled("schema", AFTER, RETRY, {"schema": schema}).judge_answer(answer)
+    assert [one.name for one in found] == ["too much to check"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (multiplying(6), "x", 5),
+        (unevaluated(3), {"a": 1}, {"b": 1}),
+        (RECURSIVE, nested(8), {"kind": "z"}),
+        (
+            {
+                "$defs": {"node": {"type": "object", "properties": {"l": {"$ref": "#"}, "r": {"$ref": "#"}}}},
+                "$ref": "#/$defs/node",
+            },
+            {"l": {"l": {}, "r": {"r": {}}}, "r": {}},
+            {"l": {"r": 3}},
+        ),
+    ],
+)
+def test_a_schema_that_refers_to_itself_is_followed(schema: dict[str, Any], right: Any, wrong: Any) -> None:
+    check: Any = compiled("schema", AFTER, RETRY, {})
+    assert check.judge_answer(Answer(msgspec.json.encode(right).decode(), schema=schema)) == []
+    assert check.judge_answer(Answer(msgspec.json.encode(wrong).decode(), schema=schema)) != []

@@ -1,6 +1,7 @@
 """Answers that must be JSON of a given shape (JSON Schema, draft 2020-12 unless the schema says otherwise).
 
-A schema never leads anywhere: references to other documents are refused, patterns run in linear time.
+A schema never leads anywhere: references to other documents are refused, patterns run in linear time. An answer that would
+take endless work to check, because references multiply it, is not checked: a validator cannot be stopped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from llmops.policies.checks.base import (
     RetrySettings,
     SettingRefused,
 )
+from llmops.policies.checks.schema_effort import bounded, grows
 
 MAX_SCHEMA_BYTES = 100_000
 _MAX_ERRORS = 5
@@ -59,6 +61,7 @@ class Schema(AnswerCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._validator = validator(settings.schema) if settings.schema is not None else None
+        self._grows = settings.schema is not None and grows(msgspec.json.encode(settings.schema))
 
     def judge_answer(self, answer: Answer) -> list[Finding]:
         if answer.refusal or (answer.tools and not answer.text):
@@ -75,19 +78,26 @@ class Schema(AnswerCheck):
     def _problems(self, answer: Answer) -> list[tuple[str, str]]:
         """Rules of the schema that are broken, with a sentence for the model. The rules alone are kept: they are the
         operator's own words, the sentence may quote the answer."""
-        checked = self._validator
-        if checked is None:
-            if answer.schema is None:
-                return []
-            try:
-                checked = validator(answer.schema)
-            except ValueError:
-                # Its provider did not mind: what it means by its schema is its own.
-                return []
+        own = self._validator is None
+        schema = answer.schema if own else self.settings.schema
+        if schema is None:
+            return []
         try:
             found = _decode(answer.text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return [("not JSON", "it is not JSON")]
+        checked: Any = self._validator
+        if own:
+            # What a caller means by a schema that cannot be used is the caller's own: its provider did not mind.
+            encoded = msgspec.json.encode(schema)
+            if len(encoded) > MAX_SCHEMA_BYTES or (grows(encoded) and not bounded(schema, found)):
+                return []
+            try:
+                checked = validator(schema)
+            except ValueError:
+                return []
+        elif self._grows and not bounded(schema, found):
+            return [("too much to check", "it has too many parts that the schema's references multiply")]
         problems = []
         for error in checked.iter_errors(found):
             rule = "/".join(map(str, error.schema_path))
