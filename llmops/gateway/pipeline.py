@@ -46,7 +46,14 @@ from llmops.gateway.opinions import INNER
 from llmops.gateway.plane import Plane
 from llmops.gateway.queueing import INTERACTIVE
 from llmops.gateway.referring import where_kept
-from llmops.gateway.relaying import goes_on, is_events, partial_tokens, relay_stream, relay_whole
+from llmops.gateway.relaying import (
+    goes_on,
+    in_background,
+    is_events,
+    partial_tokens,
+    relay_stream,
+    relay_whole,
+)
 from llmops.gateway.resilience import OPEN, Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.shared_breakers import SharedBreakers
@@ -348,7 +355,8 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         tokens, unknown = Tokens(), True
     else:
         tokens = await partial_tokens(call, trial, relay)
-        unknown = tokens.estimated and trial.step.target.reasons
+        # Work in the background goes on, also when it had not said its name yet.
+        unknown = tokens.estimated and (trial.step.target.reasons or in_background(call))
     settle.answered(
         call,
         trial,

@@ -281,7 +281,8 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
         trial,
         tokens,
         relay,
-        charge_hold=tokens.estimated and trial.step.target.reasons,
+        charge_hold=tokens.estimated
+        and (trial.step.target.reasons or (in_background(call) and not relay.provider_error)),
         status=settle.INTERRUPTED,
         code=error.code,
         message=reason,
@@ -292,14 +293,12 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
 
 def goes_on(call: Call, relay: Relay | None) -> bool:
     """Whether the provider works on although nobody listens to its stream any more."""
-    asked = call.asked
-    return (
-        relay is not None
-        and asked is not None
-        and asked.background
-        and bool(relay.id)
-        and not relay.provider_error
-    )
+    return relay is not None and in_background(call) and bool(relay.id) and not relay.provider_error
+
+
+def in_background(call: Call) -> bool:
+    """Whether the provider was asked to work on without anybody who waits."""
+    return call.asked is not None and call.asked.background
 
 
 async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:

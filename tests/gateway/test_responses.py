@@ -974,6 +974,36 @@ async def test_a_client_that_leaves_a_background_stream_does_not_end_it(rig: Rig
     assert (outcome.status, outcome.cost) == ("ok", 7 * IN + 3 * OUT)
 
 
+async def test_a_client_that_leaves_before_a_background_stream_says_its_name_costs_its_hold(rig: Rig) -> None:
+    rig.configure(budgets=[a_budget()])
+    asked = asyncio.Event()
+
+    async def silent(_: Asked, reply: Reply) -> None:
+        await reply.events(b": soon\n\n", end=False)
+        asked.set()
+        await asyncio.Event().wait()
+
+    rig.upstream.does(silent)
+    exchange = rig.start(ask(background=True, stream=True), path=PATH)
+    await asked.wait()
+    exchange.hang_up()
+    await exchange.done()
+    # The provider works on, and nobody here can ask how far it came.
+    assert rig.outcome().cost == rig.held()[0].worst_cost
+
+
+async def test_a_background_stream_that_breaks_off_without_a_name_costs_its_hold(rig: Rig) -> None:
+    rig.configure(budgets=[a_budget()])
+
+    async def nameless(_: Asked, reply: Reply) -> None:
+        await reply.events(delta("one", 1), end=False)
+
+    rig.upstream.does(nameless)
+    answer = await respond(rig, background=True, stream=True)
+    assert last_event(answer)["code"] == "stream_interrupted"
+    assert rig.outcome().cost == rig.held()[0].worst_cost
+
+
 async def test_a_background_stream_that_breaks_off_is_followed_to_its_end(
     rig: Rig, provider: Provider
 ) -> None:
