@@ -20,7 +20,7 @@ from llmops.gateway.failures import AUTH, MALFORMED, Failure, describe
 from llmops.gateway.places import Place
 from llmops.gateway.resilience import backoff
 from llmops.gateway.uploading import Upload
-from llmops.gateway.upstream import Failed, Response, failure_of, failure_of_status, read_whole
+from llmops.gateway.upstream import Failed, Response, failure_of, failure_of_status, read_whole, said_id
 from llmops.usage.records import Attempt, Ended, Outcome, Tokens
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ async def relay(call: Call, place: Place, errand: Errand) -> None:
             await call.send_piece(held)
             held = following
         call.bytes_out += len(held)
-        _note(call, attempt, response)
+        _timed(call, attempt, response)
         record(call, status=settle.OK, http=response.status)
         call.bytes_out -= len(held)
         await call.send_piece(held, last=True)
@@ -298,7 +298,7 @@ async def _attempt(
     try:
         response = await _send(call, channel, errand, credential, attempt)
         attempt.status = response.status
-        _note(call, attempt, response)
+        _note(call, attempt, response, credential)
         if not 200 <= response.status < 300:
             failure = await failure_of_status(response, credential, names_model=False)
             if failure.status < 400:
@@ -366,8 +366,12 @@ def _sent_headers(call: Call) -> list[tuple[str, str]]:
     ]
 
 
-def _note(call: Call, attempt: Attempt, response: Response) -> None:
-    attempt.provider_request = response.headers.get("x-request-id", "")[:120]
+def _note(call: Call, attempt: Attempt, response: Response, credential: CredentialEntry) -> None:
+    attempt.provider_request = said_id(response.headers, credential)
+    _timed(call, attempt, response)
+
+
+def _timed(call: Call, attempt: Attempt, response: Response) -> None:
     took = response.headers.get("openai-processing-ms", "")
     if took.isdecimal() and len(took) < 10:
         attempt.provider_us = int(took) * 1000

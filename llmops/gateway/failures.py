@@ -445,9 +445,19 @@ def _unknown_model(status: int, said: Said) -> bool:
     return not said.code.endswith("_not_found") or said.code.startswith(("model", "deployment"))
 
 
+#: So many characters of a credential's beginning or end are more than what tells it from others.
+_TELLING = 10
+
+
 def clean(text: str, secret: str) -> str:
-    """What a provider said, without its credential and without anything else that has the shape of a secret."""
-    return redact_text(text.replace(secret, MASK) if secret else text)
+    """What a provider said, without its credential, whole or the better part of it, and without anything else that has the
+    shape of a secret."""
+    if secret:
+        text = text.replace(secret, MASK)
+        if len(secret) >= 2 * _TELLING and (secret[:_TELLING] in text or secret[-_TELLING:] in text):
+            head, tail = re.escape(secret[:_TELLING]), re.escape(secret[-_TELLING:])
+            text = re.sub(rf"{head}\S*|\S*?{tail}", MASK, text)
+    return redact_text(text)
 
 
 def _own_words(said: Said, words: str, secret: str) -> bytes:

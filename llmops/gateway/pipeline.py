@@ -58,7 +58,7 @@ from llmops.gateway.resilience import OPEN, Plan, Step
 from llmops.gateway.settle import Trial
 from llmops.gateway.shared_breakers import SharedBreakers
 from llmops.gateway.streaming import Relay
-from llmops.gateway.upstream import Failed, Response, failure_of_status
+from llmops.gateway.upstream import Failed, Response, failure_of_status, said_id
 from llmops.usage.records import Tokens
 
 #: Roughly, for the rate limits of credentials, which providers reckon in the same way.
@@ -311,7 +311,7 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
 def note_head(trial: Trial, response: Response) -> None:
     record, headers = trial.record, response.headers
     record.status = response.status
-    record.provider_request = headers.get("x-request-id", "")[:120]
+    record.provider_request = said_id(headers, trial.step.credential)
     took = headers.get("openai-processing-ms")
     if took is not None and took.isdecimal() and len(took) < 10:
         record.provider_us = int(took) * 1000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -269,6 +269,12 @@ async def failure_of_status(
         retry_after=retry_after(response.headers, time.time()),
         names_model=names_model,
     )
+
+
+def said_id(headers: Mapping[str, str], credential: CredentialEntry) -> str:
+    """The name that a provider gave to a request; empty when it gave none, or its credential in place of one."""
+    given = headers.get("x-request-id", "")
+    return "" if not given or credential.secret in given else given[:120]
 
 
 def clean(text: str, credential: CredentialEntry) -> str:

@@ -620,6 +620,23 @@ async def test_a_secret_that_the_provider_echoes_does_not_reach_the_caller(rig: 
     assert SECRET.encode() not in written
 
 
+@pytest.mark.parametrize("shown", [SECRET[:14] + "***", "..." + SECRET[-14:], SECRET[:-1]])
+async def test_the_better_part_of_a_secret_does_not_reach_the_caller_either(rig: Rig, shown: str) -> None:
+    rig.upstream.does(fails(400, "c", f"the key {shown} is odd"))
+    answer = await rig.chat()
+    assert answer.error["message"] == "the key [redacted] is odd"
+
+
+async def test_a_secret_in_place_of_a_requests_name_is_not_written_down(rig: Rig) -> None:
+    async def echoes(_: Asked, reply: Reply) -> None:
+        await reply.json(completion("Hello", None), headers={"x-request-id": f"Bearer {SECRET}"})
+
+    rig.upstream.does(echoes)
+    assert (await rig.chat()).status == 200
+    written = b"".join(path.read_bytes() for path in rig.directory.glob("*.jsonl"))
+    assert SECRET.encode() not in written
+
+
 async def test_a_cut_or_silent_attempt_is_charged_at_its_hold(rig: Rig) -> None:
     rig.configure(routes=[a_route(attempts=2)], budgets=[a_budget()])
     rig.upstream.does(cuts, answers())
