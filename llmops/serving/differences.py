@@ -82,12 +82,24 @@ def _summary(entry: Any) -> str:
     if isinstance(entry, ModelEntry):
         return f": {entry.upstream_model} at {entry.provider}"
     if isinstance(entry, RouteEntry):
-        targets = ", ".join(f"{target.model} ({target.weight})" for target in entry.targets) or "no target"
-        return f": {targets}" + (f"; then {', '.join(entry.fallbacks)}" if entry.fallbacks else "")
+        return ": " + "; ".join(_route(entry))
     if isinstance(entry, PolicyEntry):
         where = ", holds everywhere" if entry.everywhere else ""
         return f": {'; '.join(wording.summary(check) for check in _checks(entry.checks))}{where}"
     return f": {entry.base_url}"
+
+
+def _route(entry: RouteEntry) -> Iterator[str]:
+    """Where a new route leads, and whatever it has set that routes do not have by themselves."""
+    yield ", ".join(f"{target.model} ({target.weight})" for target in entry.targets) or "no target"
+    if entry.fallbacks:
+        yield f"then {', '.join(entry.fallbacks)}"
+    for failure, models in sorted(entry.fallbacks_for.items()):
+        yield f"after {failure} {_text(models)}"
+    usual = RouteEntry(entry.slug, entry.targets, entry.fallbacks, entry.fallbacks_for)
+    for name in entry.__struct_fields__:
+        if (value := getattr(entry, name)) != getattr(usual, name):
+            yield f"{_LABELS.get(name, name.replace('_', ' '))} {_text(value)}"
 
 
 def _within(old: Any, new: Any) -> Iterator[str]:

@@ -257,6 +257,25 @@ def test_errors_come_first():
         ),
         (
             document(),
+            document(
+                routes=[
+                    ROUTE,
+                    but(
+                        ROUTE,
+                        slug="guarded",
+                        fallbacks=("tiny",),
+                        fallbacks_for={"timeout": ("a", "b")},
+                        policies=("no-personal",),
+                        cache_ttl_s=60,
+                    ),
+                ]
+            ),
+            [
+                "route guarded added: large (100); then tiny; after timeout a, b; policies no-personal; cache (s) 60",
+            ],
+        ),
+        (
+            document(),
             EMPTY_DOCUMENT,
             ["provider openai removed", "model large removed", "route chat removed"],
         ),
