@@ -156,6 +156,7 @@ def test_the_printed_curl_line_works_as_it_stands(embedded: Embedded) -> None:
         ["sh", "-c", f"{line.group().strip()} -sS"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
+    assert "choices" in done.stdout, done.stdout
     assert "imulat" in json.loads(done.stdout)["choices"][0]["message"]["content"]
 
 
@@ -165,6 +166,13 @@ def test_a_call_is_recorded_with_its_cost(embedded: Embedded) -> None:
     found = embedded.ask(f"/api/v1/calls/{call}/", key="admin_key")
     assert found["status"] == "ok"
     assert float(found["cost_usd"]) > 0
+
+
+def test_there_is_a_model_for_every_kind_of_call(embedded: Embedded) -> None:
+    assert embedded.ask("/v1/moderations", {"input": "hello"})["results"]
+    assert embedded.ask("/v1/images/generations", {"model": "image", "prompt": "a cat"})["data"]
+    listed = {one["id"] for one in embedded.ask("/v1/models")["data"]}
+    assert {"chat", "embed", "image", "speech", "transcribe", "omni-moderation-latest"} <= listed
 
 
 def test_a_second_start_on_the_same_data_or_port_is_a_sentence(embedded: Embedded, tmp_path: Path) -> None:
