@@ -23,6 +23,7 @@ class CallRow:
     status: str
     status_word: str
     error_code: str
+    endpoint: str
     route: str
     model: str
     simulated: bool
@@ -46,6 +47,7 @@ def rows_of(page: CallPage, *, simulated: Collection[str]) -> list[CallRow]:
             status=call.status,
             status_word=words.status_word(call.status),
             error_code=call.error_code,
+            endpoint=call.endpoint,
             route=call.route,
             model=call.model,
             simulated=call.provider in simulated,

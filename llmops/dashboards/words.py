@@ -87,7 +87,7 @@ CACHE = {
     "hit": "answered from it",
     "joined": "waited for the same request, which was under way",
     "stale": "an old answer from it, because nothing else could answer",
-    "miss": "asked in vain; the answer was kept",
+    "miss": "asked in vain",
 }
 
 TOKEN_CLASSES = {

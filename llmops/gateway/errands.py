@@ -153,7 +153,8 @@ def record(
         outcome.verdicts = call.policing.told()
     if call.attempts:
         last = call.attempts[-1]
-        outcome.model, outcome.provider = model or last.model, last.provider
+        # What a provider only keeps, no model worked for: the place's own name may be a route's.
+        outcome.model, outcome.provider = model, last.provider
         outcome.provider_us, outcome.provider_request = last.provider_us, last.provider_request
         outcome.upstream_us = sum(one.total_us for one in call.attempts)
     origin = call.origin or settle.origin_of(call)

@@ -237,6 +237,12 @@ def test_lists_page_by_key_without_loss_or_doubles(alice: Client, stage: SimpleN
     assert len(found) == len(set(found))
 
 
+def test_a_call_without_a_model_says_what_it_was(alice: Client, stage: SimpleNamespace) -> None:
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    seed.store([seed.make_call(stage, at, endpoint="files.create", route="", model="", model_version=None)])
+    assert ">files.create</code>" in alice.get("/calls/").content.decode()
+
+
 def test_a_call_is_found_by_either_of_its_ids(alice: Client, stage: SimpleNamespace) -> None:
     old = datetime.now(UTC) - timedelta(days=60)
     call, _ = seed.store([seed.make_call(stage, old), seed.make_call(stage, old)])

@@ -35,7 +35,9 @@ async def key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KeyEnt
     made = a_key()
     credential = a_credential()
     rig.configure(keys={KEY: made}, credentials={"up": (credential,)}, budgets=[a_budget()])
-    rig.plane.objects.made(RESPONSE, "resp_1", key=made, provider="up", credential=credential.id)
+    rig.plane.objects.made(
+        RESPONSE, "resp_1", key=made, provider="up", credential=credential.id, model="chat"
+    )
     yield made
 
 
@@ -66,6 +68,8 @@ async def test_it_goes_to_whoever_keeps_the_response(
     assert asked.headers["authorization"] == f"Bearer {SECRET}"
     [ended_] = rig.ended()
     assert (ended_.origin.endpoint, ended_.cost) == (name, 0)
+    # No model worked: what made the response may have been the name of a route.
+    assert (ended_.outcome.model, ended_.outcome.provider) == ("", "up")
     gone = [one for one in rig.records() if isinstance(one, Gone)]
     assert len(gone) == (method == "DELETE")
 
