@@ -242,7 +242,7 @@ def _unpriced(target: Target, budgets: Budgets) -> UnpricedModel:
 
 def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
     budget = short.budget
-    resets, wait = "It does not reset.", None
+    resets, wait = "It does not reset: it has to be raised in the console.", None
     if short.ends is not None:
         when = datetime.fromtimestamp(short.ends, tz=UTC)
         resets, wait = f"It resets at {when:%Y-%m-%d %H:%M} UTC.", max(1.0, short.ends - now)
@@ -251,8 +251,8 @@ def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
         held, wait = " The rest is held by calls under way: try again shortly.", SOON_S
     left = max(0, min(short.left, short.limit))
     return BudgetExceeded(
-        f"The budget {budget.slug!r} has ${format_usd(left, places=6)} of its ${format_usd(short.limit)} left, and this "
-        f"call may cost up to ${format_usd(needed, places=6)}.{held} {resets}",
+        f"The budget {budget.slug!r} has ${format_usd(left)} of its ${format_usd(short.limit)} left, and this call may cost "
+        f"up to ${format_usd(needed)}.{held} {resets}",
         retry_after=wait,
         data={"budget": budget.slug, "left_nano": left, "needed_nano": needed, "resets": short.ends or inf},
     )

@@ -160,7 +160,11 @@ async def _other(visit: Visit) -> None:
         error: ConsoleError = MethodNotAllowed(f"{path} takes {' and '.join(allowed)}, not {method}.")
         await _refuse(visit.scope, visit.send, error, [(b"allow", ", ".join(allowed).encode())])
     else:
-        error = NotFound(f"There is nothing at {method} {path}.", code="unknown_url")
+        error = NotFound(
+            f"There is nothing at {method} {path}. docs/gateway-api.md says what is served; an operator may let other paths of "
+            "a provider through, on the provider's page in the console.",
+            code="unknown_url",
+        )
         await _refuse(visit.scope, visit.send, error)
 
 
