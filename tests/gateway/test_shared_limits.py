@@ -27,6 +27,12 @@ def url() -> Iterator[str]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not a Redis that is away; the test of that one sets its own pause."""
+    monkeypatch.setattr(module, "TIMEOUT_S", 5.0)
+
+
 @asynccontextmanager
 async def processes(url: str, count: int = 2) -> AsyncIterator[list[SharedLimits]]:
     running = [SharedLimits(url, Limits()) for _ in range(count)]
@@ -173,6 +179,7 @@ async def test_nothing_is_left_behind(url: str) -> None:
 
 async def test_while_redis_is_away_every_process_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_S", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.25)
     key = a_key(rpm=3, tpm=1_000, concurrency=10)
     with servers.valkey() as url:
         limits = SharedLimits(url, Limits())
