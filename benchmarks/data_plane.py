@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks import compare
 from benchmarks.compare import Comparison, Round, alternate
+from benchmarks.installation import POLICY
 from benchmarks.planes import NOT_PINNED, PINNED, planes
 from benchmarks.report import Bar, Options, Section, Table
 
@@ -68,7 +69,7 @@ def run(options: Options) -> Section:
         ],
         notes=[
             "On: service key, requests and tokens per minute and concurrency limits (set far away), a hard monthly budget, "
-            "the journal. The data plane is `console.asgi_gateway` in granian on SQLite; the relay is a bare ASGI "
+            f"{POLICY}, the journal. The data plane is `console.asgi_gateway` in granian on SQLite; the relay is a bare ASGI "
             "application with aiohttp under the same flags.",
             f"Medians of {rounds} alternating rounds of {seconds:g} s; a ratio is the median of the rounds' own ratios, "
             f"which at {HEADLINE} in flight lay between {_span(headline)}.",

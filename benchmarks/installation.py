@@ -17,6 +17,8 @@ from benchmarks.upstream import COMPLETION_TOKENS, PROMPT_TOKENS
 INPUT_NANO, OUTPUT_NANO = 2_500, 10_000
 #: What one call of the upstream costs: the prices below, times the tokens it states.
 CALL_NANO = PROMPT_TOKENS * INPUT_NANO + COMPLETION_TOKENS * OUTPUT_NANO
+#: What every route checks, in words for notes.
+POLICY = "a policy (length, secrets, personal data, injection, special tokens; all before the call)"
 #: Routes, and the model of the upstream that each leads to, which says what it does.
 ROUTE, SLOW_ROUTE, PACED_ROUTE, HOLD_ROUTE = "bench", "slow", "paced", "hold"
 UPSTREAM_MODELS = {
@@ -48,6 +50,14 @@ providers:
     credentials: [{{name: only, secret: "plain:upstream-needs-no-key"}}]
 models:
 {models}
+policies:
+  - slug: usual
+    checks:
+      - {{kind: length, stage: before, action: block, settings: {{max_characters: 10000000}}}}
+      - {{kind: secrets, stage: before, action: block}}
+      - {{kind: personal_data, stage: before, action: redact}}
+      - {{kind: injection, stage: before, action: block}}
+      - {{kind: special_tokens, stage: before, action: block}}
 routes:
 {routes}
 budgets:
@@ -81,10 +91,12 @@ class Installation:
         return self._stage.run(["manage.py", *arguments], env=self.env, stdin=stdin)
 
     def configure(self, *, upstream: str) -> None:
-        """A key with limits far away, a hard budget that lasts, and all routes to the provider at ``upstream``."""
+        """A key with limits far away, a hard budget that lasts, and all routes to the provider at ``upstream``, each with a
+        policy of the five usual checks, which find nothing."""
         models = "".join(_MODEL.format(route=route, model=model) for route, model in UPSTREAM_MODELS.items())
         routes = "\n".join(
-            f"  - {{slug: {route}, targets: [{{model: {route}-model}}]}}" for route in UPSTREAM_MODELS
+            f"  - {{slug: {route}, targets: [{{model: {route}-model}}], policies: [usual]}}"
+            for route in UPSTREAM_MODELS
         )
         path = self.data_dir / "bench.yaml"
         path.write_text(_CONFIGURATION.format(upstream=upstream, models=models, routes=routes, key=self.key))

@@ -37,7 +37,7 @@ def run(options: Options) -> Section:
         notes=[
             f"{IN_FLIGHT} in flight, medians of {rounds} alternating rounds of {seconds:g} s; what is added is the median of "
             "the rounds' own differences. The upstream takes 45 to 55 ms, and the connections begin one after the other, so "
-            "that they do not all wait for each other in step. Key, limits, hard budget and journal as in `data_plane`.",
+            "that they do not all wait for each other in step. Key, limits, hard budget, policy and journal as in `data_plane`.",
             PINNED if both.pinned else NOT_PINNED,
             f"Afterwards the ledger held exactly the {both.gateway.sent:,} calls that were sent, at their cost.",
         ],

@@ -63,7 +63,7 @@ def run(options: Options) -> Section:
         ],
         tables=[Table(["calls", "RSS, MB", "calls/s"], rows)],
         notes=[
-            f"{IN_FLIGHT} in flight, one in {STREAMED} a stream of {PIECES} pieces; key, limits, hard budget and journal as in "
+            f"{IN_FLIGHT} in flight, one in {STREAMED} a stream of {PIECES} pieces; key, limits, hard budget, policy and journal as in "
             f"`data_plane`. The growth is the slope of a straight line through the sizes after the first {WARM} rows.",
             f"Afterwards the ledger held exactly the {both.gateway.sent:,} calls that were sent, at their cost.",
         ],

@@ -115,7 +115,7 @@ def run(options: Options) -> Section:
             f"Beside: {PER_SECOND} prompts of {PROMPT / 1e6:g} MB a second, whatever becomes of the ones before. The small ones go "
             f"on as fast as they are answered, {IN_FLIGHT} at a time. Medians of {rounds} alternating rounds of {seconds:g} s; a "
             "ratio is the median of the rounds' own ratios.",
-            "Key, limits, hard budget and journal as in `data_plane`.",
+            "Key, limits, hard budget, policy and journal as in `data_plane`; the policy reads every large prompt whole.",
             PINNED if both.pinned else NOT_PINNED,
             f"Afterwards the ledger held exactly the {gateway.side.sent:,} calls that were sent, at their cost.",
         ],

@@ -2,7 +2,7 @@
 
 They are installed for the time of the benchmark, as their makers publish them, into its temporary directory: LiteLLM's proxy
 with pip, Portkey's gateway with npm. What cannot be installed or does not start is said in place of its figures. Ours runs with
-key, limits, hard budget and journal; theirs as they come, with the provider configured and nothing else.
+key, limits, hard budget, policy and journal; theirs as they come, with the provider configured and nothing else.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def run(options: Options) -> Section:
         tables=[Table(["", "its requests/s", "ours beside it", "ratio", "its p99, ms", "our p99, ms"], rows)],
         notes=[
             f"Medians of {rounds} alternating rounds of {seconds:g} s over the upstream that answers at once. Ours runs with key, "
-            "limits, hard budget and journal; the others as they are published, with the provider configured and nothing else.",
+            "limits, hard budget, policy and journal; the others as they are published, with the provider configured and "
+            "nothing else.",
             f"The others were busy {sides:.0%} of the time.",
             *(f"{name} was not measured: {reason.splitlines()[0]}" for name, reason in absent.items()),
             PINNED if both.pinned else NOT_PINNED,

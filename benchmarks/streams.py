@@ -84,7 +84,7 @@ def run(options: Options) -> Section:
             f"client has read it, for all pieces that are written while all streams are open, at least {seconds:g} s. Where a "
             "server cannot keep up, the pieces of a stream arrive several at a time. What is direct shows the share of the "
             "upstream and the client.",
-            f"Medians of {rounds} alternating rounds. Key, limits, hard budget and journal as in `data_plane`, and the usage is "
+            f"Medians of {rounds} alternating rounds. Key, limits, hard budget, policy and journal as in `data_plane`, and the usage is "
             "read out of each stream and hidden from the client, which did not ask for it.",
             f"Memory: resident memory of the process with {MANY:,} streams open, less what it was before, each stream's share.",
             PINNED if both.pinned else NOT_PINNED,
