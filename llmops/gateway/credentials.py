@@ -208,6 +208,11 @@ class Credentials:
             found = self._with[credential, model] = Standing()
         return found
 
+    def refused(self) -> set[str]:
+        """The ids of those that a provider refused last, be it for one model only."""
+        found = {one for one, standing in self._of.items() if standing.refusals}
+        return found | {one for (one, _), standing in self._with.items() if standing.refusals}
+
     def forget_all_but(self, credentials: Collection[str]) -> None:
         """Drop what is known of credentials that are no longer served."""
         self._of = {one: standing for one, standing in self._of.items() if one in credentials}

@@ -38,6 +38,7 @@ class PlaneCollector:
         yield from self._calls()
         yield from self._spend()
         yield from self._targets()
+        yield from self._credentials()
         yield from self._money()
         yield from self._process()
 
@@ -92,6 +93,14 @@ class PlaneCollector:
         yield _counter(
             "llmops_cache_requests", "Calls by how the response cache was used.", "result", metrics.cache
         )
+        verdicts = CounterMetricFamily(
+            "llmops_policy_verdicts",
+            "What policies said about calls, by what followed.",
+            labels=["policy", "check", "action"],
+        )
+        for judged, count in list(metrics.verdicts.items()):
+            verdicts.add_metric(judged, count)
+        yield verdicts
 
     def _spend(self) -> Iterator[Metric]:
         plane = self._plane
@@ -142,6 +151,18 @@ class PlaneCollector:
             state.add_metric(key, 0 if not breaker.open_until else 2 if now < breaker.open_until else 1)
         yield state
 
+    def _credentials(self) -> Iterator[Metric]:
+        refused = self._plane.credentials.refused()
+        state = GaugeMetricFamily(
+            "llmops_credential_refused",
+            "1 while the provider refuses a credential, be it for one model.",
+            labels=["provider", "credential"],
+        )
+        for provider, entries in self._plane.snapshot.live.credentials.items():
+            for entry in entries:
+                state.add_metric([provider, entry.name], entry.id in refused)
+        yield state
+
     def _money(self) -> Iterator[Metric]:
         purse, view = self._plane.purse, self._plane.view
         labels = ["budget"]
@@ -161,6 +182,7 @@ class PlaneCollector:
     def _process(self) -> Iterator[Metric]:
         plane = self._plane
         yield _gauge("llmops_in_flight", "Calls under way.", len(plane.calls))
+        yield _gauge("llmops_background_followed", "Background responses under way.", len(plane.background))
         yield _gauge("llmops_ready", "1 when this process should get calls.", not plane.unready())
         yield _gauge("llmops_revision", "The revision served.", plane.snapshot.revision)
         yield _gauge("llmops_cache_bytes", "Answers in the response cache.", plane.cache.size)

@@ -53,6 +53,7 @@ COUNT_AGAIN_S = 900.0
 GIVE_UP_S = 3 * 86_400.0
 #: How often a process looks for batches that are due while it found none.
 _IDLE_S = 3.0
+_REMEMBERED = 10_000
 _OVER = frozenset(("completed", "failed", "expired", "cancelled"))
 
 
@@ -211,6 +212,8 @@ class Metering:
         self._token = uuid7_text()
         self._task: asyncio.Task[None] | None = None
         self._next = 0.0
+        #: batches that this process counted, for its metrics
+        self._counted: dict[str, None] = {}
         self.desk: Desk | None = None
 
     def tick(self) -> None:
@@ -356,6 +359,12 @@ class Metering:
             outcome=outcome,
         )
         plane.write(Metered(n=0, at=now, object=owner.id, provider=owner.provider, end=end))
+        if owner.id not in self._counted:
+            # Of several records about one batch one is booked, and here one is counted.
+            self._counted[owner.id] = None
+            if len(self._counted) > _REMEMBERED:
+                self._counted.pop(next(iter(self._counted)))
+            plane.metrics.spent(end)
 
     def _budgets(self, owner: Owner) -> list[str]:
         """Those it was made under, and those that by now hold for its project and key; a hard one among them is charged

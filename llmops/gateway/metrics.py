@@ -83,6 +83,8 @@ class Metrics:
         self.queue: dict[str, Durations] = {}
         #: by how the cache was used
         self.cache: dict[str, int] = {}
+        #: (policy, check, action)
+        self.verdicts: dict[tuple[str, str, str], int] = {}
         self.overhead = Durations(_OVERHEAD_MICROS)
         #: between a change in the console and its being served here
         self.live_state = Durations()
@@ -106,6 +108,14 @@ class Metrics:
             self._tried(origin.route, outcome)
         if outcome.cache:
             self.cache[outcome.cache] = self.cache.get(outcome.cache, 0) + 1
+        if outcome.verdicts:
+            self._judged(outcome)
+        self.spent(ended)
+
+    def spent(self, ended: Ended) -> None:
+        """Count what a call cost, or a batch that is over."""
+        origin, outcome = ended.origin, ended.outcome
+        assert outcome is not None
         tokens = outcome.tokens
         if tokens.input or tokens.output or outcome.cost or outcome.saved:
             spend = self.spend.get((origin.project, outcome.model))
@@ -129,6 +139,13 @@ class Metrics:
         if len(self.requests) >= MAX_SERIES:
             key = (key[0], OTHER, OTHER, key[3], OTHER)
         return self.requests.setdefault(key, Requests())
+
+    def _judged(self, outcome: Outcome) -> None:
+        for verdict in outcome.verdicts:
+            key = (verdict.policy, verdict.check, verdict.action)
+            if key not in self.verdicts and len(self.verdicts) >= MAX_SERIES:
+                key = (OTHER, verdict.check, verdict.action)
+            self.verdicts[key] = self.verdicts.get(key, 0) + 1
 
     def _tried(self, route: str, outcome: Outcome) -> None:
         for attempt in outcome.attempts:

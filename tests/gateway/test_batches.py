@@ -367,6 +367,8 @@ async def test_a_batch_is_counted_when_it_has_ended(world: World) -> None:
     row = await world.row()
     assert row.metered_at is not None
     assert row.due_at is None
+    spend = world.rig.plane.metrics.spend[MINE.project_id, "small"]
+    assert (spend.cost, spend.input, spend.output) == (COST, 20, 10)
     # Nobody looks again.
     asked = len(world.rig.upstream.asked)
     await world.metering._round()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from llmops.core.verdicts import AFTER, BEFORE, BLOCK, REDACT, Verdict
 from llmops.gateway import metrics as module
 from llmops.gateway.metrics import Metrics
 from llmops.usage.records import Ended, Origin, Outcome
+from tests.gateway.responding import a_response
+from tests.gateway.responding import ask as respond_to
 from tests.gateway.rig import (
     DONE,
     KEY,
@@ -20,6 +24,7 @@ from tests.gateway.rig import (
     Reply,
     Rig,
     a_budget,
+    a_credential,
     a_key,
     a_model,
     a_route,
@@ -33,6 +38,8 @@ from tests.gateway.rig import (
     usage,
     usage_chunk,
 )
+from tests.gateway.test_policing import EMAIL, policy
+from tests.gateway.test_policing import SECRET as A_SECRET
 
 SCRAPER = "llmops_scraper1_" + "s" * 40
 
@@ -204,11 +211,58 @@ async def test_nothing_that_a_caller_sent_becomes_a_label(rig: Rig) -> None:
     assert b"PLANTED" not in answer.body
 
 
+async def test_what_policies_said_shows(rig: Rig) -> None:
+    checks = (("personal_data", BEFORE, REDACT, {}), ("secrets", AFTER, BLOCK, {}))
+    configured(rig, policies=[policy(*checks)])
+    rig.upstream.does(answers("fine"), answers(f"Use {A_SECRET}"))
+    await rig.chat(text=EMAIL)
+    await rig.chat(text=EMAIL)
+    found = await scraped(rig)
+    name = "llmops_policy_verdicts_total"
+    assert total(found, name, policy="strict", check="personal_data", action="redact") == 2
+    assert total(found, name, policy="strict", check="secrets", action="block") == 1
+    assert total(found, name) == 3
+
+
+async def test_a_credential_shows_as_refused_until_it_is_taken_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmops.gateway.credentials.AVOID_S", 0.0)
+    entries = (a_credential(name="first"), a_credential(name="second"))
+    configured(rig, credentials={"up": entries})
+    rig.upstream.does(fails(401, "invalid_api_key"), answers())
+    assert (await rig.chat()).status == 200
+    name = "llmops_credential_refused"
+    found = await scraped(rig)
+    assert {one: total(found, name, provider="up", credential=one) for one in ("first", "second")} == {
+        "first": 1,
+        "second": 0,
+    }
+    for _ in range(3):
+        await rig.chat()
+    assert total(await scraped(rig), name) == 0
+
+
+async def test_responses_in_the_background_show_while_they_are_followed(rig: Rig) -> None:
+    configured(rig)
+    running = a_response(status="queued", output=[], usage=None)
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.json(running)
+
+    rig.upstream.does(script)
+    await rig.call(respond_to(background=True), path="/v1/responses")
+    assert total(await scraped(rig), "llmops_background_followed") == 1
+    rig.plane.background.saw("up", "resp_1", json.dumps(a_response()).encode())
+    await eventually(lambda: len(rig.plane.background) == 0)
+    assert total(await scraped(rig), "llmops_background_followed") == 0
+
+
 def an_end(number: int) -> Ended:
     who = Origin(call="c", started=0, project="p", key="k", endpoint="chat", revision=1, route=f"r{number}")
-    return Ended(
-        n=0, at=0, attempt=0, origin=who, outcome=Outcome(status="ok", http=200, model="m", total_us=10)
-    )
+    verdict = Verdict(f"policy-{number}", 1, BEFORE, "secrets", BLOCK)
+    outcome = Outcome(status="ok", http=200, model="m", total_us=10, verdicts=[verdict])
+    return Ended(n=0, at=0, attempt=0, origin=who, outcome=outcome)
 
 
 def test_the_number_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +272,8 @@ def test_the_number_of_series_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         counted.note(an_end(number))
     assert len(counted.requests) <= 11
     assert sum(one.calls for one in counted.requests.values()) == 1_000
+    assert len(counted.verdicts) <= 11
+    assert sum(counted.verdicts.values()) == 1_000
 
 
 async def test_what_waits_to_be_booked_and_how_old_the_news_are(rig: Rig) -> None:
