@@ -23,7 +23,7 @@ from llmops.core.verdicts import (
     RETRY,
     Verdict,
 )
-from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode
+from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode, member
 from llmops.gateway.endpoints.making import AskedMedia, reworded
 from llmops.gateway.failures import MALFORMED, POLICY, Failure
 from llmops.gateway.opinions import opinion
@@ -45,6 +45,7 @@ from llmops.policies.engine import Decision, Guard, Placeholders
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
+    from llmops.gateway.routing import Resolution
     from llmops.gateway.streaming import Relay
 
 Result = TypeVar("Result")
@@ -59,7 +60,6 @@ _ANSWERING = ("choices", "output", "text", "data", "segments")
 #: Parts of a transcript with their times.
 _TIMED = ("segments", "words")
 _LOG_PROBABILITIES = ("logprobs", "top_logprobs")
-_NONE = (b"null", b"false", b"0")
 
 
 class Policing:
@@ -109,7 +109,7 @@ async def before(call: Call) -> None:
     state = call.policing = Policing(guard)
     members = asked.members
     form = asked.form if isinstance(asked, AskedMedia) else None
-    _refuse_log_probabilities(asked, guard)
+    _refuse_log_probabilities(asked, guard, resolution)
     if asked.background and guard.after:
         raise InvalidRequest(
             "background: policies check the answers here, and an answer in the background would go past them. "
@@ -140,7 +140,7 @@ async def before(call: Call) -> None:
                 if verdict := await opinion(call, rule, texts):
                     decision.add(verdict)
         state.add(decision.verdicts)
-        _refuse(decision)
+        refuse(decision)
         if decision.texts:
             changes = {
                 place.path: decision.texts[place.text.where]
@@ -155,7 +155,7 @@ async def before(call: Call) -> None:
         state.schema = schema_asked(members)
 
 
-def _refuse_log_probabilities(asked: Asked, guard: Guard) -> None:
+def _refuse_log_probabilities(asked: Asked, guard: Guard, resolution: Resolution) -> None:
     """They tell each token of an answer, also those that a policy takes out. Raises ``InvalidRequest``."""
     if not any(
         isinstance(rule.check, TextCheck)
@@ -163,25 +163,18 @@ def _refuse_log_probabilities(asked: Asked, guard: Guard) -> None:
         for rule in guard.after
     ):
         return
-    members = asked.members
-    asks = None
-    if any(raw is not None and bytes(raw) not in _NONE for raw in map(members.get, _LOG_PROBABILITIES)):
-        asks = next(name for name in _LOG_PROBABILITIES if name in members)
-    elif b"logprobs" in bytes(members.get("include") or b""):
-        asks = "include"
-    elif isinstance(asked, AskedMedia) and asked.form is not None:
-        asks = next(
-            (
-                part.name
-                for part in asked.form.parts
-                if part.name.startswith("include") and b"logprobs" in (part.value or b"")
-            ),
-            None,
-        )
-    if asks is not None:
+    asks = next((name for name in _LOG_PROBABILITIES if member(asked.members, name)), "")
+    if not asks and isinstance(included := member(asked.members, "include"), list):
+        asks = "include" if any("logprobs" in str(one) for one in included) else ""
+    if not asks and isinstance(asked, AskedMedia) and asked.form is not None:
+        fields = [part for part in asked.form.parts if part.name.startswith("include")]
+        asks = next((part.name for part in fields if b"logprobs" in (part.value or b"logprobs")), "")
+    if not asks and any("logprobs" in str(target.entry.parameters) for target in resolution.everything()):
+        asks = "model"
+    if asks:
         raise InvalidRequest(
             f"{asks}: policies check the answers here, and log probabilities would tell what they take out. "
-            "Ask without them.",
+            f"{'Name a model without them as a default.' if asks == 'model' else 'Ask without them.'}",
             param=asks,
         )
 
@@ -190,7 +183,8 @@ async def run(call: Call, size: int, work: Callable[[], Result]) -> Result:
     return work() if size <= OFF_LOOP_BYTES else await call.plane.off_loop(work)
 
 
-def _refuse(decision: Decision) -> None:
+def refuse(decision: Decision) -> None:
+    """Raises ``PolicyBlocked`` or ``ApprovalRequired`` where one is decided."""
     if decision.action not in (REQUIRE_APPROVAL, BLOCK):
         return
     verdict = decision.deciding

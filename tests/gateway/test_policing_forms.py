@@ -26,9 +26,9 @@ EDITS, TRANSCRIPTIONS, SPEECH = "/v1/images/edits", "/v1/audio/transcriptions", 
 Check = tuple[str, str, str, dict[str, Any]]
 
 
-def under(rig: Rig, *checks: Check) -> None:
+def under(rig: Rig, *checks: Check, **model: Any) -> None:
     rig.configure(
-        models=[a_model(capabilities=()), a_model("other", capabilities=())],
+        models=[a_model(**model)],
         policies=[policy(*checks)],
         budgets=[a_budget()],
     )
@@ -256,9 +256,17 @@ async def test_log_probabilities_do_not_tell_what_is_taken_out(
 
 async def test_nor_do_those_of_responses_and_transcripts(rig: Rig) -> None:
     under(rig, ("secrets", AFTER, REDACT, {}))
-    body = {"model": "small", "input": "Hi", "include": ["message.output_text.logprobs"]}
-    answer = await rig.call(body, path="/v1/responses")
-    assert (answer.status, answer.error["param"]) == (400, "include")
+    for include in (b"message.output_text.logprobs", b"message.output_text.l\\u006fgprobs"):
+        body = b'{"model": "small", "input": "Hi", "include": ["' + include + b'"]}'
+        answer = await rig.call(body, path="/v1/responses")
+        assert (answer.status, answer.error["param"]) == (400, "include")
     answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "small"), ("include[]", "logprobs"))
     assert (answer.status, answer.error["param"]) == (400, "include[]")
+    assert rig.upstream.asked == []
+
+
+async def test_nor_do_those_that_a_model_has_as_its_default(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, REDACT, {}), parameters={"logprobs": True})
+    answer = await rig.chat()
+    assert (answer.status, answer.error["param"]) == (400, "model")
     assert rig.upstream.asked == []

@@ -98,7 +98,7 @@ def test_keys_are_not_masks(text):
 @pytest.mark.parametrize(
     "parameters",
     [
-        [], "x", {"model": "x"}, {"stream": True}, {"max_tokens": 5}, {"n": 2}, {"service_tier": "priority"},
+        [], "x", {"model": "x"}, {"stream": True}, {"max_tokens": 5}, {"n": 2}, {"service_tier": "priority"}, {"store": True},
         {"api_key": "x"}, {"authorization": "x"}, {"": 1}, {"a b": 1}, {1: 2}, {"a": float("nan")},
         {"a": float("inf")}, {"a": "x" * 9000}, {"a": "\x00"}, {"a": "\ud800"}, {"a": ["b\n"]}, {"a": object()},
     ],

@@ -21,6 +21,7 @@ from llmops.gateway.listing import of_objects
 from llmops.gateway.metering import FIRST_LOOK_S, note_files
 from llmops.gateway.objects import BATCH, FILE, MAX_ID, Owner, texts_like_ids
 from llmops.gateway.places import Place, place_of
+from llmops.gateway.policing_lines import Lines
 from llmops.gateway.routing import Budgets
 from llmops.gateway.upstream import Failed
 
@@ -55,7 +56,7 @@ async def _create(call: Call, visit: Visit) -> None:
         raise NotFound(f"{_INPUT}: there is no file with the id {source!r}.", param=_INPUT) from None
     budgets = _budgets(call)
     place = place_of(call, owner)
-    models = await _models(call, place, source)
+    models = await _models(call, place, source, str(member(members, "endpoint")))
     fetched = await fetch(call, place, Errand("POST", "/batches", visit.query, body))
     assert call.key is not None and call.origin is not None
     call.plane.objects.made(
@@ -95,12 +96,13 @@ def _budgets(call: Call) -> Budgets:
     return found
 
 
-async def _models(call: Call, place: Place, source: str) -> set[str]:
+async def _models(call: Call, place: Place, source: str, endpoint: str) -> set[str]:
     """The models that a batch's file names.
 
     Raises ``InvalidRequest`` for a line with one that the key may not call, ``NotFound`` for one that refers to an object of
-    another project.
+    another project, ``PolicyBlocked`` or ``ApprovalRequired`` for one that policies do not let pass.
     """
+    policed = Lines(call, place, endpoint, _INPUT)
     allowed = callable_at(call, place)
     found: set[str] = set()
     named: set[str] = set()
@@ -124,6 +126,7 @@ async def _models(call: Call, place: Place, source: str) -> set[str]:
                     code="model_not_found",
                 )
             found.add(model)
+            await policed.add(number, line, model)
             if any(mark in line for mark in _MARKS):
                 named.update(texts_like_ids(decode_any(line)))
                 if len(named) > _MAX_NAMED:
@@ -132,6 +135,7 @@ async def _models(call: Call, place: Place, source: str) -> set[str]:
                     )
     except Failed as failed:
         raise GaveUp(failed.failure, place) from None
+    await policed.end()
     if named:
         assert call.key is not None
         strangers = await call.plane.objects.foreign(
