@@ -62,11 +62,13 @@ def boundary_of(content_type: bytes | None) -> bytes:
             param="Content-Type",
             code="invalid_content_type",
         )
-    for name, raw in _PARAMETER.findall(b";" + rest):
-        if name.lower() == b"boundary":
-            boundary = _unquoted(raw)
-            if _BOUNDARY.fullmatch(boundary):
-                return bytes(boundary)
+    named = [raw for name, raw in _PARAMETER.findall(b";" + rest) if name.lower().startswith(b"boundary")]
+    if len(named) > 1:
+        raise _broken("Content-Type names more than one boundary.", "Content-Type")
+    for raw in named:
+        boundary = _unquoted(raw)
+        if _BOUNDARY.fullmatch(boundary):
+            return bytes(boundary)
     raise _broken("Content-Type names no boundary; let your HTTP client set this header.", "Content-Type")
 
 
@@ -309,10 +311,17 @@ async def read_form(
                 break
         parser.end()
         await spool.end()
-        return Form(parser, spool, (content_type or b"").decode("latin-1"), boundary)
+        return Form(parser, spool, _type_with(boundary), boundary)
     except BaseException:
         spool.close()
         raise
+
+
+def _type_with(boundary: bytes) -> str:
+    """The one ``Content-Type`` that every reader takes to name this boundary, whatever else stood in the caller's."""
+    if not _TOKEN.fullmatch(boundary):
+        boundary = b'"' + re.sub(rb'(["\\])', rb"\\\1", boundary) + b'"'
+    return "multipart/form-data; boundary=" + boundary.decode("latin-1")
 
 
 def _named(lines: bytes, number: int) -> tuple[str, bool]:

@@ -99,6 +99,8 @@ class Objects:
         self.shelf: Shelf = shelf or NoShelf()
         #: (project, id) -> where it is, the most recently used last
         self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
+        #: id -> the projects of which an object with this id is known
+        self._projects: dict[str, set[str]] = {}
         self._waiting: set[_Waiter] = set()
         self._looking: asyncio.Task[None] | None = None
 
@@ -228,9 +230,16 @@ class Objects:
     async def foreign(self, ids: Collection[str], *, provider: str, project_id: str) -> set[str]:
         """Which of ``ids`` are known to be objects of other projects at ``provider``. Raises ``ServiceUnavailable``."""
         unknown = [one for one in ids if (project_id, one) not in self._known]
-        return {
+        # What was made just now is not in the database yet.
+        known = {
+            one
+            for one in unknown
+            for project in self._projects.get(one, ())
+            if self._known[project, one].provider == provider
+        }
+        return known | {
             found.id
-            for found in await self._ask(unknown)
+            for found in await self._ask([one for one in unknown if one not in known])
             if found.provider == provider and found.project != project_id
         }
 
@@ -283,8 +292,13 @@ class Objects:
         place = (owner.project, owner.id)
         self._known[place] = owner
         self._known.move_to_end(place)
+        self._projects.setdefault(owner.id, set()).add(owner.project)
         while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+            (project, object_id), _ = self._known.popitem(last=False)
+            projects = self._projects[object_id]
+            projects.discard(project)
+            if not projects:
+                del self._projects[object_id]
 
     async def close(self) -> None:
         if self._looking is not None:

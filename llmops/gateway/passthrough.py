@@ -33,6 +33,16 @@ from llmops.serving.snapshot import ProviderEntry
 METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 #: A segment that is a word of the API, unless it is a registered id; everything else is an id.
 _WORD = re.compile(r"[a-z_]+")
+#: Types of bodies that are no JSON to anybody, beside forms, sound, images and video.
+_FILES = frozenset(
+    (
+        b"application/octet-stream",
+        b"application/pdf",
+        b"application/zip",
+        b"application/gzip",
+        b"application/x-tar",
+    )
+)
 #: Texts of a body that may be ids: at most so many are looked up.
 _MAX_NAMED = 2_000
 
@@ -132,9 +142,10 @@ async def _strangers(call: Call, place: Place, names: set[str]) -> None:
 
 
 async def _body(call: Call, place: Place, errand: Errand) -> str:
-    """Read and check a body in JSON; any other goes through unseen. The model that it names."""
+    """Read and check a body in JSON; files and forms go through unseen. The model that it names."""
     kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind and kind != b"application/json" and not kind.endswith(b"+json"):
+    # What calls itself text may be JSON all the same to a provider that does not look at the type.
+    if kind in _FILES or kind.startswith((b"multipart/", b"audio/", b"image/", b"video/")):
         errand.body = Upload(call, place.provider, largest=call.plane.max_upload)
         return ""
     body = errand.body = await call.read_body()

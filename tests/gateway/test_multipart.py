@@ -190,6 +190,8 @@ async def test_a_field_too_long_to_keep_goes_through_but_cannot_be_read() -> Non
         (b"multipart/form-data; boundary=", "no boundary"),
         (b'multipart/form-data; boundary="a\nb"', "no boundary"),
         (b"multipart/mixed; boundary=b", "says multipart/mixed"),
+        (b"multipart/form-data; boundary=b; boundary=c", "more than one boundary"),
+        (b"multipart/form-data; Boundary=b; boundary*=utf-8''c", "more than one boundary"),
     ],
 )
 def test_a_content_type_that_names_no_form_is_refused(content_type: bytes | None, says: str) -> None:
@@ -320,6 +322,24 @@ async def test_no_more_is_taken_than_was_put_away(tmp_path: Path) -> None:
     form = await read_form(receive, {b"content-type": b"multipart/form-data; boundary=b"}, spool, LIMIT, Gone)
     assert max(waiting) <= IN_MEMORY + 100_000
     assert max(waiting[15:]) <= 400_000
+    form.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "sent_on"),
+    [
+        (b"multipart/form-data; boundary=b", "multipart/form-data; boundary=b"),
+        (b'multipart/form-data; charset="; boundary=c"; boundary=b', "multipart/form-data; boundary=b"),
+        (b'Multipart/Form-Data ; BOUNDARY="b"; x', "multipart/form-data; boundary=b"),
+    ],
+)
+async def test_the_provider_is_told_the_boundary_that_was_read_and_nothing_else(
+    tmp_path: Path, given: bytes, sent_on: str
+) -> None:
+    form = await form_of(
+        body_of(b"b", GOOD), spool=Spool(off_loop, tmp_path), headers={b"content-type": given}
+    )
+    assert form.upload({}).content_type == sent_on
     form.close()
 
 

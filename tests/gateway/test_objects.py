@@ -193,7 +193,7 @@ async def test_a_list_shows_what_is_the_projects_own() -> None:
     ]
     ids = [f"file-{number}" for number in range(1, 9)]
     assert await one.owned("file", ids, provider="up", project_id=MINE.project_id) == {"file-1", "file-3"}
-    assert await one.foreign(ids, provider="up", project_id=MINE.project_id) == {"file-4"}
+    assert await one.foreign(ids, provider="up", project_id=MINE.project_id) == {"file-2", "file-4"}
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,27 @@ async def test_a_body_must_not_name_anothers_object(open_to: Rig, upstream: Upst
     assert len(upstream.asked) == 2
 
 
+async def test_anothers_object_is_protected_before_the_database_knows_it(
+    open_to: Rig, upstream: Upstream
+) -> None:
+    open_to.plane.objects.made("file", "file-new1", key=THEIRS, provider="up")
+    answer = await open_to.call({"file_id": "file-new1"}, path="/v1/vector_stores/vs_Ab1/files")
+    assert answer.status == 404
+    assert not upstream.asked
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "x"])
+async def test_a_body_that_calls_itself_something_else_is_looked_at_all_the_same(
+    open_to: Rig, upstream: Upstream, kind: str
+) -> None:
+    open_to.plane.objects.made("file", "file-new1", key=THEIRS, provider="up")
+    path, headers = "/v1/vector_stores/vs_Ab1/files", {"content-type": kind}
+    assert (await open_to.call({"file_id": "file-new1"}, path=path, headers=headers)).status == 404
+    assert (await open_to.call({"model": "another"}, path=path, headers=headers)).status == 400
+    assert (await open_to.call(b"a=b", path=path, headers=headers)).status == 400
+    assert not upstream.asked
+
+
 async def test_a_list_shows_what_is_the_projects_own(open_to: Rig, upstream: Upstream) -> None:
     open_to.plane.objects.made("vector_stores", "vs_Cd2", key=THEIRS, provider="up")
     page = {
