@@ -199,23 +199,29 @@ class Guard:
         """Everything but remote checks. The texts of ``asked`` stay as they are; what changed is in the decision."""
         decision = Decision()
         texts = list(asked.texts)
-        data = [_bytes(one.text) for one in texts]
-        if self._avoids:
-            for text in data:
-                placeholders.avoid(text)
         find = self._sieve_before.find
-        # Not before a check asks for it: one about length may have blocked.
+        # Nearly always one look at all texts together is all. Not before a check asks for it: one about length may have
+        # blocked.
+        together: bytes | None = None
+        data: list[bytes] = []
         named: list[int] = []
-        any_named = sieved = False
+        sieved = any_named = False
+        if self._avoids:
+            together = _together(texts)
+            placeholders.avoid(together)
         for rule, bit in self._asked:
-            if bit:
-                if not sieved:
-                    named = [find(text) for text in data]
-                    any_named, sieved = any(named), True
-                if not any_named:
-                    continue
+            if bit and not sieved:
+                sieved = True
+                if not data and find(_together(texts) if together is None else together):
+                    data = [_bytes(one.text) for one in texts]
+                named = [find(text) for text in data]
+                any_named = any(named)
+            if bit and not any_named:
+                continue
             check = rule.check
             if isinstance(check, TextCheck):
+                if not data:
+                    data = [_bytes(one.text) for one in texts]
                 findings: list[Finding] = []
                 for index, one in enumerate(texts):
                     if (bit and not named[index] & bit) or not check.reads(one.role):
@@ -230,6 +236,7 @@ class Guard:
                         texts[index] = Text(one.role, said, one.where)
                         if sieved:
                             # What stands there now is another text.
+                            named = named or [0] * len(data)
                             named[index] = find(data[index])
                             any_named = any_named or bool(named[index])
             else:
@@ -475,6 +482,10 @@ class Stream:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _together(texts: Sequence[Text]) -> bytes:
+    return _bytes("\n".join([one.text for one in texts]))
 
 
 def _text(data: bytes) -> str:

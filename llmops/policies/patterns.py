@@ -23,6 +23,8 @@ _COUNT = re.compile(r"\{(\d{1,4})(,(\d{0,4}))?\}")
 _GROUP = re.compile(r"\(\?(?:P?<\w+>|[imsU]*(?:-[imsU]+)?:)|\((?!\?)")
 _LEADING_FLAGS = re.compile(r"\(\?[ims]+\)")
 _ZERO_WIDTH = frozenset("bBAz")
+#: A wider expression may be searched for in many texts, a line break between them: each end of a text is that of a line.
+_AT_LINES = {"^": "(?m:^)", "$": "(?m:$)", r"\A": "(?m:^)", r"\z": "(?m:$)"}
 _ESCAPE = re.compile(
     r"\\(?:[pP](?:\{\^?\w+\}|\w)|x(?:\{[0-9A-Fa-f]+\}|[0-9A-Fa-f]{2})|[0-7]{1,3}|.)", re.DOTALL
 )
@@ -40,7 +42,8 @@ _ZERO, _CHARACTER, _OPTIONAL, _GROUPED = range(4)
 
 class Node:
     """A piece of an expression: its source, how long a match of it can be, the source of its beginnings, and a wider
-    expression that matches all that it matches and does not count repetitions up to an upper bound."""
+    expression that matches all that it matches, in texts joined by line breaks too, and does not count repetitions up to an
+    upper bound."""
 
     __slots__ = ("kind", "opening", "reach", "source", "wide")
 
@@ -123,11 +126,11 @@ class _Parser:
                 raise ExpressionRefused("it may not use \\Q, \\E or \\C")
             self.at = escaped.end()
             if escaped[0][1] in _ZERO_WIDTH:
-                return Node(escaped[0], 0, "", _ZERO)
+                return Node(escaped[0], 0, "", _ZERO, _AT_LINES.get(escaped[0]))
             return _single(escaped[0])
         self.at += 1
         if char in "^$":
-            return Node(char, 0, "", _ZERO)
+            return Node(char, 0, "", _ZERO, _AT_LINES[char])
         return _single(char)
 
     def _class(self) -> Node:
@@ -246,7 +249,8 @@ class Pattern:
         if self._search.match(b"") is not None:
             raise ExpressionRefused("it matches the empty text, and so everywhere")
         self.reach = node.reach
-        #: the source of an expression that matches at least where this one does, and that takes a small automaton
+        #: the source of an expression that takes a small automaton, and that matches at least where this one does, also when
+        #: the text stands among others with a line break before and after it
         self.wide = f"(?i:{node.wide})" if ignore_case else f"(?:{node.wide})"
         try:
             self._opening = re2.compile(f"(?:{node.opening})\\z".encode(), options)

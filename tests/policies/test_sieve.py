@@ -185,10 +185,12 @@ PIECES = st.sampled_from(
     st.lists(PIECES, min_size=1, max_size=6).map("".join),
     st.booleans(),
     st.text("abcABC é\n", max_size=24),
+    st.lists(st.text("abé \n", max_size=3), max_size=2),
+    st.lists(st.text("abé \n", max_size=3), max_size=2),
 )
 @settings(max_examples=1500, deadline=None)
 def test_the_wider_expression_matches_wherever_the_expression_does(
-    flags: str, pieces: str, ignore_case: bool, text: str
+    flags: str, pieces: str, ignore_case: bool, text: str, before: list[str], after: list[str]
 ) -> None:
     try:
         pattern = Pattern(flags + pieces, ignore_case=ignore_case)
@@ -200,6 +202,7 @@ def test_the_wider_expression_matches_wherever_the_expression_does(
     assert all(sieve.bits)
     if pattern.search(data) is not None:
         assert sieve.find(data) & sieve.bits[1]
+        assert sieve.find("\n".join([*before, text, *after]).encode()) & sieve.bits[1]
 
 
 # ---------------------------------------------------------------------- the set
