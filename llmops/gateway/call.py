@@ -327,7 +327,7 @@ class Call:
         if self.attempts:
             last = self.attempts[-1]
             headers.append((b"x-llmops-attempts", b"%d" % len(self.attempts)))
-            if not self.resort:
+            if not self.resort and last.model:
                 headers.append((b"x-llmops-model", last.model.encode()))
                 headers.append(_FALLBACK[self.fallbacks > 0])
         if self.resort:
