@@ -73,7 +73,7 @@ async def admit(call: Call) -> None:
     except RateLimited as refusal:
         if not refusal.code.startswith("tokens"):
             raise
-        counted = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
+        counted = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target), size=asked.size)
         if counted >= bound:
             raise
         call.ticket = await ticket(call, limited, counted + output)
@@ -160,7 +160,9 @@ async def _hold_slowly(
     try:
         found = await purse.hold(holding.hard, holding.worst, wait=False)
         if isinstance(found, Short):
-            bound = await call.plane.off_loop(lambda: call.endpoint.count_input(asked, target))
+            bound = await call.plane.off_loop(
+                lambda: call.endpoint.count_input(asked, target), size=asked.size
+            )
             holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
             found = await purse.hold(holding.hard, holding.worst)
         if isinstance(found, Hold):

@@ -213,7 +213,9 @@ async def remember(call: Call) -> None:
             members=members,
         )
 
-    call.cache_key = work() if asked.size <= OFF_LOOP_BYTES else await call.plane.off_loop(work)
+    call.cache_key = (
+        work() if asked.size <= OFF_LOOP_BYTES else await call.plane.off_loop(work, size=asked.size)
+    )
 
 
 async def find(call: Call) -> Kept | None:

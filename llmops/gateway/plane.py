@@ -45,6 +45,8 @@ Result = TypeVar("Result")
 
 #: Calls under way in one process; more are refused at once.
 MAX_IN_FLIGHT = 8_192
+#: Work on texts beyond this goes one after the other.
+LARGE_BYTES = 256 * 1024
 #: Records that could not be written although their call was served; beyond this no call is taken.
 MAX_UNWRITTEN = 10_000
 
@@ -107,6 +109,10 @@ class Plane:
     #: for work that would stall the loop: counting tokens
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=2, thread_name_prefix="gateway-count")
+    )
+    #: for work on large texts, which may take minutes and cannot be stopped: it must not be in everybody's way
+    slow_thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-large")
     )
     calls: set[Call] = field(default_factory=set)
     draining: bool = False
@@ -197,9 +203,10 @@ class Plane:
         if self.tracing is not None:
             self.tracing.leave(call)
 
-    async def off_loop(self, work: Callable[[], Result]) -> Result:
-        """Run CPU-bound ``work`` beside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+    async def off_loop(self, work: Callable[[], Result], *, size: int = 0) -> Result:
+        """Run CPU-bound ``work`` beside the loop; ``size``: on a text of so many bytes."""
+        threads = self.threads if size <= LARGE_BYTES else self.slow_thread
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     # ------------------------------------------------------------------ records
 
@@ -327,6 +334,7 @@ class Plane:
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
         self.threads.shutdown(wait=False, cancel_futures=True)
+        self.slow_thread.shutdown(wait=False, cancel_futures=True)
 
 
 def log_call(origin: Origin, outcome: Outcome) -> None:

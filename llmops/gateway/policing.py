@@ -180,7 +180,7 @@ def _refuse_log_probabilities(asked: Asked, guard: Guard, resolution: Resolution
 
 
 async def run(call: Call, size: int, work: Callable[[], Result]) -> Result:
-    return work() if size <= OFF_LOOP_BYTES else await call.plane.off_loop(work)
+    return work() if size <= OFF_LOOP_BYTES else await call.plane.off_loop(work, size=size)
 
 
 def refuse(decision: Decision) -> None:

@@ -56,9 +56,10 @@ class Lines:
                 await self.end()
 
     async def end(self) -> None:
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        waiting, size = self._waiting, self._bytes
+        self._waiting, self._bytes = [], 0
         if waiting:
-            await self._call.plane.off_loop(lambda: self._look_at(waiting))
+            await self._call.plane.off_loop(lambda: self._look_at(waiting), size=size)
 
     def _guards_of(self, model: str) -> tuple[Guard, ...]:
         """What holds for calls of a model, by whatever name and route."""

@@ -290,7 +290,8 @@ async def count(call: Call, trial: Trial, text: str) -> Tokens:
         return Tokens(input=call.endpoint.input_bound(asked, target), estimated=True)
     try:
         counted, output = await call.plane.off_loop(
-            lambda: (call.endpoint.count_input(asked, target), count_text(text, model) if text else 0)
+            lambda: (call.endpoint.count_input(asked, target), count_text(text, model) if text else 0),
+            size=asked.size + len(text),
         )
     except (asyncio.CancelledError, RuntimeError):
         return Tokens(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, REQUIRE_APPROVAL, RETRY
+from llmops.gateway.plane import LARGE_BYTES
 from llmops.serving.snapshot import CheckEntry, PolicyEntry
 from tests.gateway.rig import (
     DONE,
@@ -478,3 +480,21 @@ async def test_billing_is_the_same_with_and_without(rig: Rig) -> None:
     await rig.call(ask(text="plain"))
     costs = [one.outcome.cost for one in rig.ended() if one.outcome is not None]
     assert costs[0] == costs[1] == 20 * 1_000 + 7 * 10_000
+
+
+async def test_long_work_on_large_texts_is_not_in_everybodys_way(rig: Rig) -> None:
+    """Two requests of some megabytes once kept every other call waiting for a minute."""
+    go_on = threading.Event()
+    large = [
+        asyncio.create_task(rig.plane.off_loop(lambda: go_on.wait(30), size=LARGE_BYTES + 1))
+        for _ in range(3)
+    ]
+    try:
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(rig.plane.off_loop(lambda: "done", size=LARGE_BYTES), 10) == "done"
+        # Who hangs up while it waits its turn is not looked at any more.
+        large[2].cancel()
+    finally:
+        go_on.set()
+    assert await asyncio.gather(*large[:2]) == [True, True]
+    assert large[2].cancelled()
