@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db.models import QuerySet
+from django.utils import timezone
 
-from llmops.base.clock import database_now
 from llmops.base.master_keys import master_keys
 from llmops.providers import secret_stores
 from llmops.providers.models import (
@@ -66,7 +66,7 @@ def troubles_of(credential: Credential) -> list[CredentialTrouble]:
     found = list(credential.troubles.all()) if credential.state in ("active", "draining") else []
     if not found:
         return []
-    oldest = database_now() - TROUBLE_LASTS
+    oldest = timezone.now() - TROUBLE_LASTS
     return [trouble for trouble in found if trouble.seen_at >= oldest]
 
 
@@ -92,7 +92,7 @@ def unreadable() -> list[tuple[Credential, Sequence[CredentialTrouble], bool]]:
 def open_breakers(route: str | None = None) -> list[OpenBreaker]:
     """Targets that data planes leave alone now: of a route, or of all. What came to its end long ago and was not probed since
     is left out: no call has gone there."""
-    found = OpenBreaker.objects.filter(until__gte=database_now() - BREAKER_LASTS)
+    found = OpenBreaker.objects.filter(until__gte=timezone.now() - BREAKER_LASTS)
     return list(found if route is None else found.filter(route=route))
 
 
@@ -103,7 +103,7 @@ def heard_of(credential: Credential, last: int = 10) -> list[HealthEvent]:
 
 def refused_credentials() -> list[tuple[Credential, HealthEvent]]:
     """Keys in use whose last word from their provider, within a day, was a refusal, and that word."""
-    recent = HealthEvent.objects.filter(credential__isnull=False, at__gte=database_now() - REFUSAL_LASTS)
+    recent = HealthEvent.objects.filter(credential__isnull=False, at__gte=timezone.now() - REFUSAL_LASTS)
     last: dict[object, HealthEvent] = {}
     for event in recent.order_by("at", "id"):
         last[event.credential] = event

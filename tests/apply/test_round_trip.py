@@ -313,7 +313,8 @@ class _Undone(Exception):
 
 
 @given(configurations())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(300)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
     environment = {"SOME_KEY": "sk-some-key-0123456789"}
