@@ -241,7 +241,9 @@ def context(draw, targets, pinned):
     """Strategies that can be published: a larger model is larger, and what summarises can write."""
     windows = {row["slug"]: row["context_window"] for row in pinned}
     larger = [slug for slug in windows if windows[slug] > max(windows[name] for name in targets)]
-    writers = [row["slug"] for row in pinned if "embeddings" not in row["capabilities"]]
+    # What declares anything else than text may be for that alone.
+    others = {"embeddings", "images", "speech", "transcription"}
+    writers = [row["slug"] for row in pinned if others.isdisjoint(row["capabilities"])]
     models = st.sampled_from(list(windows))
     choices = [
         st.fixed_dictionaries(
