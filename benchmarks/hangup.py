@@ -32,10 +32,14 @@ _PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class _Kind:
-    """``after``: milliseconds from each hang-up to when the upstream's connection was closed, sorted."""
+    """``after``: milliseconds from each hang-up to when the upstream's connection was closed, sorted.
+
+    ``before``: clients that were gone before their call had come to the upstream; it must never come there.
+    """
 
     name: str
     after: Sequence[float]
+    before: int
 
     def percentile(self, share: float) -> float:
         return self.after[min(len(self.after) - 1, int(share * len(self.after)))]
@@ -65,6 +69,8 @@ def run(options: Options) -> Section:
             _measure(both, name, streamed, times) for name, streamed in (("plain", False), ("stream", True))
         ]
         both.close_books()
+        if len(_held(both)) != 2 * times - sum(kind.before for kind in kinds):
+            raise BenchmarkFailed("calls came to the upstream after their clients were gone")
         _must_be_settled(both, 2 * times)
     longest = max(kind.after[-1] for kind in kinds)
     return Section(
@@ -79,11 +85,12 @@ def run(options: Options) -> Section:
         ],
         tables=[
             Table(
-                ["", "hang-ups", "p50, ms", "p99, ms", "longest, ms"],
+                ["", "hang-ups", "gone before", "p50, ms", "p99, ms", "longest, ms"],
                 [
                     [
                         kind.name,
-                        f"{len(kind.after):,}",
+                        f"{len(kind.after) + kind.before:,}",
+                        f"{kind.before:,}",
                         *(f"{kind.percentile(share):.2f}" for share in (0.5, 0.99, 1)),
                     ]
                     for kind in kinds
@@ -93,6 +100,7 @@ def run(options: Options) -> Section:
         notes=[
             f"{AT_ONCE} calls at a time, each hung up {SOONEST * 1000:.0f} to {LATEST * 1000:.0f} ms after it was sent (a stream: "
             "after its first piece), by closing the connection; then until the upstream sees its own connection closed.",
+            "Gone before: the client left before its call had come to the upstream; it never came there.",
             PINNED if both.pinned else NOT_PINNED,
             f"Afterwards the ledger held exactly these {2 * times:,} calls, each as hung up by its client, and the budget was "
             "settled at their cost with nothing left on hold.",
@@ -125,8 +133,12 @@ def _measure(both: Planes, name: str, streamed: bool, times: int) -> _Kind:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         closed = runner.run(all_of_them())
-    gone = _gone(both, closed.keys())
-    return _Kind(name, sorted((gone[user] - at) / 1e6 for user, at in closed.items()))
+    held = _held(both)
+    return _Kind(
+        name,
+        sorted((held[user] - at) / 1e6 for user, at in closed.items() if user in held),
+        len(closed.keys() - held.keys()),
+    )
 
 
 def _request(both: Planes, user: str, streamed: bool) -> Request:
@@ -141,18 +153,17 @@ def _request(both: Planes, user: str, streamed: bool) -> Request:
     )
 
 
-def _gone(both: Planes, users: object) -> dict[str, int]:
-    """When the upstream saw each of them go. Raises ``BenchmarkFailed`` if it still holds one."""
-    missing = set(cast("Sequence[str]", users))
+def _held(both: Planes) -> dict[str, int]:
+    """When the upstream saw each of its calls go. Raises ``BenchmarkFailed`` if it still holds one."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        with urllib.request.urlopen(f"{both.upstream_url}/gone", timeout=5) as answer:
-            gone: dict[str, int] = json.load(answer)
-        missing -= gone.keys()
-        if not missing:
-            return gone
+        with urllib.request.urlopen(f"{both.upstream_url}/held", timeout=5) as answer:
+            held: dict[str, int] = json.load(answer)
+        if all(held.values()):
+            return held
         if time.monotonic() > deadline:
-            raise BenchmarkFailed(f"the upstream still holds {len(missing)} calls whose clients are gone")
+            still = sum(not at for at in held.values())
+            raise BenchmarkFailed(f"the upstream still holds {still} calls whose clients are gone")
         time.sleep(0.05)
 
 

@@ -11,8 +11,8 @@ measured. What ``POST /v1/chat/completions`` does is in the model's name:
 | any other | at once, with ``stream`` as many pieces as ``seed`` says, in one |
 
 Each piece of a stream carries when it was written (``STAMP``). ``GET /served`` tells how many completions were answered,
-``GET /gone`` when the connection of each request to ``hold`` was closed, by its ``user``: ``{"user": nanoseconds}``. Times are
-``time.monotonic_ns``, which all processes of a machine share.
+``GET /held`` when the connection of each request to ``hold`` was closed, by its ``user``: ``{"user": nanoseconds}``, 0 while it is
+open. Times are ``time.monotonic_ns``, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Wheel:
 
 class Upstream(asyncio.Protocol):
     served = 0
-    gone: dict[str, int] = {}
+    held: dict[str, int] = {}
     wheel = Wheel()
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._holding:
-            Upstream.gone[self._holding] = time.monotonic_ns()
+            Upstream.held[self._holding] = time.monotonic_ns()
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer = self._buffer + data if self._buffer else data
@@ -154,14 +154,18 @@ class Upstream(asyncio.Protocol):
             delay = int(model.removeprefix("slow-"))
             self._loop.call_later(delay * random.uniform(0.9, 1.1) / 1000, self._answer)
         elif model == "hold":
-            self._holding = _text(buffer, _USER, body, end)
+            self._hold(_text(buffer, _USER, body, end))
         else:
             self._answer()
 
     def _tell(self, request: bytes) -> None:
         assert self._transport is not None
-        told = json.dumps(Upstream.gone if request.startswith(b"GET /gone") else Upstream.served).encode()
+        told = json.dumps(Upstream.held if request.startswith(b"GET /held") else Upstream.served).encode()
         self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told))
+
+    def _hold(self, user: str) -> None:
+        self._holding = user
+        Upstream.held[user] = 0
 
     def _answer(self) -> None:
         if self._transport is not None:
@@ -173,7 +177,7 @@ class Upstream(asyncio.Protocol):
         seed = _SEED.search(buffer, body, end)
         pieces = int(seed[1]) if seed else 1
         if model == "hold":
-            self._holding = _text(buffer, _USER, body, end)
+            self._hold(_text(buffer, _USER, body, end))
             self._transport.write(_STREAM_HEAD + _FIRST)
         elif model == "paced":
             self._left = pieces

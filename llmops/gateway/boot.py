@@ -16,6 +16,7 @@ from types import FrameType
 
 from django.conf import settings
 
+from llmops.core.cancelling import cancel
 from llmops.core.tokens import use_cache_dir
 from llmops.gateway import tracing
 from llmops.gateway.app import Gateway
@@ -127,7 +128,7 @@ class Runtime:
         assert self._draining is not None
         await self._draining
         if self._ticking is not None:
-            self._ticking.cancel()
+            await cancel(self._ticking)
         if self._feed is not None:
             self._feed.stop()
         await plane.background.close()

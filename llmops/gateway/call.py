@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from llmops.core.cancelling import AGAIN_S
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
@@ -58,7 +59,18 @@ class Watch:
     ``reason`` tells a cancellation of ours (``client``, ``deadline``, ``shutdown``) from one of somebody else (None).
     """
 
-    __slots__ = ("_caught", "_deadline", "_listener", "_loop", "_receive", "_task", "_timer", "reason")
+    __slots__ = (
+        "_again",
+        "_caught",
+        "_deadline",
+        "_fired",
+        "_listener",
+        "_loop",
+        "_receive",
+        "_task",
+        "_timer",
+        "reason",
+    )
 
     def __init__(self, receive: Receive) -> None:
         self._loop = asyncio.get_running_loop()
@@ -69,6 +81,8 @@ class Watch:
         self._deadline: asyncio.TimerHandle | None = None
         self.reason: str | None = None
         self._caught = False
+        self._again: asyncio.TimerHandle | None = None
+        self._fired = 0
 
     def start(self, seconds: float) -> None:
         """From now on; the whole may take ``seconds``. Only the first time counts."""
@@ -88,7 +102,14 @@ class Watch:
     def fire(self, reason: str) -> None:
         if self.reason is None and self._task is not None:
             self.reason = reason
+            self._insist()
+
+    def _insist(self) -> None:
+        # A library may swallow a cancellation (see ``core.cancelling``); the provider would go on for nobody.
+        if self._task is not None and not self._caught:
             self._task.cancel()
+            self._fired += 1
+            self._again = self._loop.call_later(AGAIN_S, self._insist)
 
     def seen_gone(self) -> None:
         """The client's absence was noticed otherwise, without a cancellation."""
@@ -99,7 +120,8 @@ class Watch:
         """The cancellation was seen and is dealt with."""
         if self.reason is not None and self._task is not None and not self._caught:
             self._caught = True
-            self._task.uncancel()
+            for _ in range(self._fired):
+                self._task.uncancel()
 
     def open_end(self) -> None:
         """The answer has begun: it may take as long as it likes, while it goes on."""
@@ -115,7 +137,7 @@ class Watch:
 
     def close(self) -> None:
         self._task = None
-        for handle in (self._timer, self._deadline):
+        for handle in (self._timer, self._deadline, self._again):
             if handle is not None:
                 handle.cancel()
         if self._listener is not None:

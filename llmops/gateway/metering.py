@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import msgspec
 
 from llmops.budgets.scopes import scope_pairs
+from llmops.core.cancelling import cancel
 from llmops.core.ids import uuid7_text
 from llmops.gateway.endpoints.base import MAX_USAGE_TOKENS, believable_usage
 from llmops.gateway.lines import Reading, read_lines
@@ -225,8 +226,7 @@ class Metering:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
 
     async def _round(self) -> None:
         """Look after what is due, until nothing is."""

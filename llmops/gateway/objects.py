@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llmops.core.cancelling import cancel
 from llmops.core.errors import NotFound, QueueFull, ServiceUnavailable
 from llmops.serving.snapshot import KeyEntry
 from llmops.usage.records import Gone, Kept, Record
@@ -302,7 +303,7 @@ class Objects:
 
     async def close(self) -> None:
         if self._looking is not None:
-            self._looking.cancel()
+            await cancel(self._looking)
         await self.shelf.close()
 
 

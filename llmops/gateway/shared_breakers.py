@@ -18,6 +18,7 @@ import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from llmops.core.cancelling import cancel
 from llmops.gateway.breakers import BY_ANOTHER, Breaker, Breakers, Key
 from llmops.serving.snapshot import RouteEntry
 
@@ -79,9 +80,7 @@ class SharedBreakers:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
         await self._redis.aclose()
 
     async def may_probe(self, breaker: Breaker) -> bool:
