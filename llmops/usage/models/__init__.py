@@ -1,0 +1,7 @@
+"""What was called and what it cost: calls, journals, rollups. Durations are microseconds, amounts nanodollars."""
+
+from llmops.usage.models.calls import Call, Journal, RetentionMark
+from llmops.usage.models.rollups import LatencyRollup, Rollup
+from llmops.usage.models.work import Job, KeptObject
+
+__all__ = ["Call", "Job", "Journal", "KeptObject", "LatencyRollup", "RetentionMark", "Rollup"]
