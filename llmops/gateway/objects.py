@@ -4,6 +4,8 @@ An object belongs to the project whose key made it, and stays at the provider (a
 id is the provider's own, never rewritten. A creation is written into the journal before its answer goes out and remembered
 in this process; other processes find it in the database, as soon as the journal is booked. So who asks for an id that is
 not known waits a moment for it, and only then it is not there. Another project's id is not there in the very same way.
+Who asks again for what was not there is told after one look; and when too many wait, the project that has the most of
+them waiting loses one: no project's made-up ids stand in another's way.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ _MOST_PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.1
 #: Objects that a process remembers by itself.
 REMEMBERED = 20_000
+#: Ids that are looked up at once, over all projects, which share these places fairly.
 MAX_WAITING = 2_000
+#: That an id is not there is remembered for so long (seconds), and of so many ids.
+ABSENT_S, ABSENT_REMEMBERED = 60.0, 20_000
 #: The longest id of an object; a longer one names none.
 MAX_ID = 200
 _ID_LIKE = re.compile(r"[A-Za-z]+[-_][A-Za-z0-9_-]{4,}")
@@ -82,13 +87,14 @@ class NoShelf:
 
 
 class _Waiter:
-    __slots__ = ("asked_at", "found", "id", "kind", "project")
+    __slots__ = ("found", "id", "kind", "project", "until")
 
-    def __init__(self, kind: str | None, object_id: str, project: str) -> None:
+    def __init__(self, kind: str | None, object_id: str, project: str, patience: float) -> None:
         self.kind = kind
         self.id = object_id
         self.project = project
-        self.asked_at = time.monotonic()
+        #: from when on an id that is not found is not there
+        self.until = time.monotonic() + patience
         self.found: asyncio.Future[Owner] = asyncio.get_running_loop().create_future()
 
 
@@ -102,7 +108,11 @@ class Objects:
         self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
         #: id -> the projects of which an object with this id is known
         self._projects: dict[str, set[str]] = {}
-        self._waiting: set[_Waiter] = set()
+        #: project -> who waits there, who came last at the end
+        self._waiting: dict[str, dict[_Waiter, None]] = {}
+        self._waiters = 0
+        #: (project, id) -> until when it is remembered that it was not there, the longest ago first
+        self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._looking: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ made and gone
@@ -195,10 +205,7 @@ class Objects:
             return known
         if not object_id or len(object_id) > MAX_ID:
             raise not_there(object_id)
-        if len(self._waiting) >= MAX_WAITING:
-            raise QueueFull("Too many objects are being looked up at the moment.", retry_after=1)
-        waiter = _Waiter(kind, object_id, project_id)
-        self._waiting.add(waiter)
+        waiter = self._wait(kind, object_id, project_id)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
@@ -207,10 +214,36 @@ class Objects:
         except TimeoutError:
             raise cannot_tell() from None
         finally:
-            self._waiting.discard(waiter)
+            self._leave(waiter)
         if found.gone:
             raise not_there(object_id)
         return found
+
+    def _wait(self, kind: str | None, object_id: str, project: str) -> _Waiter:
+        """A place among those who wait. Raises ``QueueFull`` when no project has more of them than this one."""
+        if self._waiters >= MAX_WAITING:
+            fullest = max(self._waiting.values(), key=len)
+            if len(fullest) <= len(self._waiting.get(project, ())) + 1:
+                raise _too_many()
+            # As if it had not been let in: it waited the least.
+            last = next(reversed(fullest))
+            self._leave(last)
+            if not last.found.done():
+                last.found.set_exception(_too_many())
+        known_absent = self._absent.get((project, object_id), 0.0) > time.monotonic()
+        waiter = _Waiter(kind, object_id, project, 0.0 if known_absent else PATIENCE_S)
+        self._waiting.setdefault(project, {})[waiter] = None
+        self._waiters += 1
+        return waiter
+
+    def _leave(self, waiter: _Waiter) -> None:
+        there = self._waiting.get(waiter.project)
+        if there is None or waiter not in there:
+            return
+        del there[waiter]
+        self._waiters -= 1
+        if not there:
+            del self._waiting[waiter.project]
 
     async def owned(self, kind: str, ids: Collection[str], *, provider: str, project_id: str) -> set[str]:
         """Which of ``ids`` are objects of the project at ``provider``. Raises ``ServiceUnavailable``."""
@@ -258,7 +291,7 @@ class Objects:
         try:
             while self._waiting:
                 began = time.monotonic()
-                waiting = list(self._waiting)
+                waiting = [waiter for there in self._waiting.values() for waiter in there]
                 found: list[Owner] | None = None
                 try:
                     found = await self.shelf.find({waiter.id for waiter in waiting})
@@ -286,8 +319,18 @@ class Objects:
                 last = max(ours, key=lambda one: (not one.gone, one.made_at))
                 self._remember(last)
                 waiter.found.set_result(last)
-            elif now - waiter.asked_at >= PATIENCE_S:
-                waiter.found.set_exception(cannot_tell() if found is None else not_there(waiter.id))
+            elif now >= waiter.until and found is None:
+                waiter.found.set_exception(cannot_tell())
+            elif now >= waiter.until:
+                self._missed(waiter.project, waiter.id, now)
+                waiter.found.set_exception(not_there(waiter.id))
+
+    def _missed(self, project: str, object_id: str, now: float) -> None:
+        """An id was waited for in vain: who asks for it again gets one look and no patience."""
+        self._absent[project, object_id] = now + ABSENT_S
+        self._absent.move_to_end((project, object_id))
+        if len(self._absent) > ABSENT_REMEMBERED:
+            self._absent.popitem(last=False)
 
     def _remember(self, owner: Owner) -> None:
         place = (owner.project, owner.id)
@@ -328,6 +371,13 @@ def texts_like_ids(value: Any) -> Iterator[str]:
 def not_there(object_id: str) -> NotFound:
     """One answer for what does not exist, what was deleted, and what is another project's."""
     return NotFound(f"There is no object with the id {object_id[:MAX_ID]!r}.", param="id")
+
+
+def _too_many() -> QueueFull:
+    return QueueFull(
+        "This project's calls name too many objects that are not known here, all at once: try again, or ask for fewer.",
+        retry_after=1,
+    )
 
 
 def cannot_tell() -> ServiceUnavailable:

@@ -158,6 +158,68 @@ async def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) 
     assert sorted(error.status for error in errors) == [404, 404, 404, 429, 429]
 
 
+async def test_one_projects_made_up_ids_do_not_stand_in_anothers_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MAX_WAITING", 8)
+    one, shelf, _ = registry()
+    flood = [asyncio.ensure_future(refused(one, f"made-up-{number}")) for number in range(20)]
+    await asyncio.sleep(0.05)
+    others = [
+        asyncio.ensure_future(one.owner("file", f"file-{number}", OTHERS.project_id)) for number in range(4)
+    ]
+    await asyncio.sleep(0.05)
+    assert not any(asking.done() for asking in others), (
+        "each got a place, and waits for its object to be booked"
+    )
+    shelf.rows = [a_row(f"file-{number}", project=OTHERS.project_id) for number in range(4)]
+    assert [found.id for found in await asyncio.gather(*others)] == [f"file-{number}" for number in range(4)]
+    statuses = sorted(error.status for error in await asyncio.gather(*flood))
+    assert statuses == [404] * 4 + [429] * 16, "who has the most gave its places up"
+
+
+async def test_places_are_shared_by_all_who_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "MAX_WAITING", 9)
+    one, _, _ = registry()
+    crowds = [a_key(project=f"p{number}") for number in range(3)]
+    asked = [
+        (key, asyncio.ensure_future(refused(one, f"x-{number}", key)))
+        for number in range(30)
+        for key in crowds
+    ]
+    await asyncio.gather(*(asking for _, asking in asked))
+    for key in crowds:
+        waited = [asking.result().status for mine, asking in asked if mine is key].count(404)
+        assert waited == 3
+
+
+async def test_what_was_not_there_is_told_at_once_when_it_is_asked_for_again() -> None:
+    one, shelf, _ = registry()
+    await refused(one)
+    for _ in range(3):
+        asked, began = len(shelf.asked), time.monotonic()
+        assert isinstance(await refused(one), NotFound)
+        assert len(shelf.asked) == asked + 1, "one look"
+        assert time.monotonic() - began < 0.25
+    shelf.rows.append(a_row())
+    assert (await one.owner("file", "file-1", MINE.project_id)).provider == "up", (
+        "and it is found when it is there"
+    )
+
+
+async def test_that_something_is_not_there_is_one_projects_own_knowledge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(objects, "ABSENT_REMEMBERED", 2)
+    one, shelf, _ = registry()
+    await refused(one)
+    asking = asyncio.ensure_future(one.owner("file", "file-1", OTHERS.project_id))
+    await asyncio.sleep(0.1)
+    assert not asking.done(), "for whom it is new it is waited for"
+    shelf.rows.append(a_row(project=OTHERS.project_id))
+    await asking
+    await asyncio.gather(*(refused(one, f"file-{number}") for number in range(2, 9)))
+    assert len(one._absent) == 2
+
+
 async def test_a_deleted_object_is_gone() -> None:
     one, shelf, written = registry()
     make(one)
