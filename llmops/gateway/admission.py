@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 from llmops.budgets.escrow import Hold
 from llmops.core.errors import BudgetExceeded, RateLimited, UnpricedModel, UnprocessableEntity
 from llmops.core.money import format_usd
-from llmops.gateway.bank import Short
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints import making
 from llmops.gateway.endpoints.base import BILLED, FREE, Asked, Endpoint
-from llmops.gateway.limits import Limiteds, Ticket
-from llmops.gateway.queueing import Gate
+from llmops.gateway.money.bank import Short
 from llmops.gateway.routing import Budgets, Target
+from llmops.gateway.throttling.limits import Limiteds, Ticket
+from llmops.gateway.throttling.queueing import Gate
 from llmops.providers.pricing import Prices
 from llmops.providers.rules import FLEX
 from llmops.serving.snapshot import ModelEntry
 
 if TYPE_CHECKING:
-    from llmops.gateway.resilience import Failure
+    from llmops.gateway.attempts.resilience import Failure
     from llmops.gateway.settle import Trial
 
 #: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).

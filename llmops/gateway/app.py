@@ -11,7 +11,6 @@ import msgspec
 
 from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
-from llmops.gateway import exposition, passthrough
 from llmops.gateway.addresses import Addresses, Handler, Visit
 from llmops.gateway.call import Message, Receive, Send, request_id_of
 from llmops.gateway.endpoints import batches, files, models, stored_chats, stored_responses
@@ -23,8 +22,10 @@ from llmops.gateway.endpoints.images import EDITS, GENERATIONS, VARIATIONS
 from llmops.gateway.endpoints.moderations import MODERATIONS
 from llmops.gateway.endpoints.responses import COMPACT, INPUT_TOKENS, RESPONSES
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body
+from llmops.gateway.forwarding import passthrough
 from llmops.gateway.pipeline import serve
 from llmops.gateway.plane import Plane
+from llmops.gateway.telemetry import exposition
 
 log = logging.getLogger(__name__)
 

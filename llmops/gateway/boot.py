@@ -18,17 +18,17 @@ from django.conf import settings
 
 from llmops.core.cancelling import cancel
 from llmops.core.tokens import use_cache_dir
-from llmops.gateway import tracing
 from llmops.gateway.app import Gateway
-from llmops.gateway.bank import Command
 from llmops.gateway.cache import Cache
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
-from llmops.gateway.keeper import Keeper
+from llmops.gateway.kept.shelf import DatabaseShelf
+from llmops.gateway.money.bank import Command
+from llmops.gateway.money.keeper import Keeper
+from llmops.gateway.money.purse import TICK_S, Purse
 from llmops.gateway.plane import Plane, digest_key
-from llmops.gateway.purse import TICK_S, Purse
-from llmops.gateway.shared_limits import SharedLimits
-from llmops.gateway.shelf import DatabaseShelf
+from llmops.gateway.telemetry import tracing
+from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.providers.services import report_unreadable
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot

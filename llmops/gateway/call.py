@@ -14,21 +14,21 @@ from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
-from llmops.gateway.queueing import BATCH, INTERACTIVE
-from llmops.gateway.spool import declared_length
+from llmops.gateway.forms.spool import declared_length
+from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
+    from llmops.gateway.attempts.context import Fitting
+    from llmops.gateway.attempts.resilience import Plan
     from llmops.gateway.cache import Filling, Kept
-    from llmops.gateway.context import Fitting
     from llmops.gateway.endpoints.base import Asked, Endpoint
-    from llmops.gateway.limits import Ticket
-    from llmops.gateway.multipart import Form
+    from llmops.gateway.forms.multipart import Form
     from llmops.gateway.plane import Plane
-    from llmops.gateway.policing import Policing
-    from llmops.gateway.resilience import Plan
+    from llmops.gateway.policing.calls import Policing
     from llmops.gateway.routing import Budgets, Resolution
-    from llmops.gateway.streaming import Relay
+    from llmops.gateway.streaming.events import Relay
+    from llmops.gateway.throttling.limits import Ticket
     from llmops.serving.snapshot import KeyEntry
 
 Message = MutableMapping[str, Any]

@@ -26,7 +26,12 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, cache, context, last_resort, policing, settle
+from llmops.gateway import admission, cache, settle
+from llmops.gateway.attempts import context, last_resort
+from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
+from llmops.gateway.attempts.resilience import OPEN, Plan, Step
+from llmops.gateway.attempts.shared_breakers import SharedBreakers
+from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, said_id
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -40,13 +45,14 @@ from llmops.gateway.call import (
 )
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
-from llmops.gateway.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
-from llmops.gateway.media import check_capability, read_media, relay_media
-from llmops.gateway.opinions import INNER
+from llmops.gateway.kept.referring import where_kept
 from llmops.gateway.plane import Plane
-from llmops.gateway.queueing import INTERACTIVE
-from llmops.gateway.referring import where_kept
-from llmops.gateway.relaying import (
+from llmops.gateway.policing import calls as policing
+from llmops.gateway.policing.opinions import INNER
+from llmops.gateway.settle import Trial
+from llmops.gateway.streaming.events import Relay
+from llmops.gateway.streaming.media import check_capability, read_media, relay_media
+from llmops.gateway.streaming.relaying import (
     goes_on,
     in_background,
     is_events,
@@ -54,11 +60,7 @@ from llmops.gateway.relaying import (
     relay_stream,
     relay_whole,
 )
-from llmops.gateway.resilience import OPEN, Plan, Step
-from llmops.gateway.settle import Trial
-from llmops.gateway.shared_breakers import SharedBreakers
-from llmops.gateway.streaming import Relay
-from llmops.gateway.upstream import Failed, Response, failure_of_status, said_id
+from llmops.gateway.throttling.queueing import INTERACTIVE
 from llmops.usage.records import Tokens
 
 #: Roughly, for the rate limits of credentials, which providers reckon in the same way.

@@ -14,30 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llmops.core.errors import QueueFull, ServiceUnavailable
-from llmops.gateway.background import Background
-from llmops.gateway.breakers import OPENED, Breaker, Breakers
+from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
+from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
+from llmops.gateway.attempts.shared_breakers import SharedBreakers
+from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
-from llmops.gateway.credentials import ACCEPTED, Credentials
-from llmops.gateway.limits import Limits
-from llmops.gateway.metering import Metering
-from llmops.gateway.metrics import Metrics
-from llmops.gateway.objects import Objects
-from llmops.gateway.purse import Purse
-from llmops.gateway.queueing import Gates
+from llmops.gateway.kept.background import Background
+from llmops.gateway.kept.metering import Metering
+from llmops.gateway.kept.objects import Objects
+from llmops.gateway.money.purse import Purse
 from llmops.gateway.routing import DIRECT, View
-from llmops.gateway.shared_breakers import SharedBreakers
-from llmops.gateway.shared_limits import SharedLimits
-from llmops.gateway.upstream import Transport
+from llmops.gateway.telemetry.metrics import Metrics
+from llmops.gateway.throttling.limits import Limits
+from llmops.gateway.throttling.queueing import Gates
+from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
 from llmops.usage.records import BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from llmops.gateway.failures import Failure
+    from llmops.gateway.attempts.failures import Failure
+    from llmops.gateway.attempts.resilience import Step
     from llmops.gateway.pipeline import Call
-    from llmops.gateway.resilience import Step
-    from llmops.gateway.tracing import Tracing
+    from llmops.gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 calls_log = logging.getLogger("llmops.calls")

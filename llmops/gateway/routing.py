@@ -16,7 +16,7 @@ from llmops.core.errors import (
     PermissionDenied,
     ServiceUnavailable,
 )
-from llmops.gateway.limits import Limiteds, limits_of
+from llmops.gateway.throttling.limits import Limiteds, limits_of
 from llmops.policies.engine import Guard, guard_of
 from llmops.providers.pricing import PriceBook
 from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE

@@ -10,10 +10,10 @@ from typing import Protocol
 from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_text
 from llmops.gateway.admission import Holding, output_bound
+from llmops.gateway.attempts.failures import Failure
+from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
-from llmops.gateway.failures import Failure
-from llmops.gateway.resilience import Step
 from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"

@@ -20,9 +20,9 @@ from typing import Any
 from llmops.budgets.periods import bounds
 from llmops.core.ids import uuid7
 from llmops.gateway.app import Gateway
-from llmops.gateway.bank import Command, GiveBack, More, Open
+from llmops.gateway.money.bank import Command, GiveBack, More, Open
+from llmops.gateway.money.purse import Purse
 from llmops.gateway.plane import Plane, digest_key
-from llmops.gateway.purse import Purse
 from llmops.serving.snapshot import (
     BudgetEntry,
     CredentialEntry,

@@ -12,9 +12,9 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from llmops.budgets.models import Budget, Window
-from llmops.gateway import metering, objects
-from llmops.gateway.metering import Metering, Sums, target_named
-from llmops.gateway.shelf import DatabaseShelf, claim, put_back
+from llmops.gateway.kept import metering, objects
+from llmops.gateway.kept.metering import Metering, Sums, target_named
+from llmops.gateway.kept.shelf import DatabaseShelf, claim, put_back
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.models import Call, KeptObject

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.gateway.breakers import BY_ANOTHER, BY_PROBE, BY_RATE, BY_RESET, Breaker, Breakers
+from llmops.gateway.attempts.breakers import BY_ANOTHER, BY_PROBE, BY_RATE, BY_RESET, Breaker, Breakers
 from llmops.usage.records import BreakerSeen
 from tests.gateway.rig import Rig, a_route, answers, fails
 

@@ -14,8 +14,8 @@ import pytest
 from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_chat, count_text
 from llmops.gateway import call as call_module
-from llmops.gateway.bank import Short
-from llmops.gateway.objects import FILE
+from llmops.gateway.kept.objects import FILE
+from llmops.gateway.money.bank import Short
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.records import CredentialSeen, Ended, Held
 from tests.gateway.rig import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.gateway.credentials import (
+from llmops.gateway.attempts.credentials import (
     AVOID_S,
     MOST_REST_S,
     REFUSED_WHY,
@@ -17,7 +17,7 @@ from llmops.gateway.credentials import (
     Credentials,
     seconds_of,
 )
-from llmops.gateway.failures import AUTH, STATUS, Failure
+from llmops.gateway.attempts.failures import AUTH, STATUS, Failure
 from llmops.serving.snapshot import CredentialEntry
 from llmops.usage.records import CredentialSeen
 from tests.gateway.rig import (

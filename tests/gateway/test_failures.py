@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.gateway.failures import (
+from llmops.gateway.attempts.failures import (
     AUTH,
     CONNECT,
     CUT,

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway import errands, objects, resilience, uploading
+from llmops.gateway.attempts import resilience
+from llmops.gateway.forwarding import errands, uploading
+from llmops.gateway.kept import objects
 from llmops.serving.snapshot import KeyEntry, ProjectEntry
 from llmops.usage.records import Gone, Kept
 from tests.gateway.rig import (
@@ -380,7 +382,7 @@ async def test_a_list_shows_the_projects_own_and_says_truly_whether_more_follows
 async def test_a_list_reads_so_many_pages_and_no_more(
     kept: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.listing.MAX_PAGES", 3)
+    monkeypatch.setattr("llmops.gateway.kept.listing.MAX_PAGES", 3)
     upstream.does(pages([f"f-{number:02}" for number in range(30)]))
     answer = await get(kept, "/v1/files?limit=2")
     assert (answer.json["data"], answer.json["has_more"]) == ([], True)

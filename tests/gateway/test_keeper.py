@@ -20,12 +20,12 @@ from llmops.budgets import services as budgets
 from llmops.budgets.escrow import Hold
 from llmops.budgets.models import Lease, Window
 from llmops.core.errors import ServiceUnavailable
-from llmops.gateway import keeper as keeper_module
-from llmops.gateway import purse as purse_module
-from llmops.gateway.bank import Short
 from llmops.gateway.feed import Feed
-from llmops.gateway.keeper import Keeper
-from llmops.gateway.purse import Purse
+from llmops.gateway.money import keeper as keeper_module
+from llmops.gateway.money import purse as purse_module
+from llmops.gateway.money.bank import Short
+from llmops.gateway.money.keeper import Keeper
+from llmops.gateway.money.purse import Purse
 from llmops.providers.models import Credential, CredentialTrouble
 from llmops.providers.selectors import troubles_of, unreadable
 from llmops.providers.services import report_unreadable, revoke_credential

@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from llmops.gateway.last_resort import response, response_events
+from llmops.gateway.attempts.last_resort import response, response_events
 from tests.gateway.rig import (
     DONE,
     KEY,

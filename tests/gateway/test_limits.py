@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.errors import RateLimited
-from llmops.gateway.limits import Limiteds, Limits, Meter, limits_of
+from llmops.gateway.throttling.limits import Limiteds, Limits, Meter, limits_of
 from llmops.serving.snapshot import KeyEntry, ProjectEntry
 from tests.gateway.rig import a_key
 

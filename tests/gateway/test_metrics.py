@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llmops.core.verdicts import AFTER, BEFORE, BLOCK, REDACT, Verdict
-from llmops.gateway import metrics as module
-from llmops.gateway.metrics import Metrics
+from llmops.gateway.telemetry import metrics as module
+from llmops.gateway.telemetry.metrics import Metrics
 from llmops.usage.records import Ended, Origin, Outcome
 from tests.gateway.responding import a_response
 from tests.gateway.responding import ask as respond_to
@@ -227,7 +227,7 @@ async def test_what_policies_said_shows(rig: Rig) -> None:
 async def test_a_credential_shows_as_refused_until_it_is_taken_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.credentials.AVOID_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.attempts.credentials.AVOID_S", 0.0)
     entries = (a_credential(name="first"), a_credential(name="second"))
     configured(rig, credentials={"up": entries})
     rig.upstream.does(fails(401, "invalid_api_key"), answers())

@@ -15,9 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
-from llmops.gateway import multipart
-from llmops.gateway.multipart import Form, Parser, boundary_of, read_form
-from llmops.gateway.spool import IN_MEMORY, Spool
+from llmops.gateway.forms import multipart
+from llmops.gateway.forms.multipart import Form, Parser, boundary_of, read_form
+from llmops.gateway.forms.spool import IN_MEMORY, Spool
 
 LIMIT = 64 * 1024 * 1024
 
@@ -391,7 +391,7 @@ def test_spools_are_made_where_they_are_told(tmp_path: Path, monkeypatch: pytest
         seen.append(how["dir"])
         return real(**how)
 
-    monkeypatch.setattr("llmops.gateway.spool.tempfile.TemporaryFile", spy)
+    monkeypatch.setattr("llmops.gateway.forms.spool.tempfile.TemporaryFile", spy)
     spool = Spool(at_once, tmp_path)
     asyncio.run(spool.write(b"x" * (IN_MEMORY + 1)))
     assert seen == [tmp_path]

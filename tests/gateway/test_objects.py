@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llmops.core.errors import ConsoleError, NotFound, ServiceUnavailable
-from llmops.gateway import objects
-from llmops.gateway.objects import Objects, Owner, ShelfAway
+from llmops.gateway.kept import objects
+from llmops.gateway.kept.objects import Objects, Owner, ShelfAway
 from llmops.usage.records import Gone, Kept, Record
 from tests.gateway.rig import a_key
 

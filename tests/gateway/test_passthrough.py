@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway import objects
+from llmops.gateway.kept import objects
 from llmops.serving.snapshot import PriceRow
 from tests.gateway.rig import KEY, USD, Rig, Upstream, a_budget, a_key, a_model, a_provider, usage
 from tests.gateway.test_forwarding import MINE, OTHER, THEIRS, bytes_of, configure, get, gives

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.errors import CircuitOpen, ConsoleError, RateLimited, ServiceUnavailable
-from llmops.gateway.breakers import Breakers
-from llmops.gateway.credentials import Credentials
-from llmops.gateway.failures import (
+from llmops.gateway.attempts.breakers import Breakers
+from llmops.gateway.attempts.credentials import Credentials
+from llmops.gateway.attempts.failures import (
     AUTH,
     CONNECT,
     CUT,
@@ -24,7 +24,7 @@ from llmops.gateway.failures import (
     TOO_LONG,
     Failure,
 )
-from llmops.gateway.resilience import LEAST_S, Plan, Step
+from llmops.gateway.attempts.resilience import LEAST_S, Plan, Step
 from llmops.gateway.routing import View
 from llmops.providers.rules import FAILURE_CLASSES
 from tests.gateway.rig import (

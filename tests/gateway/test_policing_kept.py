@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, RETRY
-from llmops.gateway.objects import CHAT, RESPONSE
+from llmops.gateway.kept.objects import CHAT, RESPONSE
 from llmops.serving.snapshot import KeyEntry, PolicyEntry
 from tests.gateway.responding import PATH, a_response, a_stream, ask, ended, message
 from tests.gateway.rig import KEY, Rig, a_budget, a_credential, a_key, a_model, a_route, completion, streams
@@ -20,7 +20,7 @@ CHATS = "/v1/chat/completions"
 
 @pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> KeyEntry:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     return a_key()
 
 

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llmops.budgets.escrow import Hold
 from llmops.core.errors import ServiceUnavailable
-from llmops.gateway import purse as purse_module
-from llmops.gateway.bank import GiveBack, More, Open, Short
-from llmops.gateway.purse import Purse
+from llmops.gateway.money import purse as purse_module
+from llmops.gateway.money.bank import GiveBack, More, Open, Short
+from llmops.gateway.money.purse import Purse
 from llmops.serving.snapshot import BudgetEntry
 from tests.gateway.rig import Vault, a_budget
 

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.core.errors import QueueFull
-from llmops.gateway.queueing import BATCH, CALM_S, INTERACTIVE, KNOWN_AFTER, LEAST_BY_LATENCY, SETTLE_S, Gate
+from llmops.gateway.throttling.queueing import (
+    BATCH,
+    CALM_S,
+    INTERACTIVE,
+    KNOWN_AFTER,
+    LEAST_BY_LATENCY,
+    SETTLE_S,
+    Gate,
+)
 from tests.gateway.rig import KEY, Asked, Reply, Rig, a_key, a_route, answers, completion, eventually, fails
 
 

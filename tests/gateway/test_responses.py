@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway import relaying
-from llmops.gateway.objects import FILE, RESPONSE
+from llmops.gateway.kept.objects import FILE, RESPONSE
+from llmops.gateway.streaming import relaying
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.records import Kept
 from tests.gateway.responding import (
@@ -541,7 +541,7 @@ async def test_a_response_that_goes_on_from_another_stays_where_that_is(rig: Rig
 async def test_objects_of_other_projects_are_not_there(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, members: dict[str, Any], status: int, code: str, param: str
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     stranger = a_key("stranger")
     for name in ("resp_x", "conv_x", "vs_x"):
         rig.plane.objects.made(RESPONSE, name, key=stranger, provider="up")
@@ -553,7 +553,7 @@ async def test_objects_of_other_projects_are_not_there(
 
 
 async def test_files_in_a_chat_must_be_the_callers_own_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     key = a_key()
     rig.configure(keys={KEY: key})
     content = [{"type": "text", "text": "read"}, {"type": "file", "file": {"file_id": "file_1"}}]
@@ -568,7 +568,7 @@ async def test_files_in_a_chat_must_be_the_callers_own_too(rig: Rig, monkeypatch
 async def test_a_name_written_with_escapes_is_the_same_name(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, escaped: bytes
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     part = b'{"type":"file","file":{"' + escaped + b'":"file_1"}}'
     chat = b'{"model":"small","messages":[{"role":"user","content":[' + part + b"]}]}"
     assert (await rig.call(chat)).error["param"] == "messages[0].content"
@@ -590,7 +590,7 @@ async def test_what_is_written_with_escapes_is_bounded_as_what_it_is(rig: Rig) -
 async def test_stores_of_another_shape_are_the_providers_to_judge(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, stores: Any
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     rig.configure(budgets=())
     rig.upstream.does(responds())
     answer = await rig.call(
@@ -837,8 +837,8 @@ class Provider:
 
 @pytest.fixture
 def provider(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Provider:
-    monkeypatch.setattr("llmops.gateway.background.FIRST_S", 0.01)
-    monkeypatch.setattr("llmops.gateway.background.SLOWEST_S", 0.02)
+    monkeypatch.setattr("llmops.gateway.kept.background.FIRST_S", 0.01)
+    monkeypatch.setattr("llmops.gateway.kept.background.SLOWEST_S", 0.02)
     made = Provider()
     rig.configure(budgets=[a_budget()])
     rig.upstream.does(made)
@@ -893,7 +893,7 @@ async def test_a_background_response_may_end_otherwise(
 async def test_whoever_sees_the_end_first_settles_it_and_only_once(
     rig: Rig, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.background.FIRST_S", 60.0)
+    monkeypatch.setattr("llmops.gateway.kept.background.FIRST_S", 60.0)
     await respond(rig, background=True)
     background = rig.plane.background
     background.saw("up", "resp_1", json.dumps(provider.now).encode())
@@ -939,7 +939,7 @@ async def test_a_response_that_was_deleted_before_its_end_costs_its_hold(
 async def test_a_response_that_takes_too_long_costs_its_hold(
     rig: Rig, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.background.LONGEST_S", 0.05)
+    monkeypatch.setattr("llmops.gateway.kept.background.LONGEST_S", 0.05)
     await respond(rig, background=True)
     await eventually(lambda: bool(rig.ended()))
     assert rig.outcome().cost == rig.held()[0].worst_cost
@@ -1029,7 +1029,7 @@ async def test_a_background_stream_that_is_read_to_its_end_is_settled_by_it(rig:
 async def test_more_responses_than_can_be_followed_are_refused(
     rig: Rig, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.background.MAX_FOLLOWED", 1)
+    monkeypatch.setattr("llmops.gateway.kept.background.MAX_FOLLOWED", 1)
     await respond(rig, background=True)
     refused = await respond(rig, background=True)
     assert (refused.status, refused.error["code"]) == (429, "queue_full")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.core.errors import StreamInterrupted
-from llmops.gateway.streaming import Relay
-from llmops.gateway.streaming_chat import ChatRelay
-from llmops.gateway.streaming_responses import ResponsesRelay
+from llmops.gateway.streaming.chat import ChatRelay
+from llmops.gateway.streaming.events import Relay
+from llmops.gateway.streaming.responses import ResponsesRelay
 from tests.gateway.responding import created, delta, ended, event, used
 from tests.gateway.rig import DONE, chunk, usage, usage_chunk
 

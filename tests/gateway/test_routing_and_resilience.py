@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.errors import CircuitOpen, ConsoleError, ServiceUnavailable, UpstreamAuthFailed
-from llmops.gateway.resilience import (
+from llmops.gateway.attempts.resilience import (
     AUTH,
     CONNECT,
     CUT,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from llmops.gateway.breakers import BY_RESET, Breaker, Breakers
-from llmops.gateway.shared_breakers import SharedBreakers
+from llmops.gateway.attempts.breakers import BY_RESET, Breaker, Breakers
+from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.usage.records import BreakerSeen
 from tests import servers
 from tests.gateway.rig import Rig, Upstream, a_route, answers, ask, eventually, fails

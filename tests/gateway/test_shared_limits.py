@@ -13,9 +13,9 @@ import redis
 
 from llmops.core.errors import RateLimited
 from llmops.core.ids import uuid7
-from llmops.gateway import shared_limits as module
-from llmops.gateway.limits import Limits, Ticket, limits_of
-from llmops.gateway.shared_limits import SharedLimits, SharedTicket
+from llmops.gateway.throttling import shared_limits as module
+from llmops.gateway.throttling.limits import Limits, Ticket, limits_of
+from llmops.gateway.throttling.shared_limits import SharedLimits, SharedTicket
 from llmops.serving.snapshot import KeyEntry, ProjectEntry
 from tests import servers
 from tests.gateway.rig import KEY, Rig, Upstream, a_key, eventually

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway.objects import RESPONSE
+from llmops.gateway.kept.objects import RESPONSE
 from llmops.serving.snapshot import KeyEntry
 from llmops.usage.records import Gone
 from tests.gateway.responding import PATH, a_response, a_stream, ask, created, delta, ended, event, used
@@ -31,7 +31,7 @@ IN, OUT = 1_000, 10_000
 
 @pytest.fixture
 async def key(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KeyEntry]:
-    monkeypatch.setattr("llmops.gateway.objects.PATIENCE_S", 0.0)
+    monkeypatch.setattr("llmops.gateway.kept.objects.PATIENCE_S", 0.0)
     made = a_key()
     credential = a_credential()
     rig.configure(keys={KEY: made}, credentials={"up": (credential,)}, budgets=[a_budget()])
@@ -140,7 +140,7 @@ async def test_a_telling_that_fails_at_once_is_tried_again(rig: Rig, key: KeyEnt
 async def test_whoever_asks_how_a_background_response_is_settles_it(
     rig: Rig, key: KeyEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.background.FIRST_S", 60.0)
+    monkeypatch.setattr("llmops.gateway.kept.background.FIRST_S", 60.0)
     for name, path, method, query in (
         ("resp_a", "", "GET", ""),
         ("resp_b", "/cancel", "POST", ""),
@@ -166,7 +166,7 @@ async def test_whoever_asks_how_a_background_response_is_settles_it(
 async def test_a_background_response_that_its_client_deletes_costs_its_hold(
     rig: Rig, key: KeyEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmops.gateway.background.FIRST_S", 60.0)
+    monkeypatch.setattr("llmops.gateway.kept.background.FIRST_S", 60.0)
     rig.upstream.does(says(a_response(id="resp_d", status="queued", output=[], usage=None)))
     await rig.call(ask(background=True), path=PATH)
     deleted = {"id": "resp_d", "object": "response", "deleted": True}

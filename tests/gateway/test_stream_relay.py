@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops.gateway import streaming
-from llmops.gateway.streaming import Relay
-from llmops.gateway.streaming_chat import ChatRelay
+from llmops.gateway.streaming import events as streaming
+from llmops.gateway.streaming.chat import ChatRelay
+from llmops.gateway.streaming.events import Relay
 from tests.gateway.rig import DONE, chunk, usage, usage_chunk
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)

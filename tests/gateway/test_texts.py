@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.gateway.endpoints.base import read_members
-from llmops.gateway.texts import answer_places, asked_places
+from llmops.gateway.policing.texts import answer_places, asked_places
 
 names = st.sampled_from(
     ["role", "type", "content", "text", "name", "arguments", "variables", "input", "url", "parts"]

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llmops.gateway.tracing import Tracing
+from llmops.gateway.telemetry.tracing import Tracing
 from tests.gateway.rig import (
     DONE,
     Rig,

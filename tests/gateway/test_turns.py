@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.gateway.turns import _closes, _opens, drop_oldest, transcript
+from llmops.gateway.attempts.turns import _closes, _opens, drop_oldest, transcript
 
 
 def said(role: str, text: str = "x", **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError
 
 from llmops.budgets.models import Budget, Window
-from llmops.gateway.shelf import find
+from llmops.gateway.kept.shelf import find
 from llmops.usage.ingest import follower
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.ingest.rows import KEPT_COLUMNS

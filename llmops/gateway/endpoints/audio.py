@@ -39,10 +39,10 @@ from llmops.gateway.endpoints.making import (
     media_usage,
     upload_for,
 )
-from llmops.gateway.multipart import Form
+from llmops.gateway.forms.multipart import Form
+from llmops.gateway.forms.spool import Upload
 from llmops.gateway.routing import Target
-from llmops.gateway.spool import Upload
-from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming.events import Relay
 from llmops.providers.pricing import AUDIO_IN, AUDIO_OUT, Prices, Units
 from llmops.usage.records import Media, Tokens
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, NamedTuple, Protocol
 import msgspec
 
 from llmops.core.errors import InvalidRequest
+from llmops.gateway.forms.spool import Upload
 from llmops.gateway.routing import Target
-from llmops.gateway.spool import Upload
-from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming.events import Relay
 from llmops.providers.pricing import Units
 from llmops.providers.rules import FLEX, PRIORITY
 from llmops.usage.records import Media, Tokens

@@ -12,18 +12,18 @@ import msgspec
 
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnprocessableEntity
 from llmops.gateway.addresses import Handler, Visit
+from llmops.gateway.attempts.upstream import Failed
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import decode_any, member, text_member
-from llmops.gateway.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
-from llmops.gateway.forwarding import handler, json_body, of_object, owner_of
-from llmops.gateway.lines import read_lines
-from llmops.gateway.listing import of_objects
-from llmops.gateway.metering import FIRST_LOOK_S, note_files
-from llmops.gateway.objects import BATCH, FILE, MAX_ID, Owner, texts_like_ids
-from llmops.gateway.places import Place, place_of
-from llmops.gateway.policing_lines import Lines
+from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of
+from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
+from llmops.gateway.kept.lines import read_lines
+from llmops.gateway.kept.listing import of_objects
+from llmops.gateway.kept.metering import FIRST_LOOK_S, note_files
+from llmops.gateway.kept.objects import BATCH, FILE, MAX_ID, Owner, texts_like_ids
+from llmops.gateway.kept.places import Place, place_of
+from llmops.gateway.policing.lines import Lines
 from llmops.gateway.routing import Budgets
-from llmops.gateway.upstream import Failed
 
 #: Models of one batch that are remembered.
 _MAX_MODELS = 20

@@ -31,11 +31,11 @@ from llmops.gateway.endpoints.base import (
     whole_of,
     with_defaults,
 )
-from llmops.gateway.objects import CHAT as CHAT_COMPLETION
-from llmops.gateway.objects import FILE
+from llmops.gateway.kept.objects import CHAT as CHAT_COMPLETION
+from llmops.gateway.kept.objects import FILE
 from llmops.gateway.routing import Target
-from llmops.gateway.streaming import Relay, tool_names
-from llmops.gateway.streaming_chat import ChatRelay
+from llmops.gateway.streaming.chat import ChatRelay
+from llmops.gateway.streaming.events import Relay, tool_names
 from llmops.providers.pricing import AUDIO_IN, AUDIO_OUT, IMAGE_IN
 from llmops.usage.records import Tokens
 

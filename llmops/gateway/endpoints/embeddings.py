@@ -18,7 +18,7 @@ from llmops.gateway.endpoints.base import (
     with_defaults,
 )
 from llmops.gateway.routing import Target
-from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming.events import Relay
 from llmops.usage.records import Tokens
 
 MAX_INPUTS = 2048

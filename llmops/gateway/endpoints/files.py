@@ -8,12 +8,12 @@ from llmops.core.errors import RequestTooLarge
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.batches import spare_output
-from llmops.gateway.errands import Errand, Fetched, fetch, reply
-from llmops.gateway.forwarding import handler, json_body, of_object, owner_of, provider_path
-from llmops.gateway.listing import of_objects
-from llmops.gateway.objects import FILE, UPLOAD, Owner
-from llmops.gateway.places import Place, chosen_place, place_of
-from llmops.gateway.uploading import Upload
+from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of, provider_path
+from llmops.gateway.forwarding.errands import Errand, Fetched, fetch, reply
+from llmops.gateway.forwarding.uploading import Upload
+from llmops.gateway.kept.listing import of_objects
+from llmops.gateway.kept.objects import FILE, UPLOAD, Owner
+from llmops.gateway.kept.places import Place, chosen_place, place_of
 
 
 async def _upload(call: Call, visit: Visit) -> None:

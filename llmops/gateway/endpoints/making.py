@@ -22,11 +22,11 @@ from llmops.gateway.endpoints.base import (
     asked_of,
     encode,
 )
-from llmops.gateway.multipart import Form
+from llmops.gateway.forms.multipart import Form
+from llmops.gateway.forms.spool import Upload
+from llmops.gateway.policing.texts import Path, rewrite_members
 from llmops.gateway.routing import Target
-from llmops.gateway.spool import Upload
-from llmops.gateway.streaming import DROP, NOT_JSON, PASS, Relay, payload_of
-from llmops.gateway.texts import Path, rewrite_members
+from llmops.gateway.streaming.events import DROP, NOT_JSON, PASS, Relay, payload_of
 from llmops.providers.pricing import Prices, Units
 from llmops.usage.records import Media, Tokens
 

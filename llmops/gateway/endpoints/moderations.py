@@ -21,7 +21,7 @@ from llmops.gateway.endpoints.base import (
     with_defaults,
 )
 from llmops.gateway.routing import Target
-from llmops.gateway.streaming import Relay
+from llmops.gateway.streaming.events import Relay
 from llmops.usage.records import Tokens
 
 #: What OpenAI takes when a request names no model: the route or model of that name here.

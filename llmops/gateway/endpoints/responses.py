@@ -35,10 +35,10 @@ from llmops.gateway.endpoints.base import (
     whole_of,
     with_defaults,
 )
-from llmops.gateway.objects import FILE, MAX_ID, RESPONSE
+from llmops.gateway.kept.objects import FILE, MAX_ID, RESPONSE
 from llmops.gateway.routing import Target
-from llmops.gateway.streaming import Relay, tool_names
-from llmops.gateway.streaming_responses import FINISHES, ResponsesRelay
+from llmops.gateway.streaming.events import Relay, tool_names
+from llmops.gateway.streaming.responses import FINISHES, ResponsesRelay
 from llmops.providers.pricing import AUDIO_IN, IMAGE_IN
 from llmops.usage.records import Tokens
 

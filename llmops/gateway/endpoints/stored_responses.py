@@ -10,15 +10,15 @@ import aiohttp
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
 from llmops.gateway.addresses import Handler, Visit
+from llmops.gateway.attempts.failures import MALFORMED, Failure
+from llmops.gateway.attempts.upstream import Failed, Response, clean, failure_of
 from llmops.gateway.call import Call
-from llmops.gateway.errands import Errand, Fetched, attempts, fetch, record, reply
-from llmops.gateway.failures import MALFORMED, Failure
-from llmops.gateway.forwarding import handler, of_object, owner_of, provider_path
-from llmops.gateway.objects import RESPONSE, Owner
-from llmops.gateway.places import Place, place_of
-from llmops.gateway.policing_kept import check, check_stream
-from llmops.gateway.streaming_responses import ResponsesRelay
-from llmops.gateway.upstream import Failed, Response, clean, failure_of
+from llmops.gateway.forwarding.calls import handler, of_object, owner_of, provider_path
+from llmops.gateway.forwarding.errands import Errand, Fetched, attempts, fetch, record, reply
+from llmops.gateway.kept.objects import RESPONSE, Owner
+from llmops.gateway.kept.places import Place, place_of
+from llmops.gateway.policing.kept import check, check_stream
+from llmops.gateway.streaming.responses import ResponsesRelay
 from llmops.usage.records import Attempt
 
 

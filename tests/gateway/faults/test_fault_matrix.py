@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from llmops.gateway import resilience
+from llmops.gateway.attempts import resilience
 from tests.gateway.faults.endpoints import ENDPOINTS, Endpoint
 from tests.gateway.faults.faults import FAULTS, RETRY_AFTER_S, SILENCE_MS, Fault, good
 from tests.gateway.faults.table import Row, row_of, rows

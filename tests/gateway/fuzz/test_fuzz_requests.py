@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from llmops.gateway import resilience
+from llmops.gateway.attempts import resilience
 from tests.gateway.fuzz.requests import Request, anywhere, bodied, formed
 from tests.gateway.making import TOKEN_PRICES, per
 from tests.gateway.rig import (

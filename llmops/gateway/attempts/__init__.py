@@ -1,0 +1,1 @@
+"""What is tried at providers, after what, and over which connection."""

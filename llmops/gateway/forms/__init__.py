@@ -1,0 +1,1 @@
+"""Multipart bodies, as they come in and go on."""

@@ -1,0 +1,380 @@
+"""Reading ``multipart/form-data`` as it comes, and sending it on byte-true but for the parts that must change.
+
+The whole body is spooled as it is; what is read of it is where each part begins and ends, and the values of its fields.
+Files are never looked into. Format: RFC 7578 over RFC 2046, section 5.1. What two readers could understand differently (a
+field given twice under its name, a boundary after a bare line feed, folded headers) is refused, since the provider would
+then be told something else than was checked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmops.core.errors import InvalidRequest, RequestTooLarge
+from llmops.gateway.forms.spool import Segment, Spool, Upload, declared_length
+
+MAX_PARTS = 256
+MAX_HEADERS = 16 * 1024
+#: Fields up to this size are kept for reading, and so many bytes of all fields together.
+MAX_FIELD = 256 * 1024
+MAX_FIELDS = 1024 * 1024
+#: A body must come at least this fast (bytes a second), after a grace of so many seconds.
+_SLOWEST = 50_000
+_GRACE_S = 60.0
+
+_PREAMBLE, _DELIMITER, _HEADERS, _CONTENT, _EPILOGUE = range(5)
+_BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
+_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
+_QUOTED = re.compile(rb'\\["\\]')
+_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class Part:
+    """A part of a form. ``start`` and ``end`` are offsets of its content in the body; ``value`` is the content of a field
+    that was kept, None for a file and for a field that is too long."""
+
+    name: str
+    file: bool
+    start: int
+    end: int = 0
+    value: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+def boundary_of(content_type: bytes | None) -> bytes:
+    """The boundary that a ``Content-Type`` names. Raises ``InvalidRequest``."""
+    kind, _, rest = (content_type or b"").partition(b";")
+    if kind.strip().lower() != b"multipart/form-data":
+        shown = kind.strip().decode("latin-1")[:80] or "nothing"
+        raise InvalidRequest(
+            f"This endpoint takes multipart/form-data, and Content-Type says {shown}.",
+            param="Content-Type",
+            code="invalid_content_type",
+        )
+    named = [raw for name, raw in _PARAMETER.findall(b";" + rest) if name.lower().startswith(b"boundary")]
+    if len(named) > 1:
+        raise _broken("Content-Type names more than one boundary.", "Content-Type")
+    for raw in named:
+        boundary = _unquoted(raw)
+        if _BOUNDARY.fullmatch(boundary):
+            return bytes(boundary)
+    raise _broken("Content-Type names no boundary; let your HTTP client set this header.", "Content-Type")
+
+
+class Parser:
+    """Finds the parts of a body that is fed in whatever pieces. Raises ``InvalidRequest``."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.parts: list[Part] = []
+        #: where the delimiter that closes the form begins
+        self.closing = -1
+        self._mark = b"--" + boundary
+        self._state = _PREAMBLE
+        # Before the first line there is as good as a line end.
+        self._buffer = bytearray(b"\r\n")
+        #: offset of the buffer's first byte in the body
+        self._at = -2
+        self._kept = 0
+        self._value: bytearray | None = None
+
+    def feed(self, data: bytes) -> None:
+        if self._state == _EPILOGUE:
+            return
+        self._buffer += data
+        while self._step():
+            pass
+
+    def end(self) -> None:
+        """The body is over."""
+        if self._state != _EPILOGUE:
+            if not self.parts and self._state in (_PREAMBLE, _DELIMITER):
+                raise _broken("The body has no part: it does not hold the boundary that Content-Type names.")
+            raise _broken("The body ends before its closing boundary: it was cut short.")
+
+    def _step(self) -> bool:
+        if self._state in (_PREAMBLE, _CONTENT):
+            return self._to_delimiter()
+        if self._state == _DELIMITER:
+            return self._after_delimiter()
+        if self._state == _HEADERS:
+            return self._headers()
+        return False
+
+    def _to_delimiter(self) -> bool:
+        buffer, mark = self._buffer, self._mark
+        found = buffer.find(b"\n" + mark)
+        while found >= 0 and buffer[found - 1 : found] != b"\r":
+            if self._state == _CONTENT:
+                raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
+            found = buffer.find(b"\n" + mark, found + 1)
+        if found < 0:
+            # A delimiter may have begun; the byte before it matters too.
+            self._pass_over(len(buffer) - len(mark) - 2)
+            return False
+        self._pass_over(found - 1)
+        if self._state == _CONTENT:
+            self._end_part()
+        self.closing = self._at
+        self._cut(2 + len(mark))
+        self._state = _DELIMITER
+        return True
+
+    def _after_delimiter(self) -> bool:
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return False
+        if buffer[:2] == b"--":
+            self._state = _EPILOGUE
+            buffer.clear()
+            return False
+        end = buffer.find(b"\r\n")
+        if (end < 0 and len(buffer) > 80) or buffer[: max(end, 0)].strip(b" \t"):
+            raise _broken("Something stands after a boundary on its line.")
+        if end < 0:
+            return False
+        # The line end stays: a part may have no headers at all.
+        self._cut(end)
+        self._state = _HEADERS
+        return True
+
+    def _headers(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if (len(self._buffer) if end < 0 else end) > MAX_HEADERS:
+            raise _broken(f"The headers of part {len(self.parts) + 1} are longer than {MAX_HEADERS} bytes.")
+        if end < 0:
+            return False
+        lines = bytes(self._buffer[2:end])
+        self._cut(end + 2)
+        if len(self.parts) >= MAX_PARTS:
+            raise _broken(f"The form has more than {MAX_PARTS} parts.")
+        name, file = _named(lines, len(self.parts) + 1)
+        # The end of the blank line stays, to be seen if a delimiter follows at once.
+        self.parts.append(Part(name, file, self._at + 2))
+        self._value = None if file else bytearray()
+        self._state = _CONTENT
+        return True
+
+    def _end_part(self) -> None:
+        part = self.parts[-1]
+        part.end = self._at
+        if part.end < part.start:
+            raise _broken(f"Part {len(self.parts)} has no line between its headers and the next boundary.")
+        if self._value is not None:
+            part.value = bytes(self._value[2:])
+            self._kept += len(part.value)
+            self._value = None
+
+    def _pass_over(self, count: int) -> None:
+        """The first ``count`` bytes are content, or nothing that matters."""
+        if count <= 0:
+            return
+        if self._state == _CONTENT and self._value is not None:
+            if len(self._value) + count > min(MAX_FIELD, MAX_FIELDS - self._kept):
+                self._value = None
+            else:
+                self._value += self._buffer[:count]
+        self._cut(count)
+
+    def _cut(self, count: int) -> None:
+        del self._buffer[:count]
+        self._at += count
+
+
+class Form:
+    """A form that was read. ``close`` it."""
+
+    __slots__ = ("_by_name", "_closing", "_content_type", "_delimiter", "_spool", "parts")
+
+    def __init__(self, parser: Parser, spool: Spool, content_type: str, boundary: bytes) -> None:
+        self.parts = parser.parts
+        self._by_name: dict[str, list[Part]] = {}
+        for part in parser.parts:
+            self._by_name.setdefault(part.name, []).append(part)
+        self._closing = parser.closing
+        self._delimiter = b"\r\n--" + boundary + b"\r\n"
+        self._content_type = content_type
+        self._spool = spool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return self._spool.size
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def named(self, name: str) -> list[Part]:
+        return self._by_name.get(name, [])
+
+    async def edges(self, part: Part, head: int, tail: int) -> tuple[bytes, bytes]:
+        """The first and the last bytes of a part."""
+        first = self._spool.read(part.start, min(part.end, part.start + head))
+        last = self._spool.read(max(part.start, part.end - tail), part.end)
+        return b"".join([piece async for piece in first]), b"".join([piece async for piece in last])
+
+    def text(self, name: str, *, longest: int, required: bool = False) -> str:
+        """The value of a field; empty when it is not there. Raises ``InvalidRequest`` naming it."""
+        found = self.named(name)
+        if not found:
+            if required:
+                raise InvalidRequest(
+                    f"{name}: missing; it is needed.", param=name, code="missing_required_parameter"
+                )
+            return ""
+        if len(found) > 1:
+            raise InvalidRequest(f"{name}: given {len(found)} times; once is enough.", param=name)
+        part = found[0]
+        if part.file:
+            raise InvalidRequest(
+                f"{name}: must be a field, not a file: leave its filename out.",
+                param=name,
+                code="invalid_type",
+            )
+        if part.size > 4 * longest or part.value is None:
+            raise InvalidRequest(f"{name}: longer than {longest} characters.", param=name)
+        try:
+            value = part.value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{name}: must be UTF-8 text.", param=name) from None
+        if required and not value:
+            raise InvalidRequest(f"{name}: must not be empty.", param=name)
+        if len(value) > longest:
+            raise InvalidRequest(f"{name}: longer than {longest} characters.", param=name)
+        return value
+
+    def upload(self, replace: Mapping[str, bytes], add: Sequence[tuple[str, bytes]] = ()) -> Upload:
+        """The body to send on: the fields of ``replace`` with other values, those of ``add`` as parts behind the last one.
+
+        Every other byte is as it came, the boundary included.
+        """
+        segments: list[Segment] = []
+        at = 0
+        for part in self.parts:
+            value = replace.get(part.name)
+            if value is not None and not part.file:
+                segments += ((at, part.start), value)
+                at = part.end
+        if add:
+            segments.append((at, self._closing))
+            at = self._closing
+            for name, value in add:
+                head = f'Content-Disposition: form-data; name="{name}"'.encode()
+                segments.append(self._delimiter + head + b"\r\n\r\n" + value)
+        segments.append((at, self._spool.size))
+        return Upload(self._spool, segments, self._content_type)
+
+
+async def read_form(
+    receive: Receive, headers: Mapping[bytes, bytes], spool: Spool, largest: int, gone: type[Exception]
+) -> Form:
+    """The form that comes in over ``receive``, spooled. Takes no more from the client than it has put away.
+
+    Raises ``InvalidRequest`` saying what is wrong with it, ``RequestTooLarge`` beyond ``largest`` bytes, ``gone`` when the
+    client hangs up, ``ServiceUnavailable`` without room. ``spool`` is closed then.
+    """
+    try:
+        content_type = headers.get(b"content-type")
+        boundary = boundary_of(content_type)
+        if declared_length(headers) > largest:
+            raise _too_large(largest)
+        parser = Parser(boundary)
+        began = time.monotonic()
+        while True:
+            allowed = _GRACE_S + spool.size / _SLOWEST - (time.monotonic() - began)
+            try:
+                async with asyncio.timeout(max(0.0, allowed)):
+                    message = await receive()
+            except TimeoutError:
+                raise InvalidRequest(
+                    f"The body comes too slowly: {spool.size} bytes in {time.monotonic() - began:.0f} s.",
+                    code="request_timeout",
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise gone
+            data = message.get("body", b"")
+            if spool.size + len(data) > largest:
+                raise _too_large(largest)
+            parser.feed(data)
+            await spool.write(data)
+            if not message.get("more_body"):
+                break
+        parser.end()
+        await spool.end()
+        return Form(parser, spool, _type_with(boundary), boundary)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _type_with(boundary: bytes) -> str:
+    """The one ``Content-Type`` that every reader takes to name this boundary, whatever else stood in the caller's."""
+    if not _TOKEN.fullmatch(boundary):
+        boundary = b'"' + re.sub(rb'(["\\])', rb"\\\1", boundary) + b'"'
+    return "multipart/form-data; boundary=" + boundary.decode("latin-1")
+
+
+def _named(lines: bytes, number: int) -> tuple[str, bool]:
+    """The name of a part, and whether it is a file, by its headers."""
+    disposition: bytes | None = None
+    for line in lines.split(b"\r\n") if lines else ():
+        header, colon, value = line.partition(b":")
+        if not colon or not _TOKEN.fullmatch(header) or b"\n" in line or b"\r" in line or b"\0" in line:
+            raise _broken(f"A header of part {number} is not well formed.")
+        if header.lower() == b"content-disposition":
+            if disposition is not None:
+                raise _broken(f"Part {number} has two headers Content-Disposition.")
+            disposition = value
+    if disposition is None:
+        raise _broken(f"Part {number} has no header Content-Disposition, so it has no name.")
+    kind, _, rest = disposition.partition(b";")
+    if kind.strip().lower() != b"form-data":
+        raise _broken(f"Content-Disposition of part {number} is not form-data.")
+    rest = rest.rstrip(b" \t;")
+    rest = b";" + rest if rest else b""
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(rest):
+        match = _PARAMETER.match(rest, at)
+        if match is None:
+            raise _broken(f"Content-Disposition of part {number} is not well formed.")
+        key = match[1].lower()
+        if key in found:
+            raise _broken(f"Content-Disposition of part {number} gives {key.decode('latin-1')[:40]} twice.")
+        found[key] = match[2]
+        at = match.end()
+    raw = found.get(b"name")
+    if raw is None or b"name*" in found:
+        raise _broken(f"Part {number} has no plain name in its Content-Disposition.")
+    try:
+        name = _unquoted(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise _broken(f"The name of part {number} is not UTF-8 text.") from None
+    if b"\\" in _QUOTED.sub(b"", raw):
+        raise _broken(f"The name of part {number} holds a backslash that quotes nothing.")
+    return name, b"filename" in found or b"filename*" in found
+
+
+def _unquoted(raw: bytes) -> bytes:
+    raw = raw.strip()
+    if raw.startswith(b'"') and raw.endswith(b'"') and len(raw) >= 2:
+        return re.sub(rb"\\(.)", rb"\1", raw[1:-1], flags=re.DOTALL)
+    return raw
+
+
+def _broken(said: str, param: str | None = None) -> InvalidRequest:
+    return InvalidRequest(said, param=param, code="invalid_multipart")
+
+
+def _too_large(largest: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than the {largest} bytes that are read here.")

@@ -1,0 +1,1 @@
+"""Calls without model work, from first byte to last."""

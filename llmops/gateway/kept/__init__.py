@@ -1,0 +1,1 @@
+"""What providers keep for a project: responses, files, batches."""

@@ -1,0 +1,108 @@
+"""Kept objects in the database, read by a thread of its own: the shelf behind ``objects.Objects``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from django.db import DatabaseError, InterfaceError
+from django.db.models import Q
+
+from llmops.base.clock import database_now
+from llmops.base.transitions import compare_and_set
+from llmops.gateway.database import drop_connection, use_own_connection
+from llmops.gateway.kept.metering import Claim
+from llmops.gateway.kept.objects import Owner, ShelfAway
+from llmops.usage.models import KeptObject
+
+#: Ids that are asked for in one query at most.
+_AT_ONCE = 500
+#: Rows that are tried when others claim at the same time.
+_CANDIDATES = 5
+Result = TypeVar("Result")
+
+
+class DatabaseShelf:
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="gateway-shelf", initializer=use_own_connection
+        )
+
+    async def find(self, ids: Collection[str]) -> list[Owner]:
+        return await self._in_thread(partial(find, list(ids)))
+
+    async def claim(self, token: str, seconds: float) -> Claim | None:
+        return await self._in_thread(partial(claim, token, seconds))
+
+    async def put_back(self, claim: Claim, due_in: float) -> None:
+        await self._in_thread(partial(put_back, claim, due_in))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def close(self) -> None:
+        self._thread.submit(drop_connection)
+        self._thread.shutdown(wait=False)
+
+
+def find(ids: list[str]) -> list[Owner]:
+    """The objects with these ids. Raises ``ShelfAway``."""
+    try:
+        return [
+            owner_of(row)
+            for start in range(0, len(ids), _AT_ONCE)
+            for row in KeptObject.objects.filter(object_id__in=ids[start : start + _AT_ONCE])
+        ]
+    except (DatabaseError, InterfaceError) as error:
+        drop_connection()
+        raise ShelfAway from error
+
+
+def claim(token: str, seconds: float) -> Claim | None:
+    """The row that is due longest and nobody looks after, by one conditional update. Raises ``ShelfAway``."""
+    try:
+        now = database_now()
+        free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+        for row in KeptObject.objects.filter(free, due_at__lte=now).order_by("due_at")[:_CANDIDATES]:
+            change = {
+                "claimed_by": token,
+                "claimed_until": now + timedelta(seconds=seconds),
+                "looks": row.looks + 1,
+            }
+            expect = {"claimed_by": row.claimed_by, "claimed_until": row.claimed_until, "looks": row.looks}
+            if compare_and_set(row, expect=expect | {"due_at": row.due_at}, change=change):
+                return Claim(row=row.pk, token=token, owner=owner_of(row), looks=row.looks)
+        return None
+    except (DatabaseError, InterfaceError) as error:
+        drop_connection()
+        raise ShelfAway from error
+
+
+def put_back(claim: Claim, due_in: float) -> None:
+    """The row is due in so many seconds, unless its cost is booked by now or somebody else has it. Raises ``ShelfAway``."""
+    try:
+        ours = KeptObject.objects.filter(pk=claim.row, claimed_by=claim.token, metered_at=None)
+        ours.update(due_at=database_now() + timedelta(seconds=due_in), claimed_by="", claimed_until=None)
+    except (DatabaseError, InterfaceError) as error:
+        drop_connection()
+        raise ShelfAway from error
+
+
+def owner_of(row: KeptObject) -> Owner:
+    return Owner(
+        kind=row.kind,
+        id=row.object_id,
+        project=str(row.project_id),
+        key=str(row.key_id),
+        provider=row.provider,
+        credential=row.credential,
+        model=row.model,
+        made_at=row.made_at.timestamp(),
+        gone=row.gone_at is not None,
+        metered=row.metered_at is not None,
+        details=row.details,
+    )

@@ -1,0 +1,1 @@
+"""The leased money of a process."""

@@ -1,0 +1,160 @@
+"""What the chunks of a chat stream say. Fields: OpenAI API reference, "Chat streaming".
+
+Usage is asked for by the console on every stream; where the client had not asked for it, it is hidden again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llmops.gateway.streaming.events import DROP, NOT_JSON, NULL, PASS, Relay, ToolCall, payload_of
+
+_DONE = b"[DONE]"
+_LEGACY = "function_call"
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    index: int = 0
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    model: str | None = None
+    id: Any = None
+    service_tier: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ChatRelay(Relay):
+    """Ends with ``[DONE]``."""
+
+    __slots__ = ("_hide_usage",)
+
+    def __init__(self, *, hide_usage: bool) -> None:
+        super().__init__()
+        self._hide_usage = hide_usage
+
+    def _ends(self, event: bytes) -> bool:
+        if payload_of(event) != _DONE:
+            return False
+        self.done, self.tail = True, event if event.endswith((b"\n", b"\r")) else b"data: [DONE]\n\n"
+        return True
+
+    def _event(self, event: bytes) -> object:
+        payload = payload_of(event)
+        if payload is None:
+            return PASS
+        if payload == _DONE:
+            self.done = True
+            self.tail = event
+            return DROP
+        try:
+            chunk = _decode(payload)
+        except msgspec.ValidationError:
+            return self._odd(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.broken = NOT_JSON
+            return DROP
+        if chunk.error and bytes(chunk.error) != NULL:
+            self._provider_error(bytes(chunk.error))
+            return DROP
+        self._read(chunk)
+        self.events += 1
+        if chunk.usage:
+            usage = bytes(chunk.usage)
+            if usage != NULL:
+                self.usage = usage
+                if self._hide_usage and not chunk.choices:
+                    self.events -= 1
+                    return DROP
+            if self._hide_usage:
+                return _without_usage(event, payload, usage)
+        return PASS
+
+    def _read(self, chunk: _Chunk) -> None:
+        if chunk.model and not self.model:
+            self.model = chunk.model
+        if chunk.id and not self.id and isinstance(chunk.id, str):
+            self.id = chunk.id
+        if chunk.service_tier and isinstance(chunk.service_tier, str):
+            self.tier = chunk.service_tier
+        for choice in chunk.choices or ():
+            if choice.finish_reason:
+                self.finish = choice.finish_reason
+            delta = choice.delta
+            if delta is None:
+                continue
+            if delta.content:
+                self._said(delta.content)
+            if delta.tool_calls:
+                for call in delta.tool_calls:
+                    self._called(choice.index, call)
+            if delta.function_call is not None:
+                self._called(choice.index, _ToolCall(index=-1, id=_LEGACY, function=delta.function_call))
+            if delta.refusal:
+                self._said(delta.refusal)
+            if delta.reasoning_content:
+                self._said(delta.reasoning_content)
+
+    def _called(self, choice: int, call: _ToolCall) -> None:
+        known = self._tools.get((choice, call.index))
+        if known is None:
+            kind = "function" if call.custom is None else "custom"
+            known = self._tools[choice, call.index] = ToolCall(kind, call.id or "")
+        name = arguments = None
+        if call.function is not None:
+            name, arguments = call.function.name, call.function.arguments
+        elif call.custom is not None:
+            name, arguments = call.custom.name, call.custom.input
+        if name:
+            known.name += name
+            self._said(name)
+        if arguments:
+            known.add(arguments)
+            self._said(arguments)
+
+
+def _without_usage(event: bytes, payload: bytes, usage: bytes) -> bytes:
+    """The event without its top-level ``usage`` member; every other byte stays where the member stands alone."""
+    if payload.count(b'"usage"') == 1:
+        for member in (b',"usage":' + usage, b'"usage":' + usage + b",", b', "usage": ' + usage):
+            if event.count(member) == 1:
+                return event.replace(member, b"")
+    members = _decode_members(payload)
+    members.pop("usage", None)
+    return b"data: " + _encode(members) + b"\n\n"

@@ -1,0 +1,313 @@
+"""Bringing an answer to the client: whole or as a stream, settled before its last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import aiohttp
+
+from llmops.core.errors import StreamInterrupted
+from llmops.gateway import settle
+from llmops.gateway.attempts.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
+from llmops.gateway.attempts.upstream import Response, clean, failure_of, read_whole
+from llmops.gateway.call import Call
+from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
+from llmops.gateway.errors import error_body
+from llmops.gateway.kept.background import RUNNING
+from llmops.gateway.policing import calls as policing
+from llmops.gateway.policing.refusing import refuse_answer
+from llmops.gateway.settle import Trial
+from llmops.gateway.streaming.events import KEEP_ALIVE, Relay
+from llmops.gateway.streaming.media import tokens_of
+from llmops.providers.rules import CONTENT_FILTER
+from llmops.usage.records import Tokens
+
+#: After its last event a provider has this long to end its answer, or its connection is not used again.
+_TAIL_S = 1.0
+#: What a provider's error event means where a status would have said the same.
+_STATUS_OF_CODE = {"context_length_exceeded": 400, "rate_limit_exceeded": 429, "insufficient_quota": 429}
+
+
+async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
+    body = await read_whole(response)
+    endpoint = call.endpoint
+    try:
+        said = endpoint.whole(body)
+    except ErrorInside as error:
+        return failure_in_answer(error.raw, secret=trial.step.credential.secret)
+    if said is None:
+        return Failure(MALFORMED, "the answer is not a JSON object", billed=None)
+    asked = call.asked
+    assert asked is not None
+    if asked.keeps and said.id:
+        keep(call, trial, said.id)
+    if asked.background and said.status in RUNNING:
+        call.plane.background.follow(call, trial, said.id)
+        await call.send_whole(200, body)
+        return None
+    tokens = endpoint.usage(said.usage)
+    unknown = False
+    if tokens is None and asked.billing != BILLED and trial.holding.prices is None:
+        tokens = Tokens()
+    elif tokens is None:
+        text = endpoint.text(body) if endpoint.has_output else ""
+        tokens = await settle.count(call, trial, text)
+        unknown = trial.step.target.reasons
+    if said.tier:
+        tokens.tier = tier_answered(said.tier)
+    if said.finish == CONTENT_FILTER and call.plan is not None and call.plan.moves_on(CONTENT_FILTER):
+        return Failure(FILTERED, "the answer was stopped by a content filter", status=200, tokens=tokens)
+    if call.policing is not None:
+        body, failure = await policing.whole(call, body)
+        if failure is not None:
+            failure.tokens = tokens
+            return failure
+        if call.policing.error is not None:
+            await refuse_answer(call, trial, tokens, said, call.policing.error, charge_hold=unknown)
+            return None
+    call.bytes_out = len(body)
+    settle.answered(call, trial, tokens, said, charge_hold=unknown)
+    await call.send_whole(200, body)
+    return None
+
+
+def keep(call: Call, trial: Trial, object_id: str) -> None:
+    """The provider keeps the answer under an id that the client is about to learn."""
+    asked, key, resolution = call.asked, call.key, call.resolution
+    assert asked is not None and key is not None and resolution is not None
+    step = trial.step
+    call.plane.objects.made(
+        asked.keeps,
+        object_id,
+        key=key,
+        provider=step.target.provider.slug,
+        credential=step.credential.id,
+        model=resolution.name,
+    )
+
+
+# ---------------------------------------------------------------------- a stream
+
+
+class KeepAlive:
+    """Comments into a stream that is silent, so that nothing between here and the client takes it for dead.
+
+    A timer for each stream that looks again when silence could have lasted long enough; a task only to say something.
+    Whole events are sent in one piece each, so a comment never gets into one. Before the first event it opens the stream:
+    then another attempt may still answer in it, but a failure can only be told by an event.
+    """
+
+    __slots__ = ("_call", "_every", "_last", "_loop", "_timer", "saying")
+
+    def __init__(self, call: Call, every: float) -> None:
+        self._call = call
+        self._every = every
+        loop = self._loop = asyncio.get_running_loop()
+        #: when something was sent, on the loop's clock
+        self._last = loop.time()
+        self.saying: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(every, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = self._last + self._every
+        if due <= now:
+            self.saying = self._loop.create_task(self._say())
+            self._last = now
+            due = now + self._every
+        self._timer = self._loop.call_at(due, self._look)
+
+    async def _say(self) -> None:
+        call = self._call
+        # A client that is gone is noticed by whoever watches for it.
+        with suppress(Exception):
+            if not call.started_sending:
+                await call.start_events()
+            await call.send_comment(KEEP_ALIVE)
+
+    def sent(self) -> None:
+        """Something else went out just now."""
+        self._last = self._loop.time()
+
+    async def said(self) -> None:
+        """Wait until a comment under way is out."""
+        if self.saying is not None:
+            await self.saying
+            self.saying = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self.saying is not None:
+            self.saying.cancel()
+
+
+def is_events(response: Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
+    if not is_events(response):
+        return Failure(MALFORMED, "the answer is not a stream of events", billed=None)
+    assert call.resolution is not None
+    every = call.resolution.route.keep_alive_s
+    alive = KeepAlive(call, every) if every else None
+    try:
+        return await _relay(call, trial, response, relay, alive)
+    finally:
+        if alive is not None:
+            alive.close()
+
+
+async def _relay(
+    call: Call, trial: Trial, response: Response, relay: Relay, alive: KeepAlive | None
+) -> Failure | None:
+    content = response.content
+    failure: Failure | None = None
+    out = b""
+    asked = call.asked
+    keeps = asked is not None and asked.keeps
+    while True:
+        try:
+            data = await content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = failure_of(error)
+            break
+        out = relay.feed(data) if data else relay.end()
+        if alive is not None and alive.saying is not None:
+            await alive.said()
+        if keeps and relay.id:
+            keep(call, trial, relay.id)
+            keeps = ""
+        if relay.done or relay.broken:
+            break
+        if out:
+            if not call.begun and relay.events:
+                await begin_stream(call, trial)
+            elif not call.started_sending:
+                # Comments of the provider: not yet an answer.
+                await call.start_events()
+            await call.send_piece(out)
+            if alive is not None:
+                alive.sent()
+            out = b""
+    if call.policing is not None:
+        if relay.done and (refused := await policing.end_of_stream(call)) is not None:
+            refused.tokens = await partial_tokens(call, trial, relay)
+            return refused
+        if (why := policing.stopped(call)) is not None:
+            # The provider is to stop now.
+            response.close()
+            tokens = await partial_tokens(call, trial, relay)
+            unknown = tokens.estimated and trial.step.target.reasons
+            await refuse_answer(call, trial, tokens, relay, why, charge_hold=unknown)
+            return None
+    if relay.done:
+        await finish_stream(call, trial, relay, out, response)
+        return None
+    if relay.broken:
+        relay.broken = clean(relay.broken, trial.step.credential)
+    if not call.begun and not (out and relay.events):
+        return failure or _failure_of_broken(relay)
+    if not call.begun:
+        await begin_stream(call, trial)
+    await break_off(call, trial, relay, out, failure)
+    return None
+
+
+def _failure_of_broken(relay: Relay) -> Failure:
+    """What a stream means that broke before any of its events was relayed."""
+    if not relay.provider_error or relay.events:
+        return Failure(MALFORMED, relay.broken, billed=None)
+    # An error as the first event is what an error status would have been.
+    status = _STATUS_OF_CODE.get(relay.code)
+    if status is None:
+        return Failure(MALFORMED, relay.broken, billed=False)
+    body = error_body(StreamInterrupted(relay.broken, code=relay.code))
+    return failure_of_error(status, body, secret="")
+
+
+async def begin_stream(call: Call, trial: Trial) -> None:
+    """Something of the answer goes out: from here on nothing is tried again."""
+    call.begun = True
+    call.watch.open_end()
+    if trial.step.probe:
+        # A stream may take long; that the target answers again is known by now.
+        trial.step.ended(None, time.monotonic())
+    trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
+    if not call.started_sending:
+        await call.start_events()
+
+
+async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
+    tokens = await partial_tokens(call, trial, relay)
+    unknown = tokens.estimated and trial.step.target.reasons
+    if trial.record.ttft_us is None:
+        trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
+    last = out + relay.tail
+    call.begun = True
+    call.bytes_out += len(last)
+    settle.answered(call, trial, tokens, relay, charge_hold=unknown)
+    call.bytes_out -= len(last)
+    if not call.started_sending:
+        await call.start_events()
+    await call.send_piece(last, last=True)
+    if not response.content.at_eof():
+        try:
+            async with asyncio.timeout(_TAIL_S):
+                await response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+
+
+async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure: Failure | None) -> None:
+    """The provider's stream ended before its end: say so, settle what came, and never send the event of a good end."""
+    trial.broke = failure or Failure(MALFORMED, relay.broken, billed=None)
+    reason = relay.broken or (failure.message if failure is not None else "")
+    error = StreamInterrupted(
+        f"The answer of the provider {trial.record.provider!r} broke off: {reason}. "
+        "What came before is not complete."
+    )
+    last = out + relay.error_event(error)
+    if goes_on(call, relay):
+        # Only the telling broke off; the work goes on, and is settled when it is done.
+        call.plane.background.follow(call, trial, relay.id)
+        await call.send_piece(last, last=True)
+        return
+    tokens = await partial_tokens(call, trial, relay)
+    call.bytes_out += len(last)
+    settle.answered(
+        call,
+        trial,
+        tokens,
+        relay,
+        charge_hold=tokens.estimated
+        and (trial.step.target.reasons or (in_background(call) and not relay.provider_error)),
+        status=settle.INTERRUPTED,
+        code=error.code,
+        message=reason,
+    )
+    call.bytes_out -= len(last)
+    await call.send_piece(last, last=True)
+
+
+def goes_on(call: Call, relay: Relay | None) -> bool:
+    """Whether the provider works on although nobody listens to its stream any more."""
+    return relay is not None and in_background(call) and bool(relay.id) and not relay.provider_error
+
+
+def in_background(call: Call) -> bool:
+    """Whether the provider was asked to work on without anybody who waits."""
+    return call.asked is not None and call.asked.background
+
+
+async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
+    """What a stream has brought so far, which is all of it when it is done."""
+    if call.asked is not None and call.asked.units is not None:
+        return await tokens_of(call, trial, relay)
+    tokens = call.endpoint.usage(relay.usage)
+    if tokens is None:
+        tokens = await settle.count(call, trial, relay.text())
+    tokens.tier = tier_answered(relay.tier)
+    return tokens
