@@ -250,3 +250,4 @@ SPECTACULAR_SETTINGS = {
 from console.settings_celery import *  # noqa: E402, F403
 from console.settings_logging import *  # noqa: E402, F403
 from console.settings_look import *  # noqa: E402, F403
+from console.settings_mail import *  # noqa: E402, F403

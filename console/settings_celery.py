@@ -40,6 +40,8 @@ else:
 CELERY_BEAT_SCHEDULE_FILENAME = str(_data_dir / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
+    "carry over what periods left": {"task": "budgets.carry_over", "schedule": timedelta(seconds=30)},
+    "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
     "forget what providers keep no longer": {

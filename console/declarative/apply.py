@@ -121,6 +121,8 @@ def _hold(entries: list[Entry]) -> None:
         if entry.kind == "budget" and entry.values["scope_kind"] in (PROJECT, KEY):
             kind = "project" if entry.values["scope_kind"] == PROJECT else "service key"
             names[kind].add(entry.values["scope_value"])
+        if entry.kind == "budget" and entry.values["at_limit_route"]:
+            names["route"].add(entry.values["at_limit_route"])
         if entry.kind == "route":
             names["model"].update(_models_of(entry.values))
             names["policy"].update(entry.values["policies"])

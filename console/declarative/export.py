@@ -227,6 +227,9 @@ def _budgets(state: State) -> Iterator[dict[str, Any]]:
             "timezone": values["timezone"],
             "hard": values["hard"],
             "thresholds": values["thresholds"],
+            "notify": values["notify"],
+            "at_limit_route": values["at_limit_route"] or None,
+            "carry_over_usd": format_usd(values["carry_over_nano"]) if values["carry_over_nano"] else None,
         }
         yield _without_defaults("budget", row)
 

@@ -280,6 +280,8 @@ class _Planner:
             self.notes.append(
                 f"budget {entry.key}: there is no route {value!r}; it counts calls once there is."
             )
+        if (named := entry.values["at_limit_route"]) and not self._keeps(entry, present, "at_limit_route"):
+            self._refer(entry, "at_limit_route", "route", named)
         if entry.values["project"] is not None and not self._keeps(entry, present, "project"):
             self._refer(entry, "project", "project", entry.values["project"])
         yield from self._plain(entry, present, entry.values)

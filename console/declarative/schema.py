@@ -254,12 +254,16 @@ def _budgets(file: Item) -> Iterator[Entry]:
                 "limit_nano": item["limit_usd"],
                 "hard": item["hard"],
                 "thresholds": sorted(set(item["thresholds"])),
+                "notify": list(dict.fromkeys(item["notify"])),
+                "at_limit_route": item["at_limit_route"] or "",
+                "carry_over_nano": item["carry_over_usd"] or 0,
             },
             {
                 **item.lines,
                 "scope_kind": item.line_of("scope"),
                 "scope_value": item.line_of("scope"),
                 "limit_nano": item.line_of("limit_usd"),
+                "carry_over_nano": item.line_of("carry_over_usd"),
             },
         )
 

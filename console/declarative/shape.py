@@ -266,6 +266,9 @@ _BUDGET = {
     "limit_usd": Member(usd, required=True),
     "hard": Member(yes_or_no, True),
     "thresholds": Member(list_of(whole(1, 1_000), most=20), list),
+    "notify": Member(list_of(text(most=254, blank=False), most=20), list),
+    "at_limit_route": Member(slug),
+    "carry_over_usd": Member(usd),
 }
 _SERVICE_KEY = {
     "name": Member(text(most=80, blank=False), required=True),

@@ -215,6 +215,9 @@ def _budgets() -> dict[str, Present]:
                 "limit_nano": row.limit_nano,
                 "hard": row.hard,
                 "thresholds": sorted(row.thresholds),
+                "notify": list(row.notify),
+                "at_limit_route": row.at_limit_route,
+                "carry_over_nano": row.carry_over_nano,
             },
             _archived(row),
         )

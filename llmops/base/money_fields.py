@@ -22,6 +22,8 @@ class UsdFormField(forms.CharField):
 
     def clean(self, value: Any) -> Any:
         text = super().clean(value)
+        if not text and not self.required:
+            return None
         try:
             return parse_usd(text, field="amount")
         except InvalidRequest as refusal:

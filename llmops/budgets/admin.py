@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django import forms
@@ -39,9 +40,30 @@ class PercentagesField(forms.CharField):
         return [int(item) for item in items if item]
 
 
+class AddressesField(forms.CharField):
+    """E-mail addresses, as text with commas, blanks or lines between them."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        return [item for item in re.split(r"[\s,;]+", super().clean(value)) if item]
+
+
 class BudgetForm(forms.ModelForm):
     limit_usd = UsdFormField(
         label="Limit, USD", help_text="Per period, exact to nine decimals, such as 50.00"
+    )
+    carry_over_usd = UsdFormField(
+        label="Carry over at most, USD",
+        required=False,
+        help_text="What a period leaves over goes on into the next, up to this. Empty or 0: nothing does.",
+    )
+    notify = AddressesField(
+        label="Tell by e-mail",
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Addresses that get one e-mail for each threshold that is crossed.",
     )
     thresholds = PercentagesField(
         required=False,
@@ -58,8 +80,21 @@ class BudgetForm(forms.ModelForm):
 
     class Meta:
         model = Budget
-        fields = ("slug", "scope_kind", "scope_value", "project", "period", "timezone", "hard")
+        fields = (
+            "slug",
+            "scope_kind",
+            "scope_value",
+            "project",
+            "period",
+            "timezone",
+            "hard",
+            "at_limit_route",
+        )
+        labels = {"at_limit_route": "Cheaper route at the limit"}
         help_texts = {
+            "hard": "Refuses what it cannot pay for, to the last cent. Off: a soft budget, which only tells.",
+            "at_limit_route": "Slug of a route that serves calls which no longer fit, as long as they fit there. Empty: such "
+            "calls are refused.",
             "scope_value": "The project's slug, the key's id, the route's slug, or the feature, end user or tag as "
             "callers send it. Empty for the organisation.",
             "project": "Narrows a feature, route, user or tag to one project. Follows from a project or key.",
@@ -71,6 +106,8 @@ class BudgetForm(forms.ModelForm):
         if not self.instance._state.adding:
             self.initial["limit_usd"] = self.instance.limit_nano
             self.initial["thresholds"] = self.instance.thresholds
+            self.initial["notify"] = self.instance.notify
+            self.initial["carry_over_usd"] = self.instance.carry_over_nano or None
 
 
 class ArchiveForm(forms.Form):
@@ -82,15 +119,29 @@ class ArchiveForm(forms.Form):
 class WindowsInline(ReadOnlyInline):
     model = Window
     verbose_name_plural = "periods"
-    fields = ("starts_at", "ends_at", "stand", "overrun", "unattributed")
-    readonly_fields = ("stand", "overrun", "unattributed")
+    fields = ("starts_at", "ends_at", "stand", "carried", "crossed", "overrun", "unattributed")
+    readonly_fields = ("stand", "carried", "crossed", "overrun", "unattributed")
     ordering = ("-starts_at",)
     show_change_link = False
     per_page = 12
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("crossings")
+
     @display(description="settled + held of limit, USD")
     def stand(self, window: Window) -> str:
         return gauge_text(window.settled_nano, window.leased_nano, window.limit_nano)
+
+    @display(description="carried over, USD")
+    def carried(self, window: Window) -> str:
+        parts = [f"{format_usd(window.carried_nano)} in"] if window.carried_nano else []
+        parts += [f"{format_usd(window.passed_on_nano)} out"] if window.passed_on_nano else []
+        return ", ".join(parts) or "-"
+
+    @display(description="thresholds crossed (UTC)")
+    def crossed(self, window: Window) -> str:
+        rows = reversed(window.crossings.all())
+        return ", ".join(f"{one.percent} % on {one.crossed_at:%d %b %H:%M}" for one in rows) or "-"
 
     @display(description="overrun, USD")
     def overrun(self, window: Window) -> str:
@@ -116,9 +167,9 @@ class BudgetAdmin(ServiceAdmin):
         ("scope_kind", "scope_value"),
         "project",
         ("period", "timezone"),
-        "limit_usd",
-        "hard",
-        "thresholds",
+        ("limit_usd", "carry_over_usd"),
+        ("hard", "at_limit_route"),
+        ("thresholds", "notify"),
         "reason",
     )
 
@@ -184,9 +235,13 @@ def gauge_text(settled: int, held: int, limit: int) -> str:
 
 def _arguments(data: dict[str, Any]) -> dict[str, Any]:
     """What the form says, as the services' arguments."""
-    values = {name: value for name, value in data.items() if name not in ("project", "limit_usd")}
+    values = {
+        name: value for name, value in data.items() if name not in ("project", "limit_usd", "carry_over_usd")
+    }
     if "limit_usd" in data:
         values["limit_nano"] = data["limit_usd"]
+    if "carry_over_usd" in data:
+        values["carry_over_nano"] = data["carry_over_usd"] or 0
     if "project" in data:
         values["project_id"] = data["project"].pk if data["project"] else None
     return values

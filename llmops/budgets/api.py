@@ -31,6 +31,9 @@ class GaugeSerializer(serializers.Serializer[Any]):
     left_usd = serializers.CharField()
     overrun_usd = serializers.CharField(help_text="What providers charged beyond what was held.")
     unattributed_usd = serializers.CharField(help_text="Charged for journals that were lost.")
+    carried_usd = serializers.CharField(
+        help_text="What the period before left over; it is part of the limit."
+    )
     percent = serializers.IntegerField(allow_null=True)
     starts_at = serializers.DateTimeField()
     resets_at = serializers.DateTimeField(allow_null=True)
@@ -44,6 +47,7 @@ def gauge_body(gauge: Gauge) -> dict[str, Any]:
         "left_usd": format_usd(gauge.left_nano),
         "overrun_usd": format_usd(gauge.overrun_nano),
         "unattributed_usd": format_usd(gauge.unattributed_nano),
+        "carried_usd": format_usd(gauge.carried_nano),
         "percent": gauge.percent,
         "starts_at": gauge.starts_at,
         "resets_at": gauge.resets_at,
@@ -61,6 +65,8 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
     project = ProjectField(required=False, allow_null=True)
     limit_usd = UsdField(source="limit_nano")
     thresholds = serializers.ListField(child=serializers.IntegerField(), required=False)
+    notify = serializers.ListField(child=serializers.CharField(), required=False)
+    carry_over_usd = UsdField(source="carry_over_nano", required=False)
     gauge = serializers.SerializerMethodField()
     reason = serializers.CharField(max_length=500, write_only=True, required=False, allow_blank=True)
 
@@ -80,6 +86,9 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "limit_usd",
             "hard",
             "thresholds",
+            "notify",
+            "at_limit_route",
+            "carry_over_usd",
             "gauge",
             "reason",
             "archived_at",

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from llmops.access.models import Project, slug_validator
-from llmops.base.models import TimestampedModel
+from llmops.base.models import TimestampedModel, UUIDModel
 from llmops.budgets.periods import PERIODS
 from llmops.budgets.scopes import SCOPE_KINDS
 
@@ -37,13 +37,35 @@ class Budget(TimestampedModel):
     thresholds = models.JSONField(
         default=list, blank=True, help_text="Percentages at which to tell, such as [50, 80, 100]."
     )
+    notify = models.JSONField(
+        default=list,
+        blank=True,
+        db_default=models.Value([], models.JSONField()),
+        help_text="E-mail addresses that are told when a threshold is crossed.",
+    )
+    at_limit_route = models.CharField(
+        max_length=63,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Route that serves calls which no longer fit into a hard budget. Empty: they are refused.",
+    )
+    carry_over_nano = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        validators=[MinValueValidator(0)],
+        help_text="The most that a period hands on of what it leaves over. Zero: nothing.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         db_table = "budgets_budget"
         ordering = ["slug"]
         constraints = [
-            models.CheckConstraint(condition=Q(limit_nano__gte=0), name="budgets_limit_not_negative")
+            models.CheckConstraint(condition=Q(limit_nano__gte=0), name="budgets_limit_not_negative"),
+            models.CheckConstraint(
+                condition=Q(carry_over_nano__gte=0), name="budgets_carry_over_not_negative"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -51,11 +73,13 @@ class Budget(TimestampedModel):
 
 
 class Window(models.Model):
-    """One period of a budget. ``settled + leased <= limit`` at every instant when hard; the database enforces it.
+    """One period of a budget. ``settled + leased + passed_on <= limit`` at every instant when hard; the database
+    enforces it.
 
-    ``limit_nano`` follows the budget's limit, but never falls below what is settled and leased: a lowered limit takes
-    effect as leases come back. ``overrun`` is what providers charged beyond a hold; ``unattributed`` is the part of
-    ``settled`` that a lost journal cost and nobody has explained yet.
+    ``limit_nano`` is the budget's limit and what was carried over, but never falls below what is used: a lowered limit
+    takes effect as leases come back. ``overrun`` is what providers charged beyond a hold; ``unattributed`` is the part
+    of ``settled`` that a lost journal cost and nobody has explained yet. ``passed_on`` left for the next window when
+    this one was over, where it is ``carried``.
     """
 
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="windows")
@@ -67,6 +91,11 @@ class Window(models.Model):
     leased_nano = models.BigIntegerField(default=0)
     overrun_nano = models.BigIntegerField(default=0)
     unattributed_nano = models.BigIntegerField(default=0)
+    carried_nano = models.BigIntegerField(default=0, db_default=0)
+    passed_on_nano = models.BigIntegerField(default=0, db_default=0)
+    crossed_percent = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="The highest threshold whose crossing is on record."
+    )
 
     class Meta:
         db_table = "budgets_window"
@@ -74,12 +103,18 @@ class Window(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["budget", "starts_at"], name="budgets_window_once"),
             models.CheckConstraint(
-                condition=Q(hard=False) | Q(limit_nano__gte=F("settled_nano") + F("leased_nano")),
+                condition=Q(hard=False)
+                | Q(limit_nano__gte=F("settled_nano") + F("leased_nano") + F("passed_on_nano")),
                 name="budgets_window_never_exceeded",
             ),
             models.CheckConstraint(
                 condition=Q(
-                    settled_nano__gte=0, leased_nano__gte=0, overrun_nano__gte=0, unattributed_nano__gte=0
+                    settled_nano__gte=0,
+                    leased_nano__gte=0,
+                    overrun_nano__gte=0,
+                    unattributed_nano__gte=0,
+                    carried_nano__gte=0,
+                    passed_on_nano__gte=0,
                 ),
                 name="budgets_window_not_negative",
             ),
@@ -87,6 +122,11 @@ class Window(models.Model):
 
     def __str__(self) -> str:
         return f"{self.budget.slug} from {self.starts_at:%Y-%m-%d}"
+
+    @property
+    def used_nano(self) -> int:
+        """What of the limit nobody can lease any more: settled, leased, or passed on to the next window."""
+        return self.settled_nano + self.leased_nano + self.passed_on_nano
 
 
 class Lease(models.Model):
@@ -127,3 +167,71 @@ class Lease(models.Model):
     @property
     def outstanding_nano(self) -> int:
         return self.granted_nano - self.returned_nano - self.consumed_nano
+
+
+class ThresholdCrossing(UUIDModel):
+    """What is settled in a window reached a threshold: one row for each, written with the settlement that did it."""
+
+    window = models.ForeignKey(Window, on_delete=models.PROTECT, related_name="crossings")
+    percent = models.PositiveIntegerField()
+    settled_nano = models.BigIntegerField()
+    limit_nano = models.BigIntegerField()
+    crossed_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "budgets_threshold_crossing"
+        ordering = ["-crossed_at", "-percent"]
+        constraints = [
+            models.UniqueConstraint(fields=["window", "percent"], name="budgets_threshold_crossing_once")
+        ]
+        indexes = [models.Index(fields=["-crossed_at"], name="budgets_crossing_time")]
+
+    def __str__(self) -> str:
+        return f"{self.percent} % of {self.window}"
+
+
+class ThresholdNotice(UUIDModel):
+    """One address that is told of one crossing by e-mail: at most once.
+
+    A worker claims it (``sending``) before it speaks to the mail server. A refusal puts it back until it was tried often
+    enough (``failed``); a worker that died in between leaves nobody knowing whether the mail went out (``unknown``), and
+    nothing is sent again.
+    """
+
+    WAITING, SENDING, SENT, FAILED, UNKNOWN = "waiting", "sending", "sent", "failed", "unknown"
+
+    crossing = models.ForeignKey(ThresholdCrossing, on_delete=models.PROTECT, related_name="notices")
+    address = models.EmailField()
+    state = models.CharField(
+        max_length=8,
+        default=WAITING,
+        choices=[
+            (WAITING, "Waiting"),
+            (SENDING, "Being sent"),
+            (SENT, "Sent"),
+            (FAILED, "Failed"),
+            (UNKNOWN, "Unknown: the worker died while sending"),
+        ],
+    )
+    tries = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True)
+    problem = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        db_table = "budgets_threshold_notice"
+        ordering = ["-due_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["crossing", "address"], name="budgets_threshold_notice_once")
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"],
+                name="budgets_notice_open",
+                condition=Q(state__in=["waiting", "sending"]),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.crossing_id} to {self.address}"

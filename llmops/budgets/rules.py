@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from llmops.budgets.periods import PERIODS, zone
+from llmops.budgets.periods import ONCE, PERIODS, zone
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT, ROUTE, SCOPE_KINDS
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import MAX_NANO
@@ -16,6 +16,8 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LONGEST_VALUE = 200
 _MOST_THRESHOLDS = 20
 _HIGHEST_THRESHOLD = 1000
+_MOST_ADDRESSES = 20
+_ADDRESS = re.compile(r"[^\s@,;<>\"\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,180}\.[A-Za-z0-9-]{1,63}")
 
 
 def checked_slug(slug: str) -> str:
@@ -69,6 +71,62 @@ def checked_thresholds(thresholds: Iterable[int]) -> list[int]:
     if len(found) > _MOST_THRESHOLDS:
         raise InvalidRequest(f"thresholds: at most {_MOST_THRESHOLDS} are kept.", param="thresholds")
     return sorted(set(found))
+
+
+def checked_addresses(addresses: Iterable[str]) -> list[str]:
+    """E-mail addresses, each once, in the order given."""
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
+        raise InvalidRequest(
+            "notify: write a list of e-mail addresses, such as [finance@example.com].", param="notify"
+        )
+    found = list(dict.fromkeys(one.strip() if isinstance(one, str) else one for one in addresses))
+    for one in found:
+        if not isinstance(one, str) or not _ADDRESS.fullmatch(one):
+            raise InvalidRequest(f"notify: {str(one)[:80]!r} is not an e-mail address.", param="notify")
+    if len(found) > _MOST_ADDRESSES:
+        raise InvalidRequest(f"notify: at most {_MOST_ADDRESSES} addresses are told.", param="notify")
+    return found
+
+
+def checked_route(slug: str) -> str:
+    """The slug of a route, or nothing."""
+    if not isinstance(slug, str) or (slug and not _SLUG.fullmatch(slug)):
+        raise InvalidRequest(
+            f"at_limit_route: {str(slug)[:80]!r} can not be the slug of a route. Leave it empty to refuse calls.",
+            param="at_limit_route",
+        )
+    return slug
+
+
+def checked_carry_over(carry_over_nano: int) -> int:
+    if isinstance(carry_over_nano, bool) or not isinstance(carry_over_nano, int):
+        raise InvalidRequest(
+            "carry_over_usd: the cap is a whole number of nanodollars.", param="carry_over_usd"
+        )
+    if not 0 <= carry_over_nano <= MAX_NANO // 2:
+        raise InvalidRequest(
+            "carry_over_usd: the cap must be zero (nothing is carried over) or more, and at most 4.6 billion USD.",
+            param="carry_over_usd",
+        )
+    return carry_over_nano
+
+
+def refuse_without_effect(hard: bool, period: str, at_limit_route: str, carry_over_nano: int) -> None:
+    """A soft budget refuses nothing and leases nothing: it has no limit to act at, and nothing exact to carry over."""
+    if not hard and at_limit_route:
+        raise InvalidRequest(
+            "at_limit_route: a soft budget only tells. Make it hard, or leave the route empty.",
+            param="at_limit_route",
+        )
+    if carry_over_nano and not hard:
+        raise InvalidRequest(
+            "carry_over_usd: only a hard budget carries over. Make it hard, or set zero.",
+            param="carry_over_usd",
+        )
+    if carry_over_nano and period == ONCE:
+        raise InvalidRequest(
+            "carry_over_usd: a budget that never resets has no next period. Set zero.", param="carry_over_usd"
+        )
 
 
 def checked_scope(kind: str, value: str) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from llmops.budgets.scopes import ORGANISATION, PROJECT
 class Gauge:
     """A budget in its present period. Amounts are nanodollars; ``held_nano`` is leased to data planes, so may be spent.
 
-    ``percent`` is what is settled and held of the limit, rounded down; None where the limit is zero.
-    ``resets_at`` is None for a budget that never resets.
+    ``limit_nano`` is that of the period, with what was carried over from the one before. ``percent`` is what is settled and
+    held of it, rounded down; None where the limit is zero. ``resets_at`` is None for a budget that never resets.
     """
 
     budget_id: UUID
@@ -39,6 +39,7 @@ class Gauge:
     thresholds: tuple[int, ...]
     starts_at: datetime
     resets_at: datetime | None
+    carried_nano: int = 0
 
     @property
     def left_nano(self) -> int:
@@ -88,7 +89,7 @@ def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
         period=budget.period,
         timezone=budget.timezone,
         hard=budget.hard,
-        limit_nano=budget.limit_nano,
+        limit_nano=budget.limit_nano + (window.carried_nano if window else 0),
         settled_nano=window.settled_nano if window else 0,
         held_nano=window.leased_nano if window else 0,
         overrun_nano=window.overrun_nano if window else 0,
@@ -96,6 +97,7 @@ def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
         thresholds=tuple(budget.thresholds),
         starts_at=starts_at,
         resets_at=resets_at,
+        carried_nano=window.carried_nano if window else 0,
     )
 
 

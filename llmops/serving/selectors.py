@@ -160,6 +160,7 @@ def _budgets() -> tuple[BudgetEntry, ...]:
             timezone=row.timezone,
             limit_nano=row.limit_nano,
             hard=row.hard,
+            at_limit_route=row.at_limit_route,
         )
         for row in rows
     )

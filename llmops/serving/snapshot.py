@@ -178,6 +178,8 @@ class BudgetEntry(msgspec.Struct, frozen=True):
     timezone: str
     limit_nano: int
     hard: bool
+    #: serves calls that no longer fit (empty: they are refused)
+    at_limit_route: str = ""
 
 
 class CredentialEntry(msgspec.Struct, frozen=True):

@@ -286,6 +286,8 @@ def test_commands(world, name, tmp_path, monkeypatch):
 #: Tasks of the worker, and why they leave no event of their own here.
 TASKS = {
     "usage.ingest_orphans": "books calls, which are their own record",
+    "budgets.carry_over": "leaves one event a window that gets what the one before left; tests/budgets",
+    "budgets.send_notices": "sends e-mails about crossings, which are their own record",
     "budgets.reap_leases": "leaves one event a lease that it charges; tests/budgets",
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",

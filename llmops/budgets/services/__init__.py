@@ -5,6 +5,7 @@ order of their ids, budgets before windows. So nothing here can deadlock with it
 """
 
 from llmops.budgets.services.booking import SoftCharge, WindowCharge, book, close_leases
+from llmops.budgets.services.carrying import carry_over, carry_over_all
 from llmops.budgets.services.changes import (
     archive_budget,
     create_budget,
@@ -23,6 +24,7 @@ from llmops.budgets.services.leases import (
     reap_leases,
     renew_leases,
 )
+from llmops.budgets.services.notices import send_notices
 
 __all__ = [
     "LeaseState",
@@ -31,6 +33,8 @@ __all__ = [
     "WindowState",
     "archive_budget",
     "book",
+    "carry_over",
+    "carry_over_all",
     "close_leases",
     "create_budget",
     "give_back",
@@ -42,5 +46,6 @@ __all__ = [
     "renew_leases",
     "resolved_scope",
     "scope_after",
+    "send_notices",
     "update_budget",
 ]

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone as django_timezone
+from django.utils.module_loading import import_string
 
 from llmops.access.models import Project, ServiceKey
 from llmops.audit.services import record
@@ -15,7 +17,8 @@ from llmops.base.live import LIVE_STATE, touch
 from llmops.budgets import rules
 from llmops.budgets.models import Budget, Window
 from llmops.budgets.scopes import KEY, PROJECT
-from llmops.budgets.services.windows import is_current
+from llmops.budgets.services.thresholds import note_crossings
+from llmops.budgets.services.windows import follow_limit, is_current
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.core.money import format_usd
@@ -26,7 +29,17 @@ class _Unchanged:
 
 
 UNCHANGED: Final = _Unchanged()
-_FIELDS = ("slug", "scope_kind", "scope_value", "period", "timezone", "hard", "thresholds")
+_FIELDS = (
+    "slug",
+    "scope_kind",
+    "scope_value",
+    "period",
+    "timezone",
+    "hard",
+    "thresholds",
+    "notify",
+    "at_limit_route",
+)
 _FIXED = ("scope_kind", "scope_value", "project_id", "period", "timezone")
 
 
@@ -42,9 +55,16 @@ def create_budget(
     limit_nano: int,
     hard: bool = True,
     thresholds: Iterable[int] = (),
+    notify: Iterable[str] = (),
+    at_limit_route: str = "",
+    carry_over_nano: int = 0,
     reason: str = "",
 ) -> Budget:
-    """A new budget, in force for calls that begin within a second. Raises ``InvalidRequest`` naming the field."""
+    """A new budget, in force for calls that begin within a second. Raises ``InvalidRequest`` naming the field.
+
+    ``at_limit_route`` serves calls that no longer fit; ``carry_over_nano`` is the most that a period hands on of what it
+    leaves over. Both are for hard budgets. ``notify`` are e-mail addresses that are told of thresholds.
+    """
     budget = Budget(
         slug=rules.checked_slug(slug),
         period=rules.checked_period(period),
@@ -52,7 +72,11 @@ def create_budget(
         limit_nano=rules.checked_limit(limit_nano),
         hard=hard,
         thresholds=rules.checked_thresholds(thresholds),
+        notify=rules.checked_addresses(notify),
+        at_limit_route=_known_route(at_limit_route),
+        carry_over_nano=rules.checked_carry_over(carry_over_nano),
     )
+    rules.refuse_without_effect(budget.hard, budget.period, budget.at_limit_route, budget.carry_over_nano)
     with transaction.atomic():
         budget.scope_kind, budget.scope_value, budget.project = resolved_scope(
             scope_kind, scope_value, project_id
@@ -76,6 +100,9 @@ def update_budget(
     limit_nano: int | None = None,
     hard: bool | None = None,
     thresholds: Iterable[int] | None = None,
+    notify: Iterable[str] | None = None,
+    at_limit_route: str | None = None,
+    carry_over_nano: int | None = None,
     reason: str = "",
 ) -> Budget:
     """Change what is given; what is left out (or equal) stays. A call that changes nothing leaves no audit event.
@@ -99,6 +126,13 @@ def update_budget(
             budget.hard = hard
         if thresholds is not None:
             budget.thresholds = rules.checked_thresholds(thresholds)
+        if notify is not None:
+            budget.notify = rules.checked_addresses(notify)
+        if at_limit_route is not None:
+            budget.at_limit_route = _known_route(at_limit_route, budget.at_limit_route)
+        if carry_over_nano is not None:
+            budget.carry_over_nano = rules.checked_carry_over(carry_over_nano)
+        rules.refuse_without_effect(budget.hard, budget.period, budget.at_limit_route, budget.carry_over_nano)
         if (scope_kind, scope_value) != (None, None) or not isinstance(project_id, _Unchanged):
             budget.scope_kind, budget.scope_value, budget.project = scope_after(
                 budget, scope_kind=scope_kind, scope_value=scope_value, project_id=project_id
@@ -109,7 +143,7 @@ def update_budget(
             return budget
         _refuse_fixed(budget, before, changed)
         _save(budget, new=False)
-        if {"limit_usd", "hard"} & set(changed):
+        if {"limit_usd", "hard", "thresholds"} & set(changed):
             _apply_to_windows(budget)
         touch(LIVE_STATE)
         _audit(
@@ -132,6 +166,17 @@ def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget
         touch(LIVE_STATE)
         _audit(actor, "budget.archived", budget, before=_as_audited(budget), after=None, reason=reason)
     return budget
+
+
+def _known_route(slug: str, present: str = "") -> str:
+    """Asks the room of the routes, which this one may not import: ``settings.ROUTE_EXISTS``."""
+    slug = rules.checked_route(slug)
+    if slug and slug != present and not import_string(settings.ROUTE_EXISTS)(slug):
+        raise InvalidRequest(
+            f"at_limit_route: there is no route {slug!r}. Make it first, or leave this empty to refuse calls.",
+            param="at_limit_route",
+        )
+    return slug
 
 
 def _locked(budget_id: UUID) -> Budget:
@@ -219,10 +264,10 @@ def _apply_to_windows(budget: Budget) -> None:
     for window in Window.objects.select_for_update(of=("self",)).filter(budget=budget).order_by("pk"):
         if not is_current(window):
             continue
-        used = window.settled_nano + window.leased_nano
         window.hard = budget.hard
-        window.limit_nano = max(budget.limit_nano, used) if budget.hard else budget.limit_nano
-        window.save(update_fields=["hard", "limit_nano"])
+        follow_limit(window, budget)
+        note_crossings(window, budget)
+        window.save(update_fields=["hard", "limit_nano", "crossed_percent"])
 
 
 def _as_audited(budget: Budget) -> dict[str, Any]:
@@ -230,6 +275,7 @@ def _as_audited(budget: Budget) -> dict[str, Any]:
         **{name: getattr(budget, name) for name in _FIELDS},
         "project_id": str(budget.project_id) if budget.project_id else None,
         "limit_usd": format_usd(budget.limit_nano),
+        "carry_over_usd": format_usd(budget.carry_over_nano),
     }
 
 

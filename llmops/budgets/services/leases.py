@@ -12,6 +12,7 @@ from django.db import transaction
 from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.budgets.models import Budget, Lease, Window
+from llmops.budgets.services.carrying import carry_over
 from llmops.budgets.services.windows import locked_window, open_window_row, save_amounts, spendable_limit
 from llmops.core.actors import Actor, job_actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
@@ -47,6 +48,8 @@ class LeaseState:
 def open_window(*, budget_id: UUID, at: datetime) -> WindowState:
     """The window that holds ``at``, made on first use. Raises ``NotFound`` for a budget that does not exist."""
     window, budget = open_window_row(budget_id, at)
+    if budget.carry_over_nano and carry_over(budget_id=budget_id):
+        window.refresh_from_db()
     return WindowState(
         window_id=window.pk,
         starts_at=window.starts_at,
@@ -69,6 +72,15 @@ def lease(
     """
     if need < 0 or want < 0:
         raise InvalidRequest("need: an amount to lease must not be negative.", param="need")
+    state, missing, budget = _lease(window_id, journal_id, max(need, want), lease_seconds)
+    if missing and budget.carry_over_nano and carry_over(budget_id=budget.pk):
+        state, _, _ = _lease(window_id, journal_id, missing, lease_seconds)
+    return state
+
+
+def _lease(
+    window_id: int, journal_id: UUID, wanted: int, lease_seconds: int | float
+) -> tuple[LeaseState, int, Budget]:
     with transaction.atomic():
         window, budget = locked_window(window_id)
         expires_at = database_now() + timedelta(seconds=lease_seconds)
@@ -76,7 +88,7 @@ def lease(
             window=window, journal_id=journal_id, defaults={"expires_at": expires_at}
         )
         _revive(row, window)
-        grant = max(need, want)
+        grant = wanted
         if window.hard:
             left = spendable_limit(window, budget) - window.settled_nano - window.leased_nano
             grant = max(0, min(grant, left))
@@ -85,7 +97,7 @@ def lease(
         row.save(update_fields=["granted_nano", "expires_at", "state"])
         window.leased_nano += grant
         save_amounts(window, budget)
-        return _state(row, window, budget)
+        return _state(row, window, budget), wanted - grant, budget
 
 
 def give_back(*, window_id: int, journal_id: UUID, amount: int) -> LeaseState:

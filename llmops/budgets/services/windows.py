@@ -1,4 +1,4 @@
-"""Finding, opening and locking windows."""
+"""Finding, opening and locking windows; what may be spent in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.db import transaction
 from llmops.base.clock import database_now
 from llmops.budgets.models import Budget, Window
 from llmops.budgets.periods import bounds
+from llmops.budgets.services.thresholds import note_crossings
 from llmops.core.errors import NotFound
 
 
@@ -22,17 +23,40 @@ def locked_window(window_id: int) -> tuple[Window, Budget]:
     return window, Budget.objects.get(pk=window.budget_id)
 
 
+def ceiling(window: Window, budget: Budget) -> int:
+    """The limit that a window of ``budget`` has as the budget is now: its own, and what was carried over."""
+    return budget.limit_nano + window.carried_nano
+
+
 def spendable_limit(window: Window, budget: Budget) -> int:
     """What may be settled and leased in all: a lowered budget counts at once, though the window's row follows later."""
-    return min(window.limit_nano, budget.limit_nano)
+    return min(window.limit_nano, ceiling(window, budget)) - window.passed_on_nano
+
+
+def follow_limit(window: Window, budget: Budget) -> None:
+    """Bring a locked window's limit to where it belongs now, as far as what is used allows. Past windows keep theirs."""
+    if not is_current(window):
+        return
+    limit = ceiling(window, budget)
+    window.limit_nano = max(limit, window.used_nano) if window.hard else limit
 
 
 def save_amounts(window: Window, budget: Budget) -> None:
     """Write a locked window's amounts; a limit that was lowered comes down as far as they allow."""
-    if window.limit_nano > budget.limit_nano and window.hard and is_current(window):
-        window.limit_nano = max(budget.limit_nano, window.settled_nano + window.leased_nano)
+    if window.hard and window.limit_nano != ceiling(window, budget):
+        follow_limit(window, budget)
+    note_crossings(window, budget)
     window.save(
-        update_fields=["limit_nano", "settled_nano", "leased_nano", "overrun_nano", "unattributed_nano"]
+        update_fields=[
+            "limit_nano",
+            "settled_nano",
+            "leased_nano",
+            "overrun_nano",
+            "unattributed_nano",
+            "carried_nano",
+            "passed_on_nano",
+            "crossed_percent",
+        ]
     )
 
 

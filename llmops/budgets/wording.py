@@ -1,0 +1,38 @@
+"""What people are told about budgets, in words."""
+
+from __future__ import annotations
+
+from llmops.budgets.models import ThresholdCrossing
+from llmops.budgets.selectors import scope_text
+from llmops.core.money import format_usd
+
+
+def crossing_mail(crossing: ThresholdCrossing, console_url: str) -> tuple[str, str]:
+    """``(subject, text)`` of the e-mail that tells of a crossing."""
+    window = crossing.window
+    budget = window.budget
+    resets = (
+        f"The period ends on {window.ends_at:%d %B %Y at %H:%M} UTC."
+        if window.ends_at
+        else "It does not reset."
+    )
+    if not budget.hard:
+        follows = "It is a soft budget: calls go on beyond its limit."
+    elif budget.at_limit_route:
+        follows = f"Calls that no longer fit are served by the route {budget.at_limit_route}, as long as they fit there."
+    else:
+        follows = "It is a hard budget: calls that do not fit into what is left are refused."
+    lines = [
+        f"The budget {budget.slug} ({scope_text(budget)}) has reached {crossing.percent} % of its limit.",
+        "",
+        f"Spent:  ${format_usd(crossing.settled_nano)} of ${format_usd(crossing.limit_nano)}",
+        f"When:   {crossing.crossed_at:%d %B %Y at %H:%M} UTC",
+        f"Period: from {window.starts_at:%d %B %Y at %H:%M} UTC"
+        if window.ends_at
+        else "Period: once, for good",
+        "",
+        f"{follows} {resets}",
+        "",
+        f"{console_url}/admin/budgets/budget/{budget.pk}/change/",
+    ]
+    return f"Budget {budget.slug}: {crossing.percent} % spent", "\n".join(lines) + "\n"

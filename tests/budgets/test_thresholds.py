@@ -1,0 +1,188 @@
+"""A threshold that is crossed leaves one event in its window, and at most one e-mail at each address."""
+
+from __future__ import annotations
+
+import smtplib
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core import mail
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from llmops.budgets import services
+from llmops.budgets.models import Budget, ThresholdCrossing, ThresholdNotice
+from llmops.core.money import NANO
+from tests.cast import COMMAND, in_threads
+
+ADDRESSES = ["finance@example.com", "lead@example.com"]
+
+
+def watched(limit: int = 100, **known: Any) -> Budget:
+    values: dict[str, Any] = {
+        "slug": f"w-{uuid4()}",
+        "scope_kind": "organisation",
+        "limit_nano": limit,
+        "thresholds": [50, 80, 100],
+        "notify": ADDRESSES,
+    }
+    return services.create_budget(COMMAND, **(values | known))
+
+
+def settle(budget: Budget, *costs: int) -> None:
+    state = services.open_window(budget_id=budget.pk, at=timezone.now())
+    for cost in costs:
+        journal = uuid4()
+        services.lease(window_id=state.window_id, journal_id=journal, need=cost, want=cost, lease_seconds=60)
+        with transaction.atomic():
+            services.book(
+                journal_id=journal, charges=[services.WindowCharge(state.window_id, cost)], closing=True
+            )
+
+
+def crossed(budget: Budget) -> list[int]:
+    rows = ThresholdCrossing.objects.filter(window__budget=budget).order_by("percent")
+    return list(rows.values_list("percent", flat=True))
+
+
+def told(budget: Budget) -> list[int]:
+    notices = ThresholdNotice.objects.filter(crossing__window__budget=budget)
+    return sorted(notices.values_list("crossing__percent", flat=True))
+
+
+def test_each_threshold_once(db: None) -> None:
+    budget = watched()
+    settle(budget, 49)
+    assert crossed(budget) == []
+    settle(budget, 1)
+    assert crossed(budget) == [50]
+    settle(budget, 10, 20, 5)
+    assert crossed(budget) == [50, 80]
+    settle(budget, 15)
+    assert crossed(budget) == [50, 80, 100] and told(budget) == [50, 50, 80, 80, 100, 100]
+    row = ThresholdCrossing.objects.get(window__budget=budget, percent=80)
+    assert (row.settled_nano, row.limit_nano) == (80, 100)
+
+
+def test_a_leap_over_several_leaves_all_events_and_one_mail_to_each(db: None) -> None:
+    budget = watched()
+    settle(budget, 90)
+    assert crossed(budget) == [50, 80] and told(budget) == [80, 80]
+
+
+def test_soft_budgets_tell_beyond_their_limit(db: None) -> None:
+    budget = watched(hard=False, thresholds=[100, 150])
+    for cost in (90, 20, 20, 30):
+        with transaction.atomic():
+            services.book(journal_id=uuid4(), soft=[services.SoftCharge(budget.pk, timezone.now(), cost)])
+    assert crossed(budget) == [100, 150]
+
+
+def test_what_a_settlement_rolled_back_was_not_crossed(db: None) -> None:
+    budget = watched()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        settle(budget, 60)
+        raise ZeroDivisionError
+    assert crossed(budget) == []
+    settle(budget, 60)
+    assert crossed(budget) == [50]
+
+
+def test_a_lowered_limit_crosses_and_a_threshold_set_too_late_does_not(db: None) -> None:
+    budget = watched()
+    settle(budget, 40)
+    services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=50)
+    assert crossed(budget) == [50, 80]
+    services.update_budget(COMMAND, budget_id=budget.pk, thresholds=[60, 80, 90, 100])
+    settle(budget, 1)
+    assert crossed(budget) == [50, 80]
+    settle(budget, 5)
+    assert crossed(budget) == [50, 80, 90]
+
+
+def test_many_that_settle_at_once_cross_once(transactional_db: None) -> None:
+    budget = watched(limit=1000, notify=[])
+    services.open_window(budget_id=budget.pk, at=timezone.now())
+    assert in_threads(*[lambda: settle(budget, *[25] * 5)] * 8) == [None] * 8
+    assert crossed(budget) == [50, 80, 100]
+
+
+def test_crossings_are_never_changed(db: None) -> None:
+    budget = watched()
+    settle(budget, 60)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ThresholdCrossing.objects.update(percent=1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ThresholdNotice.objects.all().delete()
+        ThresholdCrossing.objects.all().delete()
+
+
+# E-mails --------------------------------------------------------------------------------------------------------------
+
+
+def test_each_address_gets_one_mail_that_says_what_matters(db: None, settings: Any) -> None:
+    settings.PUBLIC_URL = "https://console.example.com"
+    budget = watched(limit=20 * NANO, slug="support-month", at_limit_route="")
+    settle(budget, 11 * NANO)
+    assert services.send_notices() == 2 and services.send_notices() == 0
+    assert sorted(one.to[0] for one in mail.outbox) == ADDRESSES
+    message = mail.outbox[0]
+    assert message.subject == "Budget support-month: 50 % spent"
+    for part in (
+        "$11.00 of $20.00",
+        "organisation",
+        "refused",
+        f"https://console.example.com/admin/budgets/budget/{budget.pk}/",
+    ):
+        assert part in message.body, message.body
+    assert set(ThresholdNotice.objects.values_list("state", flat=True)) == {ThresholdNotice.SENT}
+
+
+def test_two_workers_send_each_once(transactional_db: None) -> None:
+    budget = watched()
+    settle(budget, 100)
+    sent: list[str] = []
+    done = in_threads(
+        *[lambda: services.send_notices(send=lambda subject, text, address: sent.append(address))] * 4
+    )
+    assert sum(done) == 2 and sorted(sent) == ADDRESSES
+
+
+def test_a_server_that_says_no_is_asked_again_and_not_for_ever(db: None) -> None:
+    budget = watched(notify=["finance@example.com"])
+    settle(budget, 60)
+    tries = []
+
+    def refuses(subject: str, text: str, address: str) -> None:
+        tries.append(address)
+        raise smtplib.SMTPRecipientsRefused({})
+
+    now = timezone.now()
+    assert services.send_notices(send=refuses, now=now) == 0
+    assert services.send_notices(send=refuses, now=now) == 0 and len(tries) == 1, "not at once again"
+    for day in range(1, 20):
+        services.send_notices(send=refuses, now=now + timedelta(days=day))
+    assert len(tries) == 6
+    assert ThresholdNotice.objects.get().state == ThresholdNotice.FAILED
+
+
+@pytest.mark.parametrize("how", ["died", "hung"])
+def test_what_may_have_gone_out_is_not_sent_again(db: None, how: str) -> None:
+    budget = watched(notify=["finance@example.com"])
+    settle(budget, 60)
+
+    def breaks(subject: str, text: str, address: str) -> None:
+        raise (KeyboardInterrupt if how == "died" else TimeoutError)
+
+    now = timezone.now()
+    if how == "died":
+        with pytest.raises(KeyboardInterrupt):
+            services.send_notices(send=breaks, now=now)
+        assert ThresholdNotice.objects.get().state == ThresholdNotice.SENDING
+    else:
+        services.send_notices(send=breaks, now=now)
+    for hours in range(1, 5):
+        assert services.send_notices(now=now + timedelta(hours=hours)) == 0
+    assert ThresholdNotice.objects.get().state == ThresholdNotice.UNKNOWN and not mail.outbox
