@@ -44,6 +44,7 @@ CELERY_BEAT_SCHEDULE = {
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
+    "make tables for the days to come": {"task": "usage.make_days", "schedule": timedelta(hours=1)},
     "forget what providers keep no longer": {
         "task": "usage.forget_objects",
         "schedule": timedelta(hours=1),

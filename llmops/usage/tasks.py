@@ -13,7 +13,7 @@ from django.conf import settings
 
 from llmops.budgets.services import reap_leases as charge_expired_leases
 from llmops.core.actors import job_actor
-from llmops.usage import journal, services
+from llmops.usage import journal, partitions, services
 from llmops.usage.ingest.loop import Ingester, only_ingester
 
 
@@ -35,6 +35,11 @@ def reap_leases() -> int:
 @shared_task(name="usage.apply_retention")
 def apply_retention() -> int:
     return services.apply_retention(job_actor("usage.apply_retention"), days=settings.CALL_RETENTION_DAYS)
+
+
+@shared_task(name="usage.make_days")
+def make_days() -> int:
+    return len(partitions.make_ahead())
 
 
 @shared_task(name="usage.forget_objects")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from llmops.core.histogram import bucket_of
@@ -39,6 +39,7 @@ from llmops.usage.records import (
 )
 
 _HOUR, _DAY = 3600, 86400
+_FIRST_DAY = date(1970, 1, 1)
 GRANULARITIES = (60, _HOUR, _DAY)
 
 #: (granularity, bucket as Unix seconds, project, key, endpoint, route, model, feature, status, error code) -> sums
@@ -77,6 +78,12 @@ class Batch:
         """Book a metered call with the others."""
         self.calls.append(metered.call)
         self.soft.extend(metered.soft)
+
+    def days(self) -> set[date]:
+        """The days (UTC) on which the calls began."""
+        numbers = {row.facts.minute // _DAY for row in self.calls}
+        numbers.update(one.call.facts.minute // _DAY for one in self.metered)
+        return {_FIRST_DAY + timedelta(days=number) for number in numbers}
 
     def rollups(self) -> Rollups:
         """What the calls add to the rollups of every granularity."""

@@ -16,7 +16,7 @@ from llmops.base.locks import lock
 from llmops.budgets.services import SoftCharge, WindowCharge, book
 from llmops.providers.models import Credential
 from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
-from llmops.usage import journal
+from llmops.usage import journal, partitions
 from llmops.usage.ingest import write
 from llmops.usage.ingest.batch import Batch, Ledger
 from llmops.usage.ingest.rows import BadRecord
@@ -58,6 +58,7 @@ class Follower:
         self._removed_below = 0
         self._key_used: dict[UUID, float] = {}
         self._told = ""
+        self._days = partitions.Days()
 
     @property
     def blocked(self) -> bool:
@@ -176,6 +177,7 @@ class Follower:
             raise JournalDamaged(f"Record {entries[0].record.n} in {path.name} {bad}.") from bad
         if taken < len(entries):
             self._reader.position = entries[taken].start
+        self._days.prepare(batch.days())
         with transaction.atomic():
             self._advance()
             write_batch(self.journal_id, batch, keys=self._keys_to_note(batch))
@@ -188,6 +190,7 @@ class Follower:
         batch = Batch()
         unknown = len(self._ledger.open)
         self._ledger.abandon(batch)
+        self._days.prepare(batch.days())
         with transaction.atomic():
             self._advance(state=Journal.CLOSED)
             write_batch(self.journal_id, batch, keys=batch.keys_used, closing=True)

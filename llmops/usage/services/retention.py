@@ -10,6 +10,7 @@ from django.db import transaction
 from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.core.actors import Actor
+from llmops.usage import partitions
 from llmops.usage.models import Call, RetentionMark
 
 _BATCH = 2000
@@ -18,9 +19,10 @@ _BATCH = 2000
 def apply_retention(
     actor: Actor, *, days: int, now: datetime | None = None, batch: int = _BATCH, most_seconds: float = 50.0
 ) -> int:
-    """Remove calls that began more than ``days`` whole days (UTC) ago, in small transactions; how many went.
+    """Remove calls that began more than ``days`` whole days (UTC) ago; how many went.
 
-    Stops after ``most_seconds``; the next run goes on. 0 days keep calls for ever. One audit event a day on which
+    On PostgreSQL the tables of whole days are dropped; what lies elsewhere, and everything on SQLite, is deleted in small
+    transactions. Stops after ``most_seconds``; the next run goes on. 0 days keep calls for ever. One audit event a day on which
     anything is removed, before it is: the mark that moves with it tells others that the calls are no longer complete.
     """
     if days <= 0:
@@ -28,9 +30,11 @@ def apply_retention(
     today = (now or database_now()).replace(hour=0, minute=0, second=0, microsecond=0)
     before = today - timedelta(days=days)
     if not Call.objects.filter(started_at__lt=before).exists():
-        return 0
+        # Tables of days on which nobody called.
+        return partitions.drop_before(before)
     _mark(actor, before, days)
-    removed, deadline = 0, time.monotonic() + most_seconds
+    deadline = time.monotonic() + most_seconds
+    removed = partitions.drop_before(before)
     while time.monotonic() < deadline:
         oldest = Call.objects.filter(started_at__lt=before).order_by("started_at", "id")
         count, _ = Call.objects.filter(pk__in=list(oldest.values_list("pk", flat=True)[:batch])).delete()
