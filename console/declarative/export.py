@@ -118,6 +118,7 @@ def _providers(state: State) -> Iterator[dict[str, Any]]:
             "project": values["provider_project"],
             "allow_private_network": values["allow_private_network"],
             "passthrough": values["passthrough"],
+            "shared_objects": values["shared_objects"],
             "credentials": keys.get(slug, []),
         }
         yield _without_defaults("provider", row)

@@ -101,6 +101,7 @@ def _providers(file: Item) -> Iterator[Entry]:
                 "provider_project": item["project"],
                 "allow_private_network": item["allow_private_network"],
                 "passthrough": item["passthrough"],
+                "shared_objects": item["shared_objects"],
             },
             {**item.lines, "provider_project": item.line_of("project")},
         )

@@ -50,6 +50,7 @@ from llmops.providers.rules import (
     LONGEST_ANSWER,
     MOST_PASSTHROUGH,
     MOST_POLICIES,
+    MOST_SHARED_OBJECTS,
     NO_LAST_RESORT,
     PROVIDER_KINDS,
     REFUSE,
@@ -194,6 +195,7 @@ _PROVIDER = {
     "project": Member(text(most=120), ""),
     "allow_private_network": Member(yes_or_no, False),
     "passthrough": Member(list_of(text(most=600, blank=False), most=MOST_PASSTHROUGH), list),
+    "shared_objects": Member(list_of(text(most=201, blank=False), most=MOST_SHARED_OBJECTS), list),
     "credentials": Member(list_of(record(_CREDENTIAL)), list),
 }
 _MODEL = {

@@ -33,3 +33,8 @@ def equal(left: str | bytes, right: str | bytes) -> bool:
     """Constant-time comparison of two secrets or digests."""
     as_bytes = [item.encode() if isinstance(item, str) else item for item in (left, right)]
     return hmac.compare_digest(*as_bytes)
+
+
+def short_digest(text: str) -> int:
+    """64 bits that stand for ``text`` where very many are kept, as the signed integer that databases have (BLAKE2b)."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

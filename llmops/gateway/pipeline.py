@@ -56,6 +56,7 @@ from llmops.gateway.streaming.relaying import (
     goes_on,
     in_background,
     is_events,
+    keep_items,
     partial_tokens,
     relay_stream,
     relay_whole,
@@ -142,7 +143,7 @@ async def read(call: Call) -> None:
     resolution = call.resolution = call.view.resolve(key, asked.model)
     call.origin = settle.origin_of(call, feature=feature, session=session, tags=tags)
     prefers = ""
-    if asked.refers:
+    if asked.refers or asked.tells:
         resolution, prefers = await where_kept(call, resolution)
         call.resolution = resolution
     if asked.background:
@@ -343,6 +344,8 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
         # The provider had refused already.
         settle.failed(call, trial, Failure(STATUS, "", status=trial.record.status))
         raise asyncio.CancelledError
+    if relay is not None:
+        keep_items(call, trial, relay)
     if goes_on(call, relay):
         assert relay is not None
         call.plane.background.follow(call, trial, relay.id)

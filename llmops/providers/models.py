@@ -70,6 +70,13 @@ class Provider(TimestampedModel):
         blank=True,
         help_text="Other paths under /v1/ that services may reach at this provider, such as /vector_stores/*.",
     )
+    shared_objects = models.JSONField(
+        "objects for every project",
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Ids of what this provider keeps that every project may name, such as vs_abc123 or pmpt_*.",
+    )
     paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     pause_reason = models.CharField(max_length=300, blank=True, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -133,6 +133,8 @@ SERVED_SEGMENTS = frozenset(
     }
 )  # fmt: skip
 MOST_PASSTHROUGH = 50
+MOST_SHARED_OBJECTS = 500
+_SHARED_OBJECT = re.compile(r"[A-Za-z][A-Za-z0-9._:~@=+-]{2,199}\*?")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}")
 
@@ -164,6 +166,26 @@ def passthrough_problem(patterns: object) -> str | None:
                 )
     repeated = next((pattern for index, pattern in enumerate(patterns) if pattern in patterns[:index]), None)
     return f"{repeated!r} is named twice" if repeated else None
+
+
+def shared_objects_problem(ids: object) -> str | None:
+    """What is wrong with a provider's list of objects that every project may name, or None.
+
+    An id as the provider gave it, or the beginning of ids (three characters at least) and ``*``.
+    """
+    if not isinstance(ids, list | tuple):
+        return "give a list of ids, such as vs_abc123"
+    if len(ids) > MOST_SHARED_OBJECTS:
+        return f"at most {MOST_SHARED_OBJECTS} ids are kept; pmpt_* stands for all that begin so"
+    for index, one in enumerate(ids):
+        if not isinstance(one, str) or not _SHARED_OBJECT.fullmatch(one):
+            return (
+                f"{str(one)[:60]!r} is neither an id, such as vs_abc123, nor three characters or more of its beginning "
+                "and *, such as pmpt_*"
+            )
+        if one in ids[:index]:
+            return f"{one[:60]!r} is named twice"
+    return None
 
 
 def policies_problem(names: object) -> str | None:

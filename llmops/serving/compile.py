@@ -106,6 +106,7 @@ def _provider(row: Provider) -> ProviderEntry:
         provider_project=row.provider_project,
         allow_private_network=row.allow_private_network,
         passthrough=tuple(row.passthrough),
+        shared_objects=tuple(row.shared_objects),
     )
 
 

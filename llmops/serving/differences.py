@@ -33,6 +33,7 @@ _LABELS = {
     "provider_project": "project at the provider",
     "allow_private_network": "private networks allowed",
     "passthrough": "paths passed through",
+    "shared_objects": "objects for every project",
     "upstream_model": "model at the provider",
     "context_window": "context window",
     "max_output_tokens": "maximum output",

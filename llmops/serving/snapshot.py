@@ -53,6 +53,7 @@ class ProviderEntry(msgspec.Struct, frozen=True):
     allow_private_network: bool = False
     #: other paths under ``/v1/`` that services may reach at this provider, such as ``/vector_stores/*``
     passthrough: tuple[str, ...] = ()
+    shared_objects: tuple[str, ...] = ()
 
 
 class TargetEntry(msgspec.Struct, frozen=True):

@@ -204,7 +204,8 @@ class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True):
     """A provider made an object and keeps it (a response, a file, a batch ...): it belongs to the project whose key asked.
 
     ``model`` is the slug of the route or model that was named. ``details`` is what whoever looks after the object later
-    must know of the call that made it; ``due`` (0: never) is when somebody is to look at it first.
+    must know of the call that made it; ``due`` (0: never) is when somebody is to look at it first. ``items`` are the ids
+    that things inside of it have, as far as they are known.
     """
 
     n: int
@@ -218,6 +219,18 @@ class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True):
     model: str = ""
     details: dict[str, Any] = {}
     due: int = 0
+    items: list[str] = []
+
+
+class Holds(msgspec.Struct, tag="holds", tag_field="t", omit_defaults=True):
+    """A kept object of a project holds things with ids of their own: output items of a response that was streamed."""
+
+    n: int
+    at: int
+    object: str
+    provider: str
+    project: str
+    items: list[str]
 
 
 class Gone(msgspec.Struct, tag="gone", tag_field="t", omit_defaults=True):
@@ -258,7 +271,7 @@ class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=Tr
     why: str = ""
 
 
-Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Gone | Metered
+Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Holds | Gone | Metered
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

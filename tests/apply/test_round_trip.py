@@ -143,6 +143,9 @@ def provider(draw, slug):
         "max_connections": draw(st.integers(1, 100_000)),
         "proxy_url": draw(st.sampled_from(["", "http://proxy.example:3128"])),
         "passthrough": draw(st.lists(st.sampled_from(PASSED), max_size=3, unique=True)),
+        "shared_objects": draw(
+            st.lists(st.sampled_from(["vs_abc123", "pmpt_*", "voice_1"]), max_size=3, unique=True)
+        ),
         "organization": draw(words),
         "project": draw(words),
         "credentials": [

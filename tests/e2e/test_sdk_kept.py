@@ -113,6 +113,27 @@ def test_a_file_is_its_projects_on_every_data_plane(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_an_item_of_a_response_is_its_projects_on_every_data_plane(stack: Stack, stream: bool) -> None:
+    client = stack.client()
+    asked: dict[str, Any] = {"model": "plain", "input": "remember this"}
+    if stream:
+        with client.responses.stream(**asked) as events:
+            response = events.get_final_response()
+    else:
+        response = client.responses.create(**asked)
+    named: Any = [
+        {"type": "item_reference", "id": response.output[0].id},
+        {"role": "user", "content": "and now?"},
+    ]
+    # Relayed by one, named at the other a moment later: its journal may not be booked yet.
+    for one in (client, stack.client(plane=1)):
+        assert one.responses.create(model="plain", input=named).status == "completed"
+    for plane in (0, 1):
+        with pytest.raises(openai.NotFoundError, match="this project has no item"):
+            stack.client(THEIRS, plane=plane).responses.create(model="plain", input=named)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_stored_chat_is_its_projects(stack: Stack, stream: bool) -> None:
     asked: dict[str, Any] = {"model": "plain", "messages": ASK, "store": True, "metadata": {"a": "b"}}
     client = stack.client()

@@ -262,8 +262,8 @@ async def test_bad_speech_is_refused_with_the_member(rig: Rig, body: Any, param:
 async def test_a_member_that_is_not_known_may_be_anything(rig: Rig) -> None:
     voices(rig, per("characters", PER_CHARACTER))
     rig.upstream.does(sounds(b"abc"))
-    assert (await rig.call(say(voice={"id": "voice_1"}), path=SPEECH)).status == 200
-    assert rig.upstream.asked[0].json["voice"] == {"id": "voice_1"}
+    assert (await rig.call(say(voice={"name": "voice_1"}, odd=[1]), path=SPEECH)).status == 200
+    assert rig.upstream.asked[0].json["voice"] == {"name": "voice_1"}
 
 
 # ---------------------------------------------------------------------- hearing

@@ -14,7 +14,7 @@ import pytest
 from llmops.core.errors import ServiceUnavailable
 from llmops.core.tokens import count_chat, count_text
 from llmops.gateway import call as call_module
-from llmops.gateway.kept.objects import FILE
+from llmops.gateway.kept.objects import AUDIO, FILE
 from llmops.gateway.money.bank import Short
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.records import CredentialSeen, Ended, Held
@@ -1153,6 +1153,7 @@ async def test_what_is_not_in_the_request_is_bounded_by_the_context_window(
     key = a_key()
     rig.configure(keys={KEY: key}, budgets=[a_budget()])
     rig.plane.objects.made(FILE, "file-1", key=key, provider="up")
+    rig.plane.objects.made(AUDIO, "audio-1", key=key, provider="up")
     assert (await rig.call(ask(messages=[message]))).status == 200
     assert rig.held()[0].worst_cost == 100_000 * IN + 100 * OUT
 

@@ -534,7 +534,7 @@ async def test_a_response_that_goes_on_from_another_stays_where_that_is(rig: Rig
             {"prompt": {"id": "pmpt_1", "variables": {"x": {"type": "input_file", "file_id": "file_x"}}}},
             404,
             "not_found",
-            "prompt",
+            "prompt.id",
         ),
     ],
 )
@@ -581,6 +581,9 @@ async def test_a_name_written_with_escapes_is_the_same_name(
 
 async def test_what_is_written_with_escapes_is_bounded_as_what_it_is(rig: Rig) -> None:
     body = rb'{"model":"small","input":[{"type":"item\u005freference","id":"msg_1"}]}'
+    key = a_key()
+    rig.configure(keys={KEY: key})
+    rig.plane.objects.made(RESPONSE, "resp_0", key=key, provider="up", items=["msg_1"])
     rig.upstream.does(responds())
     await rig.call(body, path=PATH)
     assert rig.held()[0].worst_cost == 100_000 * IN + 100 * OUT
@@ -651,7 +654,9 @@ async def test_what_a_function_calls_its_own_parameters_names_nothing(rig: Rig) 
     ],
 )
 async def test_the_hold_bounds_what_the_input_can_cost(rig: Rig, given: Any, bound: int | str | None) -> None:
-    rig.configure(budgets=[a_budget(limit_nano=10 * USD)])
+    key = a_key()
+    rig.configure(keys={KEY: key}, budgets=[a_budget(limit_nano=10 * USD)])
+    rig.plane.objects.made(RESPONSE, "resp_0", key=key, provider="up", items=["msg_1"])
     rig.upstream.does(responds())
     assert (await respond(rig, given)).status == 200
     size = len(json.dumps(ask(given)))
@@ -679,13 +684,14 @@ async def test_the_hold_bounds_what_the_input_can_cost(rig: Rig, given: Any, bou
 async def test_what_cannot_be_metered_is_refused_under_a_hard_budget_only(
     rig: Rig, members: dict[str, Any], said: str
 ) -> None:
-    rig.configure(budgets=[a_budget("team")])
+    sharing = a_provider(base_url=rig.upstream.url, shared_objects=("pmpt_1",))
+    rig.configure(providers=[sharing], budgets=[a_budget("team")])
     rig.upstream.does(responds())
     answer = await respond(rig, **members)
     assert (answer.status, answer.error["code"]) == (422, "not_metered")
     assert said in answer.error["message"] and "'team'" in answer.error["message"]
     assert rig.upstream.asked == []
-    rig.configure(budgets=[a_budget(hard=False)])
+    rig.configure(providers=[sharing], budgets=[a_budget(hard=False)])
     assert (await respond(rig, **members)).status == 200
 
 

@@ -17,7 +17,7 @@ from llmops.policies import services as policies
 from llmops.policies.examples import EXAMPLES
 from llmops.providers import services
 from llmops.providers.models import Provider, Route, RouteTarget
-from llmops.providers.rules import SERVED_SEGMENTS, covers, passthrough_problem
+from llmops.providers.rules import SERVED_SEGMENTS, covers, passthrough_problem, shared_objects_problem
 from tests import configuring
 from tests.cast import bearer, every_scope, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
@@ -257,6 +257,34 @@ def test_a_bad_pattern_is_refused_at_its_field():
     assert refused.value.param == "passthrough"
     sim = configuring.provider(passthrough=["/vector_stores/*"])
     assert Provider.objects.get(pk=sim.pk).passthrough == ["/vector_stores/*"]
+
+
+@pytest.mark.parametrize("listed", ["vs_abc123", "pmpt_*", "file-AbC.1:2~3@4=5", "vec*"])
+def test_ids_and_beginnings_of_ids_are_objects_for_every_project(listed):
+    assert shared_objects_problem([listed]) is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (["*"], "'*'"),
+        (["vs*"], "'vs*'"),
+        (["a_*_b"], "'a_*_b'"),
+        (["vs_1 "], "'vs_1 '"),
+        (["/vs_1"], "'/vs_1'"),
+        ([""], "''"),
+        ([7], "'7'"),
+        (["x" * 201], "neither"),
+        (["vs_1", "vs_1"], "named twice"),
+        ([f"vs_{number}" for number in range(501)], "at most 500"),
+        ("vs_1", "list"),
+    ],
+)
+def test_other_objects_for_every_project_are_refused_with_a_reason(listed, words):
+    assert words in shared_objects_problem(listed)
+    with pytest.raises(InvalidRequest) as refused, no_event():
+        configuring.provider(shared_objects=listed)
+    assert refused.value.param == "shared_objects"
 
 
 def test_everything_that_the_gateway_answers_is_kept_from_being_passed_through():

@@ -88,7 +88,9 @@ def test_switches_come_with_their_reasons():
 def test_settings_of_routes_and_providers_are_served_once_published():
     sim, small, chat = configuring.everything()
     large = configuring.model("large", sim, context_window=100_000, prices={"input": "1", "output": "1"})
-    providers.update_provider(OPERATOR, provider=sim, changes={"passthrough": ["/b/*", "/a"]})
+    providers.update_provider(
+        OPERATOR, provider=sim, changes={"passthrough": ["/b/*", "/a"], "shared_objects": ["vs_1"]}
+    )
     providers.update_route(
         OPERATOR,
         route=chat,
@@ -103,6 +105,7 @@ def test_settings_of_routes_and_providers_are_served_once_published():
     services.publish(OPERATOR, reason="settings")
     snapshot = load_snapshot()
     assert snapshot.providers["sim"].passthrough == ("/b/*", "/a")
+    assert snapshot.providers["sim"].shared_objects == ("vs_1",)
     entry = snapshot.routes["chat"]
     assert entry.fallbacks == ("large",)
     assert entry.fallbacks_for == {"credential": ("large",), "timeout": ("large", "small")}

@@ -16,8 +16,8 @@ from llmops.usage.ingest import follower
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.ingest.rows import KEPT_COLUMNS
 from llmops.usage.journal import JournalWriter
-from llmops.usage.models import Call, Journal, KeptObject, Rollup
-from llmops.usage.records import Ended, Gone, Kept, Metered, Tokens
+from llmops.usage.models import Call, Journal, KeptItem, KeptObject, Rollup
+from llmops.usage.records import Ended, Gone, Holds, Kept, Metered, Tokens
 from llmops.usage.services import forget_objects
 from tests.cast import in_threads
 from tests.usage.journals import origin, outcome
@@ -58,7 +58,7 @@ def metered(object_id: str = "batch-1", cost: int = 700, soft: list[str] | None 
     return Metered(n=0, at=AT, object=object_id, provider="up", end=end)
 
 
-def write(directory: Path, *records: Kept | Gone | Metered) -> JournalWriter:
+def write(directory: Path, *records: Kept | Holds | Gone | Metered) -> JournalWriter:
     writer = JournalWriter(directory)
     for record in records:
         writer.append(record)
@@ -224,3 +224,77 @@ def test_what_providers_keep_no_longer_is_forgotten(tmp_path: Path) -> None:
     assert forget_objects(days=35, now=now, batch=1) == 2
     left = set(KeptObject.objects.values_list("object_id", flat=True))
     assert left == {"file-old", "batch-old", "resp-new", "file-left"}
+
+
+# What objects hold -------------------------------------------------------------------------------------------------------
+
+
+def holds(*items: str, object_id: str = "resp-1", project: str = MINE, provider: str = "up") -> Holds:
+    return Holds(n=0, at=AT, object=object_id, provider=provider, project=project, items=list(items))
+
+
+def owners(*items: str) -> set[tuple[str, str, str]]:
+    return {(one.id, one.kind, one.project) for one in find(list(items))}
+
+
+def test_what_a_response_holds_is_found_by_its_id(tmp_path: Path) -> None:
+    credential = str(uuid4())
+    write(
+        tmp_path,
+        kept("resp-1", kind="response", credential=credential, model="chat", items=["msg-1", "rs-1"]),
+        holds("msg-1", "msg-2"),
+        kept("resp-2", kind="response", project=OTHERS, items=["msg-3"]),
+    )
+    Ingester(tmp_path).run_once()
+    assert KeptItem.objects.count() == 4
+    assert owners("msg-1", "msg-2", "msg-3", "msg-4") == {
+        ("msg-1", "item", MINE),
+        ("msg-2", "item", MINE),
+        ("msg-3", "item", OTHERS),
+    }
+    (owner,) = find(["rs-1"])
+    assert (owner.provider, owner.credential, owner.model, owner.gone) == ("up", credential, "chat", False)
+
+
+def test_only_who_has_an_object_says_what_it_holds(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        kept("resp-1", kind="response"),
+        # Another project with the id of the first one's response: at the same provider it has none of that name.
+        kept("resp-1", kind="response", project=OTHERS, items=["msg-9"]),
+        holds("msg-8", project=OTHERS),
+        holds("msg-7", object_id="resp-9"),
+        holds("msg-6", provider="elsewhere"),
+    )
+    Ingester(tmp_path).run_once()
+    assert owners("msg-6", "msg-7", "msg-8", "msg-9") == set()
+
+
+def test_what_is_told_later_or_twice_is_noted_once(tmp_path: Path) -> None:
+    writer = write(tmp_path, kept("resp-1", kind="response", items=["msg-1"]))
+    Ingester(tmp_path).run_once()
+    for _ in range(2):
+        writer.append(holds("msg-1", "msg-2"))
+        Ingester(tmp_path).run_once()
+    assert KeptItem.objects.count() == 2
+    places = [tmp_path / str(number) for number in range(4)]
+    for place in places:
+        write(place, holds("msg-1", "msg-3"))
+    in_threads(*(Ingester(place).run_once for place in places))
+    assert set(Journal.objects.values_list("problem", flat=True)) == {""}
+    assert KeptItem.objects.count() == 3
+
+
+def test_what_an_object_holds_goes_with_it(tmp_path: Path) -> None:
+    days = 40 * 86_400 * 10**9
+    write(
+        tmp_path,
+        kept("resp-1", kind="response", at=AT - days, items=["msg-1", "msg-2"]),
+        kept("resp-2", kind="response", items=["msg-3"]),
+        kept("file-1"),
+    )
+    Ingester(tmp_path).run_once()
+    now = datetime.fromtimestamp(AT / 1e9, tz=UTC)
+    assert forget_objects(days=30, now=now) == 1
+    assert owners("msg-1", "msg-2", "msg-3") == {("msg-3", "item", MINE)}
+    assert KeptItem.objects.count() == 1

@@ -22,6 +22,7 @@ from llmops.gateway.endpoints.base import (
     member,
     read_members,
     text_member,
+    voice_of,
     whole_of,
 )
 from llmops.gateway.endpoints.making import (
@@ -75,6 +76,8 @@ class Speech:
         asked.answer = SOUND
         asked.uses = AUDIO_OUT
         asked.units = Units(characters=len(said))
+        if "voice" in members:
+            asked.refers = voice_of(member(members, "voice"), "voice.id")
         asked.prompt_bytes = len(said.encode("utf-8", "replace")) + len(told.encode("utf-8", "replace"))
         asked.details = {
             "texts": (said, told),

@@ -7,6 +7,7 @@ need not change goes to the provider with its very bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
@@ -54,6 +55,12 @@ class Reference(NamedTuple):
     what: str
 
 
+def voice_of(voice: Any, param: str) -> tuple[Reference, ...]:
+    """A voice that was made at the provider, not one of those that everybody has."""
+    name = voice.get("id") if isinstance(voice, Mapping) else None
+    return (Reference(None, name, param, "not_found", "voice"),) if isinstance(name, str) and name else ()
+
+
 class Asked:
     """A request body, as far as the data plane looks into it. ``cap`` is the largest output the caller allows a choice."""
 
@@ -70,6 +77,7 @@ class Asked:
         "refers",
         "size",
         "stream",
+        "tells",
         "tier",
         "uncapped",
         "units",
@@ -106,6 +114,8 @@ class Asked:
         self.keeps = ""
         #: kept objects that it names
         self.refers: tuple[Reference, ...] = ()
+        #: ids of items that it tells in full, which may be kept or not
+        self.tells: tuple[str, ...] = ()
         #: the answer comes at once, and the work goes on at the provider
         self.background = False
 
@@ -135,7 +145,7 @@ class ErrorInside(Exception):
 class Whole:
     """What is read of an answer in one piece; the client gets its bytes as they are."""
 
-    __slots__ = ("failed", "finish", "id", "model", "status", "tier", "tools", "usage")
+    __slots__ = ("failed", "finish", "id", "items", "model", "status", "tier", "tools", "usage")
 
     def __init__(self, *, model: str = "", usage: bytes | None = None, finish: str = "") -> None:
         self.model = model
@@ -151,6 +161,8 @@ class Whole:
         self.tier = ""
         #: names of the tools that the model called
         self.tools: list[str] = []
+        #: ids of what is inside of it, by which later requests may name it
+        self.items: list[str] = []
 
 
 class Endpoint(Protocol):

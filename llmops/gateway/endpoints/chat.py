@@ -27,12 +27,13 @@ from llmops.gateway.endpoints.base import (
     member,
     read_members,
     tier_of,
+    voice_of,
     whole_from,
     whole_of,
     with_defaults,
 )
+from llmops.gateway.kept.objects import AUDIO, FILE
 from llmops.gateway.kept.objects import CHAT as CHAT_COMPLETION
-from llmops.gateway.kept.objects import FILE
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming.chat import ChatRelay
 from llmops.gateway.streaming.events import Relay, tool_names
@@ -98,9 +99,10 @@ def _ordinary(body: bytes, members: Members) -> Asked | None:
     asked.media = _media_of(found.messages)
     if asked.media:
         asked.uses = AUDIO_IN | IMAGE_IN
-        asked.refers = _files(members)
+        asked.refers = _kept(members)
     if found.audio:
         asked.uses |= AUDIO_OUT
+        asked.refers += _voice(members)
     if found.service_tier is not None:
         asked.tier = tier_of(found.service_tier)
     if found.store:
@@ -134,13 +136,14 @@ class Chat:
         asked.media = _media_of(_checked_messages(members))
         if asked.media:
             asked.uses = AUDIO_IN | IMAGE_IN
-            asked.refers = _files(members)
+            asked.refers = _kept(members)
         if "store" in members and flag_member(members, "store"):
             asked.keeps = CHAT_COMPLETION
         if member(members, "web_search_options") is not None:
             asked.unmetered = _WEB_SEARCH
         if member(members, "audio") is not None:
             asked.uses |= AUDIO_OUT
+            asked.refers += _voice(members)
         if "service_tier" in members:
             asked.tier = tier_of(member(members, "service_tier"))
         asked.stream = flag_member(members, "stream")
@@ -212,9 +215,12 @@ class Chat:
         if choices:
             found.finish = choices[0].finish_reason or ""
             for choice in choices:
-                if (said := choice.message) is not None and (said.tool_calls or said.function_call):
+                if (said := choice.message) is None:
+                    continue
+                if not found.tools and (said.tool_calls or said.function_call):
                     found.tools = tool_names(_tools_of(choices))
-                    break
+                if said.audio is not None and said.audio.id:
+                    found.items.append(said.audio.id)
         return found
 
     def text(self, body: bytes) -> str:
@@ -278,13 +284,17 @@ def _media_of(messages: list[_Message]) -> int:
     return found
 
 
-def _files(members: Members) -> tuple[Reference, ...]:
-    """The files at the provider that the messages name."""
+def _kept(members: Members) -> tuple[Reference, ...]:
+    """The files at the provider that the messages name, and what assistants said aloud before."""
     raw = bytes(members["messages"])
-    if b'"file_id"' not in raw and not ESCAPED.search(raw):
+    if b'"file_id"' not in raw and b'"audio"' not in raw and not ESCAPED.search(raw):
         return ()
     found = []
     for index, message in enumerate(_messages(members)):
+        sound = message.get("audio")
+        name = sound.get("id") if isinstance(sound, Mapping) else None
+        if isinstance(name, str) and name:
+            found.append(Reference(AUDIO, name, f"messages[{index}].audio.id", "not_found", "sound"))
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             file = part.get("file") if isinstance(part, Mapping) else None
@@ -292,6 +302,12 @@ def _files(members: Members) -> tuple[Reference, ...]:
             if isinstance(name, str) and name:
                 found.append(Reference(FILE, name, f"messages[{index}].content", "not_found", "file"))
     return tuple(found)
+
+
+def _voice(members: Members) -> tuple[Reference, ...]:
+    """The voice in which to answer, where it is one that the provider keeps."""
+    audio = member(members, "audio")
+    return voice_of(audio.get("voice"), "audio.voice.id") if isinstance(audio, Mapping) else ()
 
 
 def _data_bytes(messages: list[Mapping[str, Any]]) -> int:
@@ -346,7 +362,12 @@ class _HeadTool(msgspec.Struct):
     custom: _HeadName | None = None
 
 
+class _HeadSound(msgspec.Struct):
+    id: str | None = None
+
+
 class _HeadMessage(msgspec.Struct):
+    audio: _HeadSound | None = None
     tool_calls: list[_HeadTool] | None = None
     function_call: _HeadName | None = None
 

@@ -35,7 +35,7 @@ from llmops.gateway.endpoints.base import (
     whole_of,
     with_defaults,
 )
-from llmops.gateway.kept.objects import FILE, MAX_ID, RESPONSE
+from llmops.gateway.kept.objects import FILE, ITEM, MAX_ID, RESPONSE
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming.events import Relay, tool_names
 from llmops.gateway.streaming.responses import FINISHES, ResponsesRelay
@@ -76,7 +76,20 @@ _KEPT: dict[str, tuple[str | None, str]] = {
     "container_id": (None, "container"),
     "file_id": (FILE, "file"),
     "file_ids": (FILE, "file"),
+    "skill_id": (None, "skill"),
+    "tunnel_id": (None, "tunnel"),
 }
+#: Members of an input item that are about it, and what certain kinds must hold so that the item itself is told and not only
+#: named: a provider looks everything else up by the item's id.
+_ABOUT = frozenset(("type", "id", "status", "role"))
+_TOLD_BY = {
+    "item_reference": (),
+    "reasoning": ("encrypted_content", "content"),
+    "compaction": ("encrypted_content",),
+    "image_generation_call": ("result",),
+}
+#: Members in which an answer tells where something came from: nothing is looked up by them.
+_SOURCES = frozenset(("annotations", "results"))
 #: Members of a tool that are the caller's own words, whatever they are called inside.
 _SCHEMAS = frozenset(("parameters", "output_schema", "filters", "headers", "user_location"))
 #: How much a count is raised to be a bound: the shape in which items are shown to a model is not published.
@@ -159,7 +172,14 @@ class Responses:
             found.finish = answer.incomplete_details.reason
         if found.status == "failed":
             found.failed = _code_of(answer.error)
-        found.tools = tool_names(_tools_of(answer.output or ()))
+        if answer.output:
+            found.tools = tool_names(_tools_of(answer.output))
+            found.items = [
+                name
+                for item in answer.output
+                for name in (item.id, item.container_id)
+                if name and isinstance(name, str)
+            ]
         return found
 
     def text(self, body: bytes) -> str:
@@ -226,10 +246,12 @@ RESPONSES, COMPACT, INPUT_TOKENS = Responses(), Compact(), InputTokens()
 
 
 class _Item(msgspec.Struct):
-    """Only enough of an input item to know that it is one."""
+    """Only enough of an input item to know that it is one, and whether it names a kept one."""
 
     type: str | None = None
     role: str | None = None
+    id: Any = None
+    approval_request_id: Any = None
 
 
 _check_items = msgspec.json.Decoder(list[_Item]).decode
@@ -247,7 +269,9 @@ def _read_input(asked: Asked) -> None:
                 "input: missing; it is needed.", param="input", code="missing_required_parameter"
             )
     elif first[:1] == b"[":
-        _check_list(raw)
+        if any(one.id or one.approval_request_id for one in _checked_list(raw)):
+            named, asked.tells = _items_named(member(members, "input"))
+            refers += named
         found = bytes(raw)
         if any(mark in found for mark in _MARKS) or ESCAPED.search(found):
             asked.media, files = _media(member(members, "input"))
@@ -262,9 +286,15 @@ def _read_input(asked: Asked) -> None:
         asked.media = UNBOUNDED
     if "prompt" in members:
         # Its variables may be files and images.
-        refers += _media(member(members, "prompt"), param="prompt")[1]
+        refers += _prompt(member(members, "prompt"))
     if "tools" in members:
         refers += _stores(member(members, "tools"))
+    if "prompt_cache_options" in members:
+        options = member(members, "prompt_cache_options")
+        compared = options.get("comparison_response_id") if isinstance(options, Mapping) else None
+        if isinstance(compared, str) and compared:
+            where = "prompt_cache_options.comparison_response_id"
+            refers.append(Reference(RESPONSE, compared, where, "not_found", "response"))
     asked.refers = tuple(refers)
 
 
@@ -273,10 +303,10 @@ def _given(members: Members, name: str) -> bool:
     return name in members and bytes(memoryview(members[name])[:4]) != NULL
 
 
-def _check_list(raw: bytes | Raw) -> None:
+def _checked_list(raw: bytes | Raw) -> list[_Item]:
     try:
-        if not _check_items(raw):
-            raise InvalidRequest("input: must not be empty.", param="input")
+        if items := _check_items(raw):
+            return items
     except msgspec.ValidationError as error:
         where = str(error).partition("`$")[2].rstrip("`")
         raise InvalidRequest(
@@ -286,6 +316,41 @@ def _check_list(raw: bytes | Raw) -> None:
         raise InvalidRequest("input: nested too deeply.", param="input") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequest("input: not valid JSON.", param="input", code="invalid_json") from None
+    raise InvalidRequest("input: must not be empty.", param="input")
+
+
+def _items_named(items: list[Any]) -> tuple[list[Reference], tuple[str, ...]]:
+    """The kept items that stand in the input by nothing but their ids, and the ids of those that stand there in full."""
+    refers: list[Reference] = []
+    told: list[str] = []
+    approved: list[Reference] = []
+    for index, item in enumerate(items):
+        name, request = item.get("id"), item.get("approval_request_id")
+        if isinstance(name, str) and name:
+            if _told(item):
+                told.append(name)
+            else:
+                refers.append(Reference(ITEM, name, f"input[{index}].id", "not_found", "item"))
+        if isinstance(request, str) and request:
+            where = f"input[{index}].approval_request_id"
+            approved.append(Reference(ITEM, request, where, "not_found", "item"))
+    refers += [one for one in approved if one.id not in told]
+    return refers, tuple(dict.fromkeys(told))
+
+
+def _told(item: Mapping[str, Any]) -> bool:
+    """Whether an item stands in a request in full."""
+    members = _TOLD_BY.get(item.get("type") or "")
+    if members is None:
+        return any(value not in (None, "", [], {}) for name, value in item.items() if name not in _ABOUT)
+    return any(item.get(name) for name in members)
+
+
+def _prompt(prompt: Any) -> list[Reference]:
+    """A prompt that the provider keeps, and the files that its variables name."""
+    name = prompt.get("id") if isinstance(prompt, Mapping) else None
+    named = [Reference(None, name, "prompt.id", "not_found", "prompt")] if isinstance(name, str) else []
+    return named + _media(prompt, param="prompt")[1]
 
 
 def _conversation(members: Members) -> list[Reference]:
@@ -351,13 +416,17 @@ def _media(items: Any, *, param: str = "input") -> tuple[int, list[Reference]]:
 
 
 def _parts(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every object inside of items, and the items themselves."""
+    """Every object inside of items, and the items themselves, but not where their text came from."""
     waiting = [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, Mapping):
             yield one
-            waiting.extend(inner for inner in one.values() if isinstance(inner, (list, Mapping)))
+            waiting.extend(
+                inner
+                for name, inner in one.items()
+                if isinstance(inner, (list, Mapping)) and name not in _SOURCES
+            )
         elif isinstance(one, list):
             waiting.extend(inner for inner in one if isinstance(inner, (list, Mapping)))
 
@@ -440,6 +509,8 @@ class _Reason(msgspec.Struct):
 class _OutputItem(msgspec.Struct):
     type: str = ""
     name: str | None = None
+    id: Any = None
+    container_id: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -481,7 +552,7 @@ _decode_output = msgspec.json.Decoder(_Output).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
-def _tools_of(output: list[_OutputItem] | tuple[()]) -> Iterator[str]:
+def _tools_of(output: list[_OutputItem]) -> Iterator[str]:
     for item in output:
         if item.type.endswith("_call"):
             yield item.name or item.type.removesuffix("_call")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import aiohttp
@@ -13,6 +14,8 @@ from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.failures import MALFORMED, Failure
 from llmops.gateway.attempts.upstream import Failed, Response, clean, failure_of
 from llmops.gateway.call import Call
+from llmops.gateway.endpoints.base import ErrorInside
+from llmops.gateway.endpoints.responses import RESPONSES
 from llmops.gateway.forwarding.calls import handler, of_object, owner_of, provider_path
 from llmops.gateway.forwarding.errands import Errand, Fetched, attempts, fetch, record, reply
 from llmops.gateway.kept.objects import RESPONSE, Owner
@@ -71,7 +74,8 @@ async def tell_again(call: Call, place: Place, owner: Owner, errand: Errand) -> 
                     f"follows event {relay.sequence}."
                 )
             )
-        elif relay.last:
+        call.plane.objects.holds(owner, relay.items)
+        if not problem and relay.last:
             call.plane.background.saw(owner.provider, owner.id, relay.last)
         call.bytes_out += len(last)
         if problem:
@@ -90,6 +94,9 @@ async def tell_again(call: Call, place: Place, owner: Owner, errand: Errand) -> 
 async def _seen(call: Call, place: Place, owner: Owner, fetched: Fetched) -> None:
     """If it goes on in the background and has ended, it is settled now, whatever policies say."""
     call.plane.background.saw(owner.provider, owner.id, fetched.body)
+    with suppress(ErrorInside):
+        if (said := RESPONSES.whole(fetched.body)) is not None:
+            call.plane.objects.holds(owner, said.items)
     await check(call, place, owner, fetched)
 
 

@@ -23,19 +23,24 @@ import msgspec
 from llmops.core.cancelling import cancel
 from llmops.core.errors import NotFound, QueueFull, ServiceUnavailable
 from llmops.serving.snapshot import KeyEntry
-from llmops.usage.records import Gone, Kept, Record
+from llmops.usage.records import Gone, Holds, Kept, Record
 
 log = logging.getLogger(__name__)
 
 #: Kinds of objects; a pass-through object has the first segment of its path as its kind.
 RESPONSE, FILE, UPLOAD, BATCH, CHAT = "response", "file", "upload", "batch", "chat.completion"
+#: What an assistant said aloud, by whose id a later request may name it, and what a kept response holds: it is where, and
+#: whose, the response is.
+AUDIO, ITEM = "audio", "item"
 #: An object that another process made is booked within about this time (seconds).
 PATIENCE_S = 2.0
 #: Who asks gets an answer within this time, also when the database gives none.
 _MOST_PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.1
-#: Objects that a process remembers by itself.
-REMEMBERED = 20_000
+#: Objects that a process remembers by itself, and things inside of them.
+REMEMBERED, ITEMS_REMEMBERED = 20_000, 50_000
+#: Things inside of one object that are noted.
+MAX_ITEMS = 1_000
 #: Ids that are looked up at once, over all projects, which share these places fairly.
 MAX_WAITING = 2_000
 #: That an id is not there is remembered for so long (seconds), and of so many ids.
@@ -98,16 +103,48 @@ class _Waiter:
         self.found: asyncio.Future[Owner] = asyncio.get_running_loop().create_future()
 
 
+class _Memory:
+    """The objects that were used last, by (project, id)."""
+
+    __slots__ = ("_known", "_most", "_projects")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
+        #: id -> the projects of which an object with this id is known
+        self._projects: dict[str, set[str]] = {}
+
+    def get(self, project: str, object_id: str) -> Owner | None:
+        known = self._known.get((project, object_id))
+        if known is not None:
+            self._known.move_to_end((project, object_id))
+        return known
+
+    def all_of(self, object_id: str) -> list[Owner]:
+        """The objects of whatever projects with this id."""
+        return [self._known[project, object_id] for project in self._projects.get(object_id, ())]
+
+    def add(self, owner: Owner) -> None:
+        place = (owner.project, owner.id)
+        self._known[place] = owner
+        self._known.move_to_end(place)
+        self._projects.setdefault(owner.id, set()).add(owner.project)
+        if len(self._known) > self._most:
+            (project, object_id), _ = self._known.popitem(last=False)
+            projects = self._projects[object_id]
+            projects.discard(project)
+            if not projects:
+                del self._projects[object_id]
+
+
 class Objects:
     """The registry of one process. Belongs to its event loop. ``record`` writes into the journal."""
 
     def __init__(self, record: Callable[[Record], None], shelf: Shelf | None = None) -> None:
         self._record = record
         self.shelf: Shelf = shelf or NoShelf()
-        #: (project, id) -> where it is, the most recently used last
-        self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
-        #: id -> the projects of which an object with this id is known
-        self._projects: dict[str, set[str]] = {}
+        self._known = _Memory(REMEMBERED)
+        self._items = _Memory(ITEMS_REMEMBERED)
         #: project -> who waits there, who came last at the end
         self._waiting: dict[str, dict[_Waiter, None]] = {}
         self._waiters = 0
@@ -128,10 +165,11 @@ class Objects:
         model: str = "",
         details: dict[str, Any] | None = None,
         due_in: float | None = None,
+        items: Collection[str] = (),
     ) -> None:
         """The provider made an object for a call of ``key``. To be called before the client learns its id.
 
-        ``due_in``: somebody is to look after it in so many seconds.
+        ``due_in``: somebody is to look after it in so many seconds. ``items``: what it holds that has ids of its own.
         """
         if not object_id or len(object_id) > MAX_ID:
             return
@@ -147,14 +185,51 @@ class Objects:
             made_at=now / 1e9,
             details=details or {},
         )
-        known = self._known.get((owner.project, object_id))
+        known = self._known.get(owner.project, object_id)
         if known is not None and not known.gone and (known.provider, known.kind) == (provider, kind):
+            self.holds(known, items)
             return
-        self._keep(owner, now, due=0 if due_in is None else now + int(due_in * 1e9))
+        named = self._hold(owner, items)
+        self._keep(owner, now, due=0 if due_in is None else now + int(due_in * 1e9), items=named)
+
+    def holds(self, owner: Owner, items: Collection[str]) -> None:
+        """A client is about to learn the ids of things inside of an object."""
+        if items and (named := self._hold(owner, items)):
+            self._record(
+                Holds(
+                    n=0,
+                    at=time.time_ns(),
+                    object=owner.id,
+                    provider=owner.provider,
+                    project=owner.project,
+                    items=named,
+                )
+            )
+
+    def known(self, kind: str | None, object_id: str, project_id: str) -> Owner | None:
+        """The object of the project, or the thing inside of one, if this process knows it and it is not gone."""
+        found = self._recall(kind, object_id, project_id)
+        return None if found is None or found.gone else found
+
+    def _recall(self, kind: str | None, object_id: str, project: str) -> Owner | None:
+        found = None if kind == ITEM else self._known.get(project, object_id)
+        if found is None and kind in (ITEM, None):
+            found = self._items.get(project, object_id)
+        return found if found is not None and _fits(found, kind) else None
+
+    def _hold(self, owner: Owner, items: Collection[str]) -> list[str]:
+        """Remember what an object holds; what of it was not known before."""
+        new = []
+        for one in list(dict.fromkeys(items))[:MAX_ITEMS]:
+            known = self._items.get(owner.project, one)
+            if one and len(one) <= MAX_ID and (known is None or known.provider != owner.provider):
+                self._items.add(item_of(owner, one))
+                new.append(one)
+        return new
 
     def came_of(self, kind: str, object_id: str, of: Owner, *, details: dict[str, Any] | None = None) -> None:
         """The provider made an object out of another one, whose owner it has."""
-        if not object_id or len(object_id) > MAX_ID or (of.project, object_id) in self._known:
+        if not object_id or len(object_id) > MAX_ID or self._known.get(of.project, object_id) is not None:
             return
         now = time.time_ns()
         owner = msgspec.structs.replace(
@@ -162,7 +237,7 @@ class Objects:
         )
         self._keep(owner, now, due=0)
 
-    def _keep(self, owner: Owner, at: int, *, due: int) -> None:
+    def _keep(self, owner: Owner, at: int, *, due: int, items: list[str] | None = None) -> None:
         self._record(
             Kept(
                 n=0,
@@ -176,6 +251,7 @@ class Objects:
                 model=owner.model,
                 details=dict(owner.details),
                 due=due,
+                items=items or [],
             )
         )
         self._remember(owner)
@@ -197,9 +273,8 @@ class Objects:
         ``afresh`` asks the database even for what this process knows. Raises ``NotFound``, in the same words for an id
         that nobody has and for one of another project, and ``ServiceUnavailable`` when that cannot be found out.
         """
-        known = self._known.get((project_id, object_id))
-        if known is not None and _fits(known, kind) and not afresh:
-            self._known.move_to_end((project_id, object_id))
+        known = self._recall(kind, object_id, project_id)
+        if known is not None and not afresh:
             if known.gone:
                 raise not_there(object_id)
             return known
@@ -250,7 +325,7 @@ class Objects:
         ours = set()
         unknown = []
         for one in ids:
-            known = self._known.get((project_id, one))
+            known = self._known.get(project_id, one)
             if known is None or known.provider != provider:
                 unknown.append(one)
             elif known.kind == kind and not known.gone:
@@ -261,21 +336,22 @@ class Objects:
                 ours.add(found.id)
         return ours
 
-    async def foreign(self, ids: Collection[str], *, provider: str, project_id: str) -> set[str]:
-        """Which of ``ids`` are known to be objects of other projects at ``provider``. Raises ``ServiceUnavailable``."""
-        unknown = [one for one in ids if (project_id, one) not in self._known]
+    async def foreign(
+        self, ids: Collection[str], *, provider: str | None = None, project_id: str
+    ) -> set[str]:
+        """Which of ``ids`` are known to be objects of other projects, or to be in them, at ``provider`` (None: anywhere), and
+        not of this one. Raises ``ServiceUnavailable``."""
+
+        def there(one: Owner) -> bool:
+            return provider is None or one.provider == provider
+
+        memories = (self._known, self._items)
+        unknown = [one for one in ids if all(memory.get(project_id, one) is None for memory in memories)]
         # What was made just now is not in the database yet.
-        known = {
-            one
-            for one in unknown
-            for project in self._projects.get(one, ())
-            if self._known[project, one].provider == provider
-        }
-        return known | {
-            found.id
-            for found in await self._ask([one for one in unknown if one not in known])
-            if found.provider == provider and found.project != project_id
-        }
+        known = {one for one in unknown for memory in memories if any(map(there, memory.all_of(one)))}
+        found = [one for one in await self._ask([one for one in unknown if one not in known]) if there(one)]
+        ours = {one.id for one in found if one.project == project_id}
+        return known | ({one.id for one in found} - ours)
 
     async def _ask(self, ids: Collection[str]) -> list[Owner]:
         if not ids:
@@ -333,16 +409,7 @@ class Objects:
             self._absent.popitem(last=False)
 
     def _remember(self, owner: Owner) -> None:
-        place = (owner.project, owner.id)
-        self._known[place] = owner
-        self._known.move_to_end(place)
-        self._projects.setdefault(owner.id, set()).add(owner.project)
-        while len(self._known) > REMEMBERED:
-            (project, object_id), _ = self._known.popitem(last=False)
-            projects = self._projects[object_id]
-            projects.discard(project)
-            if not projects:
-                del self._projects[object_id]
+        (self._items if owner.kind == ITEM else self._known).add(owner)
 
     async def close(self) -> None:
         if self._looking is not None:
@@ -352,6 +419,11 @@ class Objects:
 
 def _fits(owner: Owner, kind: str | None) -> bool:
     return kind is None or owner.kind == kind
+
+
+def item_of(owner: Owner, item: str) -> Owner:
+    """Where a thing inside of an object is."""
+    return msgspec.structs.replace(owner, kind=ITEM, id=item, metered=False, details={})
 
 
 def texts_like_ids(value: Any) -> Iterator[str]:

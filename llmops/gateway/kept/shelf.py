@@ -14,13 +14,16 @@ from django.db.models import Q
 
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
+from llmops.core.digests import short_digest
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.kept.metering import Claim
-from llmops.gateway.kept.objects import Owner, ShelfAway
-from llmops.usage.models import KeptObject
+from llmops.gateway.kept.objects import Owner, ShelfAway, item_of
+from llmops.usage.models import KeptItem, KeptObject
 
 #: Ids that are asked for in one query at most.
 _AT_ONCE = 500
+#: Rows that one query of things inside of objects brings at most: a provider may give one id again and again.
+_AT_MOST = 20 * _AT_ONCE
 #: Rows that are tried when others claim at the same time.
 _CANDIDATES = 5
 Result = TypeVar("Result")
@@ -52,11 +55,16 @@ class DatabaseShelf:
 def find(ids: list[str]) -> list[Owner]:
     """The objects with these ids. Raises ``ShelfAway``."""
     try:
-        return [
-            owner_of(row)
-            for start in range(0, len(ids), _AT_ONCE)
-            for row in KeptObject.objects.filter(object_id__in=ids[start : start + _AT_ONCE])
-        ]
+        found: list[Owner] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            found += map(owner_of, KeptObject.objects.filter(object_id__in=some))
+            digests = {short_digest(one): one for one in some}
+            found += [
+                item_of(owner_of(row.kept), digests[row.digest])
+                for row in KeptItem.objects.filter(digest__in=digests).select_related("kept")[:_AT_MOST]
+            ]
+        return found
     except (DatabaseError, InterfaceError) as error:
         drop_connection()
         raise ShelfAway from error

@@ -32,12 +32,17 @@ class _ToolCall(msgspec.Struct):
     custom: _Custom | None = None
 
 
+class _Sound(msgspec.Struct):
+    id: str | None = None
+
+
 class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
+    audio: _Sound | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -128,6 +133,8 @@ class ChatRelay(Relay):
                 self._called(choice.index, _ToolCall(index=-1, id=_LEGACY, function=delta.function_call))
             if delta.refusal:
                 self._said(delta.refusal)
+            if delta.audio is not None and delta.audio.id and delta.audio.id not in self.items:
+                self.items.append(delta.audio.id)
             if delta.reasoning_content:
                 self._said(delta.reasoning_content)
 

@@ -91,6 +91,7 @@ class Relay:
         "finish",
         "guard",
         "id",
+        "items",
         "model",
         "parts",
         "provider_error",
@@ -121,6 +122,8 @@ class Relay:
         self.model = ""
         #: under which the provider may keep the answer
         self.id = ""
+        #: ids of what is inside of it, by which later requests may name it
+        self.items: list[str] = []
         #: the service tier that answered
         self.tier = ""
         #: the last usage seen, as JSON

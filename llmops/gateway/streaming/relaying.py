@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import aiohttp
@@ -16,11 +17,13 @@ from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.kept.background import RUNNING
+from llmops.gateway.kept.objects import AUDIO, RESPONSE
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
 from llmops.gateway.settle import Trial
 from llmops.gateway.streaming.events import KEEP_ALIVE, Relay
 from llmops.gateway.streaming.media import tokens_of
+from llmops.providers.pricing import AUDIO_OUT
 from llmops.providers.rules import CONTENT_FILTER
 from llmops.usage.records import Tokens
 
@@ -42,7 +45,9 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     asked = call.asked
     assert asked is not None
     if asked.keeps and said.id:
-        keep(call, trial, said.id)
+        keep(call, trial, said.id, said.items)
+    if said.items and asked.uses & AUDIO_OUT:
+        keep_sounds(call, trial, said.items)
     if asked.background and said.status in RUNNING:
         call.plane.background.follow(call, trial, said.id)
         await call.send_whole(200, body)
@@ -73,8 +78,8 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     return None
 
 
-def keep(call: Call, trial: Trial, object_id: str) -> None:
-    """The provider keeps the answer under an id that the client is about to learn."""
+def keep(call: Call, trial: Trial, object_id: str, items: Sequence[str] = ()) -> None:
+    """The provider keeps the answer under an id that the client is about to learn, with those of what is inside of it."""
     asked, key, resolution = call.asked, call.key, call.resolution
     assert asked is not None and key is not None and resolution is not None
     step = trial.step
@@ -85,7 +90,29 @@ def keep(call: Call, trial: Trial, object_id: str) -> None:
         provider=step.target.provider.slug,
         credential=step.credential.id,
         model=resolution.name,
+        items=items if asked.keeps == RESPONSE else (),
     )
+
+
+def keep_sounds(call: Call, trial: Trial, sounds: Sequence[str]) -> None:
+    """The provider keeps what it said aloud for a while, whether the answer is stored or not."""
+    key, resolution, step = call.key, call.resolution, trial.step
+    assert key is not None and resolution is not None
+    for one in sounds:
+        call.plane.objects.made(
+            AUDIO,
+            one,
+            key=key,
+            provider=step.target.provider.slug,
+            credential=step.credential.id,
+            model=resolution.name,
+        )
+
+
+def keep_items(call: Call, trial: Trial, relay: Relay) -> None:
+    """What is inside of a response that was streamed, as far as it came."""
+    if relay.items and relay.id and call.asked is not None and call.asked.keeps == RESPONSE:
+        keep(call, trial, relay.id, relay.items)
 
 
 # ---------------------------------------------------------------------- a stream
@@ -168,6 +195,7 @@ async def _relay(
     out = b""
     asked = call.asked
     keeps = asked is not None and asked.keeps
+    sounds = asked is not None and asked.uses & AUDIO_OUT and asked.units is None
     while True:
         try:
             data = await content.readany()
@@ -180,6 +208,8 @@ async def _relay(
         if keeps and relay.id:
             keep(call, trial, relay.id)
             keeps = ""
+        if sounds and relay.items:
+            keep_sounds(call, trial, relay.items)
         if relay.done or relay.broken:
             break
         if out:
@@ -192,6 +222,7 @@ async def _relay(
             if alive is not None:
                 alive.sent()
             out = b""
+    keep_items(call, trial, relay)
     if call.policing is not None:
         if relay.done and (refused := await policing.end_of_stream(call)) is not None:
             refused.tokens = await partial_tokens(call, trial, relay)

@@ -28,6 +28,7 @@ class _Item(msgspec.Struct):
     name: str | None = None
     arguments: Any = None
     input: Any = None
+    container_id: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -136,6 +137,9 @@ class ResponsesRelay(Relay):
                 if kind.endswith(("arguments.delta", "input.delta")):
                     self._argued(read.output_index, delta)
         elif read.item is not None:
+            for name in (read.item.id, read.item.container_id):
+                if name and isinstance(name, str) and name not in self.items:
+                    self.items.append(name)
             self._item(read.output_index, read.item, done=kind == "response.output_item.done")
         elif read.response and not self.id:
             self._response(bytes(read.response))

@@ -49,6 +49,12 @@ class ProviderForm(forms.ModelForm):
         "/vector_stores/*. A * stands for one segment, or at the end for everything below. Such calls have the key's "
         "limits, but no policy; what they cost is not known before, so a hard budget refuses them.",
     )
+    shared_objects = LinesField(
+        label="Objects for every project",
+        help_text="What was made outside of this console (a prompt, a vector store, a custom voice, a skill) belongs to no "
+        "project, so no request may name it unless its id stands here, one a line, such as vs_abc123. pmpt_* stands for "
+        "all ids that begin so and that no project made.",
+    )
 
 
 @admin.register(Provider)
@@ -76,7 +82,7 @@ class ProviderAdmin(ServiceAdmin):
             },
         ),
         ("On the way", {"fields": ("proxy_url", "organization", "provider_project")}),
-        ("Beyond models", {"fields": ("passthrough",)}),
+        ("Beyond models", {"fields": ("passthrough", "shared_objects")}),
     )
     _state = ("Now", {"fields": ("state", "pause_reason", "archived_at")})
 

@@ -14,6 +14,7 @@ from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
 
 class ProviderSerializer(serializers.ModelSerializer[Provider]):
     passthrough = serializers.ListField(child=serializers.CharField(max_length=600), required=False)
+    shared_objects = serializers.ListField(child=serializers.CharField(max_length=201), required=False)
 
     class Meta:
         model = Provider

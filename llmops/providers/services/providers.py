@@ -11,7 +11,12 @@ from llmops.audit.services import record
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.providers.models import Model, Provider
-from llmops.providers.rules import passthrough_problem, proxy_problem, url_problem
+from llmops.providers.rules import (
+    passthrough_problem,
+    proxy_problem,
+    shared_objects_problem,
+    url_problem,
+)
 from llmops.providers.services import draft
 
 KIND = "providers.provider"
@@ -29,6 +34,7 @@ FIELDS = (
     "provider_project",
     "allow_private_network",
     "passthrough",
+    "shared_objects",
 )
 
 
@@ -123,4 +129,6 @@ def _check(provider: Provider) -> None:
         raise InvalidRequest(f"proxy_url: {problem}.", param="proxy_url")
     if problem := passthrough_problem(provider.passthrough):
         raise InvalidRequest(f"passthrough: {problem}.", param="passthrough")
+    if problem := shared_objects_problem(provider.shared_objects):
+        raise InvalidRequest(f"shared_objects: {problem}.", param="shared_objects")
     draft.checked(provider)

@@ -20,6 +20,7 @@ from llmops.providers.rules import (
     OUTPUT,
     SECONDS,
     passthrough_problem,
+    shared_objects_problem,
     url_problem,
 )
 from llmops.serving.snapshot import ModelEntry, RevisionDocument
@@ -69,6 +70,14 @@ def _providers(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
                 "provider",
                 provider.slug,
                 f"Provider {provider.slug}: paths passed through: {problem}.",
+            )
+        if problem := shared_objects_problem(provider.shared_objects):
+            yield Problem(
+                ERROR,
+                "shared_objects",
+                "provider",
+                provider.slug,
+                f"Provider {provider.slug}: objects for every project: {problem}.",
             )
         if provider.slug in used and provider.slug not in facts.providers_with_keys:
             yield Problem(

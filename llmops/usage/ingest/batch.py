@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from llmops.core.digests import short_digest
 from llmops.core.histogram import bucket_of
 from llmops.usage.ingest.rows import (
     BadRecord,
@@ -23,6 +24,7 @@ from llmops.usage.ingest.rows import (
     identifier,
     kept_row,
     moment,
+    text,
 )
 from llmops.usage.journal import Entry, Position
 from llmops.usage.records import (
@@ -32,6 +34,7 @@ from llmops.usage.records import (
     Ended,
     Gone,
     Held,
+    Holds,
     Kept,
     Metered,
     Opened,
@@ -71,6 +74,8 @@ class Batch:
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
     health: list[BreakerSeen | CredentialSeen] = field(default_factory=list)
     kept: dict[tuple[str, str], KeptRow] = field(default_factory=dict)
+    #: (object, provider, project) -> digests of what it holds
+    items: dict[tuple[str, str, UUID], set[int]] = field(default_factory=dict)
     gone: dict[tuple[str, str], tuple[UUID, datetime]] = field(default_factory=dict)
     metered: list[MeteredRow] = field(default_factory=list)
 
@@ -198,6 +203,8 @@ class Ledger:
             batch.health.append(record)
         elif isinstance(record, Kept):
             self._kept(record, batch)
+        elif isinstance(record, Holds):
+            self._holds(record.object, record.provider, record.project, record.items, batch)
         elif isinstance(record, Gone):
             self._gone(record, batch)
         elif isinstance(record, Metered):
@@ -271,6 +278,12 @@ class Ledger:
         known = batch.kept.get((kept.object, kept.provider))
         if known is None or known.gone_at is not None:
             batch.kept[kept.object, kept.provider] = kept_row(kept)
+        if kept.items:
+            self._holds(kept.object, kept.provider, kept.project, kept.items, batch)
+
+    def _holds(self, object_id: str, provider: str, project: str, items: list[str], batch: Batch) -> None:
+        whose = (text(object_id, 200), text(provider, 63), identifier(project, "project"))
+        batch.items.setdefault(whose, set()).update(map(short_digest, items))
 
     def _gone(self, gone: Gone, batch: Batch) -> None:
         project, at = identifier(gone.project, "project"), moment(gone.at)

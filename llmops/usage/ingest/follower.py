@@ -276,6 +276,7 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
     lock(ROLLUPS_LOCK, shared=True)
     write.lose_objects(batch.gone)
     write.keep_objects(batch.kept)
+    write.keep_items(batch.items)
     for metered in sorted(batch.metered, key=lambda one: one.object):
         if write.meter_object(metered.object, metered.at):
             batch.count(metered)

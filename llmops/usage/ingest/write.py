@@ -11,7 +11,7 @@ from django.db import connection, models
 
 from llmops.usage.ingest.batch import Latencies, Rollups
 from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
-from llmops.usage.models import Call, KeptObject, LatencyRollup, Rollup
+from llmops.usage.models import Call, KeptItem, KeptObject, LatencyRollup, Rollup
 
 LATENCY_DIMENSIONS = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
 
@@ -94,6 +94,29 @@ def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
             f"claimed_by = '', claimed_until = NULL, looks = 0, metered_at = NULL "
             f"WHERE {table}.gone_at IS NOT NULL",
             [[_plain(value) for value in rows[key].columns()] for key in sorted(rows)],
+        )
+
+
+def keep_items(items: Mapping[tuple[str, str, UUID], Iterable[int]]) -> None:
+    """Note what objects, by (id, provider, project), hold; nothing where the object is not that project's."""
+    rows = [(digest, *whose) for whose, digests in sorted(items.items()) for digest in sorted(digests)]
+    if not rows:
+        return
+    kept, table = KeptObject._meta.db_table, KeptItem._meta.db_table
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                f"INSERT INTO {table} (digest, kept_id) SELECT new.digest, kept.id "  # noqa: S608
+                "FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::uuid[]) AS new (digest, object, provider, project) "
+                f"JOIN {kept} kept ON kept.object_id = new.object AND kept.provider = new.provider "
+                "AND kept.project_id = new.project ON CONFLICT DO NOTHING",
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+            return
+        cursor.executemany(
+            f"INSERT INTO {table} (digest, kept_id) SELECT %s, id FROM {kept} "  # noqa: S608
+            "WHERE object_id = %s AND provider = %s AND project_id = %s ON CONFLICT DO NOTHING",
+            [[_sqlite(value) for value in row] for row in rows],
         )
 
 

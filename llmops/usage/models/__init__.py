@@ -2,6 +2,6 @@
 
 from llmops.usage.models.calls import Call, Journal, RetentionMark
 from llmops.usage.models.rollups import LatencyRollup, Rollup
-from llmops.usage.models.work import Job, KeptObject
+from llmops.usage.models.work import Job, KeptItem, KeptObject
 
-__all__ = ["Call", "Job", "Journal", "KeptObject", "LatencyRollup", "RetentionMark", "Rollup"]
+__all__ = ["Call", "Job", "Journal", "KeptItem", "KeptObject", "LatencyRollup", "RetentionMark", "Rollup"]

@@ -86,3 +86,21 @@ class KeptObject(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.object_id}"
+
+
+class KeptItem(models.Model):
+    """Something inside of a kept object that has an id of its own: an output item of a response, a container it ran in.
+
+    There are several to a response, so a row is as small as can be: ``digest`` is ``core.digests.short_digest`` of the id.
+    Whose it is, and where, its object says.
+    """
+
+    pk = models.CompositePrimaryKey("digest", "kept")
+    digest = models.BigIntegerField()
+    kept = models.ForeignKey(KeptObject, on_delete=models.CASCADE, related_name="items")
+
+    class Meta:
+        db_table = "usage_kept_item"
+
+    def __str__(self) -> str:
+        return f"item of {self.kept_id}"

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 
 from llmops.base.clock import database_now
-from llmops.usage.models import KeptObject
+from llmops.usage.models import KeptItem, KeptObject
 
 #: Kinds that providers remove by themselves after a while (OpenAI: 30 days).
-PASSING = ("response", "chat.completion")
+PASSING = ("response", "chat.completion", "audio")
 #: A deleted object is remembered so long, so that who asks for it is told at once.
 _GONE_DAYS = 7
 _BATCH = 2000
@@ -32,6 +32,7 @@ def forget_objects(
     removed, deadline = 0, time.monotonic() + most_seconds
     while time.monotonic() < deadline:
         found = list(KeptObject.objects.filter(over).values_list("pk", flat=True)[:batch])
+        KeptItem.objects.filter(kept__in=found).delete()
         removed += KeptObject.objects.filter(pk__in=found).delete()[0]
         if len(found) < batch:
             break
