@@ -406,7 +406,11 @@ class Call:
         self.bytes_out += len(data)
         if self.filling is not None:
             self.filling.add(data)
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        try:
+            # As ``_send``, for the many pieces of a stream.
+            await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+        except OSError as error:
+            raise ClientGone from error
 
     async def send_comment(self, data: bytes) -> None:
         """Part of a stream that is not part of its answer."""

@@ -16,6 +16,7 @@ from llmops.core.verdicts import BLOCK
 from llmops.gateway.endpoints.base import Raw, encode
 from llmops.gateway.policing.texts import Path, answer_places, answers_of, rewritten, where
 from llmops.gateway.streaming.events import Relay, payload_of
+from llmops.gateway.streaming.shape import Shape
 from llmops.policies.checks.base import Answer, AnswerCheck, Remote, Text
 from llmops.policies.engine import Decision, Guard, Placeholders, Stream
 
@@ -60,6 +61,9 @@ class Watcher:
             relay.broken = BLOCKED
             return b""
         return self._withhold(out, relay)
+
+    def feed_text(self, event: bytes, text: str, shape: Shape, relay: Relay) -> bytes:
+        return self.feed(shape.shown(event), relay)
 
     def end(self, relay: Relay) -> bytes:
         out = self._rest(relay)
@@ -150,8 +154,8 @@ class ChatWatcher(Watcher):
     def __init__(self, guard: Guard, placeholders: Placeholders) -> None:
         super().__init__(guard, placeholders)
         self._said: dict[int, _Said] = {}
-        #: the last chunk with choices, for one of our own
-        self._last = b"{}"
+        #: the last event with choices, for one of our own
+        self._last = b"data: {}\n\n"
         self._ended: set[Key] = set()
 
     def answers(self, schema: Any) -> list[Answer]:
@@ -159,6 +163,21 @@ class ChatWatcher(Watcher):
             Answer("".join(one.text), one.finish, "".join(one.refusal), one.tools, schema)
             for _, one in sorted(self._said.items())
         ]
+
+    def feed_text(self, event: bytes, text: str, shape: Shape, relay: Relay) -> bytes:
+        index = shape.index
+        if self.keeps:
+            self._of(index).text.append(text)
+        self._last = event
+        key = (index, "content", 0)
+        self._ended.discard(key)
+        out = self.stream.feed(key, _where(key), text)
+        if self.blocked:
+            relay.broken = BLOCKED
+            return b""
+        if out == text:
+            return self._withhold(shape.shown(event), relay)
+        return self._withhold(shape.with_text(event, encode(out)[1:-1]), relay) if out else b""
 
     def _event(self, event: bytes, payload: bytes, relay: Relay) -> bytes:
         try:
@@ -169,7 +188,7 @@ class ChatWatcher(Watcher):
             return b""
         if not choices:
             return event
-        self._last = payload
+        self._last = event
         changes: dict[Path, str] = {}
         before: list[bytes] = []
         silent = True
@@ -265,7 +284,7 @@ class ChatWatcher(Watcher):
             delta = {"function_call": {"arguments": text}}
         else:
             delta = {name: text}
-        members: dict[str, Any] = dict(_decode_members(self._last))
+        members: dict[str, Any] = dict(_decode_members(payload_of(self._last) or b"{}"))
         members.pop("usage", None)
         members["choices"] = [{"index": index, "delta": delta, "finish_reason": None}]
         return b"data: " + encode(members) + b"\n\n"

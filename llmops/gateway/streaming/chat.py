@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from llmops.gateway.streaming.events import DROP, NOT_JSON, NULL, PASS, Relay, ToolCall, payload_of
+from llmops.gateway.streaming.shape import Shape, learned
 
 _DONE = b"[DONE]"
 _LEGACY = "function_call"
@@ -40,6 +41,7 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
     audio: _Sound | None = None
@@ -65,14 +67,30 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
+#: A stream's chunks are looked at so often for what they have in common.
+_LESSONS = 4
+
+
 class ChatRelay(Relay):
     """Ends with ``[DONE]``."""
 
-    __slots__ = ("_hide_usage",)
+    __slots__ = ("_hide_usage", "_lessons", "_shape")
 
     def __init__(self, *, hide_usage: bool) -> None:
         super().__init__()
         self._hide_usage = hide_usage
+        self._shape: Shape | None = None
+        self._lessons = _LESSONS
+
+    def feed(self, data: bytes) -> bytes:
+        shape = self._shape
+        if shape is None or self._buffer or (text := shape.text_in(data)) is None:
+            return super().feed(data)
+        if self.done or self.broken:
+            return b""
+        self.events += 1
+        self._said(text)
+        return shape.shown(data) if self.guard is None else self.guard.feed_text(data, text, shape, self)
 
     def _ends(self, event: bytes) -> bool:
         if payload_of(event) != _DONE:
@@ -81,6 +99,11 @@ class ChatRelay(Relay):
         return True
 
     def _event(self, event: bytes) -> object:
+        shape = self._shape
+        if shape is not None and (text := shape.text_in(event)) is not None:
+            self.events += 1
+            self._said(text)
+            return shape.shown(event)
         payload = payload_of(event)
         if payload is None:
             return PASS
@@ -100,6 +123,8 @@ class ChatRelay(Relay):
             return DROP
         self._read(chunk)
         self.events += 1
+        if self._lessons:
+            self._learn(event, chunk)
         if chunk.usage:
             usage = bytes(chunk.usage)
             if usage != NULL:
@@ -137,6 +162,37 @@ class ChatRelay(Relay):
                 self.items.append(delta.audio.id)
             if delta.reasoning_content:
                 self._said(delta.reasoning_content)
+
+    def _learn(self, event: bytes, chunk: _Chunk) -> None:
+        """Know the next chunk at sight that says a piece of text and nothing else, as this one does."""
+        if (
+            chunk.choices is None
+            or len(chunk.choices) != 1
+            or (usage := bytes(chunk.usage)) not in (b"", NULL)
+        ):
+            return
+        choice, hides = chunk.choices[0], self._hide_usage and bool(usage)
+        if (
+            choice.delta is None
+            or not (text := choice.delta.content)
+            or choice != _Choice(_Delta(content=text), None, choice.index)
+        ):
+            return
+
+        def read(probe: bytes, text: str) -> bytes | None:
+            payload = payload_of(probe)
+            assert payload is not None
+            choice.delta = _Delta(content=text)
+            return (
+                None
+                if _decode(payload) != chunk
+                else _without_usage(probe, payload, usage)
+                if hides
+                else probe
+            )
+
+        self._lessons -= 1
+        self._shape = learned(event, choice.index, read, text) or self._shape
 
     def _called(self, choice: int, call: _ToolCall) -> None:
         known = self._tools.get((choice, call.index))

@@ -15,6 +15,7 @@ import msgspec
 
 from llmops.core.errors import ConsoleError
 from llmops.gateway.errors import error_event
+from llmops.gateway.streaming.shape import Shape
 from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS
 
 #: An event longer than this is not an event.
@@ -40,6 +41,10 @@ class Guard(Protocol):
 
         A guard that wants the stream to end sets ``relay.broken``.
         """
+        ...
+
+    def feed_text(self, event: bytes, text: str, shape: Shape, relay: Relay) -> bytes:
+        """The same for an event that says ``text`` and nothing else; unchanged it is shown as ``shape`` shows it."""
         ...
 
     def end(self, relay: Relay) -> bytes:
