@@ -43,18 +43,25 @@ _ZERO, _CHARACTER, _OPTIONAL, _GROUPED = range(4)
 class Node:
     """A piece of an expression: its source, how long a match of it can be, the source of its beginnings, and a wider
     expression that matches all that it matches, in texts joined by line breaks too, and does not count repetitions up to an
-    upper bound."""
+    upper bound. ``wide_opening`` is to ``opening`` what ``wide`` is to ``source``."""
 
-    __slots__ = ("kind", "opening", "reach", "source", "wide")
+    __slots__ = ("kind", "opening", "reach", "source", "wide", "wide_opening")
 
     def __init__(
-        self, source: str, reach: int, opening: str, kind: int = _GROUPED, wide: str | None = None
+        self,
+        source: str,
+        reach: int,
+        opening: str,
+        kind: int = _GROUPED,
+        wide: str | None = None,
+        wide_opening: str | None = None,
     ) -> None:
         self.source = source
         self.reach = reach
         self.opening = opening
         self.kind = kind
         self.wide = source if wide is None else wide
+        self.wide_opening = opening if wide_opening is None else wide_opening
 
 
 class _Parser:
@@ -72,7 +79,13 @@ class _Parser:
         node = self._alternatives()
         if self.at < len(self.text):
             raise ExpressionRefused("it has a closing parenthesis without an opening one")
-        return Node(flags + node.source, node.reach, flags + node.opening, wide=flags + node.wide)
+        return Node(
+            flags + node.source,
+            node.reach,
+            flags + node.opening,
+            wide=flags + node.wide,
+            wide_opening=flags + node.wide_opening,
+        )
 
     def _alternatives(self) -> Node:
         self.depth += 1
@@ -117,6 +130,7 @@ class _Parser:
                 f"{prefix}{inner.opening})",
                 _ZERO if inner.kind == _ZERO else _GROUPED,
                 f"{prefix}{inner.wide})",
+                f"{prefix}{inner.wide_opening})",
             )
         if char == "[":
             return self._class()
@@ -184,53 +198,75 @@ def either(nodes: Sequence[Node]) -> Node:
         max(one.reach for one in nodes),
         "|".join(one.opening for one in nodes),
         wide="|".join(one.wide for one in nodes),
+        wide_opening="|".join(one.wide_opening for one in nodes),
     )
 
 
 def sequence(nodes: Sequence[Node]) -> Node:
+    source = "".join(one.source for one in nodes)
+    kind = _ZERO if all(one.kind == _ZERO for one in nodes) else _GROUPED
+    return Node(
+        source,
+        sum(one.reach for one in nodes),
+        _opening([(one.kind, one.source, one.opening) for one in nodes]),
+        kind,
+        "".join(one.wide for one in nodes),
+        # What is of no width stands at the end of one text.
+        _opening(
+            [(one.kind, one.source if one.kind == _ZERO else one.wide, one.wide_opening) for one in nodes]
+        ),
+    )
+
+
+def _opening(pieces: Sequence[tuple[int, str, str]]) -> str:
+    """The beginnings of a sequence of pieces, each given by its kind, its source and its own beginnings."""
     opening, strict = "", False
-    for one in reversed(nodes):
-        if one.kind == _ZERO:
+    for kind, source, begun in reversed(pieces):
+        if kind == _ZERO:
             if opening:
-                opening, strict = one.source + opening, True
+                opening, strict = source + opening, True
             continue
         if strict:
             # What came so far may end here, and what it will border on is not known yet.
             opening = f"(?:{opening})?"
-        strict = one.kind == _GROUPED
-        if one.kind == _CHARACTER:
-            opening = f"(?:{one.source}{opening})?"
-        elif one.kind == _OPTIONAL:
-            opening = one.opening + opening
+        strict = kind == _GROUPED
+        if kind == _CHARACTER:
+            opening = f"(?:{source}{opening})?"
+        elif kind == _OPTIONAL:
+            opening = begun + opening
         elif opening:
-            opening = f"(?:{one.opening}|{one.source}{opening})"
+            opening = f"(?:{begun}|{source}{opening})"
         else:
-            opening = f"(?:{one.opening})"
-    source = "".join(one.source for one in nodes)
-    kind = _ZERO if all(one.kind == _ZERO for one in nodes) else _GROUPED
-    return Node(source, sum(one.reach for one in nodes), opening, kind, "".join(one.wide for one in nodes))
+            opening = f"(?:{begun})"
+    return opening
 
 
 def repeated(node: Node, least: int, most: int, lazy: str = "") -> Node:
     if node.kind == _ZERO or not most:
         return Node("", 0, "", _ZERO)
     if node.kind == _CHARACTER:
-        source, opening = node.source, f"{node.source}{{0,{most}}}"
+        source, opening = node.source, f"{node.source}{_up_to(most)}"
+        wide_opening = f"{node.wide}{_up_to(most, _COUNTED)}"
     else:
         source = node.source
-        opening = f"{source}{{0,{most - 1}}}(?:{node.opening})?"
+        opening = f"{source}{_up_to(most - 1)}(?:{node.opening})?"
+        wide_opening = f"{node.wide}{_up_to(most - 1, _COUNTED)}(?:{node.wide_opening})?"
     kind = _GROUPED if least else _OPTIONAL
     if least == most:
         wide = f"{node.wide}{{{least}}}"
     else:
         wide = f"{node.wide}{{{least},{most if most <= _COUNTED else ''}}}"
-    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, kind, wide)
+    return Node(f"{source}{{{least},{most}}}{lazy}", node.reach * most, opening, kind, wide, wide_opening)
+
+
+def _up_to(most: int, counted: int = MAX_REACH) -> str:
+    return f"{{0,{most}}}" if most <= counted else "*"
 
 
 class Pattern:
     """A compiled, bounded expression. Raises ``ExpressionRefused``."""
 
-    __slots__ = ("_opening", "_search", "reach", "wide")
+    __slots__ = ("_opening", "_search", "reach", "wide", "wide_opening")
 
     def __init__(self, expression: str, *, longest: int = MAX_REACH, ignore_case: bool = False) -> None:
         options = re2.Options()
@@ -252,6 +288,8 @@ class Pattern:
         #: the source of an expression that takes a small automaton, and that matches at least where this one does, also when
         #: the text stands among others with a line break before and after it
         self.wide = f"(?i:{node.wide})" if ignore_case else f"(?:{node.wide})"
+        #: the same of the expression of its beginnings
+        self.wide_opening = f"(?i:{node.wide_opening})" if ignore_case else f"(?:{node.wide_opening})"
         try:
             self._opening = re2.compile(f"(?:{node.opening})\\z".encode(), options)
         except re2.error:
@@ -292,6 +330,10 @@ class Shapes:
     @property
     def wide(self) -> str:
         return self._all.wide
+
+    @property
+    def wide_opening(self) -> str:
+        return self._all.wide_opening
 
     def search(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[str, int, int] | None:
         """Name, start and end of the leftmost match."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, REDACT, Verdict
 from llmops.policies.checks.base import Answer, Asked, Text
-from llmops.policies.engine import Decision, Guard, Placeholders, rules_of
+from llmops.policies.decisions import Decision, Placeholders
+from llmops.policies.engine import Guard, rules_of
 from llmops.policies.wording import ACTION_WORDS, title
 
 MOST_CHARS = 200_000

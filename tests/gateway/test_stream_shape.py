@@ -16,7 +16,8 @@ from llmops.gateway.policing.streams import ChatWatcher
 from llmops.gateway.streaming import chat as streaming_chat
 from llmops.gateway.streaming.chat import ChatRelay
 from llmops.policies.checks import compiled
-from llmops.policies.engine import Guard, Placeholders, Rule
+from llmops.policies.decisions import Placeholders, Rule
+from llmops.policies.engine import Guard
 from tests.gateway.rig import DONE, Answer, Reply, Rig, ask, chunk, usage_chunk
 from tests.gateway.rig import Asked as Request
 from tests.gateway.test_policing import said, under

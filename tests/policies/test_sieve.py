@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, REQUIRE_APPROVAL
 from llmops.policies.checks import CHECKS, check_class, compiled
 from llmops.policies.checks.base import Asked, Text, TextCheck
-from llmops.policies.engine import Guard, Placeholders, Rule
+from llmops.policies.decisions import Placeholders, Rule
+from llmops.policies.engine import Guard
 from llmops.policies.patterns import ExpressionRefused, Pattern
 from llmops.policies.sieve import ALL, MAX_ALL, MAX_EXPRESSION, Sieve
 from tests.policies.test_checks import FOUND, PLAIN

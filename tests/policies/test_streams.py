@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llmops.core.verdicts import ALLOW, BEFORE, BLOCK, REDACT
 from llmops.policies.checks.base import Asked, Text
-from llmops.policies.engine import Guard, Placeholders, guard_of
+from llmops.policies.decisions import Placeholders
+from llmops.policies.engine import Guard, guard_of
 from llmops.serving.snapshot import CheckEntry, PolicyEntry
 
 SECRETS = [

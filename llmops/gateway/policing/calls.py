@@ -41,7 +41,8 @@ from llmops.gateway.policing.texts import (
 from llmops.policies.checks import describe
 from llmops.policies.checks.base import Answer, TextCheck
 from llmops.policies.checks.base import Asked as Texts
-from llmops.policies.engine import Decision, Guard, Placeholders
+from llmops.policies.decisions import Decision, Placeholders
+from llmops.policies.engine import Guard
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call

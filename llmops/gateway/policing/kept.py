@@ -25,7 +25,8 @@ from llmops.gateway.policing.opinions import opinion
 from llmops.gateway.policing.texts import Place as TextPlace
 from llmops.gateway.policing.texts import answer_places, answers_of, rewritten
 from llmops.policies.checks.base import Answer
-from llmops.policies.engine import Decision, Guard
+from llmops.policies.decisions import Decision
+from llmops.policies.engine import Guard
 
 #: Who speaks in what a model was told.
 _TELLING = frozenset(("system", "developer", "user", "tool", "function"))

@@ -16,7 +16,8 @@ from llmops.gateway.kept.places import Place
 from llmops.gateway.policing.calls import Policing, found_by, refuse
 from llmops.gateway.policing.texts import asked_places
 from llmops.policies.checks.base import Asked
-from llmops.policies.engine import Decision, Guard, Placeholders, Rule
+from llmops.policies.decisions import Decision, Placeholders, Rule
+from llmops.policies.engine import Guard
 
 #: Lines that are looked at together, beside the loop, in bytes.
 _TOGETHER = 256 * 1024

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmops.core.verdicts import ALLOW, Finding, Verdict
 from llmops.gateway.endpoints.base import decode_any, encode
 from llmops.policies.checks.base import Remote
-from llmops.policies.engine import Rule
+from llmops.policies.decisions import Rule
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call, Message

@@ -8,6 +8,7 @@ with the next event of that text, or in an event of its own before the text ends
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from llmops.gateway.policing.texts import Path, answer_places, answers_of, rewri
 from llmops.gateway.streaming.events import Relay, payload_of
 from llmops.gateway.streaming.shape import Shape
 from llmops.policies.checks.base import Answer, AnswerCheck, Remote, Text
-from llmops.policies.engine import Decision, Guard, Placeholders, Stream
+from llmops.policies.decisions import Decision, Placeholders
+from llmops.policies.engine import Guard
+from llmops.policies.streams import Stream
 
 #: A stream that is kept back whole may not be longer.
 MAX_WITHHELD_BYTES = 8 * 1024 * 1024
@@ -290,6 +293,7 @@ class ChatWatcher(Watcher):
         return b"data: " + encode(members) + b"\n\n"
 
 
+@lru_cache(maxsize=256)
 def _where(key: Key) -> str:
     index, name, call = key
     path: Path = ("choices", index, "message", name)
@@ -397,6 +401,7 @@ def _changed(event: bytes, payload: bytes, changes: dict[Path, Any]) -> bytes:
     return b"".join(line + b"\n" for line in lines) + b"data: " + rewritten(payload, changes) + b"\n\n"
 
 
+@lru_cache(maxsize=256)
 def _where_item(key: Any) -> str:
     return where(("output", key[0], "content", key[2]))
 

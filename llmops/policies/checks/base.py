@@ -126,6 +126,9 @@ class TextCheck(Check):
     reversible = False
     #: equal values get equal, numbered placeholders
     numbered = False
+    #: an expression (``Pattern.wide_opening``) that matches, at the end of a text, at least where ``open_at`` says that a
+    #: match may have begun; empty when it must be asked itself
+    opening = ""
 
     def reads(self, role: str) -> bool:
         roles = self.settings.roles

@@ -39,7 +39,7 @@ class Deny(TextCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._list = WordList(settings.rules, longest=MAX_REACH)
-        self.hint = self._list.wide
+        self.hint, self.opening = self._list.wide, self._list.wide_opening
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         return self._list.spans(data, start)

@@ -88,7 +88,7 @@ class PersonalData(TextCheck):
         self.reversible = settings.reversible
         kinds = settings.kinds or USUAL
         self._shapes = Shapes({kind: shape for kind, shape in _SHAPES.items() if kind in kinds})
-        self.hint = self._shapes.wide
+        self.hint, self.opening = self._shapes.wide, self._shapes.wide_opening
         others = {kind: shape for kind, shape in _SHAPES.items() if kind in kinds and kind != "ip"}
         self._others = Shapes(others) if others else None
         self._except = tuple(one.lower().encode() for one in settings.except_ending)

@@ -74,7 +74,7 @@ class Secrets(TextCheck):
         super().__init__(settings, stage, action)
         kinds = settings.kinds or KINDS
         self._shapes = Shapes({kind: shape for kind, shape in _SHAPES.items() if kind in kinds})
-        self.hint = self._shapes.wide
+        self.hint, self.opening = self._shapes.wide, self._shapes.wide_opening
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []

@@ -27,7 +27,7 @@ class SpecialTokens(TextCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._pattern = Pattern(_TOKENS)
-        self.hint = self._pattern.wide
+        self.hint, self.opening = self._pattern.wide, self._pattern.wide_opening
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         return [

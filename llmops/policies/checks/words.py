@@ -88,6 +88,11 @@ class WordList:
         """An expression that matches at least where one of the rules does."""
         return "|".join(part.pattern.wide for part in self._parts)
 
+    @property
+    def wide_opening(self) -> str:
+        """An expression that matches at the end of a text at least where a match of one of the rules may have begun."""
+        return "|".join(part.pattern.wide_opening for part in self._parts)
+
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []
         for part in self._parts:
