@@ -86,6 +86,29 @@ def django_db_setup(
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once() -> Iterator[None]:
+    """Every test client makes the middleware anew, which would look through all static files each time.
+
+    A process of the product does so once, and takes longer over it than over the rest of an ordinary test.
+    """
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    look = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[tuple[object, ...], dict[str, object]] = {}
+
+    def look_once(self: WhiteNoiseMiddleware) -> None:
+        asked = (self.static_prefix, self.max_age, self.charset, self.allow_all_origins)
+        if asked not in found:
+            look(self)
+            found[asked] = self.files
+        self.files = dict(found[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", look_once)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_cached(request: pytest.FixtureRequest) -> None:
     """Every test starts with an empty cache and, where there is one, an empty Redis database."""
