@@ -23,6 +23,8 @@ BACKENDS = ("sqlite", "postgres")
 # What a developer's shell may hold and no test may see.
 _FOREIGN = ("CONSOLE_", "OPENAI_", "REDIS_URL", "DATABASE_URL", "PORT", "GRANIAN_", "CELERY_")
 _FROM_CONTROLLER = "CONSOLE_TEST_POSTGRES"
+#: A directory that all processes of a run have in common; the controller makes it.
+SHARED = "CONSOLE_TEST_SHARED"
 _started = ExitStack()
 
 
@@ -58,6 +60,7 @@ def _environment(backend: str) -> dict[str, str]:
     """Set up what the backend needs and say so in environment variables, in place of those found."""
     worker = "PYTEST_XDIST_WORKER" in os.environ
     postgres = os.environ.get(_FROM_CONTROLLER) if worker else None
+    shared = os.environ.get(SHARED) if worker else None
     for name in list(os.environ):
         if name.startswith(_FOREIGN):
             del os.environ[name]
@@ -72,6 +75,7 @@ def _environment(backend: str) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{root / 'data' / 'console.sqlite3'}",
     }
     (root / "data").mkdir(mode=0o700)
+    found[SHARED] = shared or str(root)
     if backend == "postgres":
         # One PostgreSQL for all workers, which have a database each; a Valkey each, because channels span its databases.
         found["DATABASE_URL"] = postgres or _started.enter_context(servers.postgres())

@@ -10,7 +10,13 @@ import pytest
 from django.core.cache import cache
 
 from tests import pristine
-from tests.installation import installation, installation_template, living_installations, module_installation
+from tests.installation import (
+    Template,
+    installation,
+    installation_template,
+    living_installations,
+    module_installation,
+)
 
 __all__ = [
     "installation",
@@ -51,13 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """A file in place of Django's in-memory database: threads and real locks then meet what production has."""
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, installation_template: Template
+) -> None:
+    """The tests' own database is a copy of the migrated one as well.
+
+    A file in place of Django's in-memory database: threads and real locks then meet what production has.
+    """
     from django.conf import settings
+    from django.db import connection
 
     database = settings.DATABASES["default"]
-    if database["ENGINE"] == "django.db.backends.sqlite3":
+    if connection.vendor == "sqlite":
         database["TEST"]["NAME"] = str(Path(os.environ["CONSOLE_DATA_DIR"]) / "test.sqlite3")
+    installation_template.fill(connection.creation._get_test_db_name())
 
 
 @pytest.fixture(scope="session")

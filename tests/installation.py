@@ -6,6 +6,7 @@ was spawned in it is dead when the fixture ends.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import pytest
 
-from tests import servers
+from tests import backends, servers
 
 ROOT = Path(__file__).resolve().parent.parent
 _databases = itertools.count(1)
@@ -226,64 +227,87 @@ def module_installation(
 
 
 class Template:
-    """A migrated database, and how to copy it."""
+    """A migrated database, and how to copy it; ``fill`` makes the empty database of the tests themselves a copy."""
 
-    def __init__(self, url: str, copy: Callable[[Path], Any]) -> None:
+    def __init__(self, url: str, copy: Callable[[Path], Any], fill: Callable[[str], None]) -> None:
         self.url = url
         self.copy = copy
+        self.fill = fill
 
 
 @pytest.fixture(scope="session")
 def installation_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """Migrated once a session, on first use."""
-    directory = tmp_path_factory.mktemp("template")
-    if os.environ["CONSOLE_TEST_BACKEND"] == "sqlite":
-        template = _sqlite_template(directory / "template.sqlite3")
-    else:
-        template = _postgres_template(f"template_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
-    env = _environment(data_dir=directory, database_url=template.url, redis_url=os.environ.get("REDIS_URL"))
+    """Migrated once a run, by the process that asks first; the others wait for it."""
+    shared = Path(os.environ[backends.SHARED])
+    sqlite = os.environ["CONSOLE_TEST_BACKEND"] == "sqlite"
+    template = (
+        _sqlite_template(shared / "template.sqlite3") if sqlite else _postgres_template("template_console")
+    )
+    ready = shared / "template.ready"
+    with (shared / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            if not sqlite:
+                _execute("DROP DATABASE IF EXISTS template_console", "CREATE DATABASE template_console")
+            _migrate(template.url, tmp_path_factory.mktemp("template"))
+            ready.touch()
+    return template
+
+
+def _migrate(url: str, directory: Path) -> None:
+    env = _environment(data_dir=directory, database_url=url, redis_url=os.environ.get("REDIS_URL"))
     command = _through_this_python(["manage.py", "migrate", "--verbosity", "0"])
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
     if done.returncode != 0:
         pytest.fail(f"the template could not be migrated:\n{done.stdout}{done.stderr}", pytrace=False)
-    return template
 
 
 def _sqlite_template(path: Path) -> Template:
+    def fill(target: str) -> None:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as sink:
+            source.backup(sink)
+
     @contextmanager
     def copy(home: Path) -> Iterator[str]:
         target = home / "database" / "console.sqlite3"
         target.parent.mkdir(parents=True)
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as sink:
-            source.backup(sink)
+        fill(str(target))
         try:
             yield f"sqlite:///{target}"
         finally:
             shutil.rmtree(target.parent)
 
-    return Template(f"sqlite:///{path}", copy)
+    return Template(f"sqlite:///{path}", copy, fill)
 
 
 def _postgres_template(name: str) -> Template:
-    import psycopg
-
     server = os.environ["DATABASE_URL"]
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
-    def execute(statement: str) -> None:
-        with psycopg.connect(_with_database(server, "postgres"), autocommit=True) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
+    def fill(database: str) -> None:
+        _execute(f"CREATE DATABASE {database} TEMPLATE {name}")
 
     @contextmanager
     def copy(home: Path) -> Iterator[str]:
-        database = f"{name}_copy_{next(_databases)}"
-        execute(f"CREATE DATABASE {database} TEMPLATE {name}")
+        database = f"{name}_{worker}_{next(_databases)}"
+        fill(database)
         try:
             yield _with_database(server, database)
         finally:
-            execute(f"DROP DATABASE {database} WITH (FORCE)")
+            _execute(f"DROP DATABASE {database} WITH (FORCE)")
 
-    execute(f"CREATE DATABASE {name}")
-    return Template(_with_database(server, name), copy)
+    return Template(_with_database(server, name), copy, fill)
+
+
+def _execute(*statements: str) -> None:
+    """On the PostgreSQL server of the tests, outside any transaction."""
+    import psycopg
+
+    with psycopg.connect(
+        _with_database(os.environ["DATABASE_URL"], "postgres"), autocommit=True
+    ) as connection:
+        for statement in statements:
+            connection.execute(statement)  # type: ignore[arg-type]
 
 
 def _with_database(url: str, name: str) -> str:
