@@ -22,10 +22,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import psutil
 import pytest
 
+from llmops.usage import journal
+from llmops.usage.records import decode
 from tests import backends, servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,6 +181,39 @@ class Installation:
                 logs = "\n".join(f"--- {one.name}\n{one.log_tail()}" for one in watched)
                 pytest.fail(f"{url} does not answer after {timeout} s (last: {last})\n{logs}", pytrace=False)
             time.sleep(0.05)
+
+    def start_booking(self) -> None:
+        """Start an ingester, for ``wait_booked``: a command for each look would start a process each time."""
+        self.spawn(["manage.py", "ingest"])
+
+    def wait_booked(self, timeout: float = 60) -> None:
+        """Wait until the ledger holds all that stands in the journals now."""
+        written = self._written()
+        deadline = time.monotonic() + timeout
+        while True:
+            booked = {
+                UUID(str(name)): upto for name, upto in self.rows("SELECT id, sequence FROM usage_journal")
+            }
+            behind = {name: upto for name, upto in written.items() if booked.get(name, 0) < upto}
+            if not behind:
+                return
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {one.name}\n{one.log_tail()}" for one in self.processes)
+                pytest.fail(f"not booked after {timeout} s: {behind}, but {booked}\n{logs}", pytrace=False)
+            time.sleep(0.05)
+
+    def _written(self) -> dict[UUID, int]:
+        """The number of the last whole record of each journal."""
+        directory = self.data_dir / "journal"
+        last: dict[UUID, int] = {}
+        for name, segments in journal.found(directory).items():
+            for number in segments:
+                # Whoever books may remove it meanwhile.
+                with suppress(FileNotFoundError):
+                    text = journal.segment_path(directory, name, number).read_bytes()
+                    whole = text[: text.rfind(b"\n") + 1].splitlines()
+                    last[name] = max(last.get(name, 0), decode(whole[-1]).n if whole else 0)
+        return last
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a SELECT answers, over a connection of its own to this installation's database."""

@@ -61,6 +61,7 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
             url=simulator.url, secret=PROVIDER_SECRET, models=models, all=KEY, other=OTHER
         )
         module_installation.manage("apply", "-f", "-", stdin=text)
+        module_installation.start_booking()
         port = module_installation.free_port()
         gateway = start_gateway(module_installation, port)
         module_installation.wait_ready(f"http://127.0.0.1:{port}/readyz", gateway)

@@ -83,7 +83,7 @@ class Stack:
 
     def calls(self) -> dict[str, dict[str, Any]]:
         """The ledger's calls by id, once everything written so far is booked."""
-        self.installation.manage("ingest", "--once")
+        self.installation.wait_booked()
         names = ("id", "status", "http_status", "error_code", "cost_nano", "input_tokens", "output_tokens")
         rows = self.installation.rows(
             f"SELECT {', '.join(names)}, streamed, usage_estimated, attempt_count FROM usage_call"
@@ -113,6 +113,7 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
             url=simulator.url, secret=PROVIDER_SECRET, models=models, all=KEY, narrow=NARROW, slow=SLOW
         )
         module_installation.manage("apply", "-f", "-", stdin=text)
+        module_installation.start_booking()
         port = module_installation.free_port()
         gateway = start_gateway(module_installation, port)
         module_installation.wait_ready(f"http://127.0.0.1:{port}/readyz", gateway)

@@ -84,7 +84,7 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
     with running(tmp_path_factory.mktemp("simulator")) as simulator:
         text = CONFIGURATION.format(url=simulator.url, model=MODEL, mine=MINE, theirs=THEIRS)
         module_installation.manage("apply", "-f", "-", stdin=text)
-        module_installation.spawn(["manage.py", "ingest"])
+        module_installation.start_booking()
         yield Stack(module_installation, simulator)
 
 

@@ -67,6 +67,7 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
         )
         text = CONFIGURATION.format(url=simulator.url, secret=PROVIDER_SECRET, models=models, key=KEY)
         module_installation.manage("apply", "-f", "-", stdin=text)
+        module_installation.start_booking()
         port = module_installation.free_port()
         gateway = start_gateway(module_installation, port)
         module_installation.wait_ready(f"http://127.0.0.1:{port}/readyz", gateway)
@@ -80,7 +81,7 @@ def nano(slug: str, **amounts: int) -> int:
 
 
 def booked(stack: Stack, headers: Any) -> dict[str, Any]:
-    stack.installation.manage("ingest", "--once")
+    stack.installation.wait_booked()
     names = [
         "status",
         "cost_nano",
@@ -305,6 +306,6 @@ def test_all_of_it_async_and_at_once(stack: Stack) -> None:
 
 
 def test_the_provider_was_asked_as_often_as_the_ledger_says(stack: Stack) -> None:
-    stack.installation.manage("ingest", "--once")
+    stack.installation.wait_booked()
     rows = stack.installation.rows("SELECT SUM(attempt_count) FROM usage_call")
     assert len(stack.simulator.records()) == rows[0][0]
