@@ -15,7 +15,8 @@ from llmops.usage.records import Media, Tokens
 
 prices = st.integers(0, 10**12)
 counts = st.integers(0, 10**7)
-tables = st.builds(Prices, prices, prices, prices, prices, prices)
+# ``builds`` would make up the tiers of a table as well, each a table of its own with tiers.
+tables = st.tuples(*[prices] * 5).map(lambda row: Prices(*row))
 used = st.builds(
     lambda i, c, w, o, r: Tokens(
         input=i, cached=min(c, i), cache_write=min(w, i - min(c, i)), output=o, reasoning=min(r, o)
@@ -102,9 +103,7 @@ def test_parts_larger_than_their_whole_never_make_a_class_negative(
 # ---------------------------------------------------------------------- beside text
 
 maybe = st.none() | prices
-full_tables = st.builds(
-    Prices, prices, prices, prices, maybe, prices, maybe, maybe, maybe, maybe, maybe, maybe, maybe
-)
+full_tables = st.tuples(prices, prices, prices, maybe, prices, *[maybe] * 7).map(lambda row: Prices(*row))
 media = st.builds(Media, counts, counts, counts, counts, counts, counts, counts)
 anything = st.builds(
     lambda i, c, w, o, r, m: Tokens(input=i, cached=c, cache_write=w, output=o, reasoning=r, media=m),
