@@ -38,6 +38,25 @@ _BACKEND_FIXTURES = frozenset(
     ("db", "transactional_db", "django_db_setup", "installation", "module_installation", "live_server")
 )
 
+#: What takes longest, by itself or because it installs something on the first run. In this order.
+_LONG = (
+    "compat/",
+    "e2e/test_embedded.py",
+    "e2e/test_vanishing_journals.py",
+    "e2e/test_browser.py",
+    "gateway/test_start_and_stop.py",
+    "e2e/",
+    "console/test_permissions.py",
+    "console/",
+    "core/test_tokens_ranks.py",
+    "usage/test_ingest_processes.py",
+    "gateway/faults/",
+    "apply/",
+    "budgets/test_budget_machine.py",
+    "policies/",
+    "access/",
+)
+
 
 def _runs_once(item: pytest.Item) -> bool:
     if item.path.relative_to(Path(__file__).parent).as_posix().startswith(_EMBEDDED):
@@ -47,13 +66,20 @@ def _runs_once(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("backend") == "sqlite":
-        return
-    once = [item for item in items if _runs_once(item)]
-    # Whoever names such a file means it.
-    if once and len(once) < len(items):
-        config.hook.pytest_deselected(items=once)
-        items[:] = [item for item in items if item not in set(once)]
+    if config.getoption("backend") != "sqlite":
+        once = [item for item in items if _runs_once(item)]
+        # Whoever names such a file means it.
+        if once and len(once) < len(items):
+            config.hook.pytest_deselected(items=once)
+            items[:] = [item for item in items if item not in set(once)]
+    if config.getoption("dist", "no") != "no":
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """In which turn of a parallel run: a long file that came last would keep one process busy and the others waiting."""
+    place = item.path.relative_to(Path(__file__).parent).as_posix()
+    return next((turn for turn, name in enumerate(_LONG) if place.startswith(name)), len(_LONG))
 
 
 @pytest.fixture(scope="session")

@@ -119,8 +119,8 @@ def test_the_test_packages_serve_to_run_too(machine: Machine) -> None:
     lines = [line for line in asked.read_text().splitlines() if not line.startswith("-c")]
     assert lines[0].endswith("-r requirements-dev.lock")
     assert lines[1:] == [
-        "-m pytest --backend sqlite -n 2 -k a and b",
-        "-m pytest --backend postgres -n 2 -k a and b",
+        "-m pytest --backend sqlite -n auto --dist loadfile --no-loadscope-reorder -k a and b",
+        "-m pytest --backend postgres -n auto --dist loadfile --no-loadscope-reorder -k a and b",
         "-m console.embedded --flag",
     ]
 
