@@ -1,22 +1,19 @@
-"""The transport to providers: one pool for each, with its time-outs, its proxy and its guard against inside addresses.
+"""The transport to providers: one channel for each, with its time-outs, its proxy and its guard against inside addresses.
 
-No redirect is followed, no cookie kept, no proxy taken from the environment. An answer is asked for uncompressed, so that
-it can be relayed byte by byte.
+No redirect is followed, no cookie kept, no proxy taken from the environment, nothing sent twice. An answer is asked for
+uncompressed, so that it can be relayed byte by byte. ``http1`` carries what goes straight to a provider, ``proxied`` the rest.
 """
 
 from __future__ import annotations
 
-import io
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextvars import ContextVar
-from typing import Any, Protocol
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
-from llmops.gateway.attempts import failures
+from llmops.gateway.attempts import failures, proxied
 from llmops.gateway.attempts.failures import (
     CONNECT,
     CUT,
@@ -27,52 +24,30 @@ from llmops.gateway.attempts.failures import (
     failure_of_error,
     retry_after,
 )
+from llmops.gateway.attempts.sending import BROKE, Failed, Response, Sending
 from llmops.gateway.forms.spool import Upload
-from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
+from llmops.gateway.http1.answer import Answer, NotHttp
+from llmops.gateway.http1.connection import PIECE, Connection
+from llmops.gateway.http1.dialing import Dialer, Origin
+from llmops.gateway.http1.pool import NoConnectionInTime, Pool
+from llmops.providers.guarded_resolver import AddressRefused
 from llmops.providers.network_guard import host_refusal
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
+
+__all__ = ["BROKE", "Channel", "Failed", "Response", "Sending", "Transport", "failure_of", "read_whole"]
 
 USER_AGENT = "llmops-console"
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
-#: Bodies beyond this are written in pieces, so that other calls get their turn.
-_PIECEWISE_BYTES = 256 * 1024
-_KEEP_ALIVE_S = 30.0
-_DNS_TTL_S = 30
+#: Heads of requests that are kept ready: some for each credential and endpoint.
+_MAX_HEADS = 256
+_TARGET = re.compile(r"/[\x21-\x7e]*")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+#: Methods whose requests have no body unless one is given, so that no length is said of none.
+_BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
-Response = aiohttp.ClientResponse
-
-
-class Failed(Exception):
-    """An attempt failed before anything of its answer could be used."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-class Sending(Protocol):
-    """Whoever sends a request, and wants to know whether the provider may have got any of it."""
-
-    sent: bool
-
-
-class _Looking:
-    """A request that costs nothing, wherever it got to."""
-
-    sent = False
-
-
-_sending: ContextVar[Sending] = ContextVar("gateway sending")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Notes when a request has a connection: from then on the provider may begin to work."""
-
-    async def connect(self, *given: Any, **named: Any) -> Any:
-        connection = await super().connect(*given, **named)
-        _sending.get().sent = True
-        return connection
+Headers = list[tuple[str, str]]
 
 
 class Channel:
@@ -84,80 +59,84 @@ class Channel:
         self.retired = False
         base = URL(provider.base_url)
         self._refusal = host_refusal(base.host or "", allow_private=provider.allow_private_network)
-        self._base = provider.base_url.rstrip("/")
-        self._urls: dict[str, URL] = {}
         self._names_attempts = provider.kind == "simulator"
         self._key_header = "api-key" if provider.kind == "azure" else "Authorization"
-        connect = provider.connect_timeout_ms / 1000
-        headers = CIMultiDict(
-            {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        )
+        self._headers: Headers = [
+            ("Accept", "*/*"),
+            ("Content-Type", "application/json"),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", USER_AGENT),
+        ]
         if provider.organization:
-            headers["OpenAI-Organization"] = provider.organization
+            self._headers.append(("OpenAI-Organization", provider.organization))
         if provider.provider_project:
-            headers["OpenAI-Project"] = provider.provider_project
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=provider.max_connections,
-                # A proxy resolves the provider's name itself, and may be on a private network.
-                resolver=GuardedResolver(
-                    allow_private=provider.allow_private_network or bool(provider.proxy_url)
-                ),
-                ttl_dns_cache=_DNS_TTL_S,
-                keepalive_timeout=_KEEP_ALIVE_S,
-            ),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=provider.pool_timeout_ms / 1000 + connect,
-                sock_connect=connect,
-                # Runs from the moment the request is being written, so it bounds a stalled upload as well.
-                sock_read=provider.read_timeout_ms / 1000,
-            ),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            proxy=provider.proxy_url or None,
-        )
-        # aiohttp would send an idempotent request twice by itself, and nobody would know of it.
-        self._session._retry_connection = False
+            self._headers.append(("OpenAI-Project", provider.provider_project))
+        self._proxied = proxied.ProxiedRoad(provider) if provider.proxy_url else None
+        self._pool: Pool | None = None
+        self._prefix = base.raw_path.rstrip("/")
+        self._authority = ""
+        #: by path and secret: a request's head up to the figure of its length
+        self._heads: dict[tuple[str, str], bytes] = {}
+        if self._proxied is None and base.scheme in ("http", "https") and base.raw_host and base.port:
+            origin = Origin(base.scheme == "https", base.raw_host, base.port)
+            self._authority = origin.authority
+            self._pool = Pool(
+                Dialer(origin, allow_private=provider.allow_private_network),
+                largest=provider.max_connections,
+                pool_s=provider.pool_timeout_ms / 1000,
+                connect_s=provider.connect_timeout_ms / 1000,
+                read_s=provider.read_timeout_ms / 1000,
+                write_s=provider.write_timeout_ms / 1000,
+            )
 
     async def send(
         self, path: str, body: bytes | Upload, credential: CredentialEntry, attempt_id: str, sending: Sending
     ) -> Response:
         """POST ``body``; the answer's head. Raises ``Failed``, never for a status. Marks ``sending`` as sent in time."""
-        if self._refusal is not None:
-            raise Failed(Failure(FORBIDDEN, self._refusal))
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self._base + path, encoded=True)
+        pool = self._pool
+        if (
+            pool is None
+            or self._refusal is not None
+            or self._names_attempts
+            or not isinstance(body, bytes)
+            or len(body) > PIECE
+        ):
+            return await self._send(path, body, credential, attempt_id, sending)
         secret = credential.secret
-        headers = {self._key_header: secret if self._key_header == "api-key" else f"Bearer {secret}"}
-        if self._names_attempts:
-            headers["x-llmops-attempt-id"] = attempt_id
-        data: Any = body
+        head = self._heads.get((path, secret))
+        if head is None:
+            head = self._head_before_length(path, secret)
+        connection = pool.take()
+        if connection is None:
+            connection = await _connection(pool)
+        sending.sent = True
+        answer = connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        return await _head_of(answer)
+
+    def _head_before_length(self, path: str, secret: str) -> bytes:
+        headers = [*self._headers, self._credential(secret)]
+        head = self._render("POST", path, headers)[:-2] + b"Content-Length: "
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        self._heads[path, secret] = head
+        return head
+
+    async def _send(
+        self, path: str, body: bytes | Upload, credential: CredentialEntry, attempt_id: str, sending: Sending
+    ) -> Response:
+        """What is not ordinary: large bodies, forms from a file, proxies, attempts that are named."""
+        headers: Headers = []
+        data: bytes | AsyncIterator[bytes] = body if isinstance(body, bytes) else body.pieces()
         if isinstance(body, Upload):
-            headers["Content-Type"], headers["Content-Length"] = body.content_type, str(body.size)
-            data = body.pieces()
-        elif len(body) > _PIECEWISE_BYTES:
-            data = io.BytesIO(body)
-        _sending.set(sending)
-        try:
-            return await self._session.post(
-                url,
-                data=data,
-                headers=headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Failed(failure_of(error)) from error
+            headers = [("Content-Type", body.content_type), ("Content-Length", str(body.size))]
+        return await self._request("POST", path, headers, data, credential, attempt_id, sending)
 
     async def forward(
         self,
         method: str,
         path: str,
         query: bytes,
-        headers: list[tuple[str, str]],
+        headers: Headers,
         data: bytes | AsyncIterator[bytes] | None,
         credential: CredentialEntry,
         attempt_id: str,
@@ -165,24 +144,114 @@ class Channel:
     ) -> Response:
         """The head of the answer to a request of any method, sent as it came. Raises ``Failed``, never for a status.
 
-        ``path`` is escaped, ``query`` raw; ``headers`` go beside those of the provider, whose credential is added.
+        ``path`` is escaped, ``query`` raw; ``headers`` go beside those of the provider, whose credential is added. A body
+        in pieces is sent with the ``Content-Length`` that ``headers`` say, or chunked.
         """
+        target = path + ("?" + query.decode("latin-1") if query else "")
+        return await self._request(method, target, headers, data, credential, attempt_id, sending)
+
+    async def _request(
+        self,
+        method: str,
+        target: str,
+        given: Headers,
+        data: bytes | AsyncIterator[bytes] | None,
+        credential: CredentialEntry,
+        attempt_id: str,
+        sending: Sending,
+    ) -> Response:
         if self._refusal is not None:
             raise Failed(Failure(FORBIDDEN, self._refusal))
-        url = URL(self._base + path + ("?" + query.decode("latin-1") if query else ""), encoded=True)
-        secret = credential.secret
-        sent = CIMultiDict(headers)
-        sent[self._key_header] = secret if self._key_header == "api-key" else f"Bearer {secret}"
+        named = {name.lower() for name, _ in given}
+        headers = [one for one in self._headers if one[0].lower() not in named]
+        key_header = self._key_header.lower()
+        headers += [one for one in given if one[0].lower() != key_header]
+        headers.append(self._credential(credential.secret))
         if self._names_attempts:
-            sent["x-llmops-attempt-id"] = attempt_id
-        _sending.set(sending)
-        try:
-            return await self._session.request(method, url, data=data, headers=sent, allow_redirects=False)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Failed(failure_of(error)) from error
+            headers.append(("x-llmops-attempt-id", attempt_id))
+        if self._proxied is not None:
+            return await self._proxied.send(method, target, headers, data, sending)
+        pool = self._pool
+        if pool is None:
+            raise Failed(Failure(CONNECT, "no connection could be made"))
+        length: int | None = None
+        if isinstance(data, bytes):
+            length = len(data)
+        elif data is not None and "content-length" in named:
+            length = int(next(value for name, value in given if name.lower() == "content-length"))
+        headers = [one for one in headers if one[0].lower() not in ("content-length", "transfer-encoding")]
+        if length is not None or (data is None and method not in _BODILESS):
+            headers.append(("Content-Length", str(length or 0)))
+        elif data is not None:
+            headers.append(("Transfer-Encoding", "chunked"))
+        head = self._render(method, target, headers)
+        connection = pool.take()
+        if connection is None:
+            connection = await _connection(pool)
+        sending.sent = True
+        bodiless = method == "HEAD"
+        if isinstance(data, bytes) and len(data) > PIECE:
+            data = _slices(data)
+        if data is None or isinstance(data, bytes):
+            answer = connection.ask(head + (data or b""), bodiless=bodiless)
+        else:
+            answer = connection.ask_in_pieces(head, data, length, bodiless=bodiless)
+        return await _head_of(answer)
+
+    def _credential(self, secret: str) -> tuple[str, str]:
+        return self._key_header, secret if self._key_header == "api-key" else f"Bearer {secret}"
+
+    def _render(self, method: str, target: str, headers: Headers) -> bytes:
+        """The head of a request. Raises ``Failed`` for what would be read as something else; nothing was sent then."""
+        where = self._prefix + target
+        lines = [f"{method} {where} HTTP/1.1", f"Host: {self._authority}"]
+        sane = _NAME.fullmatch(method) and _TARGET.fullmatch(where)
+        for name, value in headers:
+            sane = sane and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+            lines.append(f"{name}: {value}")
+        if not sane:
+            raise Failed(Failure(CONNECT, "the request holds characters that cannot be sent"))
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     async def close(self) -> None:
-        await self._session.close()
+        if self._proxied is not None:
+            await self._proxied.close()
+        if self._pool is not None:
+            await self._pool.close()
+
+
+async def _connection(pool: Pool) -> Connection:
+    try:
+        return await pool.acquire()
+    except (OSError, ValueError) as error:
+        raise Failed(_failure_to_connect(error)) from error
+
+
+def _failure_to_connect(error: Exception) -> Failure:
+    """Nothing was sent, so nothing is billed."""
+    if isinstance(error, AddressRefused):
+        return Failure(FORBIDDEN, str(error))
+    if isinstance(error, NoConnectionInTime):
+        return Failure(TIMEOUT, "no connection within the time-out")
+    return Failure(CONNECT, "no connection could be made")
+
+
+async def _head_of(answer: Answer) -> Answer:
+    try:
+        await answer.until_head()
+    except OSError as error:
+        raise Failed(failure_of(error)) from error
+    except BaseException:
+        # Cancelled: the provider is to learn it now.
+        answer.close()
+        raise
+    return answer
+
+
+async def _slices(data: bytes) -> AsyncIterator[bytes]:
+    """A large body in pieces, so that other calls get their turn."""
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
 
 
 class Transport:
@@ -219,16 +288,13 @@ class Transport:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a transport error means: above all whether the provider may have begun to work (and to bill)."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, AddressRefused):
-        return Failure(FORBIDDEN, str(error.os_error))
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Failure(TIMEOUT, "no connection within the time-out")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
-        return Failure(CONNECT, "no connection could be made")
+    """What it means that an answer broke, one of ``BROKE``: above all whether the provider may have begun to work (and to
+    bill)."""
+    if isinstance(error, aiohttp.ClientError):
+        return proxied.failure_of(error)
     if isinstance(error, TimeoutError):
         return Failure(TIMEOUT, "nothing came for longer than the read time-out", billed=None)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, NotHttp):
         return Failure(MALFORMED, "the answer is not HTTP", billed=None)
     return Failure(CUT, "the connection broke", billed=None)
 
@@ -246,7 +312,7 @@ async def read_whole(response: Response) -> bytes:
             if size > MAX_ANSWER_BYTES:
                 raise Failed(Failure(MALFORMED, "the answer is too large", billed=None))
         return b"".join(parts)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except BROKE as error:
         raise Failed(failure_of(error)) from error
 
 
@@ -260,7 +326,7 @@ async def failure_of_status(
         body = await response.content.read(MAX_ERROR_BYTES)
         while (more := await response.content.read(MAX_ERROR_BYTES)) and len(body) < MAX_ERROR_BYTES:
             body += more
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except BROKE:
         body = b""
     return failure_of_error(
         response.status,

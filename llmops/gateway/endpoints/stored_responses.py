@@ -6,13 +6,11 @@ from __future__ import annotations
 from contextlib import suppress
 from urllib.parse import parse_qs
 
-import aiohttp
-
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.failures import MALFORMED, Failure
-from llmops.gateway.attempts.upstream import Failed, Response, clean, failure_of
+from llmops.gateway.attempts.upstream import BROKE, Failed, Response, clean, failure_of
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import ErrorInside
 from llmops.gateway.endpoints.responses import RESPONSES
@@ -49,7 +47,7 @@ async def tell_again(call: Call, place: Place, owner: Owner, errand: Errand) -> 
         while not (relay.done or relay.broken):
             try:
                 data = await response.content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except BROKE as error:
                 failure = failure_of(error)
                 if not call.started_sending:
                     raise Failed(failure) from error

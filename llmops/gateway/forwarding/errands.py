@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import msgspec
 
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import AUTH, MALFORMED, Failure, describe
 from llmops.gateway.attempts.resilience import backoff
 from llmops.gateway.attempts.upstream import (
+    BROKE,
     Failed,
     Response,
     failure_of,
@@ -317,7 +317,7 @@ async def _attempt(
     except Failed as failed:
         failure = failed.failure
         return failure
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except BROKE as error:
         failure = failure_of(error)
         return failure
     except BaseException:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import aiohttp
-
 from llmops.gateway.attempts.failures import MALFORMED, Failure
-from llmops.gateway.attempts.upstream import Failed, Transport, failure_of, failure_of_status
+from llmops.gateway.attempts.upstream import BROKE, Failed, Transport, failure_of, failure_of_status
 from llmops.gateway.kept.places import Place
 
 #: A line longer than this is none.
@@ -52,7 +50,7 @@ async def read_lines(transport: Transport, place: Place, file_id: str, name: str
                 raise Failed(Failure(MALFORMED, "a line of the file is longer than any real one"))
         if (line := b"".join(rest)) and not line.isspace():
             yield line
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except BROKE as error:
         raise Failed(failure_of(error)) from error
     finally:
         channel.in_flight -= 1

@@ -10,13 +10,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-import aiohttp
-
 from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted
 from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import MALFORMED, Failure, failure_in_answer
-from llmops.gateway.attempts.upstream import Failed, Response, clean, failure_of, read_whole
+from llmops.gateway.attempts.upstream import BROKE, Failed, Response, clean, failure_of, read_whole
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
 from llmops.gateway.endpoints.making import JSON, SOUND, Answer, AskedMedia, MediaEndpoint
@@ -145,7 +143,7 @@ async def _relay_sound(call: Call, trial: Trial, response: Response) -> Failure 
     while True:
         try:
             data = await content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except BROKE as error:
             failure = failure_of(error)
             break
         if not data:

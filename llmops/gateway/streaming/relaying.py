@@ -7,12 +7,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import aiohttp
-
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
-from llmops.gateway.attempts.upstream import Response, clean, failure_of, read_whole
+from llmops.gateway.attempts.upstream import BROKE, Response, clean, failure_of, read_whole
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
@@ -199,7 +197,7 @@ async def _relay(
     while True:
         try:
             data = await content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except BROKE as error:
             failure = failure_of(error)
             break
         out = relay.feed(data) if data else relay.end()
@@ -288,7 +286,7 @@ async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, resp
         try:
             async with asyncio.timeout(_TAIL_S):
                 await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except BROKE:
             return
 
 
