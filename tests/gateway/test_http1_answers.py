@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmops.gateway import upstream
-from llmops.gateway.failures import CUT, MALFORMED
+from llmops.gateway.attempts import upstream
+from llmops.gateway.attempts.failures import CUT, MALFORMED
 from llmops.gateway.http1.answer import (
     MAX_CHUNK_LINE,
     MAX_FIELDS,

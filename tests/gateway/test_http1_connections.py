@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from llmops.gateway.failures import CONNECT, CUT, TIMEOUT
+from llmops.gateway.attempts.failures import CONNECT, CUT, TIMEOUT
+from llmops.gateway.attempts.upstream import Channel, Failed, Response, read_whole
 from llmops.gateway.http1 import connection as connections
 from llmops.gateway.http1 import pool as pools
 from llmops.gateway.http1.answer import HIGH_WATER
 from llmops.gateway.http1.dialing import Dialer, Origin
 from llmops.gateway.http1.pool import NoConnection, NoConnectionInTime, Pool
-from llmops.gateway.upstream import Channel, Failed, Response, read_whole
 from llmops.providers.guarded_resolver import GuardedResolver
 from tests.gateway.rig import a_credential, a_provider, eventually
 
