@@ -159,8 +159,6 @@ LOG_CALLS = env.bool("CONSOLE_LOG_CALLS", default=False)
 DRAIN_SECONDS = env.float("CONSOLE_DRAIN_SECONDS", default=7.0)
 #: The largest body that the console's own API reads, in bytes.
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
-#: Address under which this installation reaches its own data plane (jobs, playground).
-GATEWAY_URL = env.str("CONSOLE_GATEWAY_URL", default=f"http://127.0.0.1:{env.int('PORT', default=8000)}/v1")
 
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",

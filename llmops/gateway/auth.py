@@ -17,11 +17,17 @@ def authenticate(snapshot: Snapshot, authorization: bytes | None, now: float) ->
     Raises as ``key_of`` does, and ``PermissionDenied`` for a key that is not meant for the data plane.
     """
     entry = key_of(snapshot, authorization, now)
+    check_scope(entry)
+    return entry
+
+
+def check_scope(entry: KeyEntry) -> None:
+    """Raises ``PermissionDenied`` for a key that is not meant for the data plane."""
     if INFERENCE not in entry.scopes:
         raise PermissionDenied(
-            f"The service key {entry.name!r} has no scope {INFERENCE!r}, which calling models takes."
+            f"The service key {entry.name!r} has no scope {INFERENCE!r}, which calling models takes. Use a key that has it: "
+            "an operator gives scopes when a key is made (Service keys in the console)."
         )
-    return entry
 
 
 def key_of(snapshot: Snapshot, authorization: bytes | None, now: float) -> KeyEntry:

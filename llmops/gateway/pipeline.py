@@ -32,7 +32,7 @@ from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LON
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
 from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, said_id
-from llmops.gateway.auth import authenticate
+from llmops.gateway.auth import check_scope, key_of
 from llmops.gateway.call import (
     MAX_FEATURE,
     MAX_SESSION,
@@ -46,6 +46,7 @@ from llmops.gateway.call import (
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.kept.referring import where_kept
+from llmops.gateway.money import estimating
 from llmops.gateway.plane import Plane
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.opinions import INNER
@@ -117,7 +118,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
 
 def identify(call: Call) -> None:
     # From here on the call is recorded, however it ends.
-    call.key = authenticate(call.view.snapshot, call.headers.get(b"authorization"), time.time())
+    key = call.key = key_of(call.view.snapshot, call.headers.get(b"authorization"), time.time())
+    check_scope(key)
 
 
 async def read(call: Call) -> None:
@@ -361,7 +363,7 @@ async def cancelled(call: Call, trial: Trial, relay: Relay | None) -> Failure:
     else:
         tokens = await partial_tokens(call, trial, relay)
         # Work in the background goes on, also when it had not said its name yet.
-        unknown = tokens.estimated and (trial.step.target.reasons or in_background(call))
+        unknown = tokens.estimated and (in_background(call) or estimating.hides(call, trial, relay.thought))
     settle.answered(
         call,
         trial,
@@ -417,8 +419,11 @@ async def refuse_broken_body(call: Call) -> None:
 
 async def refuse(call: Call, error: ConsoleError) -> None:
     """The console itself refuses or fails."""
-    status = settle.ERROR if call.attempts or error.status >= 500 else settle.REFUSED
+    last = b"" if call.sound else call.error_event(error) if call.started_sending else error_body(error)
+    call.bytes_out += len(last)
+    status = settle.status_of(call, error)
     settle.never_sent(call, status=status, http=error.status, code=error.code, message=error.message)
+    call.bytes_out -= len(last)
     if call.started_sending:
         await call.end_with(error)
     else:
@@ -431,4 +436,7 @@ def shutting_down() -> ConsoleError:
 
 def out_of_time(call: Call) -> ConsoleError:
     assert call.asked is not None
-    return UpstreamTimeout(f"No answer for {call.asked.model!r} within the time that its route allows.")
+    return UpstreamTimeout(
+        f"No answer for {call.asked.model!r} within the time that its route allows. Try again, ask for a shorter answer or a "
+        "stream, or ask an operator to raise the route's total time-out."
+    )

@@ -101,6 +101,8 @@ class Plane:
     log_calls: bool = False
     #: made by whoever first asks for metrics
     registry: CollectorRegistry | None = None
+    #: slugs of the models whose usage has told of reasoning
+    thinking: set[str] = field(default_factory=set)
     #: records that are written and not yet in the database, as far as this process knows
     unbooked: int = 0
     #: monotonic: when the database last told whether something changed

@@ -19,7 +19,7 @@ from llmops.core.errors import (
 from llmops.gateway.throttling.limits import Limiteds, limits_of
 from llmops.policies.engine import Guard, guard_of
 from llmops.providers.pricing import PriceBook
-from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE
+from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE, looks_reasoning
 from llmops.serving.snapshot import (
     BudgetEntry,
     KeyEntry,
@@ -48,8 +48,8 @@ class Target:
         self.prices = PriceBook(entry.prices)
         self.slug = entry.slug
         self.slug_bytes = entry.slug.encode()
-        #: whether the model thinks in tokens that are billed and not shown
-        self.reasons = "reasoning" in entry.capabilities
+        #: whether the model thinks in tokens that are billed and not shown, as its configuration says or its name
+        self.reasons = "reasoning" in entry.capabilities or looks_reasoning(entry.upstream_model)
 
 
 class Resolution:
@@ -224,17 +224,22 @@ class View:
         if route is not None:
             if not key.may_route(name):
                 raise PermissionDenied(
-                    f"The service key {key.name!r} may not use the route {name!r}.", param="model"
+                    f"The service key {key.name!r} may not use the route {name!r}. GET /v1/models lists what it may call; an "
+                    "operator can allow the route on the key's page.",
+                    param="model",
                 )
             if name in snapshot.live.paused_routes:
                 reason = snapshot.live.paused_routes[name]
                 raise ServiceUnavailable(
-                    f"The route {name!r} is paused{f': {reason}' if reason else ''}.", code="route_paused"
+                    f"The route {name!r} is paused by an operator{f': {reason}' if reason else ''}. Use another one, or try "
+                    "again when it is resumed.",
+                    code="route_paused",
                 )
         elif name in snapshot.models:
             if not key.may_model(name):
                 raise PermissionDenied(
-                    f"The service key {key.name!r} may not call the model {name!r} by its name.",
+                    f"The service key {key.name!r} may not call the model {name!r} by its name. GET /v1/models lists what it "
+                    "may call; an operator can allow the model on the key's page.",
                     param="model",
                 )
             route = DIRECT
@@ -248,7 +253,11 @@ class View:
             (self.targets[entry.model], entry.weight) for entry in entries if entry.model in self.targets
         ]
         if not chosen:
-            raise ModelNotFound(f"The model {name!r} leads to nothing that is published.", param="model")
+            raise ModelNotFound(
+                f"The model {name!r} leads to nothing that is published. GET /v1/models lists what your key may call; an "
+                "operator may have archived its targets.",
+                param="model",
+            )
         pairs = scope_pairs(project=key.project, key=key.id, route=route.slug)
         return Resolution(
             name=name,
@@ -304,7 +313,8 @@ class View:
         except (KeyError, ValueError, ConsoleError) as error:
             log.error("the policies of %r cannot be used: %s", whose, error)
             raise ServiceUnavailable(
-                "A policy that holds for this call cannot be used; an operator must look at it.",
+                "A policy that holds for this call cannot be used. Ask an operator to open Policies in the console: the one "
+                "that is at fault says so when it is saved again.",
                 code="policy_unusable",
             ) from None
 

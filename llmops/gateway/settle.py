@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Protocol
 
-from llmops.core.errors import ServiceUnavailable
+from llmops.core.errors import ConsoleError, ServiceUnavailable
 from llmops.core.tokens import count_text
 from llmops.gateway.admission import Holding, output_bound
 from llmops.gateway.attempts.failures import Failure
@@ -20,6 +20,7 @@ OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "clie
 CLIENT_CLOSED_STATUS = 499
 UNKNOWN_BILL = "the bill is not known: charged at its hold"
 ESTIMATED = "no usage was sent: tokens were counted"
+UNDERSTATED = "the provider's usage says less than the answer holds: tokens were counted"
 #: The provider brought an answer to its end that says that it failed.
 ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
@@ -39,6 +40,7 @@ class Trial:
         "sent",
         "settled",
         "started",
+        "stated",
         "step",
     )
 
@@ -56,6 +58,8 @@ class Trial:
         #: the client got a whole answer of so many tokens
         self.complete = False
         self.output_tokens = 0
+        #: what it would have cost by the provider's own figures, where they are not believed
+        self.stated: int | None = None
         target = step.target
         self.record = Attempt(
             n=len(call.attempts) + 1,
@@ -146,6 +150,8 @@ def answered(
         outcome.tools = said.tools
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
+    if tokens.reasoning:
+        call.plane.thinking.add(record.model)
     trial.complete, trial.output_tokens = status == OK, tokens.output
     if (
         call.filling is not None
@@ -168,15 +174,18 @@ def _cost_of_answer(trial: Trial, tokens: Tokens, *, charge_hold: bool) -> int:
     if charge_hold:
         trial.record.note = UNKNOWN_BILL
         return holding.worst
-    cost = _cost(trial, tokens)
+    cost = cost_of(trial, tokens)
     if tokens.estimated:
-        trial.record.note = ESTIMATED
         # What was merely counted can not have cost more than the worst case.
         cost = min(cost, holding.worst)
+        trial.record.note = ESTIMATED
+    if trial.stated is not None:
+        cost = max(cost, trial.stated)
+        trial.record.note = UNDERSTATED
     return cost
 
 
-def _cost(trial: Trial, tokens: Tokens) -> int:
+def cost_of(trial: Trial, tokens: Tokens) -> int:
     prices = trial.holding.prices
     if prices is not None and tokens.tier:
         prices = prices.of_tier(tokens.tier)
@@ -257,11 +266,22 @@ def _cost_of_failure(trial: Trial, failure: Failure) -> int:
     record.code = code_of(failure)
     record.status = failure.status
     if failure.tokens is not None:
-        return _cost(trial, failure.tokens)
+        return cost_of(trial, failure.tokens)
     if failure.billed is None:
         record.note = UNKNOWN_BILL
         return trial.holding.worst
     return 0
+
+
+#: What an operator has switched off is refused: nothing failed.
+_SWITCHED_OFF = frozenset(("route_degraded", "route_paused", "provider_paused"))
+
+
+def status_of(call: Call, error: ConsoleError) -> str:
+    """How a call that ends with an error of the console's own is recorded."""
+    if call.attempts:
+        return ERROR
+    return REFUSED if error.status < 500 or error.code in _SWITCHED_OFF else ERROR
 
 
 def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -> None:

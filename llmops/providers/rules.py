@@ -231,6 +231,17 @@ CAPABILITIES = (
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2}|-\d{4}$|@\d+|:[0-9a-f]{8,}|-\d{3}$)")
 
 
+_REASONING = re.compile(
+    r"(?i)(?:^|[/:._-])(?:o[1-9](?![0-9a-z])|gpt-[5-9](?!.*chat)|gpt-oss|codex|deepseek-r[1-9]|qwq|magistral"
+    r"|gemini-(?:2\.5|[3-9])(?!.*lite)|grok-(?:3-mini|[4-9]))|reason|think"
+)
+
+
+def looks_reasoning(upstream_model: str) -> bool:
+    """Whether a model of this name thinks in tokens that are billed and need not be shown, as far as names tell."""
+    return _REASONING.search(upstream_model) is not None
+
+
 def looks_floating(kind: str, upstream_model: str) -> bool:
     """Whether a name may change its meaning at the provider: OpenAI's and Azure's names without a date do.
 

@@ -20,9 +20,10 @@ const followKinds = () => {
     let example = "";
     const follow = () => {
       const told = kinds.get(kind.value);
+      const note = example && settings.value === example ? (told?.example_note ?? "") : "";
       offer(stage, told && Object.keys(told.actions));
       offer(action, told?.actions[stage.value]);
-      summary.textContent = told?.summary ?? "";
+      summary.textContent = [told?.summary ?? "", note].filter(Boolean).join(" ");
     };
     kind.addEventListener("change", () => {
       const told = kinds.get(kind.value);
@@ -37,6 +38,7 @@ const followKinds = () => {
       follow();
     });
     stage.addEventListener("change", follow);
+    settings.addEventListener("change", follow);
     follow();
   }
 };

@@ -9,6 +9,7 @@ from django.db import DatabaseError, connection, transaction
 
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.policies import services
+from llmops.policies.admin.check_fields import kinds_told
 from llmops.policies.checks import CHECKS
 from llmops.policies.examples import EXAMPLES
 from llmops.policies.models import Policy, PolicyVersion
@@ -211,6 +212,24 @@ def test_every_kind_has_an_example_that_is_accepted():
     for kind, example in EXAMPLES.items():
         assert checked([example]) == [example], kind
         assert try_checks("p", 1, [example], asked="Hello", answer="Hi").before is not None
+
+
+@pytest.mark.parametrize("kind", ["deny", "allow", "risk"])
+def test_an_example_whose_words_one_must_choose_stops_nobodys_traffic(kind):
+    texts = [
+        "Acme",
+        "order ORD-123456",
+        "an invoice and a refund",
+        "a wire transfer",
+        "Globex Corporation",
+        "weather",
+    ]
+    for text in texts:
+        trial = try_checks("p", 1, [EXAMPLES[kind]], asked=text, answer=text)
+        for decision in (trial.before, trial.after):
+            assert decision is None or decision.action == "allow"
+    [told] = [one for one in kinds_told() if one["kind"] == kind]
+    assert "only marks" in told["example_note"]
 
 
 def test_differences_in_words():

@@ -24,6 +24,7 @@ from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import NULL, Asked, ErrorInside, decode_any, encode, tier_answered
 from llmops.gateway.endpoints.chat import CHAT, cap_field
+from llmops.gateway.money import estimating
 from llmops.gateway.routing import Target
 from llmops.providers.rules import DROP_OLDEST, LARGER_MODEL, SUMMARIZE
 
@@ -339,11 +340,8 @@ async def _read(call: Call, trial: settle.Trial, response: Response) -> tuple[Fa
     if said is None:
         return Failure(MALFORMED, "the answer is not a JSON object", billed=None), ""
     text = CHAT.text(body)
-    tokens = CHAT.usage(said.usage)
-    unknown = False
-    if tokens is None:
-        tokens = await settle.count(call, trial, text)
-        unknown = trial.step.target.reasons
+    tokens = await estimating.of_whole(call, trial, CHAT, said, body)
+    unknown = tokens.estimated and estimating.hides(call, trial, said.thought)
     if said.tier:
         tokens.tier = tier_answered(said.tier)
     settle.aside(call, trial, tokens, charge_hold=unknown)

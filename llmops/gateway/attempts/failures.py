@@ -58,6 +58,10 @@ TOO_LONG, FILTER_CODE, QUOTA_CODE, RATE_CODE = (
     "rate_limit_exceeded",
 )
 _MAX_WORDS = 2_000
+_TRY_AGAIN = (
+    "Try again in a moment; if it stays so, give an operator the x-llmops-call-id of this answer: its page in the console "
+    "shows every attempt."
+)
 
 
 @dataclass(slots=True)
@@ -143,20 +147,28 @@ class Failure:
         """What the caller is told when nothing else answered. ``param`` is the member that holds the input."""
         where = f"The provider {target.provider.slug!r}"
         if self.kind == AUTH:
-            return UpstreamAuthFailed(f"{where} refused this console's credential.")
+            return UpstreamAuthFailed(
+                f"{where} refused this console's credential. Your own key is in order: ask an operator to look at the "
+                "provider's page in the console, and to activate another credential."
+            )
         if self.kind == TIMEOUT:
-            return UpstreamTimeout(f"{where} did not answer in time: {self.message}.")
+            return UpstreamTimeout(
+                f"{where} did not answer in time: {self.message}. Try again, ask for a shorter answer or a stream, or ask an "
+                "operator to raise the time-outs of the route and the provider."
+            )
         if self.kind == STATUS:
             return self._error_of_status(target, where, param)
         if self.kind == CUT:
-            return StreamInterrupted(f"{where} broke the answer off: {self.message}.")
+            return StreamInterrupted(
+                f"{where} broke the answer off: {self.message}. Try again: what came is not complete, and may be charged."
+            )
         if self.kind == POLICY:
             return AnswerBlocked(f"{self.message[:1].upper()}{self.message[1:]}.")
         if self.kind == FILTERED:
             return InvalidRequest(
                 f"{where} stopped the answer by its content filter.", code=FILTER_CODE, param=param
             )
-        return UpstreamError(f"{where} could not be used: {self.message}.")
+        return UpstreamError(f"{where} could not be used: {self.message}. {_TRY_AGAIN}")
 
     def _error_of_status(self, target: Target, where: str, param: str | None) -> ConsoleError:
         if self.code == TOO_LONG:
@@ -165,7 +177,8 @@ class Failure:
             )
         if self.out_of_quota:
             return RateLimited(
-                f"{where} says that this console's account there has no quota left: an operator must look at it.",
+                f"{where} says that this console's account there has no quota left. Use a model of another "
+                "provider, or ask an operator to raise the account's limit there.",
                 code=QUOTA_CODE,
             )
         if self.status == 429:
@@ -175,14 +188,17 @@ class Failure:
             )
         if self.status in (408, 504):
             return UpstreamTimeout(
-                f"{where} did not answer in time: its status was {self.status}.", retry_after=self.retry_after
+                f"{where} did not answer in time: its status was {self.status}. {_TRY_AGAIN}",
+                retry_after=self.retry_after,
             )
         if self.status == 404:
             return UpstreamError(
                 f"{where} does not know {target.entry.upstream_model!r}, which {target.slug!r} stands for: an operator "
                 "must check the model's name there."
             )
-        return UpstreamError(f"{where} answered with status {self.status}.", retry_after=self.retry_after)
+        return UpstreamError(
+            f"{where} answered with status {self.status}. {_TRY_AGAIN}", retry_after=self.retry_after
+        )
 
 
 _CLASS_OF_KIND = {

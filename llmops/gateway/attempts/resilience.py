@@ -382,7 +382,8 @@ class Plan:
         name = self.resolution.name
         if not self.skipped:
             return ServiceUnavailable(
-                f"The route {name!r} is degraded ({self.resolution.degraded}) and has no fallback.",
+                f"The route {name!r} is degraded ({self.resolution.degraded}) and has no fallback. Use another one, or ask an "
+                "operator to end the degradation or to give the route a fallback.",
                 code="route_degraded",
             )
         target, reason = self.skipped[0]
@@ -390,7 +391,8 @@ class Plan:
         if reasons == {OPEN}:
             opens = min(self.breakers.of(self.resolution.route, one).open_until for one, _ in self.skipped)
             return CircuitOpen(
-                f"{name!r} failed too often just now and is left alone for a moment.",
+                f"Every provider of {name!r} failed too often just now and is left alone. Try again after the seconds of "
+                "retry-after, or use another model; an operator sees why under Breakers and can close them.",
                 retry_after=max(1.0, opens - now),
             )
         if RESTING_WHY in reasons:
@@ -401,10 +403,24 @@ class Plan:
         if reason == PAUSED:
             said = self.snapshot.live.paused_providers[target.provider.slug]
             return ServiceUnavailable(
-                f"The provider {target.provider.slug!r} is paused{f': {said}' if said else ''}.",
+                paused_words(target.provider.slug, said),
                 code="provider_paused",
             )
-        return UpstreamAuthFailed(f"The provider {target.provider.slug!r} has no credential in use.")
+        return UpstreamAuthFailed(no_credential_words(target.provider.slug))
+
+
+def paused_words(provider: str, reason: str) -> str:
+    return (
+        f"The provider {provider!r} is paused by an operator{f': {reason}' if reason else ''}. Use a model of another one, or "
+        "try again when it is resumed."
+    )
+
+
+def no_credential_words(provider: str) -> str:
+    return (
+        f"The provider {provider!r} has no credential in use. Ask an operator to add one, or to activate it, on the "
+        "provider's page in the console."
+    )
 
 
 def _joined(*parts: str) -> str:

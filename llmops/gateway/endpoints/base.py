@@ -145,7 +145,7 @@ class ErrorInside(Exception):
 class Whole:
     """What is read of an answer in one piece; the client gets its bytes as they are."""
 
-    __slots__ = ("failed", "finish", "id", "items", "model", "status", "tier", "tools", "usage")
+    __slots__ = ("failed", "finish", "id", "items", "model", "status", "thought", "tier", "tools", "usage")
 
     def __init__(self, *, model: str = "", usage: bytes | None = None, finish: str = "") -> None:
         self.model = model
@@ -163,6 +163,8 @@ class Whole:
         self.tools: list[str] = []
         #: ids of what is inside of it, by which later requests may name it
         self.items: list[str] = []
+        #: it shows that the model thought, not what
+        self.thought = False
 
 
 class Endpoint(Protocol):

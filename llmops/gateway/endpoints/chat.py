@@ -224,7 +224,7 @@ class Chat:
         return found
 
     def text(self, body: bytes) -> str:
-        """Text, refusals, tool calls."""
+        """Reasoning that is shown, text, refusals, tool calls."""
         try:
             answer = _decode_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -232,7 +232,12 @@ class Chat:
         parts = []
         for choice in answer.choices:
             if (message := choice.message) is not None:
-                parts += [message.content or "", message.refusal or ""]
+                thought = message.reasoning_content or message.reasoning
+                parts += [
+                    thought if isinstance(thought, str) else "",
+                    message.content or "",
+                    message.refusal or "",
+                ]
                 if message.tool_calls:
                     parts.append(encode(message.tool_calls).decode())
         return "".join(parts)
@@ -343,6 +348,8 @@ class _AnswerMessage(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     tool_calls: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _AnswerChoice(msgspec.Struct):

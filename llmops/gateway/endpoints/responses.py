@@ -174,6 +174,7 @@ class Responses:
             found.failed = _code_of(answer.error)
         if answer.output:
             found.tools = tool_names(_tools_of(answer.output))
+            found.thought = any(item.type == "reasoning" for item in answer.output)
             found.items = [
                 name
                 for item in answer.output

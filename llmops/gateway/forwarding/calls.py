@@ -125,8 +125,11 @@ def _closed(call: Call, whom: str) -> None:
 
 
 async def _refuse(call: Call, error: ConsoleError) -> None:
-    status = settle.ERROR if call.attempts or error.status >= 500 else settle.REFUSED
+    size = 0 if call.started_sending else len(error_body(error))
+    call.bytes_out += size
+    status = settle.status_of(call, error)
     record(call, status=status, http=error.status, code=error.code, message=error.message)
+    call.bytes_out -= size
     if not call.started_sending:
         await call.send_error(error)
 
@@ -147,13 +150,14 @@ async def _give_up(call: Call, gave_up: GaveUp) -> None:
 def _error_of(failure: Failure, place: Place) -> ConsoleError:
     if failure.kind == STATUS and failure.status in (404, 405):
         return UpstreamError(
-            f"The provider {place.provider.slug!r} does not offer this: it answered with status {failure.status}."
+            f"The provider {place.provider.slug!r} does not offer this: it answered with status {failure.status}. Name another "
+            "one by the header x-llmops-route."
         )
     return failure.error(cast("Target", place))
 
 
 def _out_of_time(call: Call) -> ConsoleError:
-    return UpstreamTimeout(f"The provider gave no answer within {errands.PATIENCE_S:g} s.")
+    return UpstreamTimeout(f"The provider gave no answer within {errands.PATIENCE_S:g} s. Try again.")
 
 
 # ---------------------------------------------------------------------- objects

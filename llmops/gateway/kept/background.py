@@ -19,6 +19,7 @@ from llmops.gateway import settle
 from llmops.gateway.attempts.failures import Failure
 from llmops.gateway.attempts.upstream import Failed, read_whole
 from llmops.gateway.endpoints.base import ErrorInside, Whole, tier_answered
+from llmops.gateway.money import estimating
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
 
 if TYPE_CHECKING:
@@ -196,11 +197,8 @@ class Background:
         if one.ending:
             return
         one.ending = True
-        tokens = call.endpoint.usage(said.usage)
-        unknown = False
-        if tokens is None:
-            tokens = await settle.count(call, trial, call.endpoint.text(body))
-            unknown = trial.step.target.reasons
+        tokens = await estimating.of_whole(call, trial, call.endpoint, said, body)
+        unknown = tokens.estimated and estimating.hides(call, trial, said.thought)
         if said.tier:
             tokens.tier = tier_answered(said.tier)
         cancelled = said.status == "cancelled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmops.core.errors import InvalidRequest, ServiceUnavailable, UpstreamAuthFailed
+from llmops.gateway.attempts.resilience import no_credential_words, paused_words
 from llmops.gateway.call import Call
 from llmops.gateway.kept.objects import Owner
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
@@ -34,7 +35,8 @@ def place_of(call: Call, owner: Owner) -> Place:
     provider = call.view.snapshot.providers.get(owner.provider)
     if provider is None:
         raise ServiceUnavailable(
-            f"The provider {owner.provider!r}, which keeps {owner.id!r}, is not part of the configuration any more.",
+            f"The provider {owner.provider!r}, which keeps {owner.id!r}, is not part of the configuration any more. Ask an "
+            "operator to restore it and to publish, or make the object anew.",
             code="provider_missing",
         )
     return place_at(call, provider, first=owner.credential, model=owner.model)
@@ -44,12 +46,10 @@ def place_at(call: Call, provider: ProviderEntry, *, first: str = "", model: str
     live = call.view.snapshot.live
     if provider.slug in live.paused_providers:
         said = live.paused_providers[provider.slug]
-        raise ServiceUnavailable(
-            f"The provider {provider.slug!r} is paused{f': {said}' if said else ''}.", code="provider_paused"
-        )
+        raise ServiceUnavailable(paused_words(provider.slug, said), code="provider_paused")
     credentials = live.credentials.get(provider.slug, ())
     if not credentials:
-        raise UpstreamAuthFailed(f"The provider {provider.slug!r} has no credential in use.")
+        raise UpstreamAuthFailed(no_credential_words(provider.slug))
     ordered = sorted(credentials, key=lambda one: one.id != first) if first else credentials
     return Place(provider, tuple(ordered), model)
 

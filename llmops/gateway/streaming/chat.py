@@ -162,6 +162,8 @@ class ChatRelay(Relay):
                 self.items.append(delta.audio.id)
             if delta.reasoning_content:
                 self._said(delta.reasoning_content)
+            elif delta.reasoning:
+                self._said(delta.reasoning)
 
     def _learn(self, event: bytes, chunk: _Chunk) -> None:
         """Know the next chunk at sight that says a piece of text and nothing else, as this one does."""

@@ -101,6 +101,7 @@ class Relay:
         "parts",
         "provider_error",
         "tail",
+        "thought",
         "tier",
         "usage",
     )
@@ -129,6 +130,8 @@ class Relay:
         self.id = ""
         #: ids of what is inside of it, by which later requests may name it
         self.items: list[str] = []
+        #: it shows that the model thinks, not what
+        self.thought = False
         #: the service tier that answered
         self.tier = ""
         #: the last usage seen, as JSON

@@ -16,6 +16,7 @@ from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.kept.background import RUNNING
 from llmops.gateway.kept.objects import AUDIO, RESPONSE
+from llmops.gateway.money import estimating
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
 from llmops.gateway.settle import Trial
@@ -54,10 +55,9 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     unknown = False
     if tokens is None and asked.billing != BILLED and trial.holding.prices is None:
         tokens = Tokens()
-    elif tokens is None:
-        text = endpoint.text(body) if endpoint.has_output else ""
-        tokens = await settle.count(call, trial, text)
-        unknown = trial.step.target.reasons
+    elif tokens is None or len(body) > estimating.SUSPICIOUS + estimating.PLAIN * tokens.output:
+        tokens = await estimating.of_whole(call, trial, endpoint, said, body)
+        unknown = tokens.estimated and estimating.hides(call, trial, said.thought)
     if said.tier:
         tokens.tier = tier_answered(said.tier)
     if said.finish == CONTENT_FILTER and call.plan is not None and call.plan.moves_on(CONTENT_FILTER):
@@ -229,7 +229,7 @@ async def _relay(
             # The provider is to stop now.
             response.close()
             tokens = await partial_tokens(call, trial, relay)
-            unknown = tokens.estimated and trial.step.target.reasons
+            unknown = tokens.estimated and estimating.hides(call, trial, relay.thought)
             await refuse_answer(call, trial, tokens, relay, why, charge_hold=unknown)
             return None
     if relay.done:
@@ -271,7 +271,7 @@ async def begin_stream(call: Call, trial: Trial) -> None:
 
 async def finish_stream(call: Call, trial: Trial, relay: Relay, out: bytes, response: Response) -> None:
     tokens = await partial_tokens(call, trial, relay)
-    unknown = tokens.estimated and trial.step.target.reasons
+    unknown = tokens.estimated and estimating.hides(call, trial, relay.thought)
     if trial.record.ttft_us is None:
         trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
     last = out + relay.tail
@@ -312,7 +312,9 @@ async def break_off(call: Call, trial: Trial, relay: Relay, out: bytes, failure:
         tokens,
         relay,
         charge_hold=tokens.estimated
-        and (trial.step.target.reasons or (in_background(call) and not relay.provider_error)),
+        and (
+            (in_background(call) and not relay.provider_error) or estimating.hides(call, trial, relay.thought)
+        ),
         status=settle.INTERRUPTED,
         code=error.code,
         message=reason,
@@ -335,8 +337,6 @@ async def partial_tokens(call: Call, trial: Trial, relay: Relay) -> Tokens:
     """What a stream has brought so far, which is all of it when it is done."""
     if call.asked is not None and call.asked.units is not None:
         return await tokens_of(call, trial, relay)
-    tokens = call.endpoint.usage(relay.usage)
-    if tokens is None:
-        tokens = await settle.count(call, trial, relay.text())
+    tokens = await estimating.of_stream(call, trial, relay)
     tokens.tier = tier_answered(relay.tier)
     return tokens

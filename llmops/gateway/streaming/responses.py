@@ -140,6 +140,8 @@ class ResponsesRelay(Relay):
             for name in (read.item.id, read.item.container_id):
                 if name and isinstance(name, str) and name not in self.items:
                     self.items.append(name)
+            if read.item.type == "reasoning":
+                self.thought = True
             self._item(read.output_index, read.item, done=kind == "response.output_item.done")
         elif read.response and not self.id:
             self._response(bytes(read.response))

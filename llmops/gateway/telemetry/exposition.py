@@ -213,7 +213,8 @@ async def serve(visit: Visit) -> None:
         key = key_of(plane.snapshot, headers.get(b"authorization"), time.time())
         if SCOPE not in key.scopes:
             raise PermissionDenied(
-                f"The service key {key.name!r} has no scope {SCOPE!r}, which reading metrics takes."
+                f"The service key {key.name!r} has no scope {SCOPE!r}, which reading metrics takes. Use a key that has it: "
+                "an operator gives scopes when a key is made (Service keys in the console)."
             )
         accepted = headers.get(b"accept", b"").decode("latin-1")
         encoder, kind = choose_encoder(accepted)

@@ -8,7 +8,7 @@ from django import forms
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from llmops.core.errors import InvalidRequest
-from llmops.core.verdicts import ACTIONS, STAGES
+from llmops.core.verdicts import ACTIONS, ALLOW, STAGES
 from llmops.policies.checks import CHECKS, describe
 from llmops.policies.examples import EXAMPLES
 from llmops.policies.rules import MOST_CHECKS, checked
@@ -17,6 +17,8 @@ from llmops.policies.wording import ACTION_WORDS, STAGE_WORDS
 
 #: Empty rows below those in use; after saving there are as many again.
 SPARE_ROWS = 2
+#: Said below an example that stops nothing.
+EXAMPLE_NOTE = "What stands below is an example that only marks and stops nothing: put your own words in its place, then choose what follows."
 PARTS = ("place", "kind", "stage", "action", "settings")
 
 Row = dict[str, str]
@@ -44,6 +46,7 @@ def kinds_told() -> list[dict[str, Any]]:
                 ],
                 "example": {**example, "settings": write_settings(example["settings"])},
                 "example_action": ACTION_WORDS[example["action"]],
+                "example_note": EXAMPLE_NOTE if example["action"] == ALLOW and example["settings"] else "",
                 "example_stage": STAGE_WORDS[example["stage"]],
             }
         )
