@@ -220,6 +220,11 @@ async def test_200_clients_on_a_budget_for_50_of_their_calls(
     with fire(installation, tmp_path, limit="0.017") as found:
         async with client_session() as session:
             answers = await asyncio.gather(*(ask(session, found.ports[n % 2]) for n in range(200)))
+            # How much the purse of one data plane holds while the other refuses depends on who came when. At rest it comes
+            # back, and whoever asks then is served to the last call that fits.
+            await asyncio.to_thread(wait_for, lambda: found.window()[2] == 0)
+            while answers[-1].status == 200 or len(answers) == 200:
+                answers.append(await ask(session, found.ports[0]))
         by_status = Counter(answer.status for answer in answers)
         assert set(by_status) == {200, 429}, by_status
         refused = [answer for answer in answers if answer.status == 429]
@@ -230,12 +235,13 @@ async def test_200_clients_on_a_budget_for_50_of_their_calls(
         assert {answer.call for answer in answers if answer.status == 200} == served.keys()
         limit = 17_000_000
         spent = sum(cost for _, cost in served.values())
-        assert 0.85 * limit <= spent <= limit, (
+        dearest = max(cost for _, cost in served.values())
+        assert limit - 2 * dearest < spent <= limit, (
             "the budget allows about 50 of the calls, and never more than itself"
         )
 
         # Every call is in the ledger once, and what is left has come back.
-        wait_for(lambda: len(found.calls()) == 200)
+        wait_for(lambda: len(found.calls()) == len(answers))
         calls = found.calls()
         assert {call: calls[call] for call in served} == {
             call: ("ok", cost) for call, (_, cost) in served.items()
