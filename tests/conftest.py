@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from django.core.cache import cache
+from hypothesis import settings
 
-from tests import pristine
+from tests import pristine, trying
 from tests.installation import (
     Template,
     installation,
@@ -25,6 +26,9 @@ __all__ = [
     "pytest_runtest_makereport",
 ]
 
+
+# Unless --hypothesis-profile says otherwise, which is looked at later.
+settings.load_profile(trying.DEFAULT)
 
 #: What always meets the embedded database: the same on every backend, so it runs once, with the first.
 _EMBEDDED = (

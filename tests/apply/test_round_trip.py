@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from console.declarative import schema
@@ -21,6 +21,7 @@ from llmops.policies.examples import EXAMPLES
 from llmops.providers.rules import CAPABILITIES, FAILURE_CLASSES, TOKEN_CLASSES
 from tests.cast import last_sequence
 from tests.configuring import OPERATOR
+from tests.trying import tries
 
 pytestmark = pytest.mark.django_db
 
@@ -319,7 +320,7 @@ class _Undone(Exception):
 
 @given(configurations())
 @pytest.mark.timeout(300)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@tries(25, at_least=12, suppress_health_check=list(HealthCheck))
 def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
     environment = {"SOME_KEY": "sk-some-key-0123456789"}
@@ -348,7 +349,7 @@ def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configu
 
 
 @given(configurations())
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@tries(20, at_least=12, suppress_health_check=list(HealthCheck))
 def test_what_is_written_is_read_as_the_same(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
     entries = schema.read(text)

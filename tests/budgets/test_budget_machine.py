@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 from django.db.models import F, Sum
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -32,6 +32,7 @@ from llmops.usage.journal import JournalWriter
 from llmops.usage.models import Call, Journal
 from llmops.usage.records import Charge, Ended, Held, HeldCharge, Origin
 from tests.cast import COMMAND
+from tests.trying import tries
 from tests.usage.journals import origin, outcome
 
 AMOUNTS = st.integers(0, 400)
@@ -348,10 +349,10 @@ class Budgets(RuleBasedStateMachine):
 def test_budgets_balance_whatever_happens(db: None) -> None:
     run_state_machine_as_test(
         Budgets,
-        settings=settings(
-            max_examples=30,
+        settings=tries(
+            30,
+            at_least=15,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

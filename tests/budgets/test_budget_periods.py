@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.budgets.periods import DAY, EPOCH, MONTH, ONCE, PERIODS, QUARTER, WEEK, bounds, zone
 from llmops.core.errors import InvalidRequest
+from tests.trying import tries
 
 ZONES = (
     "UTC",
@@ -71,7 +72,7 @@ def test_known_periods(
     assert bounds(period, zone_name, at) == (start, end)
 
 
-@settings(max_examples=400, deadline=None)
+@tries(400)
 @given(at=MOMENTS, zone_name=st.sampled_from(ZONES), period=st.sampled_from(CALENDAR))
 def test_periods_cover_time_without_gaps_and_begin_with_their_first_date(
     at: datetime, zone_name: str, period: str

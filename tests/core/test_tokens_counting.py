@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import tiktoken
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmops.core import tokens
+from tests.trying import tries
 
 MODELS = ("gpt-4o-2024-08-06", "gpt-4-0613")
 ENCODINGS = {"gpt-4o-2024-08-06": "o200k_base", "gpt-4-0613": "cl100k_base"}
@@ -31,13 +32,13 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=400)
 @example(text="<|endoftext|>" * 3, model=MODELS[0])
 @example(text="\ud83d", model=MODELS[0])
 @example(text="\ud83d\ude00", model=MODELS[1])
-@settings(max_examples=400, deadline=None)
+@tries(400)
 def test_bound_is_never_below_the_count(text: str, model: str) -> None:
     assert tokens.upper_bound(text) >= tokens.count_text(text, model)
 
 
 @given(text=any_text, model=st.sampled_from(MODELS))
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_count_is_tiktokens_own(text: str, model: str) -> None:
     counted = tokens.count_text(text, model)
     reference = tiktoken.get_encoding(ENCODINGS[model])
@@ -270,7 +271,7 @@ message = st.fixed_dictionaries(
 @given(
     messages=st.lists(message, max_size=4), tools=st.lists(tool, max_size=3), model=st.sampled_from(MODELS)
 )
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_body_bytes_bound_the_whole_request(messages: list, tools: list, model: str) -> None:
     body = {"model": model, "messages": messages, "tools": tools}
     sent = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -315,14 +316,14 @@ json_value = st.recursive(
     messages=st.lists(st.dictionaries(st.sampled_from(["role", "content", "tool_calls"]), json_value)),
     tools=st.lists(json_value, max_size=3),
 )
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_malformed_messages_are_counted_without_an_error(messages: list, tools: list) -> None:
     assert tokens.count_chat(messages, "gpt-4o", tools) >= 3
     tokens.media_upper_bound(messages, "gpt-4o")
 
 
 @given(text=st.text(max_size=200), limit=st.integers(-1, 60), model=st.sampled_from(MODELS))
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_truncation_keeps_a_beginning_within_the_limit(text: str, limit: int, model: str) -> None:
     kept = tokens.truncate_text(text, model, limit)
     assert text.startswith(kept)

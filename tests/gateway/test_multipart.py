@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.gateway.forms import multipart
 from llmops.gateway.forms.multipart import Form, Parser, boundary_of, read_form
 from llmops.gateway.forms.spool import IN_MEMORY, Spool
+from tests.trying import tries
 
 LIMIT = 64 * 1024 * 1024
 
@@ -81,7 +82,7 @@ parts = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@tries(300)
 @given(boundaries, parts, st.integers(0, 5), st.integers(0, 2**32), contents, contents)
 def test_any_pieces_and_any_order_give_the_same_body_with_another_model(
     boundary: bytes,
@@ -127,7 +128,7 @@ def test_any_pieces_and_any_order_give_the_same_body_with_another_model(
     assert form.text("model", longest=10) == "mine"
 
 
-@settings(max_examples=200, deadline=None)
+@tries(200)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=6))
 def test_whatever_comes_is_read_or_refused_the_same_in_any_pieces(noise: bytes, cuts: list[int]) -> None:
     body = body_of(b"b", field("a", b"1"), noise, field("c", noise))

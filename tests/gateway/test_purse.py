@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -18,6 +17,7 @@ from llmops.gateway.money.bank import GiveBack, More, Open, Short
 from llmops.gateway.money.purse import Purse
 from llmops.serving.snapshot import BudgetEntry
 from tests.gateway.rig import Vault, a_budget
+from tests.trying import tries
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC).timestamp()
 
@@ -474,5 +474,5 @@ class Spending(RuleBasedStateMachine):
                 assert pot.spent + pot.held <= granted - returned
 
 
-Spending.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Spending.TestCase.settings = tries(120, at_least=50, stateful_step_count=40)
 TestSpending = Spending.TestCase

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.errors import QueueFull
@@ -22,6 +22,7 @@ from llmops.gateway.throttling.queueing import (
     Gate,
 )
 from tests.gateway.rig import KEY, Asked, Reply, Rig, a_key, a_route, answers, completion, eventually, fails
+from tests.trying import tries
 
 
 class Clock:
@@ -151,7 +152,7 @@ async def test_a_call_that_ends_while_it_waits_leaves_nothing_behind() -> None:
         )
     ),
 )
-@settings(max_examples=60, deadline=None)
+@tries(60, at_least=30)
 def test_whatever_happens_no_more_than_the_bound_are_in_and_no_place_is_lost(
     bound: int, queue: int, steps: list[tuple[str, int]]
 ) -> None:

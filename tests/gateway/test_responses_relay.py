@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.errors import StreamInterrupted
@@ -16,6 +16,7 @@ from llmops.gateway.streaming.events import Relay
 from llmops.gateway.streaming.responses import ResponsesRelay
 from tests.gateway.responding import created, delta, ended, event, used
 from tests.gateway.rig import DONE, chunk, usage, usage_chunk
+from tests.trying import tries
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
 traps = st.sampled_from(
@@ -67,7 +68,7 @@ def with_ends(data: bytes, end: bytes) -> bytes:
 
 
 @given(response_events, places, line_ends, st.sampled_from(["completed", "incomplete", "failed"]))
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_events_are_relayed_byte_for_byte_and_the_last_one_is_held_back(
     before: list[bytes], where: list[int], end: bytes, status: str
 ) -> None:
@@ -82,7 +83,7 @@ def test_events_are_relayed_byte_for_byte_and_the_last_one_is_held_back(
 
 
 @given(chat_events, places, line_ends)
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_chunks_of_a_chat_are_relayed_byte_for_byte_with_any_line_ends(
     before: list[bytes], where: list[int], end: bytes
 ) -> None:
@@ -94,7 +95,7 @@ def test_chunks_of_a_chat_are_relayed_byte_for_byte_with_any_line_ends(
 
 
 @given(response_events, places, line_ends)
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_the_pieces_make_no_difference(before: list[bytes], where: list[int], end: bytes) -> None:
     whole = with_ends(b"".join([*before, ended(), b"data: after the end\n\n"]), end)
     relays = [ResponsesRelay() for _ in range(3)]
@@ -110,7 +111,7 @@ def test_the_pieces_make_no_difference(before: list[bytes], where: list[int], en
 
 
 @given(response_events, places, st.integers(1, 10_000))
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_a_stream_cut_anywhere_is_a_beginning_of_whole_events_and_never_done(
     before: list[bytes], where: list[int], end: int
 ) -> None:

@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.gateway.streaming import events as streaming
 from llmops.gateway.streaming.chat import ChatRelay
 from llmops.gateway.streaming.events import Relay
 from tests.gateway.rig import DONE, chunk, usage, usage_chunk
+from tests.trying import tries
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
 #: Text that looks like what the relay looks for, which inside of JSON it is not.
@@ -69,7 +70,7 @@ def data_of(stream: bytes) -> list[Any]:
 
 
 @given(events, st.lists(st.integers(0, 10_000), max_size=12))
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_what_the_client_asked_for_is_relayed_byte_for_byte(before: list[bytes], places: list[int]) -> None:
     whole = b"".join([*before, usage_chunk(), DONE])
     relay = ChatRelay(hide_usage=False)
@@ -80,7 +81,7 @@ def test_what_the_client_asked_for_is_relayed_byte_for_byte(before: list[bytes],
 
 
 @given(events, st.lists(st.integers(0, 10_000), max_size=12))
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_usage_that_was_not_asked_for_is_hidden_and_nothing_else_changes(
     before: list[bytes], places: list[int]
 ) -> None:
@@ -100,7 +101,7 @@ def test_usage_that_was_not_asked_for_is_hidden_and_nothing_else_changes(
 
 
 @given(events, st.lists(st.integers(0, 10_000), max_size=8), st.integers(0, 10_000), st.booleans())
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_a_stream_cut_anywhere_is_a_beginning_of_whole_events_and_never_done(
     before: list[bytes], places: list[int], end: int, hide: bool
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_stream_cut_anywhere_is_a_beginning_of_whole_events_and_never_done(
 
 
 @given(events, st.lists(st.integers(0, 10_000), max_size=8))
-@settings(max_examples=150, deadline=None)
+@tries(150)
 def test_the_pieces_make_no_difference(before: list[bytes], places: list[int]) -> None:
     whole = b"".join([*before, chunk(finish="stop"), usage_chunk(prompt=3), DONE, b"after the end"])
     at_once, bit_by_bit, random_pieces = (ChatRelay(hide_usage=True) for _ in range(3))

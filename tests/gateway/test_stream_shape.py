@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.verdicts import AFTER, BLOCK, REDACT, RETRY
@@ -21,6 +21,7 @@ from llmops.policies.engine import Guard
 from tests.gateway.rig import DONE, Answer, Reply, Rig, ask, chunk, usage_chunk
 from tests.gateway.rig import Asked as Request
 from tests.gateway.test_policing import said, under
+from tests.trying import tries
 
 
 def openai(text: str, padding: str = "Ab3dE", **members: Any) -> bytes:
@@ -109,7 +110,7 @@ def _meant(data: bytes) -> list[Any]:
 
 
 @given(runs, st.lists(st.integers(0, 10_000), max_size=6), st.booleans(), st.booleans(), rules)
-@settings(max_examples=400, deadline=None)
+@tries(400)
 def test_what_is_known_at_sight_is_as_what_is_read(
     events: list[bytes], places: list[int], hide: bool, together: bool, checks: tuple[Any, ...]
 ) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.gateway.endpoints.base import read_members
 from llmops.gateway.policing.texts import answer_places, asked_places
+from tests.trying import tries
 
 names = st.sampled_from(
     ["role", "type", "content", "text", "name", "arguments", "variables", "input", "url", "parts"]
@@ -22,7 +23,7 @@ values: Any = st.recursive(
 
 
 @given(st.lists(st.one_of(st.text("ab", max_size=3), st.dictionaries(names, values, max_size=5)), max_size=4))
-@settings(max_examples=400, deadline=None)
+@tries(400)
 def test_messages_are_looked_at_like_whatever_has_such_members(messages: list[Any]) -> None:
     members = read_members(msgspec.json.encode({"messages": messages}))
     found, many = asked_places(members)

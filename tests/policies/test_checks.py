@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, RETRY
@@ -16,6 +16,7 @@ from llmops.policies.checks.base import Answer, Asked, Text
 from llmops.policies.checks.personal_data import luhn, mod97
 from llmops.policies.patterns import ExpressionRefused, Pattern
 from tests.policies.test_streams import SECRETS
+from tests.trying import tries
 
 PLAIN = [
     "The quick brown fox jumps over the lazy dog, and the token economy of this forest is sound.",
@@ -262,7 +263,7 @@ PIECES = st.sampled_from(["a", "b", "[ab]", "(?:ab|a)", "a?", "b{1,3}", "(a|bb){
 @given(
     st.lists(PIECES, min_size=1, max_size=5).map("".join), st.text("abc \n", max_size=20), st.integers(0, 20)
 )
-@settings(max_examples=500, deadline=None)
+@tries(500)
 def test_no_match_begins_before_what_is_open(expression: str, text: str, place: int) -> None:
     """Whatever comes after, a match that reaches beyond the end begins at ``open_at`` or later."""
     try:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmops.core.verdicts import ALLOW, BEFORE, BLOCK, REDACT
@@ -14,6 +14,7 @@ from llmops.policies.checks.base import Asked, Text
 from llmops.policies.decisions import Placeholders
 from llmops.policies.engine import Guard, guard_of
 from llmops.serving.snapshot import CheckEntry, PolicyEntry
+from tests.trying import tries
 
 SECRETS = [
     "sk-proj-" + "aB3" * 12,
@@ -96,14 +97,14 @@ def streamed(guard: Guard, pieces: list[str], placeholders: Placeholders | None 
 @given(text=texts, where=places)
 @example(text="1.2.3.4.5", where=[8])
 @example(text="see blue heron secret plan", where=[15, 16])
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_cut_anywhere_it_says_what_the_whole_says(kinds: list[Any], text: str, where: list[int]) -> None:
     guard = a_guard(*kinds)
     assert "".join(streamed(guard, cut(text, where))) == whole(guard, text)
 
 
 @given(text=texts, where=places)
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_a_mark_changes_and_delays_nothing(text: str, where: list[int]) -> None:
     guard = a_guard(*ALL, action=ALLOW)
     pieces = cut(text, where)
@@ -116,7 +117,7 @@ def test_a_mark_changes_and_delays_nothing(text: str, where: list[int]) -> None:
 
 
 @given(secret=st.sampled_from(SECRETS), before=st.sampled_from(["", "Use ", "key=\n"]), where=places)
-@settings(max_examples=200, deadline=None)
+@tries(200)
 def test_nothing_of_a_secret_leaves_before_the_stream_is_blocked(
     secret: str, before: str, where: list[int]
 ) -> None:
@@ -133,7 +134,7 @@ def test_nothing_of_a_secret_leaves_before_the_stream_is_blocked(
 
 
 @given(text=texts, where=places)
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_redaction_and_putting_back_is_the_identity(text: str, where: list[int]) -> None:
     guard = a_guard(("personal_data", {"reversible": True}), stage=BEFORE)
     placeholders = Placeholders()
