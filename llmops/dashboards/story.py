@@ -26,6 +26,7 @@ from llmops.serving.snapshot import decode_document
 from llmops.usage.models import Call
 from llmops.usage.records import Attempt, Media, Tokens
 from llmops.usage.selectors import CallStory, call_story
+from llmops.usage.work import is_model_work
 
 #: Thousandths of the width of a timeline.
 WIDTH = 1000
@@ -180,7 +181,9 @@ def headline(call: Call, lanes: list[Lane]) -> str:
         return f"The console refused this call after {took}: {words.error_words(call.error_code).lower()}."
     if call.status == Call.UNKNOWN:
         return "The process died while this call was with the provider; its outcome is unknown."
-    answered = call.model or "a model"
+    answered = call.model or (
+        "A model" if is_model_work(call.endpoint, "") else call.provider or "The provider"
+    )
     if call.status == Call.OK:
         if call.cache == "stale":
             return f"An earlier answer of {answered} stood in after {took}, because nothing else could answer ({tried})."

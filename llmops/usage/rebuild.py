@@ -20,6 +20,7 @@ from llmops.core.money import format_usd
 from llmops.usage.ingest import write
 from llmops.usage.ingest.rows import CACHED
 from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.work import MODEL_WORK
 
 _QUARTERS = 4
 _PER_HOUR = _QUARTERS + 1
@@ -52,7 +53,8 @@ _CALL_SUMS = {
 }
 _BY = [name for name in Rollup.DIMENSIONS if name not in ("granularity", "bucket")]
 _LATENCY_BY = [name for name in write.LATENCY_DIMENSIONS if name not in ("granularity", "bucket")]
-_ANSWERED = Q(status=Call.OK, attempt_count__gt=0)
+_WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
+_ANSWERED = Q(status=Call.OK, attempt_count__gt=0) & _WORK
 
 Key = tuple[Any, ...]
 Table = dict[Key, tuple[int, ...]]
@@ -103,7 +105,7 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     measured: Table = {}
     for metric, micros, which in (
         (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
-        (LatencyRollup.TTFT, F("ttft_us"), Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN)),
+        (LatencyRollup.TTFT, F("ttft_us"), Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN) & _WORK),
         (LatencyRollup.OVERHEAD, F("total_us") - F("upstream_us"), _ANSWERED & Q(upstream_us__isnull=False)),
     ):
         grouped = (

@@ -13,12 +13,16 @@ import pytest
 from django.test import Client
 
 from llmops.core.errors import InvalidRequest, NotFound
+from llmops.gateway.app import ORDINARY
 from llmops.usage.ingest.loop import Ingester
+from llmops.usage.journal import JournalWriter
 from llmops.usage.models import Call, Job, Journal, Rollup
+from llmops.usage.records import Attempt, Ended
 from llmops.usage.selectors import CallFilters, call_story, calls_page, overview
 from llmops.usage.services import jobs as job_services
+from llmops.usage.work import MODEL_WORK
 from tests.cast import bearer, issue, no_event, one_event, signed_in
-from tests.usage.journals import Scribe, outcome
+from tests.usage.journals import Scribe, origin, outcome
 from tests.usage.reckoning import finals
 
 CALLS, JOBS = "/api/v1/calls/", "/api/v1/jobs/"
@@ -191,6 +195,40 @@ def test_overview_counts_only_what_may_be_seen(cast: SimpleNamespace, traffic: S
         None,
         None,
     )
+
+
+def test_errands_are_counted_apart_and_say_nothing_about_speed(tmp_path: Path, db: None) -> None:
+    """Reads of what a provider keeps are fast, or fail for reasons of their own; models are neither."""
+    writer = JournalWriter(tmp_path)
+    at = int(START.timestamp() * 1e9)
+
+    def ended(endpoint: str, model: str, status: str, took: int, cost: int = 0) -> Ended:
+        tried = [Attempt(n=1, model=model, provider="sim", status=200, total_us=took)]
+        return Ended(
+            n=0, at=at, attempt=0, cost=cost,
+            origin=origin(started=at, endpoint=endpoint),
+            outcome=outcome(status=status, http=200, model=model, attempts=tried, total_us=took, upstream_us=took, ttft_us=None, cost=cost),
+        )  # fmt: skip
+
+    for _ in range(9):
+        writer.append(ended("responses.retrieve", "", "ok", 5))
+    writer.append(ended("files.retrieve", "", "error", 5))
+    writer.append(ended("batches.usage", "", "ok", 5, cost=700))
+    writer.append(ended("chat.completions", "small", "ok", 1_000_000, cost=50))
+    writer.append(ended("chat.completions", "", "refused", 5))
+    Ingester(tmp_path).run_once()
+    for granularity in (60, 3600, 86400):
+        told = overview(
+            start=START, end=START + timedelta(hours=1), project_ids=None, granularity=granularity
+        )
+        assert (told.calls, told.errors, told.refused, told.errands, told.errands_failed) == (2, 0, 1, 11, 1)
+        assert told.spend_nano == 750 == sum(point.spend_nano for point in told.series)
+        assert told.total.calls == 1 and told.total.p50 is not None and told.total.p50 > 900_000
+        assert told.overhead.calls == 1
+
+
+def test_every_endpoint_is_known_as_model_work_or_as_an_errand() -> None:
+    assert {endpoint.name for endpoint in ORDINARY.values()} == MODEL_WORK
 
 
 def test_overview_widens_to_whole_buckets_and_refuses_nonsense(db: None) -> None:

@@ -60,7 +60,10 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
         verdict=verdict,
         findings=[FindingRow(finding.text, _address(finding, links)) for finding in verdict.findings],
         summary=_summary(figures, standing, period.words),
-        nothing_yet=not figures.calls and not before.calls and not _any_call(project_ids),
+        nothing_yet=not figures.calls
+        and not figures.errands
+        and not before.calls
+        and not _any_call(project_ids),
         no_project=not reader.everywhere and not reader.projects,
         simulated=_simulated_words([group.name for group in models if group.name in simulated]),
         bucket_style={60: "minute", 3_600: "minute"}.get(figures.granularity, "day"),

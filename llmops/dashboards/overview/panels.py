@@ -37,7 +37,7 @@ def tiles(now: Overview, before: Overview, period: str, links: Links) -> list[Ti
             "Calls",
             formats.short_count(now.calls),
             formats.change(now.calls, before.calls),
-            note,
+            note + _errands(now),
             links.calls(),
         ),
         _tile(
@@ -67,6 +67,14 @@ def tiles(now: Overview, before: Overview, period: str, links: Links) -> list[Ti
         _quantile_tile("Latency of answered calls", now.total, before.total, note, ("p50", "p95", "p99")),
         _quantile_tile("Time to first token", now.ttft, before.ttft, note, ("p50", "p95")),
     ]
+
+
+def _errands(now: Overview) -> str:
+    """Calls that no model works for, which no other figure counts."""
+    if not now.errands:
+        return ""
+    failed = f", {formats.count(now.errands_failed)} failed" if now.errands_failed else ""
+    return f"; and {formats.count(now.errands)} without a model (files, lists, kept answers){failed}"
 
 
 def _tile(

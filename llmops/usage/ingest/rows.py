@@ -19,6 +19,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.verdicts import MAX_VERDICTS
 from llmops.usage.journal import Position
 from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS, Attempt, Ended, Held, Kept, Media, Origin, Outcome
+from llmops.usage.work import is_model_work
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
@@ -134,7 +135,7 @@ class OpenCall:
 
 @dataclass(slots=True)
 class Facts:
-    """What rollups need of a call. ``total_us`` and ``overhead_us`` are None where they say nothing about speed."""
+    """What rollups need of a call. Durations are None where they say nothing about speed."""
 
     minute: int
     dimensions: tuple[UUID, UUID, str, str, str, str, str, str]
@@ -222,7 +223,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         within(origin.bytes_in, _INT),
         within(outcome.bytes_out, _INT),
     )
-    answered = outcome.status == "ok" and attempt_count > 0
+    answered = outcome.status == "ok" and attempt_count > 0 and is_model_work(endpoint, model)
     overhead_us = max(0, total_us - upstream_us) if answered and upstream_us is not None else None
     facts = Facts(
         minute=origin.started // 60_000_000_000 * 60,
@@ -240,7 +241,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
             saved,
         ),
         total_us=total_us if answered else None,
-        ttft_us=ttft_us if outcome.status != UNKNOWN else None,
+        ttft_us=ttft_us if outcome.status != UNKNOWN and is_model_work(endpoint, model) else None,
         overhead_us=overhead_us,
     )
     return CallRow(values, facts)

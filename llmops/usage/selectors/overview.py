@@ -9,16 +9,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Case, Q, QuerySet, Sum, When
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.histogram import quantile
 from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.work import MODEL_WORK
 
 #: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
 ERRORS = (Call.ERROR, Call.INTERRUPTED, Call.UNKNOWN)
 GRANULARITIES = (Rollup.MINUTE, Rollup.HOUR, Rollup.DAY)
 _MOST_POINTS = 1500
+#: What errands are not counted in: what a batch cost is spent all the same.
+_COUNTS = frozenset({"calls", "streamed", "attempts", "retries", "fallback_calls", "cache_hits"})
+_OF_ERRANDS = tuple(name for name in Rollup.SUMS if name not in _COUNTS)
+_WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Overview:
     """Sums over ``start <= started < end``, which are the asked bounds widened to whole buckets.
 
     ``errors`` counts calls that failed, broke off or whose outcome is unknown; ``refused`` those the console refused.
+    Calls that no model works for (files, lists, kept answers) are errands, counted apart: all other counts are without them.
     Latency is that of answered calls, ``overhead`` the console's own part of it. Rates are 0..1, None without calls;
     ``fallback_rate`` is the share of calls that went upstream and were answered (or last tried) by a fallback.
     """
@@ -96,6 +102,8 @@ class Overview:
     retries: int
     streamed: int
     tokens: TokenSums
+    errands: int = 0
+    errands_failed: int = 0
     series: list[Point] = field(default_factory=list)
 
 
@@ -125,7 +133,8 @@ def overview(
     if project_ids is not None:
         conditions["project_id__in"] = list(project_ids)
     conditions |= {name: value for name, value in (("route", route), ("model", model)) if value is not None}
-    sums, statuses, codes = _counts(Rollup.objects.filter(**conditions), points)
+    errands: dict[str, int] = defaultdict(int)
+    sums, statuses, codes = _counts(Rollup.objects.filter(**conditions), points, errands)
     latency = _latency(LatencyRollup.objects.filter(**conditions), points)
     calls, refused = sums["calls"], statuses.get(Call.REFUSED, 0)
     errors = sum(statuses.get(status, 0) for status in ERRORS)
@@ -157,6 +166,8 @@ def overview(
             output=sums["output_tokens"],
             reasoning=sums["reasoning_tokens"],
         ),
+        errands=sum(errands.values()),
+        errands_failed=sum(errands[status] for status in ERRORS),
         series=list(points.values()),
     )
 
@@ -193,26 +204,30 @@ def _empty_series(start: datetime, end: datetime, granularity: int) -> dict[date
 
 
 def _counts(
-    rollups: QuerySet[Rollup], points: dict[datetime, Point]
+    rollups: QuerySet[Rollup], points: dict[datetime, Point], errands: dict[str, int]
 ) -> tuple[dict[str, int], dict[str, int], list[CodeCount]]:
     sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
     statuses: dict[str, int] = defaultdict(int)
     codes: dict[tuple[str, str], int] = defaultdict(int)
     grouped: Any = (
         rollups.order_by()
-        .values("bucket", "status", "error_code")
+        .annotate(work=Case(When(_WORK, then=True), default=False))
+        .values("bucket", "status", "error_code", "work")
         .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})
     )
     for row in grouped:
         calls, status = row["sum_calls"], row["status"]
-        for name in Rollup.SUMS:
+        point = points[row["bucket"]]
+        point.spend_nano += row["sum_cost_nano"]
+        for name in Rollup.SUMS if row["work"] else _OF_ERRANDS:
             sums[name] += row[f"sum_{name}"]
+        if not row["work"]:
+            errands[status] += calls
+            continue
         statuses[status] += calls
         if row["error_code"]:
             codes[row["error_code"], status] += calls
-        point = points[row["bucket"]]
         point.calls += calls
-        point.spend_nano += row["sum_cost_nano"]
         if status in ERRORS:
             point.errors += calls
         elif status == Call.REFUSED:
