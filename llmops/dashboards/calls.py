@@ -10,9 +10,10 @@ from uuid import UUID
 from django.urls import reverse
 
 from llmops.dashboards import words
-from llmops.dashboards.filters import Filters
+from llmops.dashboards.filters import NONE_GIVEN, Filters
 from llmops.dashboards.reader import Reader
 from llmops.usage.selectors import CallFilters, CallPage
+from llmops.usage.selectors.spend import projects_of_cost_centre
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,15 @@ def rows_of(page: CallPage, *, simulated: Collection[str]) -> list[CallRow]:
 
 def call_filters(reader: Reader, filters: Filters) -> CallFilters:
     """What the list of calls is narrowed to; ``q`` is a request id here (a call's own id leads to its story)."""
+    project_ids = reader.project_ids(filters.project)
+    if filters.cost_centre:
+        name = "" if filters.cost_centre == NONE_GIVEN else filters.cost_centre
+        project_ids = projects_of_cost_centre(name, project_ids)
     return CallFilters(
-        project_ids=reader.project_ids(filters.project),
+        project_ids=project_ids,
+        feature=filters.feature,
+        user=filters.user,
+        tag=filters.tag,
         key_id=filters.key,
         route=filters.route,
         model=filters.model,

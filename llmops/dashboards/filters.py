@@ -12,6 +12,10 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from llmops.usage.selectors.calls import NONE_GIVEN
+
+__all__ = ["NONE_GIVEN", "Filters", "Period", "parse"]
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -39,7 +43,16 @@ CUSTOM = "custom"
 LONGEST = timedelta(days=400)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 #: Filters that are plain text, with the longest value that can match anything.
-TEXTS = {"route": 63, "model": 63, "error": 60, "q": 120}
+TEXTS = {
+    "route": 63,
+    "model": 63,
+    "error": 60,
+    "q": 120,
+    "feature": 100,
+    "user": 16,
+    "tag": 200,
+    "cost_centre": 40,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,10 @@ class Filters:
     error: str = ""
     fallback: bool = False
     q: str = ""
+    feature: str = ""
+    user: str = ""
+    tag: str = ""
+    cost_centre: str = ""
     problems: tuple[str, ...] = ()
 
     def pairs(self) -> dict[str, str]:
@@ -85,7 +102,7 @@ class Filters:
             found["from"], found["to"] = stamp(self.period.start), stamp(self.period.end)
         elif self.period.name != DEFAULT_RANGE:
             found["range"] = self.period.name
-        for name in ("project", "key", "route", "model", "status", "error", "q"):
+        for name in ("project", "key", "status", *TEXTS):
             if value := getattr(self, name):
                 found[name] = str(value)
         if self.fallback:
@@ -117,7 +134,7 @@ class Filters:
 
     def chosen(self) -> list[str]:
         """Names of the filters that narrow, apart from time."""
-        names = ("project", "key", "route", "model", "status", "error", "fallback", "q")
+        names = ("project", "key", "status", "fallback", *TEXTS)
         return [name for name in names if getattr(self, name)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmops.core.money import NANO, format_usd
 
 _THIN = "\u2009"
@@ -51,6 +53,42 @@ def usd(nano: int | None) -> str:
 def usd_exact(nano: int | None) -> str:
     """Every decimal that is not zero: what the ledger holds."""
     return NONE if nano is None else f"${format_usd(nano)}"
+
+
+def places_for(nano: int) -> int:
+    """How many decimals amounts have beside this largest one, so that they stand under one another: 2, 4, 6 or 9."""
+    size = abs(nano)
+    if size >= 10 * NANO:
+        return 2
+    if size >= NANO // 10:
+        return 4
+    return 6 if size >= NANO // 10_000 else 9
+
+
+def usd_places(nano: int | None, places: int, *, signed: bool = False) -> str:
+    """Dollars with just so many decimals; ``signed`` puts a plus before what is more than nothing."""
+    if nano is None:
+        return NONE
+    whole, _, rest = format_usd(abs(nano), places=places).partition(".")
+    shown = f"${int(whole):,}".replace(",", _THIN) + (f".{rest}" if rest else "")
+    nothing = not any(digit in shown for digit in "123456789")
+    sign = "" if nothing else "−" if nano < 0 else "+" if signed else ""
+    return sign + shown
+
+
+def apportioned(amounts: Sequence[int], places: int, total: int | None = None) -> list[int]:
+    """Amounts rounded to so many decimals whose sum is the rounded sum (largest remainder method).
+
+    A column of rounded figures then adds up to the figure below it. ``total`` is the sum where some are left out.
+    """
+    step = 10 ** (9 - places)
+    floors = [amount // step * step for amount in amounts]
+    whole = sum(amounts) if total is None else total
+    missing = ((whole + step // 2) // step * step - sum(floors)) // step
+    by_rest = sorted(range(len(amounts)), key=lambda index: (floors[index] - amounts[index], index))
+    for index in by_rest[: max(0, missing)]:
+        floors[index] += step
+    return floors
 
 
 def duration(microseconds: float | None) -> str:

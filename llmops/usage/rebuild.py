@@ -1,7 +1,7 @@
 """Recomputing a day's rollups from its calls, in steps short enough to hold up the ingester only for moments.
 
 A step recomputes the minutes of a quarter of an hour from calls, then an hour from its minutes, at last the day from its
-hours; it replaces only what differs. Each runs alone under ``ROLLUPS_LOCK``, so what it leaves is exact at that moment,
+hours, its figures by end user and tag from its calls; it replaces only what differs. Each runs alone under ``ROLLUPS_LOCK``, so what it leaves is exact at that moment,
 and what is booked later adds to it. A step that is run again changes nothing.
 """
 
@@ -17,6 +17,7 @@ from django.db.models.functions import Cast, Ceil, Ln, TruncMinute
 
 from llmops.core.histogram import GAMMA
 from llmops.core.money import format_usd
+from llmops.usage import attributions
 from llmops.usage.ingest import write
 from llmops.usage.ingest.rows import CACHED
 from llmops.usage.models import Call, LatencyRollup, Rollup
@@ -24,7 +25,8 @@ from llmops.usage.work import MODEL_WORK
 
 _QUARTERS = 4
 _PER_HOUR = _QUARTERS + 1
-STEPS = 24 * _PER_HOUR + 1
+#: All hours with their quarters, the day, and its figures by end user and tag.
+STEPS = 24 * _PER_HOUR + 2
 _MOST_DIFFERENCES = 50
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -69,6 +71,9 @@ def step(day: date, number: int, result: dict[str, Any]) -> dict[str, Any]:
     hour, part = divmod(number, _PER_HOUR)
     found = {"calls": 0, "cost_nano": 0, "rows": 0, "differences": [], **result}
     if number == STEPS - 1:
+        attributions.recompute(midnight, found, replace=_replace)
+        return found
+    if number == STEPS - 2:
         _level(midnight, midnight + 24 * _HOUR, Rollup.HOUR, Rollup.DAY, found)
         return found
     start = midnight + hour * _HOUR

@@ -139,6 +139,9 @@ class Scribe:
                 route=pick.choice(ROUTES),
                 feature=pick.choice(FEATURES),
                 streamed=pick.random() < 0.4,
+                # Not drawn, so that the rest of the traffic does not change with them.
+                user=("", "0123456789abcdef", "fedcba9876543210")[len(self.written) % 3],
+                tags=[[], ["customer:a"], ["customer:a", "vip", "vip", ""]][len(self.written) // 3 % 3],
             )
             status = pick.choices(
                 ("ok", "error", "refused", "client_closed", "interrupted"), weights=(85, 6, 5, 2, 2)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.models import AttributionRollup, Call, LatencyRollup, Rollup
 from llmops.usage.records import Ended, Media
 
 Sums = dict[str, int]
@@ -69,6 +69,43 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
     return table
 
 
+def expected_attributions(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[str]]:
+    """(granularity, bucket, kind, project, end user or tag) -> sums; the empty value counts a call once."""
+    table: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for last, records in finals(written):
+        origin, outcome = last.origin, last.outcome
+        assert outcome is not None
+        sums = Counter(
+            calls=1,
+            refused=int(outcome.status == "refused"),
+            input_tokens=outcome.tokens.input,
+            output_tokens=outcome.tokens.output,
+            cost_nano=sum(record.cost for record in records),
+            saved_nano=outcome.saved,
+        )
+        day = datetime.fromtimestamp(origin.started // 10**9 // 86400 * 86400, tz=UTC)
+        users = {origin.user, ""} if origin.user else set()
+        tags = {tag for tag in origin.tags if tag}
+        for kind, values in (("user", users), ("tag", {*tags, ""} if tags else set())):
+            for value in values:
+                for granularity, bucket in ((86400, day), (31 * 86400, day.replace(day=1))):
+                    table[granularity, bucket, kind, UUID(origin.project), value].update(sums)
+    return table
+
+
+def assert_attributions(written: Sequence[Ended]) -> None:
+    stored = {
+        tuple(getattr(row, name) for name in AttributionRollup.DIMENSIONS): Counter(
+            {name: getattr(row, name) for name in AttributionRollup.SUMS}
+        )
+        for row in AttributionRollup.objects.all()
+    }
+    expected = expected_attributions(written)
+    assert stored.keys() == expected.keys(), stored.keys() ^ expected.keys()
+    for key, sums in expected.items():
+        assert +stored[key] == +sums, key
+
+
 def media_of(media: Media) -> dict[str, int]:
     return {
         "audio_input_tokens": media.audio_input,
@@ -95,6 +132,7 @@ def assert_rollups(written: Sequence[Ended]) -> None:
     assert stored.keys() == expected.keys()
     for key, sums in expected.items():
         assert +stored[key] == +sums, key
+    assert_attributions(written)
 
 
 def assert_calls(written: Sequence[Ended]) -> None:

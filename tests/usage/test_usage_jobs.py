@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -21,7 +22,7 @@ from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.histogram import GAMMA, bucket_of
 from llmops.usage import rebuild, services
 from llmops.usage.ingest.loop import Ingester
-from llmops.usage.models import Call, Job, LatencyRollup, RetentionMark, Rollup
+from llmops.usage.models import AttributionRollup, Call, Job, LatencyRollup, RetentionMark, Rollup
 from llmops.usage.services import jobs as job_services
 from tests.cast import COMMAND, in_threads, no_event, one_event
 from tests.installation import Installation
@@ -69,6 +70,24 @@ def spoil() -> None:
     Rollup.objects.filter(granularity=86400, bucket__date=DAY).update(output_tokens=1)
     LatencyRollup.objects.filter(granularity=60, bucket__date=DAY, metric="ttft").delete()
     LatencyRollup.objects.filter(granularity=86400, bucket__date=DAY).update(calls=77)
+    named = AttributionRollup.objects.filter(bucket__date=DAY, granularity=86400)
+    named.filter(kind="tag").update(cost_nano=5)
+    named.filter(kind="user", value="0123456789abcdef").delete()
+    AttributionRollup.objects.filter(
+        granularity=AttributionRollup.MONTH,
+        value="vip",
+        project_id__in=set(named.values_list("project_id", flat=True)),
+    ).delete()
+    stranger = uuid4()
+    for granularity, bucket in ((86400, MIDNIGHT), (AttributionRollup.MONTH, MIDNIGHT.replace(day=1))):
+        AttributionRollup.objects.create(
+            granularity=granularity,
+            bucket=bucket,
+            kind="user",
+            project_id=stranger,
+            value="nobody",
+            calls=1,
+        )
 
 
 def test_what_ingest_adds_up_a_rebuild_finds_right(tmp_path: Path, db: None) -> None:

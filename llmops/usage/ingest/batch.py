@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+<<<<<<< HEAD
 from datetime import date, datetime, timedelta
+=======
+from datetime import UTC, datetime
+from functools import lru_cache
+>>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
 from uuid import UUID
 
 from llmops.core.digests import short_digest
 from llmops.core.histogram import bucket_of
 from llmops.usage.ingest.rows import (
+    AT_COST,
+    AT_INPUT,
+    AT_OUTPUT,
+    AT_SAVED,
     BadRecord,
     CallRow,
     Facts,
@@ -42,11 +51,18 @@ from llmops.usage.records import (
 )
 
 _HOUR, _DAY = 3600, 86400
+<<<<<<< HEAD
 _FIRST_DAY = date(1970, 1, 1)
+=======
+#: Stands for a calendar month (``AttributionRollup.MONTH``).
+_MONTH = 31 * _DAY
+>>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
 GRANULARITIES = (60, _HOUR, _DAY)
 
 #: (granularity, bucket as Unix seconds, project, key, endpoint, route, model, feature, status, error code) -> sums
 Rollups = dict[tuple[int, int, UUID, UUID, str, str, str, str, str, str], list[int]]
+#: (granularity, bucket as Unix seconds, kind, project, end user or tag) -> sums
+Attributions = dict[tuple[int, int, str, UUID, str], list[int]]
 #: (granularity, bucket as Unix seconds, project, route, model, metric, logarithmic bucket) -> calls
 Latencies = dict[tuple[int, int, UUID, str, str, str, int], int]
 
@@ -109,6 +125,41 @@ class Batch:
                     found[key] = list(added)
                 else:
                     _add(sums, added)
+        return found
+
+    def attributions(self) -> Attributions:
+        """What the calls add to the figures by end user and by tag, by day and month."""
+        days: dict[tuple[int, str, UUID, str], list[int]] = {}
+        for row in self.calls:
+            facts = row.facts
+            if not facts.user and not facts.tags:
+                continue
+            day, project = facts.minute - facts.minute % _DAY, facts.dimensions[0]
+            added = (
+                1,
+                int(facts.dimensions[6] == "refused"),
+                facts.sums[AT_INPUT],
+                facts.sums[AT_OUTPUT],
+                facts.sums[AT_COST],
+                facts.sums[AT_SAVED],
+            )
+            named = [("user", facts.user), ("user", "")] if facts.user else []
+            if facts.tags:
+                named += [("tag", tag) for tag in (*facts.tags, "")]
+            for kind, value in named:
+                sums = days.get((day, kind, project, value))
+                if sums is None:
+                    days[day, kind, project, value] = list(added)
+                else:
+                    _add(sums, added)
+        found: Attributions = {}
+        for (day, *named_by), sums in days.items():
+            found[_DAY, day, *named_by] = sums  # type: ignore[index]
+            month = (_MONTH, month_of(day), *named_by)
+            if month in found:
+                _add(found[month], sums)  # type: ignore[index]
+            else:
+                found[month] = list(sums)  # type: ignore[index]
         return found
 
     def latencies(self) -> Latencies:
@@ -348,6 +399,13 @@ def _check_ids(held: Held) -> None:
 def _measured(facts: Facts) -> list[tuple[str, int]]:
     found = (("total", facts.total_us), ("ttft", facts.ttft_us), ("overhead", facts.overhead_us))
     return [(metric, value) for metric, value in found if value is not None]
+
+
+@lru_cache(maxsize=1024)
+def month_of(second: int) -> int:
+    """The first second (Unix) of the calendar month in UTC that holds ``second``."""
+    first = datetime.fromtimestamp(second, tz=UTC).replace(day=1, hour=0, minute=0, second=0)
+    return int(first.timestamp())
 
 
 def _add(sums: list[int], added: Sequence[int]) -> None:

@@ -283,6 +283,7 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
     write.insert_calls(batch.calls)
     write.add_rollups(batch.rollups())
     write.add_latencies(batch.latencies())
+    write.add_attributions(batch.attributions())
     write.note_use(ServiceKey, [(key, _moment(at)) for key, at in keys.items()])
     write.note_use(Credential, [(key, _moment(at)) for key, at in batch.credentials_used.items()])
     for key, (at, failure) in sorted(batch.credential_failures.items()):

@@ -133,6 +133,10 @@ class OpenCall:
             self.soft[budget] = self.soft.get(budget, 0) + ended.cost
 
 
+#: Where these stand in ``Facts.sums``.
+AT_INPUT, AT_OUTPUT, AT_COST, AT_SAVED = 5, 8, 17, 20
+
+
 @dataclass(slots=True)
 class Facts:
     """What rollups need of a call. Durations are None where they say nothing about speed."""
@@ -143,6 +147,9 @@ class Facts:
     total_us: int | None
     ttft_us: int | None
     overhead_us: int | None
+    #: digest of the end user, empty when the call names none
+    user: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -172,6 +179,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
     )
     saved = within(outcome.saved, _BIG)
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
+    user, tags = digested(origin.user), [text(tag, 200) for tag in origin.tags]
     values = (
         identifier(origin.call, "call"),
         moment(origin.started),
@@ -216,9 +224,9 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         text(outcome.provider_request, 120),
         text(origin.request, 80),
         feature,
-        digested(origin.user),
+        user,
         text(origin.session, 100),
-        json_text([text(tag, 200) for tag in origin.tags]),
+        json_text(tags),
         digested(origin.prompt),
         within(origin.bytes_in, _INT),
         within(outcome.bytes_out, _INT),
@@ -243,6 +251,8 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         total_us=total_us if answered else None,
         ttft_us=ttft_us if outcome.status != UNKNOWN and is_model_work(endpoint, model) else None,
         overhead_us=overhead_us,
+        user=user,
+        tags=tuple(dict.fromkeys(tag for tag in tags if tag)) if tags else (),
     )
     return CallRow(values, facts)
 

@@ -9,9 +9,13 @@ from uuid import UUID
 
 from django.db import connection, models
 
-from llmops.usage.ingest.batch import Latencies, Rollups
+from llmops.usage.ingest.batch import Attributions, Latencies, Rollups
 from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
+<<<<<<< HEAD
 from llmops.usage.models import Call, KeptItem, KeptObject, LatencyRollup, Rollup
+=======
+from llmops.usage.models import AttributionRollup, Call, KeptObject, LatencyRollup, Rollup
+>>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
 
 LATENCY_DIMENSIONS = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
 
@@ -50,6 +54,12 @@ def add_latencies(latencies: Latencies) -> None:
     moments = _moments(key[1] for key in latencies)
     rows = [(key[0], moments[key[1]], *key[2:], calls) for key, calls in sorted(latencies.items())]
     _add(LatencyRollup, LATENCY_DIMENSIONS, ("calls",), rows)
+
+
+def add_attributions(attributions: Attributions) -> None:
+    moments = _moments(key[1] for key in attributions)
+    rows = [(key[0], moments[key[1]], *key[2:], *sums) for key, sums in sorted(attributions.items())]
+    _add(AttributionRollup, AttributionRollup.DIMENSIONS, AttributionRollup.SUMS, rows)
 
 
 def _moments(seconds: Iterable[int]) -> dict[int, datetime]:

@@ -129,3 +129,46 @@ class LatencyRollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.calls} of {self.metric} in {self.granularity} s from {self.bucket}"
+
+
+class AttributionRollup(models.Model):
+    """What the calls of a day, or of a calendar month (UTC), add up to by end user and by tag.
+
+    Apart from ``Rollup`` because their values are many: a page over months reads one row a value and month. A row whose
+    ``value`` is empty counts each call that names any user (or tag) once; the others of a kind add up to it for users,
+    and to more than it for tags, since a call may carry several.
+    """
+
+    USER, TAG = "user", "tag"
+    DAY = 86400
+    #: Stands for a calendar month, however long.
+    MONTH = 31 * 86400
+    GRANULARITIES = (DAY, MONTH)
+
+    id = models.BigAutoField(primary_key=True)
+    granularity = models.PositiveIntegerField(help_text="86400: a day; 2678400: a calendar month.")
+    bucket = models.DateTimeField()
+    kind = models.CharField(max_length=4)
+    project_id = models.UUIDField()
+    value = models.CharField(max_length=200)
+    calls = models.BigIntegerField(default=0)
+    refused = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_nano = models.BigIntegerField(default=0)
+    saved_nano = models.BigIntegerField(default=0)
+
+    DIMENSIONS = ("granularity", "bucket", "kind", "project_id", "value")
+    SUMS = ("calls", "refused", "input_tokens", "output_tokens", "cost_nano", "saved_nano")
+
+    class Meta:
+        db_table = "usage_attribution_rollup"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["granularity", "bucket", "kind", "project_id", "value"],
+                name="usage_attribution_rollup_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.calls} calls of {self.kind} {self.value or '(any)'} from {self.bucket}"

@@ -17,6 +17,18 @@ from llmops.usage.selectors.overview import (
     TokenSums,
     overview,
 )
+from llmops.usage.selectors.savings import Savings, savings
+from llmops.usage.selectors.spend import (
+    Group,
+    Span,
+    Spend,
+    SpendFilters,
+    Sums,
+    spend_by,
+    spend_days,
+    spend_of,
+    spend_total,
+)
 
 __all__ = [
     "CallFilters",
@@ -24,12 +36,23 @@ __all__ = [
     "CallStory",
     "ChargeStory",
     "CodeCount",
+    "Group",
     "Overview",
     "Percentiles",
     "Point",
+    "Savings",
+    "Span",
+    "Spend",
+    "SpendFilters",
+    "Sums",
     "TokenSums",
     "call_story",
     "calls_page",
     "filtered_calls",
     "overview",
+    "savings",
+    "spend_by",
+    "spend_days",
+    "spend_of",
+    "spend_total",
 ]

@@ -11,7 +11,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db.models import Q, QuerySet
+from django.db import connection
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from llmops.access.models import Project, ServiceKey
 from llmops.budgets.models import Budget
@@ -22,6 +24,7 @@ from llmops.usage.models import Call, Journal
 from llmops.usage.records import Attempt
 
 PAGE_SIZE, MOST_PER_PAGE = 50, 500
+NONE_GIVEN = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class CallFilters:
     """What a list of calls is narrowed to; None and empty do not narrow. ``project_ids`` is what the reader may see.
 
     ``status`` and ``error_code`` take one value or several; ``errors_only`` every call with an error code,
-    ``fallback`` those that were answered by, or tried last at, a fallback.
+    ``user`` is the digest of an end user. A text that is ``NONE_GIVEN`` finds calls without a value of that kind. ``fallback`` those that were answered by, or tried last at, a fallback.
     """
 
     project_ids: Collection[UUID] | None = None
@@ -44,6 +47,8 @@ class CallFilters:
     feature: str = ""
     session: str = ""
     request_id: str = ""
+    user: str = ""
+    tag: str = ""
     start: datetime | None = None
     end: datetime | None = None
 
@@ -97,8 +102,13 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
         "feature": filters.feature,
         "session": filters.session,
         "request_id": filters.request_id,
+        "user_digest": filters.user,
     }
-    calls = calls.filter(**{name: value for name, value in exact.items() if value})
+    calls = calls.filter(
+        **{name: "" if value == NONE_GIVEN else value for name, value in exact.items() if value}
+    )
+    if filters.tag:
+        calls = calls.filter(tags=[]) if filters.tag == NONE_GIVEN else calls.filter(_has_tag(filters.tag))
     for name, wanted in (("status", filters.status), ("error_code", filters.error_code)):
         if wanted:
             calls = calls.filter(**{f"{name}__in": [wanted] if isinstance(wanted, str) else list(wanted)})
@@ -111,6 +121,13 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
     if filters.end:
         calls = calls.filter(started_at__lt=filters.end)
     return calls.order_by("-started_at", "-id")
+
+
+def _has_tag(tag: str) -> Q:
+    if connection.vendor == "postgresql":
+        return Q(tags__contains=[tag])
+    each = RawSQL("EXISTS (SELECT 1 FROM json_each(usage_call.tags) AS one WHERE one.value = %s)", [tag])
+    return Q(ExpressionWrapper(each, output_field=BooleanField()))
 
 
 def calls_page(*, filters: CallFilters, cursor: str | None = None, page_size: int = PAGE_SIZE) -> CallPage:
