@@ -46,6 +46,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "",
         (
             Entry("Overview", "overview", url="dashboards:overview"),
+            Entry("Spend", "spend", url="dashboards:spend", permission="usage.view"),
             Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
         ),

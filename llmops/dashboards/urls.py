@@ -1,12 +1,14 @@
 from django.urls import path
 
 from llmops.dashboards import views
+from llmops.dashboards.spend.views import spend
 
 app_name = "dashboards"
 
 urlpatterns = [
     path("", views.overview, name="overview"),
     path("live/", views.overview_live, name="overview_live"),
+    path("spend/", spend, name="spend"),
     path("calls/", views.calls, name="calls"),
     path("calls/<uuid:call_id>/", views.call, name="call"),
     path("jobs/", views.jobs, name="jobs"),

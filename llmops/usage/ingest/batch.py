@@ -157,7 +157,7 @@ class Batch:
             found[_DAY, day, *named_by] = sums  # type: ignore[index]
             month = (_MONTH, month_of(day), *named_by)
             if month in found:
-                _add(found[month], sums)  # type: ignore[index]
+                _add(found[month], sums)
             else:
                 found[month] = list(sums)  # type: ignore[index]
         return found
