@@ -76,6 +76,12 @@ def usd_places(nano: int | None, places: int, *, signed: bool = False) -> str:
     return sign + shown
 
 
+def rounded(nano: int, places: int) -> int:
+    """Rounded half up to so many decimals of a dollar."""
+    step = 10 ** (9 - places)
+    return int((nano + step // 2) // step * step)
+
+
 def apportioned(amounts: Sequence[int], places: int, total: int | None = None) -> list[int]:
     """Amounts rounded to so many decimals whose sum is the rounded sum (largest remainder method).
 
@@ -84,7 +90,7 @@ def apportioned(amounts: Sequence[int], places: int, total: int | None = None) -
     step = 10 ** (9 - places)
     floors = [amount // step * step for amount in amounts]
     whole = sum(amounts) if total is None else total
-    missing = ((whole + step // 2) // step * step - sum(floors)) // step
+    missing = (rounded(whole, places) - sum(floors)) // step
     by_rest = sorted(range(len(amounts)), key=lambda index: (floors[index] - amounts[index], index))
     for index in by_rest[: max(0, missing)]:
         floors[index] += step

@@ -58,7 +58,7 @@
       new uPlot(
         {
           width: element.clientWidth - 16, height: 200, padding: [8, 18, 0, 0], bands: bands,
-          legend: { live: true, markers: { width: 0, fill: function (plot, index) { return plot.series[index]._mark || plot.series[index].stroke(); } } },
+          legend: { live: true, markers: { width: 0, fill: function (plot, index) { return plot.series[index].stroke(); } } },
           cursor: { sync: { key: "spend" }, y: false, drag: { x: false, y: false }, points: { size: 6 }, focus: { prox: -1 } },
           scales: {
             x: { time: false, range: function () { return [-0.6, days.length - 0.4]; } },
@@ -106,7 +106,10 @@
     var bands = [];
     if (data.likely.length) {
       var at = course.length + 1;
-      course.push(line("Likely", "--odd", [2, 3]), line("At most", "--odd", [1, 4], 1), line("At least", "--odd", [1, 4], 1));
+      // The ends of the range are in the sentence below the chart, not in the legend.
+      var most = line("At most", "--odd", [1, 4], 1), least = line("At least", "--odd", [1, 4], 1);
+      most.class = least.class = "unsaid";
+      course.push(line("Likely", "--odd", [2, 3]), most, least);
       columns.push(data.likely, data.high, data.low);
       bands.push({ series: [at + 1, at + 2], fill: css("--odd-soft") });
     }

@@ -645,14 +645,14 @@ def navigation(client: Client) -> list[str]:
 
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
+        "Overview", "Spend", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
         "Projects", "Service keys", "Members", "Users", "Budgets", "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
     finance = signed_in(seed.person("fiona", ("finance", stage.support)))
     assert navigation(finance) == [
-        "Overview", "Calls", "Jobs", "Models", "Prices", "Routes", "Projects", "Budgets",
+        "Overview", "Spend", "Calls", "Jobs", "Models", "Prices", "Routes", "Projects", "Budgets",
     ]  # fmt: skip
     for client in (
         finance,

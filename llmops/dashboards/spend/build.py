@@ -96,9 +96,11 @@ def build(reader: Reader, query: SpendQuery) -> View:
     links = Links(query)
     names = {project.pk: project.slug for project in reader.projects}
     moved = movers.moved(found.now.groups, found.before.groups if found.before else [], query.by)
+    earlier = found.total_before.cost_nano if found.total_before else 0
+    places = formats.places_for(max(found.total.cost_nano, earlier))
     view = View(
-        headline=_headline(query, found),
-        because=movers.sentence(moved, GROUPS[query.by].lower()) if found.before else "",
+        headline=_headline(query, found, places),
+        because=movers.sentence(moved, GROUPS[query.by].lower(), places) if found.before else "",
         nothing_yet=not found.total.calls and not _any(filters.project_ids),
         no_project=not reader.everywhere and not reader.projects,
     )
@@ -163,10 +165,8 @@ def _any(project_ids: Collection[UUID] | None) -> bool:
     return rows.exists()
 
 
-def _headline(query: SpendQuery, found: Figures) -> str:
-    spent = formats.usd(found.total.cost_nano)
-    words = query.words
-    said = f"{spent} spent in {words}"
+def _headline(query: SpendQuery, found: Figures, places: int) -> str:
+    said = f"{formats.usd_places(found.total.cost_nano, places)} spent in {query.words}"
     if found.total_before is None:
         return said + "."
     if not found.total_before.calls:
@@ -174,7 +174,9 @@ def _headline(query: SpendQuery, found: Figures) -> str:
     text, direction = formats.change(found.total.cost_nano, found.total_before.cost_nano)
     if direction == "flat" or not text:
         return f"{said}, about as much as in {query.before_words}."
-    difference = formats.usd(abs(found.total.cost_nano - found.total_before.cost_nano))
+    # The difference of what is shown, so that nobody who subtracts finds another one.
+    shown, before = (formats.rounded(sums.cost_nano, places) for sums in (found.total, found.total_before))
+    difference = formats.usd_places(abs(shown - before), places)
     word = "more" if direction == "up" else "less"
     return f"{said}, {difference} {word} than in {query.before_words} ({text})."
 

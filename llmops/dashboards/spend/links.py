@@ -42,7 +42,9 @@ class Links:
             return self.calls(Span(start, start + timedelta(days=1)))
         if by in ATTRIBUTED:
             # Counted by whole days.
-            return self.calls(Span(*span.days), **{by: value, "project": group.project_id})
+            return self.calls(
+                Span(*span.days), **{by: value, "project": group.project_id or self._kept["project"]}
+            )
         return self.calls(span, **{by: value})
 
     def without(self, name: str) -> str:

@@ -42,7 +42,7 @@ def moved(now: Sequence[Group], before: Sequence[Group], by: str) -> list[Moved]
     return sorted(found, key=lambda one: (-abs(one.movement.change), one.group.name))
 
 
-def sentence(found: Sequence[Moved], what: str) -> str:
+def sentence(found: Sequence[Moved], what: str, places: int) -> str:
     """What moved most in the direction of the whole, in a sentence."""
     change = sum(one.movement.change for one in found)
     if not change:
@@ -51,8 +51,9 @@ def sentence(found: Sequence[Moved], what: str) -> str:
     first = max(found, key=lambda one: sign * one.movement.change)
     name = first.group.name or f"calls without a {what}"
     percent, _ = formats.change(first.movement.now_nano, first.movement.before_nano)
-    moved_by = formats.usd(abs(first.movement.change))
-    much = f"{'+' if sign > 0 else '−'}{moved_by}" + (f", {percent}" if percent else "")
+    much = formats.usd_places(first.movement.change, places, signed=True) + (
+        f", {percent}" if percent else ""
+    )
     return f"{'Grew' if sign > 0 else 'Fell'} most: {what} {name} ({much}). {why(first)}."
 
 

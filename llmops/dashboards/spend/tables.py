@@ -86,7 +86,7 @@ def breakdown(
         "All calls" if not query.narrowed() else "All of these calls",
         "",
         total,
-        (total.cost_nano + _half(places)) // _step(places) * _step(places),
+        formats.rounded(total.cost_nano, places),
         before.total if before else None,
         links.calls(Span(*query.span.days)) if query.by in ATTRIBUTED else links.calls(),
         "",
@@ -228,11 +228,3 @@ def _band(
         ):
             line.append(None if day < today else so_far + (end - so_far) * step // ahead)
     return lines[0], lines[1], lines[2]
-
-
-def _step(places: int) -> int:
-    return int(10 ** (9 - places))
-
-
-def _half(places: int) -> int:
-    return _step(places) // 2

@@ -39,6 +39,8 @@ DIMENSIONS: dict[str, str | None] = {
 #: In these the groups are found in ``AttributionRollup``, largest first and only so many.
 ATTRIBUTED = (USER, TAG)
 MOST_ATTRIBUTED = 500
+#: A tag is the same whoever gives it; an end user's digest is made with the project, and means nothing without.
+_IDENTITY = {USER: ("value", "project_id"), TAG: ("value",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ SUMMED = tuple(Sums.__dataclass_fields__)
 class Group:
     """One value of a dimension. ``value`` is its text in an address, ``name`` what people read; both empty: no value.
 
-    ``project_id`` says whose end user or tag it is. ``models`` is model -> [tokens, cost].
+    ``project_id`` says whose end user it is. ``models`` is model -> [tokens, cost].
     """
 
     value: str
@@ -208,9 +210,8 @@ def spend_of(
     rows = _attribution_rows(dimension, start, end, filters.project_ids)
     found: dict[tuple[UUID | None, str], Sums] = {}
     names = {value for _, value in wanted}
-    for (project, value), sums in _attribution_sums(
-        rows.filter(value__in=names), ("project_id", "value"), None
-    ):
+    for key, sums in _attribution_sums(rows.filter(value__in=names), _IDENTITY[dimension], None):
+        value, project = (*key, None)[:2]
         if (project, value) in wanted:
             found[project, value] = sums
     return found
@@ -264,14 +265,9 @@ def _grouped(rows: QuerySet[Rollup], by: tuple[str, ...]) -> Iterable[tuple[tupl
         rows.order_by()
         .values_list(*by)
         .annotate(
-            Sum("calls"),
-            Sum(refused),
-            Sum("input_tokens"),
-            Sum("cached_input_tokens"),
-            Sum("output_tokens"),
-            Sum("cost_nano"),
-            Sum("saved_nano"),
-            Sum("cache_hits"),
+            sum_calls=Sum("calls"),
+            sum_refused=Sum(refused),
+            **{f"sum_{name}": Sum(name) for name in SUMMED[2:]},
         )
     )
     for row in found:
@@ -327,10 +323,8 @@ def _attributed(kind: str, span: Span, filters: SpendFilters, most: int) -> Spen
     rows = _attribution_rows(kind, start, end, filters.project_ids)
     total = spend_total(Span(start, end), SpendFilters(project_ids=filters.project_ids))
     groups = [
-        Group(value, value, sums, project_id=project)
-        for (project, value), sums in _attribution_sums(
-            rows.exclude(value=""), ("project_id", "value"), most + 1
-        )
+        Group(key[0], key[0], sums, project_id=key[1] if len(key) > 1 else None)
+        for key, sums in _attribution_sums(rows.exclude(value=""), _IDENTITY[kind], most + 1)
     ]
     more, groups = len(groups) > most, groups[:most]
     rest = total.less(Sums())
