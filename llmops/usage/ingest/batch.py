@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-<<<<<<< HEAD
-from datetime import date, datetime, timedelta
-=======
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
->>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
 from uuid import UUID
 
 from llmops.core.digests import short_digest
@@ -51,12 +47,9 @@ from llmops.usage.records import (
 )
 
 _HOUR, _DAY = 3600, 86400
-<<<<<<< HEAD
 _FIRST_DAY = date(1970, 1, 1)
-=======
 #: Stands for a calendar month (``AttributionRollup.MONTH``).
 _MONTH = 31 * _DAY
->>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
 GRANULARITIES = (60, _HOUR, _DAY)
 
 #: (granularity, bucket as Unix seconds, project, key, endpoint, route, model, feature, status, error code) -> sums

@@ -11,11 +11,14 @@ from django.db import connection, models
 
 from llmops.usage.ingest.batch import Attributions, Latencies, Rollups
 from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
-<<<<<<< HEAD
-from llmops.usage.models import Call, KeptItem, KeptObject, LatencyRollup, Rollup
-=======
-from llmops.usage.models import AttributionRollup, Call, KeptObject, LatencyRollup, Rollup
->>>>>>> fee5e52 (Figures by end user, by tag and by anything finance asks for, and why they moved)
+from llmops.usage.models import (
+    AttributionRollup,
+    Call,
+    KeptItem,
+    KeptObject,
+    LatencyRollup,
+    Rollup,
+)
 
 LATENCY_DIMENSIONS = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
 
