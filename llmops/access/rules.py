@@ -41,6 +41,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "budget.manage": frozenset({FINANCE, ADMIN}),
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
+    "outcome.report": frozenset({OPERATOR, ADMIN}),
     "audit.view": frozenset({AUDITOR, ADMIN}),
 }
 
@@ -57,9 +58,10 @@ ORGANISATION_WIDE = frozenset(
     }
 )
 
-#: scope of a service key -> permissions. ``inference`` opens the data plane and nothing else; ``metrics`` its figures.
+#: scope of a service key -> permissions. ``inference`` opens the data plane and lets a service tell what its calls
+#: brought; ``metrics`` opens the data plane's figures.
 SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
-    "inference": frozenset(),
+    "inference": frozenset({"outcome.report"}),
     #: what a data plane counts, at its ``/metrics``: figures of every project
     "metrics": frozenset(),
     "read": frozenset(permission for permission in PERMISSIONS if permission.endswith(".view"))
@@ -75,7 +77,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "project.manage",
         }
     ),
-    "keys": frozenset({"service_key.manage"}),
+    #: also what ``inference`` allows: nobody gives a key more than he holds
+    "keys": frozenset({"service_key.manage", "outcome.report"}),
     "budgets": frozenset({"budget.manage", "usage.rebuild"}),
     "audit": frozenset({"audit.view"}),
     "members": frozenset({"member.view", "member.manage"}),

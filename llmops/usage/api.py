@@ -22,11 +22,11 @@ from llmops.base.drf import ConsoleViewSet
 from llmops.base.money_fields import UsdField
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import format_usd
-from llmops.usage import services
+from llmops.usage import services, spend_api
 from llmops.usage.models import Call, Job
 from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
 
-_TEXTS = ("route", "model", "feature", "session", "request_id")
+_TEXTS = ("route", "model", "feature", "session", "request_id", "user", "tag")
 _FILTERS = {
     "project": "Slug of a project.",
     "key": "Id of a service key.",
@@ -38,6 +38,8 @@ _FILTERS = {
     "feature": "",
     "session": "",
     "request_id": "",
+    "user": "Digest of an end user, as `user_digest` has it.",
+    "tag": "",
     "from": "Calls that began at or after this moment (ISO 8601, with a time zone).",
     "to": "Calls that began before this moment.",
     "cursor": "From `next` of the page before.",
@@ -333,3 +335,4 @@ class Jobs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
 def register(router: BaseRouter) -> None:
     router.register("calls", Calls, basename="call")
     router.register("jobs", Jobs, basename="job")
+    spend_api.register(router)

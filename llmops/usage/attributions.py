@@ -1,4 +1,4 @@
-"""A day's figures by end user and by tag, recomputed from its calls, and those of its month from the month's days.
+"""A day's figures by end user, by tag and by outcome, recomputed from its calls, and those of its month from the month's days.
 
 By SQL over one day of calls: they are many values, so nothing finer than days is kept of them.
 """
@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Exists, OuterRef, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, QuerySet, Sum
 
 from llmops.usage.ingest import write
-from llmops.usage.models import AttributionRollup, Call
+from llmops.usage.models import AttributionRollup, Call, CallOutcome, OutcomeRollup
 
 _BY = ("kind", "project_id", "value")
 _NAMES = ["bucket", *_BY]
@@ -56,6 +56,48 @@ def recompute(midnight: datetime, found: dict[str, Any], *, replace: Callable[..
         ]
         stored = months.filter(pk__in=[*keys, *stored.values_list("pk", flat=True)])
     _correct(AttributionRollup.MONTH, stored, computed, found, replace)
+
+
+def recompute_outcomes(midnight: datetime, found: dict[str, Any]) -> None:
+    """The rollups of outcomes of a day's calls, recounted from what services told; replaces only what differs."""
+    stored = OutcomeRollup.objects.filter(bucket=midnight)
+    told = CallOutcome.objects.filter(call_started_at__gte=midnight, call_started_at__lt=midnight + _DAY)
+    names = OutcomeRollup.DIMENSIONS[1:]
+    counted: Any = told.order_by().values_list(*names).annotate(Count("pk"), Sum("value_nano"))
+    missing = {row[: len(names)]: tuple(row[len(names) :]) for row in counted}
+    wrong = set()
+    for pk, *values in stored.values_list("pk", *names, *OutcomeRollup.SUMS):
+        key, have = tuple(values[: len(names)]), tuple(values[len(names) :])
+        if missing.get(key) == have:
+            del missing[key]
+        else:
+            wrong.add(pk)
+    stored.filter(pk__in=wrong).delete()
+    write.add_outcomes({(midnight, *key): sums for key, sums in missing.items()})
+    found["rows"] += max(len(wrong), len(missing))
+    if wrong or missing:
+        found["differences"].append(f"{midnight:%Y-%m-%d}: outcomes of calls were counted anew")
+
+
+def add_cost(call: Call, cost_nano: int) -> None:
+    """Add to what a call counts for by end user and by tag, when it turns out to have cost more (or less) than booked."""
+    midnight = call.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
+    sums = [cost_nano if name == "cost_nano" else 0 for name in AttributionRollup.SUMS]
+    named = {
+        (AttributionRollup.USER, value) for value in ({call.user_digest, ""} if call.user_digest else ())
+    }
+    tags = {tag for tag in call.tags if tag}
+    named |= {(AttributionRollup.TAG, value) for value in ({*tags, ""} if tags else ())}
+    write.add_attributions(
+        {
+            (granularity, int(bucket.timestamp()), kind, call.project_id, value): list(sums)
+            for granularity, bucket in (
+                (AttributionRollup.DAY, midnight),
+                (AttributionRollup.MONTH, midnight.replace(day=1)),
+            )
+            for kind, value in named
+        }
+    )
 
 
 def _correct(

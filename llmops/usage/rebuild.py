@@ -72,6 +72,7 @@ def step(day: date, number: int, result: dict[str, Any]) -> dict[str, Any]:
     found = {"calls": 0, "cost_nano": 0, "rows": 0, "differences": [], **result}
     if number == STEPS - 1:
         attributions.recompute(midnight, found, replace=_replace)
+        attributions.recompute_outcomes(midnight, found)
         return found
     if number == STEPS - 2:
         _level(midnight, midnight + 24 * _HOUR, Rollup.HOUR, Rollup.DAY, found)

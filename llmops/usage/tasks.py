@@ -44,7 +44,7 @@ def make_days() -> int:
 
 @shared_task(name="usage.forget_objects")
 def forget_objects() -> int:
-    return services.forget_objects(days=settings.OBJECT_RETENTION_DAYS)
+    return services.forget_objects(days=settings.OBJECT_RETENTION_DAYS) + services.forget_outcomes()
 
 
 @shared_task(name="usage.resume_jobs")

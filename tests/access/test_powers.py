@@ -49,6 +49,7 @@ TABLE = {
     "budget.manage": "FX",
     "usage.view": "OFAX",
     "usage.rebuild": "FX",
+    "outcome.report": "OX",
     "audit.view": "AX",
 }
 LETTERS = {"operator": "O", "reviewer": "R", "finance": "F", "auditor": "A", "admin": "X"}
@@ -111,7 +112,8 @@ def test_a_superuser_holds_everything(cast):
 def test_a_scope_reaches_its_own_project_only(cast, scope):
     key = issue(cast.support, *{"inference", scope}).key
     for permission in PERMISSIONS:
-        expected = permission in SCOPE_PERMISSIONS[scope] and permission not in ORGANISATION_WIDE
+        held = SCOPE_PERMISSIONS[scope] | SCOPE_PERMISSIONS["inference"]
+        expected = permission in held and permission not in ORGANISATION_WIDE
         assert may(key, permission, cast.support) is expected
         assert may(key, permission, cast.search) is False
         assert may(key, permission, None) is False

@@ -290,6 +290,13 @@ LOOKS: dict[str, Change] = {
     "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),
 }
 
+#: What services report, thousands at a time, and is its own record as calls are: no event.
+REPORTS: dict[str, Change] = {
+    "POST /api/v1/outcomes/": Change(
+        send=lambda world: {"outcomes": [{"call_id": str(world.call.pk), "kind": "resolved"}]}
+    ),
+}
+
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),

@@ -23,7 +23,7 @@ from console.celery import app as celery
 from llmops.audit.checking import check_database
 from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
 from tests.console import surface
-from tests.console.changes import ADMIN, API, LOOKS, PAGES, Change, address, call_api, fill_form
+from tests.console.changes import ADMIN, API, LOOKS, PAGES, REPORTS, Change, address, call_api, fill_form
 from tests.console.world import LONG_AGO, YESTERDAY, undone
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +56,7 @@ def explained(answer: Any) -> str:
 
 def test_every_change_of_the_api_is_in_the_table():
     looks = {key for key in LOOKS if key.split()[1].startswith("/api/")}
-    assert set(API) | looks == surface.api_changes()
+    assert set(API) | looks | set(REPORTS) == surface.api_changes()
 
 
 def test_every_change_of_the_admin_is_in_the_table():
@@ -112,6 +112,12 @@ def test_looking_by_sending_changes_nothing(world, key):
         assert accepted(answer), explained(answer)
     assert written(queries) == set()
     assert "EMAIL_1" in answer.content.decode()
+
+
+@pytest.mark.parametrize("key", REPORTS)
+def test_reports_of_services_are_their_own_record(world, key):
+    with undone(), no_event():
+        assert accepted(call_api(world.clients["root"], key, REPORTS[key], world))
 
 
 @pytest.mark.parametrize("key", PAGES)

@@ -20,7 +20,7 @@ from llmops.access.models import Membership
 from llmops.usage.models import Job
 from tests.cast import bearer, issue, no_event
 from tests.console import surface
-from tests.console.changes import ADMIN, API, LOOKS, PAGES, Change, address, call_api, fill_form
+from tests.console.changes import ADMIN, API, LOOKS, PAGES, REPORTS, Change, address, call_api, fill_form
 from tests.console.test_every_change_leaves_one_event import accepted, stand_in
 from tests.console.world import ACTORS, undone
 
@@ -65,6 +65,8 @@ POST /api/v1/models/{slug}/prices/                                 1+-----------
 POST /api/v1/models/{slug}/restore/                                1+------------+
 GET /api/v1/models/{slug}/versions/                                1++++-+-+-----+
 POST /api/v1/models/{slug}/versions/                               1+------------+
+GET /api/v1/outcomes/                                              1++++-+-+-----+
+POST /api/v1/outcomes/                                             1++---0+--+---+
 GET /api/v1/policies/                                              1++-+++-+-----+
 POST /api/v1/policies/                                             1+------------+
 GET /api/v1/policies/kinds/                                        1++-+++-+-----+
@@ -112,6 +114,7 @@ GET /api/v1/service-keys/{pk}/                                     1++-+-0-+----
 PATCH /api/v1/service-keys/{pk}/                                   1++---0---+---+
 POST /api/v1/service-keys/{pk}/revoke/                             1++---0---+---+
 POST /api/v1/service-keys/{pk}/rotate/                             1++---0---+---+
+GET /api/v1/spend/                                                 1++++-+-+-----+
 GET /api/v1/users/                                                 1+------------+
 POST /api/v1/users/                                                1+------------+
 GET /api/v1/users/{pk}/                                            1+------------+
@@ -327,6 +330,7 @@ GET /admin/{url}                                                   L000000
 GET /calls/                                                        L++++-+
 GET /calls/{call_id}/                                              L++++00
 GET /jobs/                                                         L++++-+
+GET /spend/                                                        L++++-+
 POST /jobs/                                                        L+-----
 GET /jobs/live/                                                    1++++-+
 GET /live/                                                         1++++++
@@ -388,7 +392,7 @@ def test_the_api(world, kind):
                 if key.startswith("GET "):
                     answer = world.clients[actor].get(looked_at(key.split()[1], world))
                 else:
-                    answer = call_api(world.clients[actor], key, {**API, **LOOKS}[key], world)
+                    answer = call_api(world.clients[actor], key, {**API, **LOOKS, **REPORTS}[key], world)
             codes += code(answer)
         found[key] = codes
     assert found == {key: API_ROWS[key] for key in found}

@@ -17,6 +17,7 @@ from llmops.usage.models import (
     KeptItem,
     KeptObject,
     LatencyRollup,
+    OutcomeRollup,
     Rollup,
 )
 
@@ -63,6 +64,12 @@ def add_attributions(attributions: Attributions) -> None:
     moments = _moments(key[1] for key in attributions)
     rows = [(key[0], moments[key[1]], *key[2:], *sums) for key, sums in sorted(attributions.items())]
     _add(AttributionRollup, AttributionRollup.DIMENSIONS, AttributionRollup.SUMS, rows)
+
+
+def add_outcomes(sums: Mapping[tuple[Any, ...], Sequence[int]]) -> None:
+    """Add to the rollups of outcomes; keys are values of ``OutcomeRollup.DIMENSIONS``, buckets moments."""
+    rows = [(*key, *added) for key, added in sorted(sums.items(), key=lambda item: str(item[0]))]
+    _add(OutcomeRollup, OutcomeRollup.DIMENSIONS, OutcomeRollup.SUMS, rows)
 
 
 def _moments(seconds: Iterable[int]) -> dict[int, datetime]:

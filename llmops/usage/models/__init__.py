@@ -1,17 +1,21 @@
 """What was called and what it cost: calls, journals, rollups. Durations are microseconds, amounts nanodollars."""
 
 from llmops.usage.models.calls import Call, Journal, RetentionMark
+from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
 from llmops.usage.models.work import Job, KeptItem, KeptObject
 
 __all__ = [
     "AttributionRollup",
     "Call",
+    "CallOutcome",
     "Job",
     "Journal",
     "KeptItem",
     "KeptObject",
     "LatencyRollup",
+    "OutcomeKind",
+    "OutcomeRollup",
     "RetentionMark",
     "Rollup",
 ]

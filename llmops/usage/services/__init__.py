@@ -9,17 +9,21 @@ from llmops.usage.services.journals import (
     open_journal,
 )
 from llmops.usage.services.objects import forget_objects
+from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
 from llmops.usage.services.retention import apply_retention
 
 __all__ = [
     "REBUILD",
     "ROLLUPS_LOCK",
+    "Told",
     "apply_retention",
     "booked_records",
     "forget_objects",
+    "forget_outcomes",
     "journal_closed",
     "mark_lost",
     "open_journal",
+    "report_outcomes",
     "request_rebuild",
     "resume_jobs",
     "run_job",
