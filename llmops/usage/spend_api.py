@@ -311,7 +311,7 @@ class Outcomes(mixins.ListModelMixin, ConsoleViewSet):
 
 def _given(request: Request) -> list[dict[str, Any]]:
     """A list of outcomes, alone or as the member ``outcomes``; one that cannot be read is named with its place."""
-    body = request.data
+    body: Any = request.data
     if isinstance(body, dict):
         for name in body:
             if name != "outcomes":

@@ -298,6 +298,7 @@ TASKS = {
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
+    "usage.make_days": "makes tables for the days to come",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",
     "usage.run_job": "does what somebody asked for on the record",
 }
