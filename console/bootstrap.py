@@ -1,6 +1,6 @@
 """The first filling of an embedded installation; running it again changes nothing that is there.
 
-What is generated (the administrator's password, two service keys) is written to ``first-run.json`` before it is used, so
+What is generated (the administrator's password, three service keys) is written to ``first-run.json`` before it is used, so
 that a start that is cut off in the middle can be finished by the next one with the same values.
 """
 
@@ -67,6 +67,7 @@ def _first_run() -> dict[str, Any]:
         "password": secrets.token_urlsafe(15),
         "service_key": new_secret(),
         "admin_key": new_secret(),
+        "experiments_key": new_secret(),
         "model": "chat",
     }
     write_private(path, json.dumps(first, indent=2) + "\n")
@@ -95,6 +96,15 @@ def _people_and_keys(actor: Actor, first: dict[str, Any]) -> None:
         allowed_models=["*"],
         secret=first["admin_key"],
     )
+    if "experiments_key" in first:
+        create_service_key(
+            actor,
+            project=Project.objects.get(slug="experiments"),
+            name="experiments",
+            scopes=["inference"],
+            allowed_models=["*"],
+            secret=first["experiments_key"],
+        )
 
 
 def _follow_simulator(actor: Actor, url: str) -> None:

@@ -388,6 +388,12 @@ def _welcome(
     first["console_url"] = f"http://{host}:{port}"
     first["gateway_url"] = f"http://{host}:{port}/v1"
     write_private(data_dir / "first-run.json", json.dumps(first, indent=2) + "\n")
+    # Installations of earlier days have no such key.
+    soft = (
+        f"\n  Another key  {first['experiments_key']}  (its budget is soft: for batches)"
+        if "experiments_key" in first
+        else ""
+    )
     _say(
         f"""
 LLMOps Console is ready.
@@ -395,7 +401,7 @@ LLMOps Console is ready.
   Console      {first["console_url"]}
   Sign in as   {first["username"]}  with  {first["password"]}
   Gateway      {first["gateway_url"]}
-  Service key  {first["service_key"]}
+  Service key  {first["service_key"]}{soft}
 
 Make a call (the demo's provider is a simulator; set OPENAI_API_KEY before the first start to reach OpenAI too):
 

@@ -226,6 +226,7 @@ CAPABILITIES = (
     "images",
     "speech",
     "transcription",
+    "moderation",
 )
 
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2}|-\d{4}$|@\d+|:[0-9a-f]{8,}|-\d{3}$)")

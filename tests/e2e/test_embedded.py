@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import psutil
 import pytest
 
@@ -173,6 +174,26 @@ def test_there_is_a_model_for_every_kind_of_call(embedded: Embedded) -> None:
     assert embedded.ask("/v1/images/generations", {"model": "image", "prompt": "a cat"})["data"]
     listed = {one["id"] for one in embedded.ask("/v1/models")["data"]}
     assert {"chat", "embed", "image", "speech", "transcribe", "omni-moderation-latest"} <= listed
+
+
+def test_a_batch_can_be_tried_with_the_key_that_is_made_for_it(embedded: Embedded) -> None:
+    first = embedded.first
+    assert first["experiments_key"] in embedded.process.log.read_text()  # type: ignore[union-attr]
+    body = {"model": "sim-gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    for name, refused in (("experiments_key", False), ("service_key", True)):
+        client = openai.OpenAI(base_url=first["gateway_url"], api_key=first[name], max_retries=0)
+        file = client.files.create(file=("b.jsonl", json.dumps(line).encode()), purpose="batch")
+
+        def make(client: openai.OpenAI = client, source: str = file.id) -> str:
+            asked: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            return client.batches.create(input_file_id=source, **asked).id
+
+        if refused:
+            with pytest.raises(openai.UnprocessableEntityError, match="hard budget"):
+                make()
+        else:
+            assert make()
 
 
 def test_a_second_start_on_the_same_data_or_port_is_a_sentence(embedded: Embedded, tmp_path: Path) -> None:
