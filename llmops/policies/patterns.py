@@ -11,7 +11,7 @@ Positions are byte offsets in UTF-8 text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import re2
 
@@ -19,8 +19,10 @@ import re2
 MAX_REACH = 2_000
 MAX_EXPRESSION = 1_000
 _MEMORY = 64 * 1024 * 1024
+_ANYWHERE, _HERE = re2._Anchor.UNANCHORED, re2._Anchor.ANCHOR_START
 _COUNT = re.compile(r"\{(\d{1,4})(,(\d{0,4}))?\}")
 _GROUP = re.compile(r"\(\?(?:P?<\w+>|[imsU]*(?:-[imsU]+)?:)|\((?!\?)")
+_WORDLY = re.compile("[A-Za-z0-9_]")
 _LEADING_FLAGS = re.compile(r"\(\?[ims]+\)")
 _ZERO_WIDTH = frozenset("bBAz")
 #: A wider expression may be searched for in many texts, a line break between them: each end of a text is that of a line.
@@ -266,12 +268,14 @@ def _up_to(most: int, counted: int = MAX_REACH) -> str:
 class Pattern:
     """A compiled, bounded expression. Raises ``ExpressionRefused``."""
 
-    __slots__ = ("_opening", "_search", "reach", "wide", "wide_opening")
+    __slots__ = ("_find", "_opening", "_search", "reach", "wide", "wide_opening")
 
     def __init__(self, expression: str, *, longest: int = MAX_REACH, ignore_case: bool = False) -> None:
         options = re2.Options()
         options.max_mem = _MEMORY
         options.log_errors = False
+        # Groups only group: telling what stands in them would cost the automaton its speed.
+        options.never_capture = True
         options.case_sensitive = not ignore_case
         try:
             # A pattern of bytes with RE2's default encoding reads UTF-8 and answers in bytes.
@@ -284,6 +288,8 @@ class Pattern:
             raise ExpressionRefused(f"it can match {node.reach} characters, more than {longest}")
         if self._search.match(b"") is not None:
             raise ExpressionRefused("it matches the empty text, and so everywhere")
+        # Without the wrapper, which makes an object of every match.
+        self._find = self._search._regexp.Match
         self.reach = node.reach
         #: the source of an expression that takes a small automaton, and that matches at least where this one does, also when
         #: the text stands among others with a line break before and after it
@@ -298,6 +304,16 @@ class Pattern:
     def search(self, data: bytes, start: int = 0, end: int | None = None) -> re2._Match | None:
         return self._search.search(data, start, end)
 
+    def find(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[int, int]:
+        """Where the leftmost match begins and ends, as fast as can be; (-1, -1) when there is none."""
+        found: tuple[int, int] = self._find(_ANYWHERE, data, start, len(data) if end is None else end)[0]
+        return found
+
+    def end_of(self, data: bytes, start: int) -> int:
+        """Where the match ends that begins at ``start``; -1 when none does."""
+        end: int = self._find(_HERE, data, start, len(data))[0][1]
+        return end
+
     def match(self, data: bytes, start: int = 0) -> re2._Match | None:
         """A match that begins at ``start``."""
         return self._search.match(data, start)
@@ -309,50 +325,20 @@ class Pattern:
         """Where the earliest beginning of a match stands that more text could complete; ``len(data)`` when none does."""
         # A character has at most four bytes.
         start = max(start, len(data) - 4 * self.reach)
-        found = self._opening.search(data, start)
-        return len(data) if found is None else found.start()
-
-
-class Shapes:
-    """Named expressions that are searched for in one pass. Where several match at one place, the first named wins."""
-
-    __slots__ = ("_all", "_each")
-
-    def __init__(self, shapes: Mapping[str, str]) -> None:
-        # Without groups: telling them apart during the search would cost the automaton its speed.
-        self._all = Pattern("|".join(shapes.values()))
-        self._each = [(name, Pattern(expression)) for name, expression in shapes.items()]
-
-    @property
-    def reach(self) -> int:
-        return self._all.reach
-
-    @property
-    def wide(self) -> str:
-        return self._all.wide
-
-    @property
-    def wide_opening(self) -> str:
-        return self._all.wide_opening
-
-    def search(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[str, int, int] | None:
-        """Name, start and end of the leftmost match."""
-        found = self._all.search(data, start, end)
-        if found is None:
-            return None
-        first, last = found.span()
-        for name, pattern in self._each:
-            if pattern.match(data, first) is not None:
-                return name, first, last
-        raise AssertionError("one of them matched")
-
-    def open_at(self, data: bytes, start: int = 0) -> int:
-        return self._all.open_at(data, start)
+        start = min(start, len(data))
+        found: int = self._opening._regexp.Match(_ANYWHERE, data, start, len(data))[0][0]
+        return len(data) if found < 0 else found
 
 
 def literal(text: str) -> str:
     """The expression that matches ``text`` itself, any white space where it has one space."""
     return r"\s{1,3}".join(re2.escape(word) for word in text.split())
+
+
+def whole(text: str) -> str:
+    """``literal``, where no letter or digit of ASCII touches it; ``whole_word`` knows those of other alphabets."""
+    before, after = (r"\b" if _WORDLY.match(char) else "" for char in (text.strip()[0], text.strip()[-1]))
+    return f"{before}{literal(text)}{after}"
 
 
 def char_before(data: bytes, at: int) -> str:

@@ -102,7 +102,7 @@ def test_what_may_pass_passes() -> None:
 
 @given(st.integers(10**11, 10**14))
 def test_luhn_finds_a_wrong_digit(number: int) -> None:
-    right = [f"{number}{digit}" for digit in range(10) if luhn(f"{number}{digit}")]
+    right = [f"{number}{digit}" for digit in range(10) if luhn(f"{number}{digit}".encode())]
     assert len(right) == 1
 
 

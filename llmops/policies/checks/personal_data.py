@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from llmops.core.verdicts import AFTER, REDACT
 from llmops.policies.checks.base import FINDS_PLACES, SettingRefused, Span, TextCheck, TextSettings
-from llmops.policies.patterns import Pattern, Shapes, char_after, char_before, is_word
+from llmops.policies.patterns import Pattern, char_after, char_before, is_word
 
 Kind = Literal["email", "phone", "iban", "card", "ip", "ssn", "birth_date"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -22,16 +23,6 @@ _DATE = (
     r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[./-][0-9]{1,2}[./-](?:[0-9]{4}|[0-9]{2})"
     rf"|[0-9]{{1,2}}(?:st|nd|rd|th)?\.? {_MONTH},? [0-9]{{4}}|{_MONTH} [0-9]{{1,2}}(?:st|nd|rd|th)?,? [0-9]{{4}}"
 )
-_SHAPES = {
-    "email": r"[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,4}[A-Za-z]{2,24}",
-    # Country code and number (ITU-T E.164: at most 15 digits), or a North American number with its area code.
-    "phone": r"\+[1-9](?:[ .()/-]{0,2}[0-9]){7,14}|(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}",
-    "iban": r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}",
-    "card": r"[2-6][0-9]{12,18}|[2-6][0-9]{3}(?:[ -][0-9]{4}){2}[ -][0-9]{1,7}|3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}",
-    "ip": r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}",
-    "ssn": r"[0-9]{3}-[0-9]{2}-[0-9]{4}",
-    "birth_date": rf"(?i:date of birth|birth ?date|birthday|born(?: on)?|dob|geboren am|geburtsdatum)[ :=-]{{1,4}}(?:is |on )?(?:{_DATE})",
-}
 #: IBAN registry (SWIFT, release 99): length of an IBAN by country.
 _LENGTHS = (
     "AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BI:27 BR:29 BY:28 CH:21 CR:22 CY:28 CZ:24 DE:22 DJ:27 DK:18 DO:28 "
@@ -40,7 +31,31 @@ _LENGTHS = (
     "NL:18 NO:15 OM:23 PK:24 PL:28 PS:29 PT:25 QA:29 RO:24 RS:22 RU:33 SA:24 SC:31 SD:18 SE:24 SI:19 SK:24 SM:27 SO:23 ST:25 "
     "SV:28 TL:23 TN:24 TR:26 UA:29 VA:22 VG:24 XK:20 YE:30"
 )
-_IBAN = dict(part.split(":") for part in _LENGTHS.split())
+_IBAN = {part[:2]: int(part[3:]) for part in _LENGTHS.split()}
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_HEX = r"[0-9A-Fa-f]{1,4}"
+#: What need not be looked at twice is not matched at all: shapes say where a word must begin and end, as far as letters and
+#: digits of ASCII go.
+_DOMAIN = r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,4}[A-Za-z]{2,24}"
+_SHAPES = {
+    "email": rf"[A-Za-z0-9][A-Za-z0-9._%+'-]{{0,63}}{_DOMAIN}",
+    # Country code and number (ITU-T E.164: at most 15 digits), or a North American number with its area code.
+    "phone": r"\+[1-9](?:[ .()/-]{0,2}[0-9]){7,14}\b|(?:\([2-9][0-9]{2}\) ?|\b[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}\b",
+    "iban": rf"\b(?:{'|'.join(sorted(_IBAN))})[0-9]{{2}}(?: ?[A-Z0-9]){{11,30}}",
+    "card": r"\b(?:[2-6][0-9]{12,18}|[2-6][0-9]{3}(?:[ -][0-9]{4}){2}[ -][0-9]{1,7}|3[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5})\b",
+    # RFC 4291, section 2.2. Fewer than three groups around two colons are names in code.
+    "ip": (
+        rf"\b(?:{_OCTET}\.){{3}}{_OCTET}\b|\b(?:{_HEX}:){{7}}{_HEX}\b|\b(?:{_HEX}:){{2,6}}(?::{_HEX}){{1,5}}\b"
+        rf"|\b{_HEX}:(?::{_HEX}){{2,6}}\b|\b(?:{_HEX}:){{3,7}}:|:(?::{_HEX}){{3,7}}\b"
+    ),
+    "ssn": r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b",
+    "birth_date": rf"(?i:date of birth|birth ?date|birthday|born(?: on)?|dob|geboren am|geburtsdatum)[ :=-]{{1,4}}(?:is |on )?(?:{_DATE})",
+}
+#: Addresses are found from behind: an automaton that counts characters from every place on has endless states.
+_END_OF_EMAIL = Pattern(r"[A-Za-z0-9._%+'-]" + _DOMAIN)
+_LOCAL, _MARKS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+'-", b"._%+'-"
+_MAX_LOCAL = 64
+_NONE = (-1, -1)
 _DATE_ALONE = Pattern(_DATE)
 
 
@@ -87,93 +102,133 @@ class PersonalData(TextCheck):
         super().__init__(settings, stage, action)
         self.reversible = settings.reversible
         kinds = settings.kinds or USUAL
-        self._shapes = Shapes({kind: shape for kind, shape in _SHAPES.items() if kind in kinds})
-        self.hint, self.opening = self._shapes.wide, self._shapes.wide_opening
-        others = {kind: shape for kind, shape in _SHAPES.items() if kind in kinds and kind != "ip"}
-        self._others = Shapes(others) if others else None
+        self._any = Pattern("|".join(shape for kind, shape in _SHAPES.items() if kind in kinds))
+        self.hint, self.opening = self._any.wide, self._any.wide_opening
+        self._emails = "email" in kinds
+        self._shapes = _pattern(set(kinds) - {"email"})
+        self._others = _pattern(set(kinds) - {"email", "ip"})
+        self._birth = Pattern(_SHAPES["birth_date"]) if "birth_date" in kinds else None
         self._except = tuple(one.lower().encode() for one in settings.except_ending)
 
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []
         no_address = 0
-        while (match := self._search(data, start, no_address)) is not None:
-            kind, first, end = match
-            place = _PLACES[kind](data, first, end)
-            if place is None:
-                start = _next(data, first)
-                if kind == "ip":
-                    no_address = _end_of_address(data, first)
-                continue
-            since, (first, end) = first, place
+        email, other = self._email(data, start), self._find(data, start, no_address)
+        while True:
+            if 0 <= email[0] < start:
+                email = self._email(data, start)
+            if 0 <= other[0] < start:
+                other = self._find(data, start, no_address)
+            if email[0] >= 0 and not 0 <= other[0] < email[0]:
+                first, end = email
+                kind, since = "email", first
+            elif other[0] >= 0:
+                since, end = other
+                kind = self._kind(data, since, end)
+                place = _PLACES[kind](data, since, end)
+                if place is None:
+                    # Behind the letters and digits that it began with: nothing within them could be one, because it would
+                    # not stand apart.
+                    start = max(_end(_WORD, data, since), since + 1)
+                    if kind == "ip":
+                        no_address = _end(_ADDRESS, data, since)
+                    continue
+                first, end = place
+            else:
+                return found
             start = end
-            if self._except and data[first:end].lower().endswith(self._except):
-                continue
-            found.append(Span(first, end, kind, since))
-        return found
+            if not (self._except and data[first:end].lower().endswith(self._except)):
+                found.append(Span(first, end, kind, since))
 
-    def _search(self, data: bytes, start: int, no_address: int) -> tuple[str, int, int] | None:
-        """The next candidate. Before ``no_address`` no address can stand apart, so none is looked for."""
+    def _email(self, data: bytes, start: int) -> tuple[int, int]:
+        """Where the next e-mail address begins and ends."""
+        while self._emails:
+            found, end = _END_OF_EMAIL.find(data, start)
+            if found < 0:
+                break
+            at = found + 1
+            local = data[max(start, at - _MAX_LOCAL) : at]
+            local = local[len(local.rstrip(_LOCAL)) :].lstrip(_MARKS)
+            if local:
+                return at - len(local), end
+            start = at
+        return _NONE
+
+    def _find(self, data: bytes, start: int, no_address: int) -> tuple[int, int]:
+        """The next candidate of other kinds. Before ``no_address`` no address can stand apart, so none is looked for."""
         if start < no_address:
             if self._others is not None:
-                match = self._others.search(data, start, min(len(data), no_address + 4 * self._others.reach))
-                if match is not None and match[1] < no_address:
-                    return match
+                found = self._others.find(data, start, min(len(data), no_address + 4 * self._others.reach))
+                if 0 <= found[0] < no_address:
+                    return found
             start = no_address
-        return self._shapes.search(data, start)
+        return _NONE if self._shapes is None else self._shapes.find(data, start)
+
+    def _kind(self, data: bytes, first: int, end: int) -> str:
+        """Which of the shapes it is that matched there: they can be told apart by a few of their characters."""
+        text = data[first:end]
+        if self._birth is not None and self._birth.end_of(data, first) >= 0:
+            return "birth_date"
+        begins = text[0]
+        if begins in b"+(":
+            return "phone"
+        if b":" in text or text.count(b".") == 3:
+            return "ip"
+        if begins > 57:
+            return "iban"
+        if text[3] in b" .-":
+            return "phone" if len(text) == 12 else "ssn"
+        return "card"
 
     def open_at(self, data: bytes, start: int = 0) -> int:
-        return self._shapes.open_at(data, start)
+        return self._any.open_at(data, start)
 
 
 Place = Callable[[bytes, int, int], "tuple[int, int] | None"]
 
 
-_ADDRESS = frozenset(b"0123456789abcdefABCDEF:.")
+def _pattern(kinds: Collection[str]) -> Pattern | None:
+    shapes = [shape for kind, shape in _SHAPES.items() if kind in kinds]
+    return Pattern("|".join(shapes)) if shapes else None
 
 
-def _next(data: bytes, first: int) -> int:
-    """Where to look on after what was none: behind the letters and digits that it began with. Nothing within them could be
-    one, because it would not stand apart."""
-    at = first
-    while at < len(data) and data[at] < 128 and is_word(chr(data[at])):
-        at += 1
-    return max(at, first + 1)
+def _end(run: re.Pattern[bytes], data: bytes, first: int) -> int:
+    """Where a run of characters, perhaps of none, ends that begins at ``first``."""
+    found = run.match(data, first)
+    return first if found is None else found.end()
 
 
-def _end_of_address(data: bytes, at: int) -> int:
-    while at < len(data) and data[at] in _ADDRESS:
-        at += 1
-    return at
+_WORD = re.compile(rb"[A-Za-z0-9_]*")
+_ADDRESS = re.compile(rb"[0-9A-Fa-f:.]*")
 
 
 def _apart(data: bytes, first: int, end: int) -> bool:
-    return not is_word(char_before(data, first)) and not is_word(char_after(data, end))
-
-
-def _email(data: bytes, first: int, end: int) -> tuple[int, int] | None:
-    return first, end
+    """Whether no letter or digit touches it; those of ASCII do not, because of its shape."""
+    return not (
+        (first and data[first - 1] >= 128 and is_word(char_before(data, first)))
+        or (end < len(data) and data[end] >= 128 and is_word(char_after(data, end)))
+    )
 
 
 def _phone(data: bytes, first: int, end: int) -> tuple[int, int] | None:
     before = char_before(data, first)
-    if is_word(before) or before in ("+", ".", "-") or is_word(char_after(data, end)):
+    if is_word(before) or before in ("+", ".", "-") or not _apart(data, first, end):
         return None
     return first, end
 
 
 def _card(data: bytes, first: int, end: int) -> tuple[int, int] | None:
-    if not _apart(data, first, end):
-        return None
-    digits = bytes(byte for byte in data[first:end] if 48 <= byte <= 57).decode()
-    return (first, end) if is_card(digits) else None
+    if is_card(data[first:end].translate(None, b" -")) and _apart(data, first, end):
+        return first, end
+    return None
 
 
-def is_card(digits: str) -> bool:
+def is_card(digits: bytes) -> bool:
     """A card number by its issuer's prefix and length (ISO/IEC 7812) and checksum (Luhn 1960)."""
     length = len(digits)
     two, four = int(digits[:2]), int(digits[:4])
     issued = (
-        (digits[0] == "4" and length in (13, 16, 19))
+        (digits[0] == 0x34 and length in (13, 16, 19))
         or (51 <= two <= 55 and length == 16)
         or (2221 <= four <= 2720 and length == 16)
         or (two in (34, 37) and length == 15)
@@ -185,31 +240,35 @@ def is_card(digits: str) -> bool:
     return issued and luhn(digits)
 
 
-def luhn(digits: str) -> bool:
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+#: A digit's character -> what every second digit counts, and every other.
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
+_SINGLE = bytes.maketrans(b"0123456789", bytes(range(10)))
+
+
+def luhn(digits: bytes) -> bool:
+    return (sum(digits[-1::-2].translate(_SINGLE)) + sum(digits[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
 def _iban(data: bytes, first: int, end: int) -> tuple[int, int] | None:
-    if is_word(char_before(data, first)):
+    length = _IBAN[data[first : first + 2].decode()]
+    text = data[first:end]
+    compact = text.translate(None, b" ")[:length]
+    if len(compact) < length:
         return None
-    length = int(_IBAN.get(data[first : first + 2].decode(), 0))
-    compact, at = bytearray(), first
-    while at < end and len(compact) < length:
-        if data[at] != 32:
-            compact.append(data[at])
+    at = first + length
+    while len(data[first:at].translate(None, b" ")) < length:
         at += 1
-    if not length or len(compact) < length or is_word(char_after(data, at)):
+    if is_word(char_before(data, first)) or is_word(char_after(data, at)):
         return None
     return (first, at) if mod97(compact.decode()) else None
 
 
+_AS_NUMBERS = {ord(letter): str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
 def mod97(iban: str) -> bool:
     """The check digits of ISO 13616."""
-    return int("".join(str(int(char, 36)) for char in iban[4:] + iban[:4])) % 97 == 1
+    return int((iban[4:] + iban[:4]).translate(_AS_NUMBERS)) % 97 == 1
 
 
 def _ip(data: bytes, first: int, end: int) -> tuple[int, int] | None:
@@ -219,14 +278,15 @@ def _ip(data: bytes, first: int, end: int) -> tuple[int, int] | None:
     if after == "." and is_word(char_after(data, end + 1)):
         return None
     text = data[first:end].decode()
+    if "." in text:
+        # Its shape is exact. This host is nobody's.
+        return None if text.startswith("127.") or text == "0.0.0.0" else (first, end)  # noqa: S104
     try:
         address = ip_address(text)
     except ValueError:
         return None
-    if address.is_loopback or address.is_unspecified:
-        return None
-    if address.version == 6 and (sum(map(bool, text.split(":"))) < 3 or not any(map(str.isdigit, text))):
-        # Two names with two colons between them are code.
+    if address.is_loopback or address.is_unspecified or not any(map(str.isdigit, text)):
+        # Names with colons between them are code.
         return None
     return first, end
 
@@ -241,7 +301,7 @@ def _ssn(data: bytes, first: int, end: int) -> tuple[int, int] | None:
 
 
 def _birth_date(data: bytes, first: int, end: int) -> tuple[int, int] | None:
-    if not _apart(data, first, end):
+    if is_word(char_before(data, first)) or is_word(char_after(data, end)):
         return None
     # The words that tell what the date is may stay.
     date = _DATE_ALONE.search(data[first:end])
@@ -249,7 +309,6 @@ def _birth_date(data: bytes, first: int, end: int) -> tuple[int, int] | None:
 
 
 _PLACES: dict[str, Place] = {
-    "email": _email,
     "phone": _phone,
     "iban": _iban,
     "card": _card,

@@ -6,6 +6,7 @@ take endless work to check, because references multiply it, is not checked: a va
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import jsonschema_rs
@@ -25,6 +26,8 @@ from llmops.policies.checks.schema_effort import bounded, grows
 MAX_SCHEMA_BYTES = 100_000
 _MAX_ERRORS = 5
 _MAX_ADVICE = 1_500
+#: Of larger answers only the first problem is told.
+_MAX_TOLD_WHOLE = 16_384
 _decode = msgspec.json.Decoder().decode
 
 
@@ -98,14 +101,25 @@ class Schema(AnswerCheck):
                 return []
         elif self._grows and not bounded(schema, found):
             return [("too much to check", "it has too many parts that the schema's references multiply")]
-        problems = []
-        for error in checked.iter_errors(found):
+        problems: list[tuple[str, str]] = []
+        for error in _errors(checked, found, len(answer.text)):
             rule = "/".join(map(str, error.schema_path))
             place = "/".join(map(str, error.instance_path))
             problems.append((f"/{rule}"[-MAX_NAME:], f"/{place}: {error.message[:200]}"))
             if len(problems) >= _MAX_ERRORS:
                 break
         return problems
+
+
+def _errors(checked: Any, found: Any, size: int) -> Iterable[Any]:
+    """What is wrong with an answer. All of it is looked for at once, so of a large answer only the first is."""
+    if size <= _MAX_TOLD_WHOLE:
+        yield from checked.iter_errors(found)
+        return
+    try:
+        checked.validate(found)
+    except jsonschema_rs.ValidationError as error:
+        yield error
 
 
 def validator(schema: Any) -> Any:

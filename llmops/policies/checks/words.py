@@ -13,6 +13,7 @@ from llmops.policies.patterns import (
     ExpressionRefused,
     Pattern,
     literal,
+    whole,
     whole_word,
 )
 
@@ -70,8 +71,9 @@ class WordList:
             words = sorted({one for one in rule.words if one.strip()}, key=len, reverse=True)
             if words:
                 try:
+                    written = whole if rule.whole_words else literal
                     pattern = Pattern(
-                        "|".join(map(literal, words)), longest=4 * HOLDBACK, ignore_case=ignore_case
+                        "|".join(map(written, words)), longest=4 * HOLDBACK, ignore_case=ignore_case
                     )
                 except ExpressionRefused as error:
                     raise SettingRefused(f"rules[{index}].words", str(error)) from None
@@ -97,8 +99,10 @@ class WordList:
         found: list[Span] = []
         for part in self._parts:
             at = start
-            while (match := part.pattern.search(data, at)) is not None:
-                first, end = match.span()
+            while True:
+                first, end = part.pattern.find(data, at)
+                if first < 0:
+                    break
                 if part.whole_words and not whole_word(data, first, end):
                     at = first + 1
                     continue
@@ -113,11 +117,11 @@ class WordList:
     @staticmethod
     def _first(part: _Part, data: bytes) -> bool:
         at = 0
-        while (match := part.pattern.search(data, at)) is not None:
-            if not part.whole_words or whole_word(data, *match.span()):
-                return True
-            at = match.start() + 1
-        return False
+        while True:
+            first, end = part.pattern.find(data, at)
+            if first < 0 or not part.whole_words or whole_word(data, first, end):
+                return first >= 0
+            at = first + 1
 
     def open_at(self, data: bytes, start: int = 0) -> int:
         return min((part.pattern.open_at(data, start) for part in self._parts), default=len(data))
