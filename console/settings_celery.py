@@ -41,6 +41,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(_data_dir / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
     "carry over what periods left": {"task": "budgets.carry_over", "schedule": timedelta(seconds=30)},
+    "send exports that are due": {"task": "usage.send_exports", "schedule": timedelta(minutes=2)},
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},

@@ -42,6 +42,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
     "outcome.report": frozenset({OPERATOR, ADMIN}),
+    "export.manage": frozenset({FINANCE, ADMIN}),
     "audit.view": frozenset({AUDITOR, ADMIN}),
 }
 

@@ -57,6 +57,11 @@ def run_job(job_id: str) -> None:
     services.run_job(UUID(job_id))
 
 
+@shared_task(name="usage.send_exports")
+def send_exports() -> int:
+    return services.send_exports()
+
+
 class _Readable:
     """Whether a journal lies in ``directory`` and can be read; reads it to its present end to find out."""
 

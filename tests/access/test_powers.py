@@ -50,6 +50,7 @@ TABLE = {
     "usage.view": "OFAX",
     "usage.rebuild": "FX",
     "outcome.report": "OX",
+    "export.manage": "FX",
     "audit.view": "AX",
 }
 LETTERS = {"operator": "O", "reviewer": "R", "finance": "F", "auditor": "A", "admin": "X"}

@@ -300,6 +300,18 @@ REPORTS: dict[str, Change] = {
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
+    "POST /spend/": Change(send={"what": "spend", "by": "feature"}, action="usage.exported"),
+    "POST /spend/exports/": Change(
+        send=lambda world: {
+            "name": "Month end",
+            "what": "spend",
+            "period": "month",
+            "timezone": "UTC",
+            "recipients": "finance@example.com",
+            "project": str(world.support.pk),
+        },
+        action="export_schedule.created",
+    ),
     "POST /admin/logout/": Change(action="session.signed_out"),
 }
 

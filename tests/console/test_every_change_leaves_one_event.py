@@ -299,6 +299,7 @@ TASKS = {
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
     "usage.make_days": "makes tables for the days to come",
+    "usage.send_exports": "leaves one event an export that it sends; tests/usage",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",
     "usage.run_job": "does what somebody asked for on the record",
 }

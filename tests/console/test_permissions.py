@@ -331,6 +331,9 @@ GET /calls/                                                        L++++-+
 GET /calls/{call_id}/                                              L++++00
 GET /jobs/                                                         L++++-+
 GET /spend/                                                        L++++-+
+POST /spend/                                                       L++++-+
+GET /spend/exports/                                                L++++-+
+POST /spend/exports/                                               L+-+---
 POST /jobs/                                                        L+-----
 GET /jobs/live/                                                    1++++-+
 GET /live/                                                         1++++++

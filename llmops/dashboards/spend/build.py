@@ -11,7 +11,7 @@ from llmops.dashboards import formats
 from llmops.dashboards.filters import NONE_GIVEN
 from llmops.dashboards.overview.shapes import Figure, Tile
 from llmops.dashboards.reader import Reader
-from llmops.dashboards.spend import movers, tables
+from llmops.dashboards.spend import movers, tables, units
 from llmops.dashboards.spend.links import Links
 from llmops.dashboards.spend.query import GROUPS, SpendQuery
 from llmops.dashboards.spend.shapes import Amount, Step, View
@@ -112,6 +112,7 @@ def build(reader: Reader, query: SpendQuery) -> View:
         movers.panel(view, query, moved, found.total, found.total_before or Sums(), links, names)
     tables.days(view, query, found.days, found.days_before, found.outlook, links)
     _savings(view, found)
+    view.units = units.of_features(query, filters, links)
     return view
 
 

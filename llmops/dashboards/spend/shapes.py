@@ -72,6 +72,22 @@ class Step:
     amount: Amount
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one kind of outcome of a feature cost and brought."""
+
+    name: str
+    href: str
+    first: bool
+    spend: Amount
+    kind: str
+    outcomes: str
+    rate: str
+    cost_each: Amount
+    value: str
+    returned: str
+
+
 @dataclass(slots=True)
 class View:
     headline: str
@@ -94,4 +110,5 @@ class View:
     savings: list[Step] = field(default_factory=list)
     savings_total: Step | None = None
     savings_share: str = ""
+    units: list[Unit] = field(default_factory=list)
     chart_data: dict[str, Any] = field(default_factory=dict)

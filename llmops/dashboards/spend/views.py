@@ -7,16 +7,17 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_http_methods
 
 from llmops.access.models import ServiceKey
 from llmops.access.selectors import may_anywhere, projects_for
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.spend.build import build
+from llmops.dashboards.spend.export_views import download
 from llmops.dashboards.spend.query import (
     BY_MONEY,
     BY_PERCENT,
@@ -34,12 +35,15 @@ from llmops.usage.selectors.spend import cost_centres
 CHOICES = 200
 
 
-@require_GET
+@require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 @login_required
-def spend(request: HttpRequest) -> HttpResponse:
+def spend(request: HttpRequest) -> HttpResponseBase:
+    """The page; posted, what it shows as a file."""
     if not may_anywhere(request, "usage.view"):
         raise PermissionDenied
+    if request.method == "POST":
+        return download(request)
     reader = Reader.of(request)
     query = parse(request.GET.dict(), now=timezone.now())
     view = build(reader, query)
@@ -79,6 +83,7 @@ def _choices(query: SpendQuery) -> dict[str, Any]:
             (name, value) for name, value in kept.items() if name not in ("range", "from", "to", "compare")
         ],
         "kept_without_compare": [(name, value) for name, value in kept.items() if name != "compare"],
+        "kept_all": list(kept.items()),
         "kept_time": [*time.items(), *((name, kept[name]) for name in ("by", "movers") if name in kept)],
         "comparisons": [
             (name, words.capitalize(), name == query.compare) for name, words in COMPARISONS.items()

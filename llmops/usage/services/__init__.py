@@ -11,6 +11,7 @@ from llmops.usage.services.journals import (
 from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
 from llmops.usage.services.retention import apply_retention
+from llmops.usage.services.schedules import create_schedule, send_again, send_exports, stop_schedule
 
 __all__ = [
     "REBUILD",
@@ -18,6 +19,7 @@ __all__ = [
     "Told",
     "apply_retention",
     "booked_records",
+    "create_schedule",
     "forget_objects",
     "forget_outcomes",
     "journal_closed",
@@ -27,4 +29,7 @@ __all__ = [
     "request_rebuild",
     "resume_jobs",
     "run_job",
+    "send_again",
+    "send_exports",
+    "stop_schedule",
 ]
