@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmops.core.cancelling import AGAIN_S
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
@@ -76,7 +76,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._task = asyncio.current_task()
-        self._listener: asyncio.Task[None] | None = None
+        self._listener: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.reason: str | None = None
@@ -92,11 +92,28 @@ class Watch:
 
     def _listen(self, deadline: float) -> None:
         self._deadline = self._loop.call_at(deadline, self.fire, "deadline")
-        self._listener = self._loop.create_task(self._until_gone())
+        self._listen_only()
 
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _listen_only(self) -> None:
+        waiting = self._receive()
+        if hasattr(waiting, "add_done_callback"):
+            # A future, as granian gives: a task to wait for it would cost a call some 30 µs.
+            self._listener = cast("asyncio.Future[Any]", waiting)
+            self._listener.add_done_callback(self._heard)
+        else:
+            self._listener = self._loop.create_task(self._until_gone(waiting))
+
+    def _heard(self, waiting: asyncio.Future[Message]) -> None:
+        if self._task is None or waiting.cancelled():
+            return
+        if waiting.result()["type"] == "http.disconnect":
+            self.fire("client")
+        else:
+            self._listen_only()
+
+    async def _until_gone(self, waiting: Awaitable[Message]) -> None:
+        while (await waiting)["type"] != "http.disconnect":
+            waiting = self._receive()
         self.fire("client")
 
     def fire(self, reason: str) -> None:
@@ -131,9 +148,6 @@ class Watch:
         elif self._timer is not None and self._listener is None:
             self._timer.cancel()
             self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen_only)
-
-    def _listen_only(self) -> None:
-        self._listener = self._loop.create_task(self._until_gone())
 
     def close(self) -> None:
         self._task = None

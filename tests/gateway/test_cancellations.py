@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from llmops.core.cancelling import cancel
 from llmops.gateway.call import Message, Watch
+from tests.gateway.rig import eventually
 
 
 class Deaf:
@@ -82,3 +83,37 @@ async def test_a_hang_up_reaches_a_call_whose_library_swallowed_the_first_word_o
         await asyncio.wait_for(asyncio.create_task(answer()), 10)
     assert found == [("client", 0), ("client", 0)]
     assert deaf.heard == 2
+
+
+async def test_a_hang_up_is_heard_from_a_server_that_gives_futures() -> None:
+    """As granian does: the end of the body may still come before."""
+    given: list[asyncio.Future[Message]] = []
+
+    def receive() -> asyncio.Future[Message]:
+        given.append(asyncio.get_running_loop().create_future())
+        return given[-1]
+
+    found: list[str | None] = []
+
+    async def answer(watch: list[Watch], *, hears: bool) -> None:
+        watch.append(Watch(receive))
+        watch[0].start(60)
+        try:
+            await (asyncio.Event().wait() if hears else asyncio.sleep(0.1))
+        except asyncio.CancelledError:
+            watch[0].caught()
+            found.append(watch[0].reason)
+        finally:
+            watch[0].close()
+
+    task = asyncio.create_task(answer([], hears=True))
+    await eventually(lambda: len(given) == 1)
+    given[0].set_result({"type": "http.request", "body": b"", "more_body": False})
+    await eventually(lambda: len(given) == 2)
+    given[1].set_result({"type": "http.disconnect"})
+    await asyncio.wait_for(task, 10)
+    assert found == ["client"]
+    # Who has its answer listens no longer.
+    await asyncio.wait_for(answer([], hears=False), 10)
+    assert given[2].cancelled()
+    assert len(given) == 3
