@@ -17,7 +17,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
 )
 from llmops.gateway.throttling.limits import Limiteds, limits_of
-from llmops.policies.engine import Guard, guard_of
+from llmops.policies.engine import Guard, guard_of, joined
 from llmops.providers.pricing import PriceBook
 from llmops.providers.rules import CACHED_ANSWER, LARGER_MODEL, REFUSE, SUMMARIZE, looks_reasoning
 from llmops.serving.snapshot import (
@@ -303,13 +303,8 @@ class View:
 
     def _joined(self, named: Sequence[str], whose: str) -> Guard | None:
         """The policies that hold everywhere, and those ``named``."""
-        policies = self.snapshot.policies
-        slugs = dict.fromkeys([slug for slug, entry in policies.items() if entry.everywhere])
-        slugs.update(dict.fromkeys(named))
-        if not slugs:
-            return None
         try:
-            return guard_of(policies[slug] for slug in slugs)
+            return guard_of(joined(self.snapshot.policies, named))
         except (KeyError, ValueError, ConsoleError) as error:
             log.error("the policies of %r cannot be used: %s", whose, error)
             raise ServiceUnavailable(

@@ -6,7 +6,7 @@ strictest verdict decides; what is told to the caller names the policy, never th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol
@@ -46,11 +46,17 @@ class PolicyLike(Protocol):
     def checks(self) -> Sequence[CheckLike]: ...
 
 
+class PublishedLike(PolicyLike, Protocol):
+    @property
+    def everywhere(self) -> bool: ...
+
+
 class Guard:
     """All that is checked for the calls of one route."""
 
     __slots__ = (
         "_asked",
+        "_at_once",
         "_avoids",
         "_judged",
         "_remote_after",
@@ -58,9 +64,13 @@ class Guard:
         "_shown",
         "_sieve_after",
         "_sieve_before",
+        "_unsieved",
         "after",
         "before",
         "has_after",
+        "judges",
+        "redacts",
+        "stops",
         "together",
         "withholds",
     )
@@ -76,6 +86,15 @@ class Guard:
         self.withholds = any(rule.check.action == RETRY for rule in self.after)
         self._remote_before = tuple(rule for rule in self.before if isinstance(rule.check, Remote))
         self._remote_after = tuple(rule for rule in self.after if isinstance(rule.check, Remote))
+        #: whether answers are looked at as a whole
+        self.judges = any(isinstance(rule.check, AnswerCheck | Remote) for rule in self.after)
+        #: whether places in answers are taken out, and whether they break streams off
+        self.redacts = any(
+            isinstance(rule.check, TextCheck) and rule.check.action == REDACT for rule in self.after
+        )
+        self.stops = any(
+            isinstance(rule.check, TextCheck) and rule.check.action == BLOCK for rule in self.after
+        )
         self._avoids = any(rule.check.action == REDACT for rule in self.before)
         asked = [rule for rule in self.before if isinstance(rule.check, TextCheck | AskedCheck)]
         shown = [rule for rule in self.after if isinstance(rule.check, TextCheck)]
@@ -87,8 +106,30 @@ class Guard:
         #: with the bit of the sieve that names each; 0 for those that look at everything
         self._asked = tuple(zip(asked, self._sieve_before.bits, strict=True))
         self._shown = tuple(zip(shown, self._sieve_after.bits, strict=True))
+        #: what the sieve does not stand for
+        self._unsieved = [rule.check for rule, bit in self._asked if not bit]
+        #: whether it can be told of all texts together that there is nothing in them
+        self._at_once = not self._remote_before and all(
+            isinstance(check, AskedCheck) for check in self._unsieved
+        )
 
     # ------------------------------------------------------------------ before
+
+    def finds_nothing(self, text: str, messages: int, placeholders: Placeholders) -> bool:
+        """Whether ``check_before`` finds nothing in the texts of a request, which stand on lines of ``text``. False also when
+        that cannot be told of all of them together."""
+        if not self._at_once:
+            return False
+        for check in self._unsieved:
+            assert isinstance(check, AskedCheck)
+            if not check.passes(len(text), messages):
+                return False
+        data = as_bytes(text)
+        if self._sieve_before.find(data):
+            return False
+        if self._avoids:
+            placeholders.avoid(data)
+        return True
 
     def check_before(self, asked: Asked, placeholders: Placeholders) -> Decision:
         """Everything but remote checks. The texts of ``asked`` stay as they are; what changed is in the decision."""
@@ -149,6 +190,13 @@ class Guard:
         return self._remote_before if stage == BEFORE else self._remote_after
 
     # ------------------------------------------------------------------ after
+
+    def changes_nothing(self, text: str, placeholders: Placeholders) -> bool:
+        """Whether ``check_texts`` finds nothing and changes nothing in the texts of an answer, which stand on lines of
+        ``text``. False also when that cannot be told of all of them together."""
+        if placeholders.values and "[" in text:
+            return False
+        return not self._shown or not (0 in self._sieve_after.bits or self._sieve_after.find(as_bytes(text)))
 
     def check_texts(self, texts: Sequence[Text], placeholders: Placeholders) -> Decision:
         """The texts of a whole answer: redacted, and with the values of placeholders put back."""
@@ -221,17 +269,48 @@ def rules_of(policy: PolicyLike) -> tuple[Rule, ...]:
     return _compiled(msgspec.json.encode((policy.slug, policy.version, checks), order="sorted"))
 
 
-def prepare(policies: Iterable[PolicyLike]) -> None:
-    """Compile what is not compiled yet. What cannot be is said when a request meets it, and lets none pass."""
-    for policy in policies:
+def joined(policies: Mapping[str, PublishedLike], named: Iterable[str]) -> list[PublishedLike]:
+    """The policies that hold everywhere, then those ``named``, each once. Raises ``KeyError`` for one that there is not."""
+    slugs = dict.fromkeys(slug for slug, policy in policies.items() if policy.everywhere)
+    slugs.update(dict.fromkeys(named))
+    return [policies[slug] for slug in slugs]
+
+
+def prepare(policies: Iterable[PublishedLike], combinations: Iterable[Iterable[str]] = ()) -> None:
+    """Compile what is not compiled yet, and what is asked for together by the policies of each of ``combinations`` beside
+    those that hold everywhere. What cannot be is said when a request meets it, and lets none pass."""
+    by_slug = {policy.slug: policy for policy in policies}
+    for policy in by_slug.values():
         with suppress(ConsoleError, ValueError, KeyError):
             rules_of(policy)
+    for named in combinations:
+        with suppress(ConsoleError, ValueError, KeyError):
+            if (guard := guard_of(joined(by_slug, named))) is not None:
+                _warm(guard)
+
+
+@lru_cache(maxsize=512)
+def _warm(guard: Guard) -> None:
+    """Let the automata meet a text, which makes the states that every text needs."""
+    placeholders = Placeholders()
+    guard.check_before(Asked([Text("user", _SAMPLE, "")]), placeholders)
+    guard.check_texts([Text("assistant", _SAMPLE, "")], placeholders)
+    stream = guard.stream(placeholders)
+    for word in _SAMPLE.split():
+        stream.feed(0, "", f"{word} ")
+
+
+_SAMPLE = 'The quick brown fox jumps over 13 lazy dogs, (e.g. at 10:30) - "in the park"; they don\'t mind?\n'
+
+
+@lru_cache(maxsize=512)
+def _guard(rules: tuple[Rule, ...]) -> Guard | None:
+    return Guard(rules) if rules else None
 
 
 def guard_of(policies: Iterable[PolicyLike]) -> Guard | None:
-    """What policies ask for together; None when that is nothing."""
-    rules = [rule for policy in policies for rule in rules_of(policy)]
-    return Guard(rules) if rules else None
+    """What policies ask for together; None when that is nothing. One guard for the same rules, whatever snapshot they are of."""
+    return _guard(tuple(rule for policy in policies for rule in rules_of(policy)))
 
 
 def _together(texts: Sequence[Text]) -> bytes:

@@ -70,7 +70,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
     # Outside the transaction: a reference may lead to a slow file system.
     credentials, unreadable = _credentials(stored)
     # Here, beside the requests: long lists take a moment to compile.
-    prepare(document.policies)
+    prepare(document.policies, [(), *(route.policies for route in document.routes)])
     return Snapshot(
         revision=revision,
         digest=digest,

@@ -27,6 +27,7 @@ from llmops.gateway.attempts.failures import MALFORMED, POLICY, Failure
 from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode, member
 from llmops.gateway.endpoints.making import AskedMedia, reworded
 from llmops.gateway.policing.opinions import opinion
+from llmops.gateway.policing.plain import plain_answers, plain_asked
 from llmops.gateway.policing.streams import Watcher, watcher_of
 from llmops.gateway.policing.texts import (
     Place,
@@ -39,7 +40,7 @@ from llmops.gateway.policing.texts import (
     schema_asked,
 )
 from llmops.policies.checks import describe
-from llmops.policies.checks.base import Answer, TextCheck
+from llmops.policies.checks.base import Answer
 from llmops.policies.checks.base import Asked as Texts
 from llmops.policies.decisions import Decision, Placeholders
 from llmops.policies.engine import Guard
@@ -121,6 +122,9 @@ async def before(call: Call) -> None:
         size = asked.size
 
         def work() -> tuple[list[Place], Decision]:
+            plain = plain_asked(members) if form is None else None
+            if plain is not None and guard.finds_nothing(*plain, state.placeholders):
+                return [], Decision()
             places, messages = asked_places(members) if form is None else form_places(form)
             texts = [place.text for place in places]
             return places, guard.check_before(Texts(texts, messages), state.placeholders)
@@ -158,11 +162,7 @@ async def before(call: Call) -> None:
 
 def _refuse_log_probabilities(asked: Asked, guard: Guard, resolution: Resolution) -> None:
     """They tell each token of an answer, also those that a policy takes out. Raises ``InvalidRequest``."""
-    if not any(
-        isinstance(rule.check, TextCheck)
-        and (rule.check.action == REDACT or (rule.check.action == BLOCK and asked.stream))
-        for rule in guard.after
-    ):
+    if not (guard.redacts or (guard.stops and asked.stream)):
         return
     asks = next((name for name in _LOG_PROBABILITIES if member(asked.members, name)), "")
     if not asks and isinstance(included := member(asked.members, "include"), list):
@@ -229,6 +229,11 @@ async def whole(call: Call, body: bytes, *, plain: bool = False) -> tuple[bytes,
     guard = state.guard
 
     def texts() -> tuple[list[Place], list[Answer], Decision, bool]:
+        usual = None if plain else plain_answers(body, state.schema)
+        if usual is not None and guard.changes_nothing(
+            "\n".join([one.text for one in usual]), state.placeholders
+        ):
+            return [], usual, Decision(), False
         value = {"text": body.decode()} if plain else decode_any(body)
         answer = value if isinstance(value, dict) else {}
         shown = {name: answer[name] for name in _ANSWERING if name in answer}
@@ -244,6 +249,8 @@ async def whole(call: Call, body: bytes, *, plain: bool = False) -> tuple[bytes,
         state.add(decision.verdicts)
         state.error = _told_twice(decision)
         return b"", None
+    if not guard.judges and not decision.verdicts and not decision.texts:
+        return body, None
     await _judge(call, answers, decision, len(body))
     if (failure := await _settle_on(call, answers, decision)) is not None or state.error is not None:
         return b"", failure

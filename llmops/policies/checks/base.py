@@ -148,6 +148,10 @@ class TextCheck(Check):
 
 
 class AskedCheck(Check):
+    def passes(self, characters: int, messages: int) -> bool:
+        """Whether nothing is found in a request of no more than so many characters, whatever it says."""
+        return False
+
     def judge_asked(self, asked: Asked) -> list[Finding]:
         raise NotImplementedError
 

@@ -53,6 +53,15 @@ class Length(AskedCheck, AnswerCheck):
                 "", "set max_characters, max_messages or max_tokens; without one nothing is checked"
             )
 
+    def passes(self, characters: int, messages: int) -> bool:
+        limits = self.settings
+        return (
+            (limits.max_characters is None or characters <= limits.max_characters)
+            and (limits.max_messages is None or messages <= limits.max_messages)
+            # A character has at most four bytes, and a token at least one.
+            and (limits.max_tokens is None or characters * 4 <= limits.max_tokens)
+        )
+
     def judge_asked(self, asked: Asked) -> list[Finding]:
         found = self._texts([one.text for one in asked.texts])
         limit = self.settings.max_messages

@@ -28,6 +28,7 @@ class Risk(AskedCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._list = WordList(settings.rules, longest=MAX_REACH)
+        self.hint = self._list.wide
 
     def judge_asked(self, asked: Asked) -> list[Finding]:
         roles = self.settings.roles

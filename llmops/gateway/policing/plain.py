@@ -1,0 +1,82 @@
+"""The usual shapes of requests and answers of chat: texts right where they stand in nearly all of them, and nowhere else.
+
+Read strictly: a member that is not known here may hold a text, and then ``texts`` looks everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llmops.gateway.endpoints.base import Members, Raw
+from llmops.policies.checks.base import Answer
+
+#: Other members of a request that tell a model something.
+_ELSEWHERE = ("instructions", "input", "prompt", "prediction")
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: str = ""
+    content: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    role: str = ""
+    content: str | None = None
+    refusal: None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: list[Any] | None = None
+    reasoning: None = None
+    reasoning_content: None = None
+
+
+class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+    message: _Said
+    index: int = 0
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice]
+    output: None = None
+    text: None = None
+    data: None = None
+    segments: None = None
+
+
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def plain_asked(members: Members) -> tuple[str, int] | None:
+    """All texts of a request, a line each or more, and how many messages it has; None when they may stand elsewhere."""
+    raw = members.get("messages")
+    if not isinstance(raw, Raw) or any(name in members for name in _ELSEWHERE):
+        return None
+    try:
+        messages = _decode_messages(raw)
+    except _UNREADABLE:
+        return None
+    return "\n".join([one.content for one in messages if one.content]), len(messages)
+
+
+def plain_answers(body: bytes, schema: Any) -> list[Answer] | None:
+    """The choices of an answer that says nothing but their contents; None of any other."""
+    try:
+        choices = _decode_answer(body).choices
+    except _UNREADABLE:
+        return None
+    answers = []
+    for choice in choices:
+        message = choice.message
+        if message.annotations or message.tool_calls:
+            return None
+        answers.append(Answer(message.content or "", choice.finish_reason or "", "", False, schema))
+    return answers
