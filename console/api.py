@@ -20,6 +20,7 @@ from llmops.core.errors import ConsoleError, InvalidRequest, NotFound
 
 APPS = (
     "llmops.access",
+    "llmops.approvals",
     "llmops.audit",
     "llmops.providers",
     "llmops.policies",

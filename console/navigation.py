@@ -71,6 +71,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Members", "member", model="access.membership"),
             Entry("Users", "user", model="auth.user"),
             Entry("Budgets", "budget", model="budgets.budget"),
+            Entry("Approvals", "approval", model="approvals.request"),
         ),
     ),
     ("Prove", (Entry("Audit", "audit", model="audit.event"),)),

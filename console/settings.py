@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "llmops.base",
     "llmops.audit",
     "llmops.access",
+    "llmops.approvals",
     "llmops.providers",
     "llmops.policies",
     "llmops.budgets",
@@ -177,6 +178,8 @@ ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
 POLICY_NAMES = "llmops.policies.selectors.policy_names"
 MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
+#: Acts that take a second person, by name, and the room that carries each out.
+APPROVAL_KINDS = {"budget.raise": "llmops.budgets.services.raises.KIND"}
 #: The Celery application, for those who send tasks (llmops.base.tasks).
 TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.

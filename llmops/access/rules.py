@@ -39,10 +39,18 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "revision.publish": frozenset({OPERATOR, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "budget.manage": frozenset({FINANCE, ADMIN}),
+    #: ask for a raise, and say yes to somebody else's
+    "budget.request": frozenset({OPERATOR, FINANCE, ADMIN}),
+    "budget.approve": frozenset({FINANCE, ADMIN}),
+    "approval.view": frozenset(ROLES),
+    #: open the inbox's forms; what each kind of request asks for beside is its own permission
+    "approval.decide": frozenset({REVIEWER, FINANCE, ADMIN}),
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
     "outcome.report": frozenset({OPERATOR, ADMIN}),
     "export.manage": frozenset({FINANCE, ADMIN}),
+    #: say what a call of unknown outcome cost, or a lost lease
+    "usage.correct": frozenset({FINANCE, ADMIN}),
     "audit.view": frozenset({AUDITOR, ADMIN}),
 }
 
@@ -80,7 +88,17 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     ),
     #: also what ``inference`` allows: nobody gives a key more than he holds
     "keys": frozenset({"service_key.manage", "outcome.report"}),
-    "budgets": frozenset({"budget.manage", "usage.rebuild"}),
+    #: the two of approvals let a key give roles to people; a key itself never decides (``approvals.services``)
+    "budgets": frozenset(
+        {
+            "budget.manage",
+            "budget.request",
+            "budget.approve",
+            "approval.decide",
+            "usage.rebuild",
+            "usage.correct",
+        }
+    ),
     "audit": frozenset({"audit.view"}),
     "members": frozenset({"member.view", "member.manage"}),
     #: makes the other scopes reach every project instead of the key's own

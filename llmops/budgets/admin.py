@@ -8,15 +8,21 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.admin import ReadOnlyAdmin, ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
 from llmops.budgets.guard import check_change, check_new
-from llmops.budgets.models import Budget, Window
+from llmops.budgets.models import Budget, Explanation, Lease, Overrun, Raise, Window
 from llmops.budgets.selectors import gauges_of, scope_text
 from llmops.core.actors import Actor
 from llmops.core.money import format_usd
@@ -116,6 +122,39 @@ class ArchiveForm(forms.Form):
     )
 
 
+class RaiseForm(forms.Form):
+    amount_usd = UsdFormField(label="Raise by, USD", help_text="On top of the limit, such as 25.00")
+    ends_at = forms.SplitDateTimeField(
+        label="Until (UTC)",
+        widget=UnfoldAdminSplitDateTimeWidget,
+        help_text="Then the limit is what it was before.",
+    )
+    starts_at = forms.SplitDateTimeField(
+        label="From (UTC)",
+        required=False,
+        widget=UnfoldAdminSplitDateTimeWidget,
+        help_text="Empty: as soon as it is approved.",
+    )
+    reason = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="Whoever approves it decides by this.",
+    )
+
+
+class RaisesInline(ReadOnlyInline):
+    model = Raise
+    verbose_name_plural = "raises"
+    fields = ("amount", "starts_at", "ends_at", "reason", "asked_by", "approved_by")
+    readonly_fields = ("amount",)
+    show_change_link = False
+    per_page = 12
+
+    @display(description="raised by, USD")
+    def amount(self, row: Raise) -> str:
+        return format_usd(row.amount_nano)
+
+
 class WindowsInline(ReadOnlyInline):
     model = Window
     verbose_name_plural = "periods"
@@ -126,7 +165,7 @@ class WindowsInline(ReadOnlyInline):
     per_page = 12
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).prefetch_related("crossings")
+        return super().get_queryset(request).select_related("budget").prefetch_related("crossings")
 
     @display(description="settled + held of limit, USD")
     def stand(self, window: Window) -> str:
@@ -144,12 +183,12 @@ class WindowsInline(ReadOnlyInline):
         return ", ".join(f"{one.percent} % on {one.crossed_at:%d %b %H:%M}" for one in rows) or "-"
 
     @display(description="overrun, USD")
-    def overrun(self, window: Window) -> str:
-        return format_usd(window.overrun_nano)
+    def overrun(self, window: Window) -> Any:
+        return _leading(window.overrun_nano, "overrun", f"?q={window.budget.slug}")
 
     @display(description="unattributed, USD")
-    def unattributed(self, window: Window) -> str:
-        return format_usd(window.unattributed_nano)
+    def unattributed(self, window: Window) -> Any:
+        return _leading(window.unattributed_nano, "lease", f"?state__exact=forfeited&q={window.budget.slug}")
 
 
 @admin.register(Budget)
@@ -160,8 +199,8 @@ class BudgetAdmin(ServiceAdmin):
     list_filter = ("scope_kind", "period", "hard")
     list_select_related = ("project",)
     search_fields = ("slug", "scope_value", "project__slug")
-    inlines = (WindowsInline,)
-    actions_detail = ("archive",)
+    inlines = (WindowsInline, RaisesInline)
+    actions_detail = ("ask_for_a_raise", "archive")
     fields = (
         "slug",
         ("scope_kind", "scope_value"),
@@ -216,6 +255,24 @@ class BudgetAdmin(ServiceAdmin):
         return gauges_of([budget], timezone.now())[budget.pk].resets_at or "never"
 
     @admin_action(
+        label="Ask for a raise",
+        question="Ask for a higher limit of {obj} for a while? Another person has to approve it.",
+        permission="budget.request",
+        form=RaiseForm,
+        available=lambda budget: budget.archived_at is None and budget.hard,
+    )
+    def ask_for_a_raise(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
+        row = services.ask_raise(
+            actor,
+            budget_id=obj.pk,
+            amount_nano=data["amount_usd"],
+            starts_at=data["starts_at"],
+            ends_at=data["ends_at"],
+            reason=data["reason"],
+        )
+        return f"Asked: {row.title}. It waits under Approvals for another person."
+
+    @admin_action(
         label="Archive",
         question="Archive {obj}? Calls are no longer held against it. What was spent stays on record.",
         form=ArchiveForm,
@@ -225,6 +282,14 @@ class BudgetAdmin(ServiceAdmin):
     def archive(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
         services.archive_budget(actor, budget_id=obj.pk, **data)
         return f"{obj} is archived."
+
+
+def _leading(amount: int, model: str, query: str) -> Any:
+    """An amount that leads to what is behind it; a plain one where nothing is."""
+    if not amount:
+        return format_usd(0)
+    address = reverse(f"admin:budgets_{model}_changelist") + query
+    return format_html('<a class="underline" href="{}">{}</a>', address, format_usd(amount))
 
 
 def gauge_text(settled: int, held: int, limit: int) -> str:
@@ -245,3 +310,87 @@ def _arguments(data: dict[str, Any]) -> dict[str, Any]:
     if "project" in data:
         values["project_id"] = data["project"].pk if data["project"] else None
     return values
+
+
+class ExplainForm(forms.Form):
+    spent_usd = UsdFormField(
+        label="Of it was spent, USD", help_text="As the provider's records show it. The rest is free again."
+    )
+    reason = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="How you know. Goes into the audit trail.",
+    )
+
+
+@admin.register(Lease)
+class LeaseAdmin(ReadOnlyAdmin):
+    """What data planes may spend without asking; the ones to look at are those that were charged whole."""
+
+    view_permission, manage_permission = "budget.view", "usage.correct"
+    project_path = "window__budget__project"
+    list_display = ("window", "stands", "charged", "journal_id", "opened_at", "expires_at")
+    list_filter = ("state",)
+    list_select_related = ("window__budget",)
+    search_fields = ("window__budget__slug",)
+    ordering = ("-opened_at",)
+    actions_detail = ("explain",)
+    fields = readonly_fields = (
+        "window", "stands", "charged", "journal_id", "opened_at", "expires_at", "explained",
+    )  # fmt: skip
+
+    @admin_action(
+        label="Explain",
+        question="The journal of a process was lost, so this lease was charged whole. What of it was really spent?",
+        form=ExplainForm,
+        available=lambda lease: lease.state == Lease.FORFEITED,
+    )
+    def explain(self, request: HttpRequest, actor: Actor, obj: Lease, data: dict[str, Any]) -> str:
+        services.explain_lease(actor, lease_id=obj.pk, spent_nano=data["spent_usd"], reason=data["reason"])
+        return f"Explained: ${format_usd(data['spent_usd'])} of it were spent."
+
+    @display(description="state", label={"charged whole": "danger", "explained": "success", "open": "info"})
+    def stands(self, lease: Lease) -> str:
+        words = {Lease.FORFEITED: "charged whole", Lease.EXPLAINED: "explained"}
+        return words.get(lease.state, lease.state)
+
+    @display(description="outstanding, USD")
+    def charged(self, lease: Lease) -> str:
+        return format_usd(lease.outstanding_nano)
+
+    @display(description="explanation")
+    def explained(self, lease: Lease) -> str:
+        found = Explanation.objects.filter(lease=lease).first()
+        if found is None:
+            return "-"
+        return (
+            f"${format_usd(found.spent_nano)} of ${format_usd(found.charged_nano)} were spent, says {found.by_name}: "
+            f"{found.reason}"
+        )
+
+
+@admin.register(Overrun)
+class OverrunAdmin(ReadOnlyAdmin):
+    """What was charged beyond a hold: by which call, and why."""
+
+    view_permission = "budget.view"
+    project_path = "window__budget__project"
+    list_display = ("at", "window", "amount", "cause", "call")
+    list_select_related = ("window__budget",)
+    search_fields = ("window__budget__slug", "cause")
+    ordering = ("-at",)
+    fields = readonly_fields = ("at", "window", "amount", "cause", "call")
+
+    @display(description="beyond the hold, USD")
+    def amount(self, row: Overrun) -> str:
+        return format_usd(row.amount_nano)
+
+    @display(description="call")
+    def call(self, row: Overrun) -> Any:
+        if row.call_id is None:
+            return "-"
+        return format_html(
+            '<a class="underline" href="{}">{}</a>',
+            reverse("dashboards:call", args=[row.call_id]),
+            row.call_id,
+        )

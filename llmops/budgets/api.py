@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
@@ -17,7 +18,7 @@ from llmops.base.drf import ConsoleViewSet
 from llmops.base.money_fields import UsdField
 from llmops.budgets import services
 from llmops.budgets.guard import check_change, check_new
-from llmops.budgets.models import Budget
+from llmops.budgets.models import Budget, Raise
 from llmops.budgets.selectors import Gauge, gauges_of
 from llmops.core.money import format_usd
 
@@ -34,6 +35,9 @@ class GaugeSerializer(serializers.Serializer[Any]):
     carried_usd = serializers.CharField(
         help_text="What the period before left over; it is part of the limit."
     )
+    raised_usd = serializers.CharField(
+        help_text="What it is raised by at this moment; it is part of the limit."
+    )
     percent = serializers.IntegerField(allow_null=True)
     starts_at = serializers.DateTimeField()
     resets_at = serializers.DateTimeField(allow_null=True)
@@ -48,6 +52,7 @@ def gauge_body(gauge: Gauge) -> dict[str, Any]:
         "overrun_usd": format_usd(gauge.overrun_nano),
         "unattributed_usd": format_usd(gauge.unattributed_nano),
         "carried_usd": format_usd(gauge.carried_nano),
+        "raised_usd": format_usd(gauge.raised_nano),
         "percent": gauge.percent,
         "starts_at": gauge.starts_at,
         "resets_at": gauge.resets_at,
@@ -105,6 +110,38 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         return gauge_body(found[budget.pk])
 
 
+class RaiseSerializer(serializers.ModelSerializer[Raise]):
+    amount_usd = UsdField(source="amount_nano")
+
+    class Meta:
+        model = Raise
+        fields = (
+            "id",
+            "amount_usd",
+            "starts_at",
+            "ends_at",
+            "reason",
+            "asked_by",
+            "approved_by",
+            "request_id",
+        )
+        read_only_fields = fields
+
+
+class RaiseBody(serializers.Serializer[Any]):
+    amount_usd = UsdField(source="amount_nano")
+    starts_at = serializers.DateTimeField(required=False, help_text="Now, unless said otherwise.")
+    ends_at = serializers.DateTimeField()
+    reason = serializers.CharField(max_length=500)
+
+
+class RaiseAsked(serializers.Serializer[Any]):
+    request_id = serializers.UUIDField(help_text="The request that waits in the inbox of approvals.")
+    title = serializers.CharField()
+    digest = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+
+
 class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     """What may be spent, by whom, in which period. ``DELETE`` archives: nothing that was spent is forgotten."""
 
@@ -117,6 +154,8 @@ class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         "create": "budget.manage",
         "partial_update": "budget.manage",
         "destroy": "budget.manage",
+        "raises": "budget.view",
+        "ask_raise": "budget.request",
     }
 
     def create(self, request: Request) -> Response:
@@ -133,6 +172,21 @@ class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     def destroy(self, request: Request, pk: str) -> Response:
         services.archive_budget(self.actor, budget_id=self.get_object().pk)
         return Response(status=204)
+
+    @extend_schema(responses=RaiseSerializer(many=True))
+    @action(detail=True, methods=["get"], serializer_class=RaiseSerializer, filterset_fields=())
+    def raises(self, request: Request, pk: str) -> Response:
+        """Every raise that was approved, the last to begin first."""
+        return Response(RaiseSerializer(self.get_object().raises.all()[:500], many=True).data)
+
+    @extend_schema(request=RaiseBody, responses={202: RaiseAsked})
+    @raises.mapping.post
+    def ask_raise(self, request: Request, pk: str) -> Response:
+        """Ask for more for a while. It takes effect when another person approves it."""
+        budget = self.get_object()
+        row = services.ask_raise(self.actor, budget_id=budget.pk, **self.decoded(RaiseBody))
+        told = {"request_id": row.pk, "title": row.title, "digest": row.digest, "expires_at": row.expires_at}
+        return Response(RaiseAsked(told).data, status=202)
 
 
 def _arguments(data: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class Budget(TimestampedModel):
         validators=[MinValueValidator(0)],
         help_text="The most that a period hands on of what it leaves over. Zero: nothing.",
     )
+    raised_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="The end of its last raise; empty without one."
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
@@ -76,7 +79,7 @@ class Window(models.Model):
     """One period of a budget. ``settled + leased + passed_on <= limit`` at every instant when hard; the database
     enforces it.
 
-    ``limit_nano`` is the budget's limit and what was carried over, but never falls below what is used: a lowered limit
+    ``limit_nano`` is the budget's limit, what was carried over and what it is raised by at the time, but never falls below what is used: a lowered limit
     takes effect as leases come back. ``overrun`` is what providers charged beyond a hold; ``unattributed`` is the part
     of ``settled`` that a lost journal cost and nobody has explained yet. ``passed_on`` left for the next window when
     this one was over, where it is ``carried``.
@@ -91,6 +94,11 @@ class Window(models.Model):
     leased_nano = models.BigIntegerField(default=0)
     overrun_nano = models.BigIntegerField(default=0)
     unattributed_nano = models.BigIntegerField(default=0)
+    corrected_nano = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        help_text="What people's corrections of calls added to settled, or took from it.",
+    )
     carried_nano = models.BigIntegerField(default=0, db_default=0)
     passed_on_nano = models.BigIntegerField(default=0, db_default=0)
     crossed_percent = models.PositiveIntegerField(
@@ -136,7 +144,7 @@ class Lease(models.Model):
     the window's ``leased``. A process that lost the answer to a request re-reads them and knows where it stands.
     """
 
-    OPEN, CLOSED, FORFEITED = "open", "closed", "forfeited"
+    OPEN, CLOSED, FORFEITED, EXPLAINED = "open", "closed", "forfeited", "explained"
 
     window = models.ForeignKey(Window, on_delete=models.PROTECT, related_name="leases")
     journal_id = models.UUIDField(db_index=True)
@@ -146,7 +154,12 @@ class Lease(models.Model):
     state = models.CharField(
         max_length=10,
         default=OPEN,
-        choices=[(OPEN, "Open"), (CLOSED, "Closed"), (FORFEITED, "Charged whole")],
+        choices=[
+            (OPEN, "Open"),
+            (CLOSED, "Closed"),
+            (FORFEITED, "Charged whole"),
+            (EXPLAINED, "Explained by a person"),
+        ],
     )
     opened_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(db_index=True)
@@ -167,6 +180,71 @@ class Lease(models.Model):
     @property
     def outstanding_nano(self) -> int:
         return self.granted_nano - self.returned_nano - self.consumed_nano
+
+
+class Raise(UUIDModel):
+    """More money for a while: the budget's limit is ``amount`` higher from ``starts_at`` until ``ends_at``. Approved by
+    somebody else than who asked; ``request_id`` is that request."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="raises")
+    amount_nano = models.BigIntegerField(validators=[MinValueValidator(1)])
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    reason = models.CharField(max_length=500)
+    asked_by = models.CharField(max_length=200)
+    approved_by = models.CharField(max_length=200)
+    request_id = models.UUIDField(unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "budgets_raise"
+        ordering = ["-starts_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(amount_nano__gt=0) & Q(ends_at__gt=F("starts_at")),
+                name="budgets_raise_makes_sense",
+            )
+        ]
+        indexes = [models.Index(fields=["budget", "ends_at"], name="budgets_raise_end")]
+
+    def __str__(self) -> str:
+        return f"raise of {self.budget_id} until {self.ends_at:%Y-%m-%d %H:%M}"
+
+
+class Overrun(UUIDModel):
+    """What was charged beyond a hold in a window, by which call and why. The sum is the window's ``overrun``; a correction
+    adds a row, which may be negative."""
+
+    window = models.ForeignKey(Window, on_delete=models.PROTECT, related_name="overruns")
+    call_id = models.UUIDField(null=True)
+    amount_nano = models.BigIntegerField()
+    cause = models.CharField(max_length=200)
+    at = models.DateTimeField()
+
+    class Meta:
+        db_table = "budgets_overrun"
+        ordering = ["-at"]
+        indexes = [models.Index(fields=["window", "-at"], name="budgets_overrun_window")]
+
+    def __str__(self) -> str:
+        return f"overrun in {self.window_id}"
+
+
+class Explanation(UUIDModel):
+    """What a person found out about money that a lost journal cost: how much of it was spent. Never changed."""
+
+    lease = models.OneToOneField(Lease, on_delete=models.PROTECT, related_name="explanation")
+    charged_nano = models.BigIntegerField()
+    spent_nano = models.BigIntegerField()
+    reason = models.CharField(max_length=500)
+    by_name = models.CharField(max_length=200)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "budgets_explanation"
+
+    def __str__(self) -> str:
+        return f"{self.spent_nano} of {self.charged_nano}"
 
 
 class ThresholdCrossing(UUIDModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ _LONGEST_VALUE = 200
 _MOST_THRESHOLDS = 20
 _HIGHEST_THRESHOLD = 1000
 _MOST_ADDRESSES = 20
+_LONGEST_RAISE = timedelta(days=366)
 _ADDRESS = re.compile(r"[^\s@,;<>\"\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,180}\.[A-Za-z0-9-]{1,63}")
 
 
@@ -109,6 +111,27 @@ def checked_carry_over(carry_over_nano: int) -> int:
             param="carry_over_usd",
         )
     return carry_over_nano
+
+
+def checked_raise(
+    amount_nano: int, starts_at: datetime, ends_at: datetime, *, now: datetime, limit_nano: int
+) -> None:
+    """A raise of so much for so long. Moments know their zone."""
+    if isinstance(amount_nano, bool) or not isinstance(amount_nano, int) or amount_nano < 1:
+        raise InvalidRequest("amount_usd: say by how much, more than zero.", param="amount_usd")
+    if amount_nano > MAX_NANO - limit_nano:
+        raise InvalidRequest("amount_usd: a limit is at most 9.2 billion USD.", param="amount_usd")
+    for name, moment in (("starts_at", starts_at), ("ends_at", ends_at)):
+        if moment.tzinfo is None:
+            raise InvalidRequest(f"{name}: say in which time zone, such as 2026-12-01T18:00Z.", param=name)
+    if ends_at <= now:
+        raise InvalidRequest("ends_at: this moment is over already.", param="ends_at")
+    if ends_at <= starts_at:
+        raise InvalidRequest("ends_at: the raise must end after it starts.", param="ends_at")
+    if ends_at > now + _LONGEST_RAISE:
+        raise InvalidRequest(
+            "ends_at: a raise lasts a year at most. For longer, change the budget's limit.", param="ends_at"
+        )
 
 
 def refuse_without_effect(hard: bool, period: str, at_limit_route: str, carry_over_nano: int) -> None:

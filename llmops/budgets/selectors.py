@@ -10,7 +10,8 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from llmops.budgets.models import Budget, Window
+from llmops.base.clock import database_now
+from llmops.budgets.models import Budget, Raise, ThresholdCrossing, Window
 from llmops.budgets.periods import bounds
 from llmops.budgets.scopes import ORGANISATION, PROJECT
 
@@ -19,7 +20,7 @@ from llmops.budgets.scopes import ORGANISATION, PROJECT
 class Gauge:
     """A budget in its present period. Amounts are nanodollars; ``held_nano`` is leased to data planes, so may be spent.
 
-    ``limit_nano`` is that of the period, with what was carried over from the one before. ``percent`` is what is settled and
+    ``limit_nano`` is that of the period, with what was carried over from the one before and what it is raised by now. ``percent`` is what is settled and
     held of it, rounded down; None where the limit is zero. ``resets_at`` is None for a budget that never resets.
     """
 
@@ -40,6 +41,7 @@ class Gauge:
     starts_at: datetime
     resets_at: datetime | None
     carried_nano: int = 0
+    raised_nano: int = 0
 
     @property
     def left_nano(self) -> int:
@@ -69,16 +71,32 @@ def gauges(project_ids: Collection[UUID] | None, now: datetime) -> list[Gauge]:
 
 
 def gauges_of(budgets: Collection[Budget], now: datetime) -> dict[UUID, Gauge]:
-    """Gauges of these budgets, by their ids in the same order. One query."""
+    """Gauges of these budgets, by their ids in the same order. One query, two with a raise."""
     current = Window.objects.filter(starts_at__lte=now, budget__in=[one.pk for one in budgets]).filter(
         Q(ends_at=None) | Q(ends_at__gt=now)
     )
     windows = {window.budget_id: window for window in current.order_by("starts_at")}
-    return {budget.pk: gauge(budget, windows.get(budget.pk), now) for budget in budgets}
+    raised = [one for one in budgets if one.raised_until is not None and one.raised_until > now]
+    raises = open_raises(raised) if raised else {}
+    return {
+        budget.pk: gauge(budget, windows.get(budget.pk), now, raises.get(budget.pk, ())) for budget in budgets
+    }
 
 
-def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
+def open_raises(budgets: Collection[Budget]) -> dict[UUID, list[Raise]]:
+    """Raises of these budgets that are in force or to come, by budget."""
+    found: dict[UUID, list[Raise]] = {}
+    if budgets:
+        rows = Raise.objects.filter(budget__in=[one.pk for one in budgets], ends_at__gt=database_now())
+        for one in rows.order_by("starts_at"):
+            found.setdefault(one.budget_id, []).append(one)
+    return found
+
+
+def gauge(budget: Budget, window: Window | None, now: datetime, raises: Collection[Raise] = ()) -> Gauge:
     """The gauge of one budget; ``window`` is the one that holds ``now``, None when nothing was spent in it yet."""
+    carried = window.carried_nano if window else 0
+    raised = sum(one.amount_nano for one in raises if one.starts_at <= now < one.ends_at)
     starts_at, resets_at = bounds(budget.period, budget.timezone, now)
     return Gauge(
         budget_id=budget.pk,
@@ -89,7 +107,7 @@ def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
         period=budget.period,
         timezone=budget.timezone,
         hard=budget.hard,
-        limit_nano=budget.limit_nano + (window.carried_nano if window else 0),
+        limit_nano=budget.limit_nano + carried + raised,
         settled_nano=window.settled_nano if window else 0,
         held_nano=window.leased_nano if window else 0,
         overrun_nano=window.overrun_nano if window else 0,
@@ -97,8 +115,22 @@ def gauge(budget: Budget, window: Window | None, now: datetime) -> Gauge:
         thresholds=tuple(budget.thresholds),
         starts_at=starts_at,
         resets_at=resets_at,
-        carried_nano=window.carried_nano if window else 0,
+        carried_nano=carried,
+        raised_nano=raised,
     )
+
+
+def recent_crossings(budget_ids: Collection[UUID], since: datetime) -> list[ThresholdCrossing]:
+    """The highest threshold that each of these budgets crossed since then, the latest first; in a window or the next."""
+    rows = ThresholdCrossing.objects.filter(
+        window__budget__in=list(budget_ids), crossed_at__gte=since
+    ).select_related("window__budget")
+    highest: dict[int, ThresholdCrossing] = {}
+    for row in rows:
+        known = highest.get(row.window_id)
+        if known is None or row.percent > known.percent:
+            highest[row.window_id] = row
+    return sorted(highest.values(), key=lambda row: row.crossed_at, reverse=True)
 
 
 def current_window(budget: Budget, now: datetime) -> Window | None:

@@ -17,3 +17,9 @@ def carry_over() -> int:
 def send_notices() -> int:
     """E-mail those who are to know of thresholds that were crossed."""
     return services.send_notices()
+
+
+@shared_task(name="budgets.end_raises")
+def end_raises() -> int:
+    """Bring limits down whose raise is over."""
+    return services.end_raises()

@@ -19,6 +19,7 @@ from llmops.gateway.call import Call
 from llmops.gateway.endpoints import making
 from llmops.gateway.endpoints.base import BILLED, FREE, Asked, Endpoint
 from llmops.gateway.money.bank import Short
+from llmops.gateway.money.cheaper import Turned, way_out
 from llmops.gateway.routing import Budgets, Target
 from llmops.gateway.throttling.limits import Limiteds, Ticket
 from llmops.gateway.throttling.queueing import Gate
@@ -37,9 +38,10 @@ SOON_S = 2.0
 
 
 class Holding:
-    """Money held for one attempt. ``worst`` is its worst cost, ``cap`` the output cap to send (None: as asked)."""
+    """Money held for one attempt. ``worst`` is its worst cost, that of ``bound`` tokens in and ``output`` tokens out; ``cap``
+    the output cap to send (None: as asked)."""
 
-    __slots__ = ("cap", "clamped", "hard", "hold", "prices", "soft", "worst")
+    __slots__ = ("bound", "cap", "clamped", "hard", "hold", "output", "prices", "soft", "worst")
 
     def __init__(self, prices: Prices | None, hard: Budgets, soft: list[str]) -> None:
         self.prices = prices
@@ -47,6 +49,8 @@ class Holding:
         self.soft = soft
         self.hold: Hold | None = None
         self.worst = 0
+        self.bound = 0
+        self.output = 0
         self.cap: int | None = None
         self.clamped = False
 
@@ -114,7 +118,7 @@ def tell(gate: Gate, trial: Trial, failure: Failure | None) -> None:
 async def hold(call: Call, target: Target) -> Holding:
     """Hold the worst cost of one attempt on all hard budgets or on none.
 
-    Raises ``BudgetExceeded``, ``UnpricedModel``, or ``ServiceUnavailable`` when the budgets cannot be asked.
+    Raises ``Turned`` when a budget names a cheaper route for what no longer fits, ``BudgetExceeded``, ``UnpricedModel``, or ``ServiceUnavailable`` when the budgets cannot be asked.
     """
     asked = call.asked
     assert asked is not None
@@ -142,6 +146,7 @@ async def hold(call: Call, target: Target) -> Holding:
     if asked.units is not None and prices.by_tokens:
         output = making.output_bound(call.endpoint, asked, target, hard=hard[0].slug if hard else "")
     bound = call.endpoint.input_bound(asked, target)
+    holding.bound, holding.output = bound, output
     holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
     if hard and holding.worst:
         holding.hold = call.plane.purse.hold_now(hard, holding.worst)
@@ -163,15 +168,19 @@ async def _hold_slowly(
             bound = await call.plane.off_loop(
                 lambda: call.endpoint.count_input(asked, target), size=asked.size
             )
+            holding.bound = bound
             holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
             found = await purse.hold(holding.hard, holding.worst)
         if isinstance(found, Hold):
             holding.hold = found
             return
+        if (way := way_out(call, holding.hard, holding.worst)) is not None:
+            raise Turned(*way, _exceeded(found, holding.worst, time.time()))
         if call.resolution.route.clamp_output and output and call.endpoint.has_output and not asked.uncapped:
             cap = _affordable_cap(call, holding, prices, bound)
             if cap is not None:
-                holding.worst = prices.worst_cost(bound, cap * asked.choices, asked.uses, asked.units)
+                holding.output = cap * asked.choices
+                holding.worst = prices.worst_cost(bound, holding.output, asked.uses, asked.units)
                 holding.hold = purse.hold_now(holding.hard, holding.worst)
                 holding.cap, holding.clamped = cap, True
         if holding.hold is None:
@@ -245,16 +254,18 @@ def _unpriced(target: Target, budgets: Budgets) -> UnpricedModel:
 def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
     budget = short.budget
     resets, wait = "It does not reset: it has to be raised in the console.", None
+    advice = "Ask whoever manages it for a raise, or send a smaller request."
     if short.ends is not None:
         when = datetime.fromtimestamp(short.ends, tz=UTC)
         resets, wait = f"It resets at {when:%Y-%m-%d %H:%M} UTC.", max(1.0, short.ends - now)
     held = ""
     if short.limit - short.spent >= needed:
         held, wait = " The rest is held by calls under way: try again shortly.", SOON_S
+        advice = ""
     left = max(0, min(short.left, short.limit))
     return BudgetExceeded(
         f"The budget {budget.slug!r} has ${format_usd(left)} of its ${format_usd(short.limit)} left, and this call may cost "
-        f"up to ${format_usd(needed)}.{held} {resets}",
+        f"up to ${format_usd(needed)}.{held} {resets} {advice}".rstrip(),
         retry_after=wait,
         data={"budget": budget.slug, "left_nano": left, "needed_nano": needed, "resets": short.ends or inf},
     )

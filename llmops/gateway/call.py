@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llmops.gateway.routing import Budgets, Resolution
     from llmops.gateway.streaming.events import Relay
     from llmops.gateway.throttling.limits import Ticket
-    from llmops.serving.snapshot import KeyEntry
+    from llmops.serving.snapshot import BudgetEntry, KeyEntry
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -200,6 +200,7 @@ class Call:
         "started_ns",
         "started_sending",
         "ticket",
+        "turned",
         "user",
         "view",
         "watch",
@@ -224,6 +225,8 @@ class Call:
         self.asked: Asked | None = None
         self.resolution: Resolution | None = None
         self.budgets: Budgets = ()
+        #: the budget with too little left whose cheaper route the call went
+        self.turned: BudgetEntry | None = None
         self.origin: Origin | None = None
         self.plan: Plan | None = None
         #: what policies know about the call; None when none applies
@@ -373,6 +376,9 @@ class Call:
             headers.append((b"age", b"%d" % (time.monotonic() - self.kept.at)))
         if self.fitting is not None and (word := self.fitting.word):
             headers.append((b"x-llmops-context", word))
+        if self.turned is not None:
+            headers.append((b"x-llmops-budget", self.turned.slug.encode()))
+            headers.append((b"x-llmops-budget-route", self.turned.at_limit_route.encode()))
         if self.cap_header is not None:
             headers.append((b"x-llmops-output-cap", b"%d" % self.cap_header))
         ticket = self.ticket

@@ -7,11 +7,13 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from llmops.core.errors import BudgetExceeded, ConsoleError
+from llmops.core.money import format_usd
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,21 @@ def error_headers(error: ConsoleError) -> Headers:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if error.code == BudgetExceeded.code and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT:
         headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, BudgetExceeded) and "budget" in error.data:
+        headers += _of_budget(error.data)
+    return headers
+
+
+def _of_budget(data: Mapping[str, Any]) -> Headers:
+    """Which budget refused, what it has left, what the call may cost, and when it resets (never: no such header)."""
+    headers = [
+        (b"x-llmops-budget", str(data["budget"]).encode()),
+        (b"x-llmops-budget-left-usd", format_usd(data["left_nano"]).encode()),
+        (b"x-llmops-budget-needed-usd", format_usd(data["needed_nano"]).encode()),
+    ]
+    if data["resets"] != math.inf:
+        when = datetime.fromtimestamp(data["resets"], tz=UTC)
+        headers.append((b"x-llmops-budget-resets", f"{when:%Y-%m-%dT%H:%M:%SZ}".encode()))
     return headers
 
 

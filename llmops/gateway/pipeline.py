@@ -47,6 +47,7 @@ from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.kept.referring import where_kept
 from llmops.gateway.money import estimating
+from llmops.gateway.money.cheaper import Turned, turn
 from llmops.gateway.plane import Plane
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.opinions import INNER
@@ -220,6 +221,10 @@ async def attempts(call: Call) -> None:
                 admission.tell(gate, trial, failure)
             finally:
                 gate.leave()
+        except Turned as turned:
+            step.dropped()
+            plan, step = turn(call, turned, time.monotonic())
+            continue
         except BaseException:
             step.dropped()
             raise

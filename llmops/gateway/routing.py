@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
-from llmops.budgets.scopes import FEATURE, TAG, USER, matching, scope_pairs
+from llmops.budgets.scopes import FEATURE, ROUTE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import (
     ConsoleError,
     InvalidRequest,
@@ -202,6 +202,7 @@ class View:
                 self.targets[slug] = Target(entry, provider)
         self.budgets_by_id = {budget.id: budget for budget in snapshot.live.budgets}
         self._resolutions: dict[tuple[str, str], Resolution] = {}
+        self._cheaper: dict[tuple[str, str, str], Resolution | None] = {}
         self._guards_of_kept: dict[str, Guard | None] = {}
         kinds = {kind for kind, _ in snapshot.budgets_by_scope}
         #: whether any budget depends on what a caller says about itself
@@ -273,6 +274,41 @@ class View:
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
             limited=self.limited(key),
             guard=self._guard(route),
+        )
+
+    def cheaper(self, resolution: Resolution, slug: str) -> Resolution | None:
+        """The same call by the targets of the route ``slug``; None when there is no such route, or it is paused.
+
+        Everything else stays what the caller's route says: its policies, time-outs, attempts. The other route's own budgets
+        hold as well.
+        """
+        at = (resolution.key.id, resolution.name, slug)
+        if at not in self._cheaper:
+            self._cheaper[at] = self._by_route(resolution, slug)
+        return self._cheaper[at]
+
+    def _by_route(self, resolution: Resolution, slug: str) -> Resolution | None:
+        snapshot = self.snapshot
+        route = snapshot.routes.get(slug)
+        if route is None or slug == resolution.route.slug or slug in snapshot.live.paused_routes:
+            return None
+        chosen = [(self.targets[one.model], one.weight) for one in route.targets if one.model in self.targets]
+        if not chosen:
+            return None
+        own = _of_project(matching(snapshot.budgets_by_scope, [(ROUTE, slug)]), resolution.key)
+        return Resolution(
+            name=resolution.name,
+            key=resolution.key,
+            route=resolution.route,
+            targets=[target for target, _ in chosen],
+            weights=[weight for _, weight in chosen],
+            fallbacks=self._known(route.fallbacks),
+            fallbacks_for={found: self._known(slugs) for found, slugs in route.fallbacks_for.items()},
+            summary=resolution.summary,
+            degraded=_reason(snapshot.live.degraded_routes, slug),
+            budgets=tuple(dict.fromkeys(resolution.budgets + own)),
+            limited=resolution.limited,
+            guard=resolution.guard,
         )
 
     def _guard(self, route: RouteEntry) -> Guard | None:

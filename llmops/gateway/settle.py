@@ -158,6 +158,7 @@ def answered(
         and status == OK
         and not call.fallbacks
         and call.fitting is None
+        and call.turned is None
         and outcome.finish != _FILTERED
     ):
         call.filling.kept = partial(_kept, call, trial, outcome, cost)
@@ -346,9 +347,13 @@ def _end(call: Call, trial: Trial, cost: int, outcome: Outcome | None) -> None:
     record.total_us = int((time.perf_counter() - trial.started) * 1_000_000)
     call.cost += cost
     charges: list[Charge] = []
+    cause = ""
     if held is not None:
         spent, overrun = call.plane.purse.settle(held, cost)
         charges = [Charge(account.window, held.amount, spent, overrun) for account in held.accounts]
+        if overrun:
+            cause = _cause(trial, outcome)
+            record.note = f"{record.note}; {cause}" if record.note else cause
     if outcome is not None:
         outcome.cost = call.cost
         outcome.provider_us = record.provider_us
@@ -367,8 +372,21 @@ def _end(call: Call, trial: Trial, cost: int, outcome: Outcome | None) -> None:
             soft=trial.holding.soft,
             cost=cost,
             outcome=outcome,
+            cause=cause,
         )
     )
+
+
+def _cause(trial: Trial, outcome: Outcome | None) -> str:
+    """Why an attempt cost more than was held for it, as far as its usage tells."""
+    holding, tokens = trial.holding, outcome.tokens if outcome is not None else Tokens()
+    if tokens.output > holding.output:
+        return f"beyond its hold: {tokens.output} output tokens were billed and {holding.output} held"
+    if tokens.input > holding.bound:
+        return f"beyond its hold: {tokens.input} input tokens were billed and {holding.bound} held"
+    if tokens.tier:
+        return f"beyond its hold: it was served in the tier {tokens.tier!r}, which costs more than was held"
+    return "beyond its hold: it was billed by more than was held"
 
 
 def _outcome(call: Call, trial: Trial, *, status: str, http: int, code: str, message: str) -> Outcome:

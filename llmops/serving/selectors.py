@@ -11,6 +11,7 @@ from llmops.access.models import Project, ServiceKey
 from llmops.base.live import LIVE_STATE, REVISION, last_change, versions
 from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
+from llmops.budgets.selectors import open_raises
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.policies.engine import prepare
@@ -27,6 +28,7 @@ from llmops.serving.snapshot import (
     KeyEntry,
     LiveState,
     ProjectEntry,
+    RaiseEntry,
     RevisionDocument,
     Snapshot,
     decode_document,
@@ -149,6 +151,7 @@ def _projects() -> dict[str, ProjectEntry]:
 
 def _budgets() -> tuple[BudgetEntry, ...]:
     rows = Budget.objects.filter(archived_at=None).select_related("project").order_by("slug")
+    raises = open_raises([row for row in rows if row.raised_until is not None])
     return tuple(
         BudgetEntry(
             id=str(row.pk),
@@ -161,6 +164,10 @@ def _budgets() -> tuple[BudgetEntry, ...]:
             limit_nano=row.limit_nano,
             hard=row.hard,
             at_limit_route=row.at_limit_route,
+            raises=tuple(
+                RaiseEntry(one.starts_at.timestamp(), one.ends_at.timestamp(), one.amount_nano)
+                for one in raises.get(row.pk, ())
+            ),
         )
         for row in rows
     )

@@ -169,6 +169,14 @@ class HashEntry(msgspec.Struct, frozen=True):
     valid_until: float | None = None
 
 
+class RaiseEntry(msgspec.Struct, frozen=True):
+    """A budget's limit is so much higher ``since`` (Unix seconds) and before ``until``."""
+
+    since: float
+    until: float
+    nano: int
+
+
 class BudgetEntry(msgspec.Struct, frozen=True):
     id: str
     slug: str
@@ -181,6 +189,13 @@ class BudgetEntry(msgspec.Struct, frozen=True):
     hard: bool
     #: serves calls that no longer fit (empty: they are refused)
     at_limit_route: str = ""
+    raises: tuple[RaiseEntry, ...] = ()
+
+    def limit_at(self, now: float) -> int:
+        """The limit with the raises that are in force at ``now`` (Unix seconds)."""
+        if not self.raises:
+            return self.limit_nano
+        return self.limit_nano + sum(one.nano for one in self.raises if one.since <= now < one.until)
 
 
 class CredentialEntry(msgspec.Struct, frozen=True):

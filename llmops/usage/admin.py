@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.core.paginator import Paginator
+from django.http import HttpRequest
 from django.utils.functional import cached_property
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
-from llmops.base.admin import ReadOnlyAdmin
+from llmops.base.admin import ReadOnlyAdmin, admin_action
+from llmops.base.money_fields import UsdFormField
+from llmops.core.actors import Actor
 from llmops.core.money import format_usd
+from llmops.usage import services
 from llmops.usage.models import Call, Job, Journal
 
 _MOST_PAGED = 10_000
@@ -24,14 +30,45 @@ class _Bounded(Paginator):
         return int(self.object_list[:_MOST_PAGED].count())  # type: ignore[attr-defined]
 
 
+class CorrectionForm(forms.Form):
+    cost_usd = UsdFormField(
+        label="It cost, USD", help_text="In all, as the provider's records show it. 0: it was not billed."
+    )
+    reason = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="How you know. Goes into the audit trail.",
+    )
+
+
 @admin.register(Call)
 class CallAdmin(ReadOnlyAdmin):
     view_permission = "usage.view"
+    manage_permission = "usage.correct"
+    actions_detail = ("correct",)
     project_path = "project_id"
     list_display = ("started_at", "status_word", "route", "model", "endpoint", "error_code", "cost", "total")
     list_filter = ("status", "endpoint", "streamed")
     ordering = ("-started_at", "-id")
     paginator = _Bounded
+
+    @admin_action(
+        label="Correct the cost",
+        question="The outcome of this call is unknown, and it was charged at its hold. What did it really cost?",
+        form=CorrectionForm,
+        available=services.correctable,
+        template="usage/correct.html",
+        facts=lambda page, request, call: {"stands": format_usd(call.cost_nano)},
+    )
+    def correct(self, request: HttpRequest, actor: Actor, obj: Call, data: dict[str, Any]) -> str:
+        made = services.correct_call(
+            actor,
+            call_id=obj.pk,
+            cost_nano=data["cost_usd"],
+            reason=data["reason"],
+            expected_nano=int(shown) if (shown := request.POST.get("shown", "")).isdecimal() else None,
+        )
+        return f"Corrected from ${format_usd(made.before_nano)} to ${format_usd(made.after_nano)}."
 
     @display(
         description="status",

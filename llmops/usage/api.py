@@ -11,6 +11,7 @@ from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
@@ -23,7 +24,7 @@ from llmops.base.money_fields import UsdField
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import format_usd
 from llmops.usage import services, spend_api
-from llmops.usage.models import Call, Job
+from llmops.usage.models import Call, Correction, Job
 from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
 
 _TEXTS = ("route", "model", "feature", "session", "request_id", "user", "tag")
@@ -145,10 +146,31 @@ class CallStorySerializer(CallSerializer):
     attempts = serializers.JSONField(read_only=True)
     verdicts = serializers.JSONField(read_only=True)
     charges = ChargeSerializer(many=True, read_only=True)
+    corrections = serializers.JSONField(read_only=True, help_text="What people corrected, the latest first.")
 
     class Meta(CallSerializer.Meta):
-        fields = (*CallSerializer.Meta.fields, "attempts", "verdicts", "charges")  # type: ignore[assignment]
+        fields = (*CallSerializer.Meta.fields, "attempts", "verdicts", "charges", "corrections")  # type: ignore[assignment]
         read_only_fields = fields  # type: ignore[assignment]
+
+
+class CorrectionBody(serializers.Serializer[Any]):
+    cost_usd = UsdField(source="cost_nano", help_text="What the call cost in all.")
+    reason = serializers.CharField(max_length=500, help_text="How you know.")
+    expected_usd = UsdField(
+        source="expected_nano",
+        required=False,
+        help_text="The cost that you were shown; another one is a 409.",
+    )
+
+
+class CorrectionSerializer(serializers.ModelSerializer[Correction]):
+    before_usd = UsdField(source="before_nano")
+    after_usd = UsdField(source="after_nano")
+
+    class Meta:
+        model = Correction
+        fields = ("id", "call_id", "before_usd", "after_usd", "reason", "by_name", "at")
+        read_only_fields = fields
 
 
 class CallsPage(serializers.Serializer[Any]):
@@ -163,7 +185,7 @@ class Calls(ConsoleViewSet):
     serializer_class = CallSerializer
     project_path = "project_id"
     filter_backends = ()
-    permission_map = {"list": "usage.view", "retrieve": "usage.view"}
+    permission_map = {"list": "usage.view", "retrieve": "usage.view", "correct": "usage.correct"}
 
     @extend_schema(
         responses=CallsPage,
@@ -194,7 +216,15 @@ class Calls(ConsoleViewSet):
         body["attempts"] = call.attempts
         body["verdicts"] = call.verdicts
         body["charges"] = [_charge(charge) for charge in story.charges]
+        body["corrections"] = CorrectionSerializer(story.corrections, many=True).data
         return Response(body)
+
+    @extend_schema(request=CorrectionBody, responses={201: CorrectionSerializer})
+    @action(detail=True, methods=["post"], serializer_class=CorrectionBody)
+    def correct(self, request: Request, pk: str) -> Response:
+        """What a call of unknown outcome really cost: its budgets, its figures and the call itself follow."""
+        made = services.correct_call(self.actor, call_id=self.get_object().pk, **self.decoded())
+        return Response(CorrectionSerializer(made).data, status=201)
 
 
 def _charge(charge: ChargeStory) -> dict[str, Any]:

@@ -177,7 +177,8 @@ class Outcome(msgspec.Struct, omit_defaults=True):
 class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     """An attempt has ended: its charges are settled. ``outcome`` comes with the last attempt of the call.
 
-    ``cost`` is what this attempt cost in all, overrun included. ``attempt`` is 0 for a call that never went upstream.
+    ``cost`` is what this attempt cost in all, overrun included; ``cause`` says why there is an overrun. ``attempt`` is 0 for a
+    call that never went upstream.
     """
 
     n: int
@@ -188,6 +189,7 @@ class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     soft: list[str] = []
     cost: int = 0
     outcome: Outcome | None = None
+    cause: str = ""
 
 
 class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True):

@@ -47,10 +47,15 @@ TABLE = {
     "revision.publish": "OX",
     "budget.view": "OFAX",
     "budget.manage": "FX",
+    "budget.request": "OFX",
+    "budget.approve": "FX",
+    "approval.view": "ORFAX",
+    "approval.decide": "RFX",
     "usage.view": "OFAX",
     "usage.rebuild": "FX",
     "outcome.report": "OX",
     "export.manage": "FX",
+    "usage.correct": "FX",
     "audit.view": "AX",
 }
 LETTERS = {"operator": "O", "reviewer": "R", "finance": "F", "auditor": "A", "admin": "X"}

@@ -63,6 +63,30 @@ def utc(*parts: int) -> datetime:
         (QUARTER, "UTC", utc(2026, 1, 1), utc(2026, 1, 1), utc(2026, 4, 1)),
         (QUARTER, "UTC", utc(2026, 12, 31), utc(2026, 10, 1), utc(2027, 1, 1)),
         (QUARTER, "America/New_York", utc(2026, 4, 1, 3), utc(2026, 1, 1, 5), utc(2026, 4, 1, 4)),
+        # Months and quarters over a change of the clocks, and at the ends of leap and common Februaries.
+        (MONTH, "America/New_York", utc(2026, 3, 15), utc(2026, 3, 1, 5), utc(2026, 4, 1, 4)),
+        (MONTH, "America/New_York", utc(2026, 11, 30, 23), utc(2026, 11, 1, 4), utc(2026, 12, 1, 5)),
+        (
+            MONTH,
+            "Asia/Kathmandu",
+            utc(2026, 2, 28, 18, 15),
+            utc(2026, 2, 28, 18, 15),
+            utc(2026, 3, 31, 18, 15),
+        ),
+        (
+            MONTH,
+            "Asia/Kathmandu",
+            utc(2028, 2, 28, 18, 15),
+            utc(2028, 1, 31, 18, 15),
+            utc(2028, 2, 29, 18, 15),
+        ),
+        (QUARTER, "Europe/Berlin", utc(2026, 3, 31, 21, 59), utc(2025, 12, 31, 23), utc(2026, 3, 31, 22)),
+        (QUARTER, "Europe/Berlin", utc(2026, 3, 31, 22), utc(2026, 3, 31, 22), utc(2026, 6, 30, 22)),
+        (WEEK, "Europe/Berlin", utc(2026, 3, 29, 21, 59), utc(2026, 3, 22, 23), utc(2026, 3, 29, 22)),
+        (WEEK, "Europe/Berlin", utc(2026, 10, 25, 22, 59), utc(2026, 10, 18, 22), utc(2026, 10, 25, 23)),
+        # Half an hour of summer time, and a day that was left out.
+        (DAY, "Australia/Lord_Howe", utc(2026, 4, 4, 14), utc(2026, 4, 4, 13), utc(2026, 4, 5, 13, 30)),
+        (DAY, "Pacific/Apia", utc(2011, 12, 30, 12), utc(2011, 12, 30, 10), utc(2011, 12, 31, 10)),
         (ONCE, "UTC", utc(2026, 4, 1), EPOCH, None),
     ],
 )

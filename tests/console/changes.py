@@ -15,7 +15,7 @@ from django.test import Client
 
 from tests.cast import PASSWORD
 from tests.console.browser_forms import form_of
-from tests.console.world import YESTERDAY
+from tests.console.world import TOMORROW, YESTERDAY
 
 World = SimpleNamespace
 TOKENS = {"context_window": 8000, "max_output_tokens": 500, "default_max_output_tokens": 100}
@@ -133,6 +133,23 @@ API: dict[str, Change] = {
     ),
     "PATCH /api/v1/budgets/{pk}/": Change(_pk("budget"), {"limit_usd": "7"}, "budget.changed"),
     "DELETE /api/v1/budgets/{pk}/": Change(_pk("budget"), {}, "budget.archived"),
+    "POST /api/v1/budgets/{pk}/raises/": Change(
+        _pk("budget"),
+        {"amount_usd": "2", "ends_at": TOMORROW.isoformat(), "reason": "a busy day"},
+        "budget.raise_requested",
+    ),
+    "POST /api/v1/approvals/{pk}/approve/": Change(
+        _pk("raise_asked"), lambda world: {"digest": world.raise_asked.digest}, "budget.raise_approved"
+    ),
+    "POST /api/v1/approvals/{pk}/reject/": Change(
+        _pk("raise_asked"),
+        lambda world: {"digest": world.raise_asked.digest, "reason": "no"},
+        "budget.raise_rejected",
+    ),
+    "POST /api/v1/approvals/{pk}/cancel/": Change(_pk("own_raise"), {}, "budget.raise_cancelled"),
+    "POST /api/v1/calls/{pk}/correct/": Change(
+        _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
+    ),
     "POST /api/v1/jobs/": Change(
         send={"kind": "rebuild", "day": str(YESTERDAY)}, action="usage.rebuild_requested"
     ),
@@ -185,6 +202,33 @@ ADMIN: dict[str, Change] = {
         _pk("budget"), {"limit_usd": "7"}, "budget.changed"
     ),
     "POST /admin/budgets/budget/{object_id}/archive/": Change(_pk("budget"), {}, "budget.archived"),
+    "POST /admin/budgets/budget/{object_id}/ask-for-a-raise/": Change(
+        _pk("budget"),
+        {
+            "amount_usd": "2",
+            "ends_at_0": f"{TOMORROW:%Y-%m-%d}",
+            "ends_at_1": f"{TOMORROW:%H:%M:%S}",
+            "reason": "a busy day",
+        },
+        "budget.raise_requested",
+    ),
+    "POST /admin/approvals/request/{object_id}/approve/": Change(
+        _pk("raise_asked"), {}, "budget.raise_approved"
+    ),
+    "POST /admin/approvals/request/{object_id}/reject/": Change(
+        _pk("raise_asked"), {"reason": "no"}, "budget.raise_rejected"
+    ),
+    "POST /admin/approvals/request/{object_id}/take-back/": Change(
+        _pk("own_raise"), {}, "budget.raise_cancelled"
+    ),
+    "POST /admin/budgets/lease/{object_id}/explain/": Change(
+        _pk("lost_lease"),
+        {"spent_usd": "0", "reason": "never reached the provider"},
+        "budget.lease_explained",
+    ),
+    "POST /admin/usage/call/{object_id}/correct/": Change(
+        _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
+    ),
     "POST /admin/providers/credential/add/": Change(
         send=lambda world: {
             "provider": str(world.provider.pk),

@@ -150,6 +150,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "providers/model": world.model, "providers/price": world.model.prices.first(),
         "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
+        "approvals/request": world.raise_asked, "budgets/lease": world.lost_lease, "budgets/overrun": world.overrun,
         "serving/revision": world.revision, "usage/call": world.call, "usage/job": world.job,
         "usage/journal": world.journal,
     }  # fmt: skip
@@ -293,6 +294,8 @@ def test_commands(world, name, tmp_path, monkeypatch):
 TASKS = {
     "usage.ingest_orphans": "books calls, which are their own record",
     "budgets.carry_over": "leaves one event a window that gets what the one before left; tests/budgets",
+    "budgets.end_raises": "leaves one event a budget whose raises are over; tests/budgets",
+    "approvals.expire": "leaves one event a request that nobody decided about; tests/approvals",
     "budgets.send_notices": "sends e-mails about crossings, which are their own record",
     "budgets.reap_leases": "leaves one event a lease that it charges; tests/budgets",
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",

@@ -30,6 +30,11 @@ PEOPLE = ACTORS[:7]
 # fmt: off
 #: nobody alice bob carla dan rita charlie | keys: inference read configure keys budgets audit members everything
 API_TABLE = """
+GET /api/v1/approvals/                                             1++++++-+-----+
+GET /api/v1/approvals/{pk}/                                        1+++++0-+-----+
+POST /api/v1/approvals/{pk}/approve/                               1+-+-----------
+POST /api/v1/approvals/{pk}/cancel/                                1-----0--------
+POST /api/v1/approvals/{pk}/reject/                                1+-+-----------
 GET /api/v1/audit-events/                                          1+--+-------+-+
 GET /api/v1/audit-events/{pk}/                                     1+--+-------+-+
 GET /api/v1/budgets/                                               1++++-+-+-----+
@@ -37,8 +42,11 @@ POST /api/v1/budgets/                                              1+-+-------+-
 DELETE /api/v1/budgets/{pk}/                                       1+-+-------+--+
 GET /api/v1/budgets/{pk}/                                          1++++-0-+-----+
 PATCH /api/v1/budgets/{pk}/                                        1+-+-------+--+
+GET /api/v1/budgets/{pk}/raises/                                   1++++-0-+-----+
+POST /api/v1/budgets/{pk}/raises/                                  1+++--0----+--+
 GET /api/v1/calls/                                                 1++++-+-+-----+
 GET /api/v1/calls/{pk}/                                            1++++-0-+-----+
+POST /api/v1/calls/{pk}/correct/                                   1+-+-------+--+
 GET /api/v1/credentials/                                           1++-+-+-+-----+
 POST /api/v1/credentials/                                          1+------------+
 GET /api/v1/credentials/{pk}/                                      1++-+-+-+-----+
@@ -161,6 +169,18 @@ GET /admin/access/servicekey/{object_id}/revoke/                   L++0-00
 POST /admin/access/servicekey/{object_id}/revoke/                  L++0-00
 GET /admin/access/servicekey/{object_id}/rotate/                   L++0-00
 POST /admin/access/servicekey/{object_id}/rotate/                  L++0-00
+GET /admin/approvals/request/                                      L++++++
+GET /admin/approvals/request/add/                                  L------
+GET /admin/approvals/request/{object_id}/                          L++++++
+GET /admin/approvals/request/{object_id}/approve/                  L+-+-+0
+POST /admin/approvals/request/{object_id}/approve/                 L+-+-f0
+GET /admin/approvals/request/{object_id}/change/                   L+++++0
+GET /admin/approvals/request/{object_id}/delete/                   L-----0
+GET /admin/approvals/request/{object_id}/history/                  L+++++0
+GET /admin/approvals/request/{object_id}/reject/                   L+-+-+0
+POST /admin/approvals/request/{object_id}/reject/                  L+-+-f0
+GET /admin/approvals/request/{object_id}/take-back/                L+++++0
+POST /admin/approvals/request/{object_id}/take-back/               Lfffff0
 GET /admin/audit/event/                                            L+--+--
 GET /admin/audit/event/add/                                        L------
 GET /admin/audit/event/{object_id}/                                L++++++
@@ -190,10 +210,26 @@ POST /admin/budgets/budget/add/                                    L+-+---
 GET /admin/budgets/budget/{object_id}/                             L++++++
 GET /admin/budgets/budget/{object_id}/archive/                     L+-+-00
 POST /admin/budgets/budget/{object_id}/archive/                    L+-+-00
+GET /admin/budgets/budget/{object_id}/ask-for-a-raise/             L+++-00
+POST /admin/budgets/budget/{object_id}/ask-for-a-raise/            L+++-00
 GET /admin/budgets/budget/{object_id}/change/                      L++++00
 POST /admin/budgets/budget/{object_id}/change/                     L+-+-00
 GET /admin/budgets/budget/{object_id}/delete/                      L----00
 GET /admin/budgets/budget/{object_id}/history/                     L++++00
+GET /admin/budgets/lease/                                          L++++-+
+GET /admin/budgets/lease/add/                                      L------
+GET /admin/budgets/lease/{object_id}/                              L++++++
+GET /admin/budgets/lease/{object_id}/change/                       L++++00
+GET /admin/budgets/lease/{object_id}/delete/                       L----00
+GET /admin/budgets/lease/{object_id}/explain/                      L+-+-00
+POST /admin/budgets/lease/{object_id}/explain/                     L+-+-00
+GET /admin/budgets/lease/{object_id}/history/                      L++++00
+GET /admin/budgets/overrun/                                        L++++-+
+GET /admin/budgets/overrun/add/                                    L------
+GET /admin/budgets/overrun/{object_id}/                            L++++++
+GET /admin/budgets/overrun/{object_id}/change/                     L++++00
+GET /admin/budgets/overrun/{object_id}/delete/                     L----00
+GET /admin/budgets/overrun/{object_id}/history/                    L++++00
 GET /admin/jsi18n/                                                 L++++++
 GET /admin/password_change/                                        L++++++
 GET /admin/password_change/done/                                   L++++++
@@ -311,6 +347,8 @@ GET /admin/usage/call/                                             L++++-+
 GET /admin/usage/call/add/                                         L------
 GET /admin/usage/call/{object_id}/                                 L++++++
 GET /admin/usage/call/{object_id}/change/                          L++++00
+GET /admin/usage/call/{object_id}/correct/                         L+-+-00
+POST /admin/usage/call/{object_id}/correct/                        L+-+-00
 GET /admin/usage/call/{object_id}/delete/                          L----00
 GET /admin/usage/call/{object_id}/history/                         L++++00
 GET /admin/usage/job/                                              L+-----
@@ -367,6 +405,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "revisions": world.revision.number, "projects": "support", "service-keys": world.key.pk,
         "memberships": world.membership.pk, "users": world.eve.pk, "providers": world.provider.slug,
         "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
+        "approvals": world.raise_asked.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:
         return stand_in(route, world)
@@ -448,6 +487,10 @@ FOREIGN = {
     "support": lambda world: world.search,
     "key": lambda world: world.foreign_key,
     "budget": lambda world: world.foreign_budget,
+    "unknown_call": lambda world: world.foreign_unknown_call,
+    "lost_lease": lambda world: world.foreign_lost_lease,
+    "raise_asked": lambda world: world.foreign_raise,
+    "own_raise": lambda world: world.foreign_raise,
     "membership": lambda world: Membership.objects.get(user=world.charlie),
 }
 
@@ -484,6 +527,7 @@ def test_lists_hold_nothing_of_another_project(world):
     theirs = [
         str(world.foreign_key.pk),
         str(world.foreign_budget.pk),
+        str(world.foreign_raise.pk),
         str(world.foreign_call.pk),
         str(world.search.pk),
     ]

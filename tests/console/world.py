@@ -15,7 +15,9 @@ from django.test import Client
 from llmops.access import services as access
 from llmops.access.models import Membership, Project
 from llmops.access.rules import SCOPES
+from llmops.base.requests import user_actor
 from llmops.budgets import services as budgets
+from llmops.budgets.models import Overrun
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
 from llmops.policies import services as policies
@@ -26,6 +28,7 @@ from llmops.usage.models import Call, Journal
 from tests.cast import COMMAND, bearer, issue, make_cast, person, signed_in
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
+TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 LONG_AGO = (datetime.now(UTC) - timedelta(days=3)).date()
 #: In the order of the columns of ``test_permissions.TABLE``.
 ACTORS = (
@@ -143,11 +146,26 @@ def build() -> SimpleNamespace:
         COMMAND, slug="search-month", scope_kind="project", scope_value="search",
         project_id=w.search.pk, limit_nano=parse_usd("5", field="limit"),
     )  # fmt: skip
+    w.raise_asked = budgets.ask_raise(
+        user_actor(w.bob), budget_id=w.budget.pk, amount_nano=10**9, ends_at=TOMORROW, reason="a busy day"
+    )
+    w.own_raise = budgets.ask_raise(
+        user_actor(w.root), budget_id=w.budget.pk, amount_nano=10**9, ends_at=TOMORROW, reason="a busy day"
+    )
+    w.foreign_raise = budgets.ask_raise(
+        COMMAND, budget_id=w.foreign_budget.pk, amount_nano=10**9, ends_at=TOMORROW, reason="a busy day"
+    )
+    w.lost_lease, w.foreign_lost_lease = (a_lost_lease(one) for one in (w.budget, w.foreign_budget))
+    w.overrun = Overrun.objects.create(
+        window=w.budget.windows.get(), amount_nano=1, cause="a test", at=datetime.now(UTC)
+    )
     w.job = usage.request_rebuild(COMMAND, LONG_AGO, enqueue=False)
     w.journal = Journal.objects.create(
         id=uuid7(), host="h", opened_at=datetime.now(UTC), seen_at=datetime.now(UTC)
     )
     w.call, w.foreign_call = (a_call(project) for project in (w.support, w.search))
+    w.unknown_call = a_call(w.support, status="unknown", cost_nano=5)
+    w.foreign_unknown_call = a_call(w.search, status="unknown", cost_nano=5)
     w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
 
     w.clients = {
@@ -167,7 +185,14 @@ def last_event() -> Any:
     return Event.objects.first()
 
 
-def a_call(project: Project) -> Call:
+def a_lost_lease(budget: Any) -> Any:
+    window = budgets.open_window(budget_id=budget.pk, at=datetime.now(UTC))
+    budgets.lease(window_id=window.window_id, journal_id=uuid7(), need=1, want=9, lease_seconds=-1)
+    budgets.reap_leases()
+    return budget.windows.get().leases.get()
+
+
+def a_call(project: Project, **known: Any) -> Call:
     required: dict[str, Any] = {}
     for field in Call._meta.concrete_fields:
         if field.has_default() or field.null or field.blank or field.primary_key:
@@ -180,7 +205,9 @@ def a_call(project: Project) -> Call:
             "JSONField": {},
             "BooleanField": False,
         }.get(kind, 0)
-    return Call.objects.create(**{"id": uuid7(), **required, "project_id": project.pk, "status": "ok"})
+    return Call.objects.create(
+        **{"id": uuid7(), **required, "project_id": project.pk, "status": "ok", **known}
+    )
 
 
 @contextmanager

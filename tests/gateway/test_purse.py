@@ -15,7 +15,7 @@ from llmops.core.errors import ServiceUnavailable
 from llmops.gateway.money import purse as purse_module
 from llmops.gateway.money.bank import GiveBack, More, Open, Short
 from llmops.gateway.money.purse import Purse
-from llmops.serving.snapshot import BudgetEntry
+from llmops.serving.snapshot import BudgetEntry, RaiseEntry
 from tests.gateway.rig import Vault, a_budget
 from tests.trying import tries
 
@@ -250,6 +250,61 @@ async def test_the_next_window_is_opened_before_it_begins() -> None:
     vault.commands.clear()
     await must_hold(purse, [budget], 900)
     assert not [one for one in vault.commands if isinstance(one, Open)]
+
+
+async def test_a_clock_that_is_set_back_spends_nothing_twice() -> None:
+    """Back by two months and forth again: each moment's window pays for its calls, and none more than it has."""
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    first = await must_hold(purse, [budget], 600)
+    clock.now -= 60 * 86_400
+    earlier = await must_hold(purse, [budget], 900)
+    assert earlier.accounts[0].window != first.accounts[0].window
+    assert purse.settle(first, 600) == (600, 0) and purse.settle(earlier, 900) == (900, 0)
+    purse.tick(everything(budget))
+    await settled_down()
+    clock.now += 60 * 86_400
+    for amount, fits in ((500, False), (400, True), (1, False)):
+        found = await purse.hold([budget], amount, wait=False)
+        assert isinstance(found, Hold) == fits, amount
+    vault.check()
+    spent = {pot.window: pot.spent for pot in purse._every_pot()}
+    assert spent[first.accounts[0].window] == 600
+
+
+async def test_a_clock_that_is_set_back_a_little_stays_in_its_window() -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    await must_hold(purse, [budget], 600)
+    clock.now -= 3_600
+    short = await purse.hold([budget], 600, wait=False)
+    assert isinstance(short, Short) and short.left == 400
+    for _ in range(10):
+        purse.tick(everything(budget))
+        clock.now -= 5
+        await settled_down()
+    assert sum(pot.held for pot in purse._every_pot()) == 600
+
+
+async def test_raises_begin_and_end_by_the_clock_of_the_process() -> None:
+    vault, clock = Vault(), Clock()
+    purse = a_purse(vault, clock)
+    budget = a_budget(limit_nano=1_000, raises=(RaiseEntry(NOON + 60, NOON + 120, 500),))
+    await must_hold(purse, [budget], 100)
+    opened = len(vault.commands)
+    purse.tick(everything(budget))
+    await settled_down()
+    assert not [one for one in vault.commands[opened:] if isinstance(one, Open)]
+    for seconds in (61, 61):
+        before = len(vault.commands)
+        clock.pass_by(seconds)
+        purse.tick(everything(budget))
+        await settled_down()
+        asked = [one for one in vault.commands[before:] if isinstance(one, Open)]
+        assert len(asked) == 1, "it looks again at what the window allows"
+        purse.tick(everything(budget))
+        await settled_down()
+        assert [one for one in vault.commands[before:] if isinstance(one, Open)] == asked
 
 
 async def test_a_lowered_limit_takes_effect_as_far_as_money_is_free() -> None:

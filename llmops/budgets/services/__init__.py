@@ -4,7 +4,7 @@ Every function that moves money locks the window's row first and then touches it
 order of their ids, budgets before windows. So nothing here can deadlock with itself.
 """
 
-from llmops.budgets.services.booking import SoftCharge, WindowCharge, book, close_leases
+from llmops.budgets.services.booking import OverrunOfCall, SoftCharge, WindowCharge, book, close_leases
 from llmops.budgets.services.carrying import carry_over, carry_over_all
 from llmops.budgets.services.changes import (
     archive_budget,
@@ -14,6 +14,7 @@ from llmops.budgets.services.changes import (
     scope_after,
     update_budget,
 )
+from llmops.budgets.services.corrections import Charged, correct_soft, correct_windows, explain_lease
 from llmops.budgets.services.leases import (
     LeaseState,
     WindowState,
@@ -25,18 +26,26 @@ from llmops.budgets.services.leases import (
     renew_leases,
 )
 from llmops.budgets.services.notices import send_notices
+from llmops.budgets.services.raises import ask_raise, end_raises
 
 __all__ = [
+    "Charged",
     "LeaseState",
+    "OverrunOfCall",
     "SoftCharge",
     "WindowCharge",
     "WindowState",
     "archive_budget",
+    "ask_raise",
     "book",
     "carry_over",
     "carry_over_all",
     "close_leases",
+    "correct_soft",
+    "correct_windows",
     "create_budget",
+    "end_raises",
+    "explain_lease",
     "give_back",
     "lease",
     "no_such_scope",

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from llmops.budgets.models import Budget, Lease, Window
+from llmops.base.clock import database_now
+from llmops.budgets.models import Budget, Lease, Overrun, Window
 from llmops.budgets.periods import bounds
 from llmops.budgets.services.leases import release
 from llmops.budgets.services.windows import locked_window, save_amounts, spendable_limit, window_at
@@ -37,6 +38,17 @@ class SoftCharge:
     cost: int
 
 
+@dataclass(frozen=True, slots=True)
+class OverrunOfCall:
+    """What a call cost beyond its hold on a window (nanodollars), and why."""
+
+    window_id: int
+    call_id: UUID
+    amount: int
+    cause: str
+    at: datetime
+
+
 @dataclass(slots=True)
 class _Sum:
     leased: int = 0
@@ -49,6 +61,7 @@ def book(
     journal_id: UUID,
     charges: Iterable[WindowCharge] = (),
     soft: Iterable[SoftCharge] = (),
+    overruns: Iterable[OverrunOfCall] = (),
     closing: bool = False,
 ) -> None:
     """Settle what a journal's calls cost; part of the caller's transaction, which makes it happen once.
@@ -59,6 +72,9 @@ def book(
     """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("book() is part of a transaction: wrap the caller in transaction.atomic()")
+    causes: dict[int, list[OverrunOfCall]] = {}
+    for one in overruns:
+        causes.setdefault(one.window_id, []).append(one)
     sums: dict[int, _Sum] = {}
     for window_id, cost in _soft_windows(soft).items():
         sums.setdefault(window_id, _Sum()).free += cost
@@ -73,6 +89,7 @@ def book(
     for window_id in sorted(sums):
         try:
             _book_one(window_id, journal_id, sums[window_id], closing)
+            _note_overruns(window_id, sums[window_id].overrun, causes.get(window_id, []))
         except NotFound:
             log.error(
                 "Charges of journal %s name the budget window %s, which does not exist", journal_id, window_id
@@ -95,7 +112,7 @@ def _book_one(window_id: int, journal_id: UUID, amounts: _Sum, closing: bool) ->
         if row.state == Lease.FORFEITED:
             # Charged whole before: the money is settled already, now it is known what for.
             window.unattributed_nano -= paid
-        else:
+        elif row.state == Lease.OPEN:
             window.leased_nano -= paid
             window.settled_nano += paid
         rest -= paid
@@ -110,18 +127,36 @@ def _book_one(window_id: int, journal_id: UUID, amounts: _Sum, closing: bool) ->
             release(row, window, back)
             row.state = Lease.CLOSED
         row.save(update_fields=["returned_nano", "consumed_nano", "state"])
-    _settle_free(window, budget, rest + amounts.free)
+    amounts.overrun += settle_free(window, budget, rest + amounts.free)
     window.overrun_nano += amounts.overrun
     save_amounts(window, budget)
 
 
-def _settle_free(window: Window, budget: Budget, amount: int) -> None:
-    """Settle money nobody had leased: all of it on a soft window, what there is room for on a hard one."""
+def settle_free(window: Window, budget: Budget, amount: int) -> int:
+    """Settle money nobody had leased: all of it on a soft window, what there is room for on a hard one. What there is no
+    room for."""
+    beyond = 0
     if window.hard:
         room = max(0, spendable_limit(window, budget) - window.settled_nano - window.leased_nano)
-        window.overrun_nano += max(0, amount - room)
-        amount = min(amount, room)
-    window.settled_nano += amount
+        beyond = max(0, amount - room)
+    window.settled_nano += amount - beyond
+    return beyond
+
+
+def _note_overruns(window_id: int, amount: int, causes: list[OverrunOfCall]) -> None:
+    """One row for each call; what no call is named for (money that was spent without a lease) has one of its own."""
+    rest = amount - sum(one.amount for one in causes)
+    rows = [
+        Overrun(
+            window_id=window_id, call_id=one.call_id, amount_nano=one.amount, cause=one.cause[:200], at=one.at
+        )
+        for one in causes
+    ]
+    if rest:
+        cause = "charged where nothing was held, and there was no room left"
+        rows.append(Overrun(window_id=window_id, amount_nano=rest, cause=cause, at=database_now()))
+    if rows:
+        Overrun.objects.bulk_create(rows)
 
 
 def _soft_windows(charges: Iterable[SoftCharge]) -> dict[int, int]:

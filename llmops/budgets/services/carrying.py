@@ -16,7 +16,7 @@ from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.budgets.models import Budget, Window
 from llmops.budgets.periods import ONCE, bounds
-from llmops.budgets.services.windows import save_amounts, spendable_limit, window_at
+from llmops.budgets.services.windows import save_amounts, window_at
 from llmops.core.actors import job_actor
 
 #: Periods without a window (nobody called, nothing ran) that are made up for.
@@ -76,7 +76,9 @@ def _move(earlier_id: int, later_id: int, now: datetime) -> int:
         budget = Budget.objects.get(pk=earlier.budget_id)
         if earlier.ends_at is None or earlier.ends_at > now or not (earlier.hard and later.hard):
             return 0
-        free = spendable_limit(earlier, budget) - earlier.settled_nano - earlier.leased_nano
+        # Without what it was raised by: a raise is for its time, and what is left of it goes.
+        own = min(earlier.limit_nano, budget.limit_nano + earlier.carried_nano)
+        free = own - earlier.used_nano
         amount = min(budget.carry_over_nano - later.carried_nano, free)
         if amount <= 0:
             return 0

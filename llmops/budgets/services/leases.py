@@ -206,10 +206,13 @@ def _tell(actor: Actor, budget: Budget, window: Window, row: Lease, amount: int)
 
 
 def release(row: Lease, window: Window, amount: int) -> None:
-    """Take ``amount`` of a lease out of a locked window: from what is leased, or from what it was charged whole."""
+    """Take ``amount`` of a lease out of a locked window: from what is leased, or from what it was charged whole (or what a
+    person said of that)."""
     if row.state == Lease.FORFEITED:
         window.settled_nano -= amount
         window.unattributed_nano -= amount
+    elif row.state == Lease.EXPLAINED:
+        window.settled_nano -= amount
     else:
         window.leased_nano -= amount
 

@@ -6,12 +6,14 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Sum
 
 from llmops.base.clock import database_now
-from llmops.budgets.models import Budget, Window
+from llmops.budgets.models import Budget, Raise, Window
 from llmops.budgets.periods import bounds
 from llmops.budgets.services.thresholds import note_crossings
 from llmops.core.errors import NotFound
+from llmops.core.money import MAX_NANO
 
 
 def locked_window(window_id: int) -> tuple[Window, Budget]:
@@ -24,13 +26,29 @@ def locked_window(window_id: int) -> tuple[Window, Budget]:
 
 
 def ceiling(window: Window, budget: Budget) -> int:
-    """The limit that a window of ``budget`` has as the budget is now: its own, and what was carried over."""
-    return budget.limit_nano + window.carried_nano
+    """The limit that a window of ``budget`` has as the budget is now: its own, what was carried over, and what it is
+    raised by at this moment."""
+    return min(MAX_NANO, budget.limit_nano + window.carried_nano + raised_by(budget))
+
+
+def raised_by(budget: Budget, now: datetime | None = None) -> int:
+    """The sum of the raises that are in force; costs a query only while there is one."""
+    if budget.raised_until is None:
+        return 0
+    now = now or database_now()
+    if budget.raised_until <= now:
+        return 0
+    inside = Raise.objects.filter(budget_id=budget.pk, starts_at__lte=now, ends_at__gt=now)
+    return inside.aggregate(sum=Sum("amount_nano"))["sum"] or 0
 
 
 def spendable_limit(window: Window, budget: Budget) -> int:
-    """What may be settled and leased in all: a lowered budget counts at once, though the window's row follows later."""
-    return min(window.limit_nano, ceiling(window, budget)) - window.passed_on_nano
+    """What may be settled and leased in all. Of a present window what the budget says now, though its row follows later; a
+    past one keeps the limit that it had."""
+    limit = ceiling(window, budget)
+    if window.limit_nano < limit and not is_current(window):
+        limit = window.limit_nano
+    return limit - window.passed_on_nano
 
 
 def follow_limit(window: Window, budget: Budget) -> None:
@@ -42,7 +60,7 @@ def follow_limit(window: Window, budget: Budget) -> None:
 
 
 def save_amounts(window: Window, budget: Budget) -> None:
-    """Write a locked window's amounts; a limit that was lowered comes down as far as they allow."""
+    """Write a locked window's amounts; its limit follows the budget's, down as far as they allow."""
     if window.hard and window.limit_nano != ceiling(window, budget):
         follow_limit(window, budget)
     note_crossings(window, budget)
@@ -53,6 +71,7 @@ def save_amounts(window: Window, budget: Budget) -> None:
             "leased_nano",
             "overrun_nano",
             "unattributed_nano",
+            "corrected_nano",
             "carried_nano",
             "passed_on_nano",
             "crossed_percent",
@@ -71,11 +90,11 @@ def window_at(budget: Budget, at: datetime) -> Window:
     if window is not None:
         return window
     # The lock makes a change of the budget's limit wait, which would otherwise miss the new window.
-    now = Budget.objects.select_for_update().get(pk=budget.pk)
+    present = Budget.objects.select_for_update().get(pk=budget.pk)
     return Window.objects.get_or_create(
-        budget=now,
+        budget=present,
         starts_at=starts_at,
-        defaults={"ends_at": ends_at, "hard": now.hard, "limit_nano": now.limit_nano},
+        defaults={"ends_at": ends_at, "hard": present.hard, "limit_nano": present.limit_nano},
     )[0]
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Max, Sum
 
 from llmops.access.selectors import may
-from llmops.budgets.selectors import Gauge, gauges
+from llmops.approvals.selectors import waiting
+from llmops.budgets.selectors import Gauge, gauges, recent_crossings
 from llmops.core.digests import sha256_hex
 from llmops.dashboards import breakdown, formats
 from llmops.dashboards.calls import rows_of
 from llmops.dashboards.filters import FAILED, Filters
 from llmops.dashboards.overview import panels
-from llmops.dashboards.overview.shapes import FindingRow, View
+from llmops.dashboards.overview.shapes import FindingRow, Notice, View
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_models, simulated_providers
 from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Unreadable, Verdict, judge
@@ -26,6 +27,8 @@ from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
 RECENT = 12
+#: Thresholds that were crossed are told of for so long, and no more than so many.
+NOTICES_FOR, MOST_NOTICES = timedelta(days=2), 6
 #: Figures grow old by themselves (calls leave the range), so a live page renews them at least this often, in seconds.
 STALE_AFTER = 15
 
@@ -78,6 +81,9 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
     ]
     view.errors = panels.errors(figures, links)
     view.gauges = [panels.gauge_row(gauge, reader) for gauge in standing]
+    view.notices = _notices(reader, standing)
+    view.inbox = reader.link("approvals.request")
+    view.waiting = waiting(reader.request) if view.inbox else 0
     view.recent = rows_of(recent, simulated=simulated_providers())
     return view
 
@@ -103,6 +109,20 @@ def marker(reader: Reader, filters: Filters, standing: Sequence[Gauge], *, now: 
     last = newest.values_list("pk", flat=True).first()
     age = int(now.timestamp()) // STALE_AFTER
     return sha256_hex(repr((booked, last, budgets, age, filters.pairs())).encode())[:20]
+
+
+def _notices(reader: Reader, standing: Sequence[Gauge]) -> list[Notice]:
+    since = datetime.now(UTC) - NOTICES_FOR
+    found = recent_crossings([gauge.budget_id for gauge in standing], since)
+    return [
+        Notice(
+            row.window.budget.slug,
+            reader.link("budgets.budget", row.window.budget_id),
+            row.percent,
+            row.crossed_at,
+        )
+        for row in found[:MOST_NOTICES]
+    ]
 
 
 def _any_call(project_ids: Collection[UUID] | None) -> bool:

@@ -17,6 +17,16 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A threshold that a budget crossed lately."""
+
+    budget: str
+    href: str
+    percent: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Tile:
     """``change`` is the difference to the period before, ``note`` what it is compared with; tones are CSS classes."""
 
@@ -119,3 +129,7 @@ class View:
     errors: list[ErrorRow] = field(default_factory=list)
     gauges: list[GaugeRow] = field(default_factory=list)
     recent: list[CallRow] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    #: requests that wait for a second person, and where
+    waiting: int = 0
+    inbox: str = ""

@@ -25,6 +25,7 @@ from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import NULL, Asked, ErrorInside, decode_any, encode, tier_answered
 from llmops.gateway.endpoints.chat import CHAT, cap_field
 from llmops.gateway.money import estimating
+from llmops.gateway.money.cheaper import Turned
 from llmops.gateway.routing import Target
 from llmops.providers.rules import DROP_OLDEST, LARGER_MODEL, SUMMARIZE
 
@@ -273,7 +274,7 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
     try:
         trial = settle.begin(call, step, await admission.hold(call, target))
         return await _ask(call, step, trial, asked)
-    except ConsoleError:
+    except (ConsoleError, Turned):
         # No money for it, or nobody to write it down: the conversation goes on without.
         step.dropped()
         return ""

@@ -17,7 +17,7 @@ class Pot(Account):
     #: of the window as the database told it last
     settled: int = 0
     consumed: int = 0
-    #: the budget's limit at the time; the window's own may differ by what was carried over
+    #: the budget's limit at the time, raises included; the window's own may differ by what was carried over
     for_limit: int = 0
     #: reserved to go back, not yet confirmed by the database
     returning: int = 0

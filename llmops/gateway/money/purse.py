@@ -247,7 +247,8 @@ class Purse:
             )
             pot.seen_spent = pot.spent
         pot.starts, pot.ends = starts, ends
-        pot.limit, pot.settled, pot.for_limit = window.limit_nano, window.settled_nano, budget.limit_nano
+        pot.limit, pot.settled = window.limit_nano, window.settled_nano
+        pot.for_limit = budget.limit_at(command.at)
         pot.unleased = window.limit_nano - window.settled_nano - window.leased_nano
         pot.usable_until = usable_until
         pot.dry_until = -inf
@@ -341,9 +342,10 @@ class Purse:
                 self._turn_over(budget_id)
                 continue
             idle = now - pot.last_used > IDLE_S
-            if entry.limit_nano != pot.for_limit:
+            limit = entry.limit_at(now)
+            if limit != pot.for_limit:
                 # A lowered limit takes effect as far as money is free: let go of what no call holds.
-                if entry.limit_nano < pot.for_limit:
+                if limit < pot.for_limit:
                     self._return(pot, keep=0)
                 self._open(entry, now)
             elif idle or pot.available > 2 * pot.level:

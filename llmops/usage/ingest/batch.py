@@ -78,6 +78,8 @@ class Batch:
     calls: list[CallRow] = field(default_factory=list)
     charges: dict[int, list[int]] = field(default_factory=dict)
     soft: list[tuple[UUID, datetime, int]] = field(default_factory=list)
+    #: (window, call, what it cost beyond its hold, why, when)
+    overruns: list[tuple[int, UUID, int, str, datetime]] = field(default_factory=list)
     keys_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
@@ -354,6 +356,10 @@ class Ledger:
             amounts = batch.charges.setdefault(charge.window, [0, 0])
             amounts[0] += charge.cost
             amounts[1] += charge.overrun
+            if charge.overrun:
+                call = identifier(ended.origin.call, "call")
+                cause = text(ended.cause, 200) or "not told"
+                batch.overruns.append((charge.window, call, charge.overrun, cause, moment(ended.at)))
         batch.soft.extend((budget, at, ended.cost) for budget, at in soft)
 
 

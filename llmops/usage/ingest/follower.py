@@ -13,7 +13,7 @@ from django.db import DataError, IntegrityError, transaction
 from llmops.access.models import ServiceKey
 from llmops.base.clock import database_now
 from llmops.base.locks import lock
-from llmops.budgets.services import SoftCharge, WindowCharge, book
+from llmops.budgets.services import OverrunOfCall, SoftCharge, WindowCharge, book
 from llmops.providers.models import Credential
 from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
 from llmops.usage import journal, partitions
@@ -298,6 +298,7 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
         journal_id=journal_id,
         charges=[WindowCharge(window, cost, overrun) for window, (cost, overrun) in batch.charges.items()],
         soft=[SoftCharge(budget, at, cost) for budget, at, cost in batch.soft],
+        overruns=[OverrunOfCall(*one) for one in batch.overruns],
         closing=closing,
     )
 

@@ -1,6 +1,7 @@
 """What was called and what it cost: calls, journals, rollups. Durations are microseconds, amounts nanodollars."""
 
 from llmops.usage.models.calls import Call, Journal, RetentionMark
+from llmops.usage.models.corrections import Correction
 from llmops.usage.models.exports import ExportRun, ExportSchedule
 from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
@@ -10,6 +11,7 @@ __all__ = [
     "AttributionRollup",
     "Call",
     "CallOutcome",
+    "Correction",
     "ExportRun",
     "ExportSchedule",
     "Job",

@@ -20,7 +20,7 @@ from llmops.budgets.models import Budget
 from llmops.budgets.selectors import window_names
 from llmops.core.errors import InvalidRequest, NotFound
 from llmops.core.verdicts import Verdict
-from llmops.usage.models import Call, Journal
+from llmops.usage.models import Call, Correction, Journal
 from llmops.usage.records import Attempt
 
 PAGE_SIZE, MOST_PER_PAGE = 50, 500
@@ -88,6 +88,7 @@ class CallStory:
     project: Project | None
     key: ServiceKey | None
     journal: Journal | None
+    corrections: list[Correction] = field(default_factory=list)
 
 
 def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
@@ -165,6 +166,7 @@ def call_story(call_id: UUID, *, project_ids: Collection[UUID] | None = None) ->
         project=Project.objects.filter(pk=call.project_id).first(),
         key=ServiceKey.objects.filter(pk=call.key_id).first(),
         journal=Journal.objects.filter(pk=call.journal_id).first(),
+        corrections=list(Correction.objects.filter(call_id=call.pk)),
     )
 
 

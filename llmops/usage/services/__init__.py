@@ -1,5 +1,6 @@
 """What changes usage: journals that open, jobs that people ask for, calls past their retention."""
 
+from llmops.usage.services.corrections import correct_call, correctable
 from llmops.usage.services.jobs import REBUILD, request_rebuild, resume_jobs, run_job
 from llmops.usage.services.journals import (
     ROLLUPS_LOCK,
@@ -19,6 +20,8 @@ __all__ = [
     "Told",
     "apply_retention",
     "booked_records",
+    "correct_call",
+    "correctable",
     "create_schedule",
     "forget_objects",
     "forget_outcomes",

@@ -1,0 +1,96 @@
+"""``/api/v1/approvals/``: the inbox, for scripts and other surfaces. Only people decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request as HttpRequest
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from llmops.access.api import ProjectField
+from llmops.approvals import services
+from llmops.approvals.models import Decision, Request
+from llmops.approvals.selectors import described
+from llmops.base.drf import ConsoleViewSet
+
+
+class DecisionSerializer(serializers.ModelSerializer[Decision]):
+    class Meta:
+        model = Decision
+        fields = ("approves", "reason", "decided_by_name", "decided_at")
+
+
+class RequestSerializer(serializers.ModelSerializer[Request]):
+    project = ProjectField(read_only=True)
+    what = serializers.SerializerMethodField(help_text="What exactly would be done, in words.")
+    decisions = DecisionSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Request
+        fields = (
+            "id", "kind", "title", "what", "content", "digest", "object_type", "object_id", "object_name", "project",
+            "reason", "requested_by_name", "required", "state", "expires_at", "closed_at", "result", "decisions", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_what(self, row: Request) -> dict[str, str]:
+        return dict(described(row))
+
+
+class DecisionBody(serializers.Serializer[Any]):
+    digest = serializers.CharField(max_length=64, help_text="Of what you were shown: the request's own.")
+    reason = serializers.CharField(max_length=500, required=False, allow_blank=True, default="")
+
+
+class CancelBody(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=500, required=False, allow_blank=True, default="")
+
+
+class Approvals(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
+    """What waits for a second person. An approval is bound to the digest of what was shown, and carried out at once."""
+
+    queryset = Request.objects.select_related("project").prefetch_related("decisions")
+    serializer_class = RequestSerializer
+    filterset_fields = ("state", "kind", "object_id", "project__slug")
+    permission_map = {
+        "list": "approval.view",
+        "retrieve": "approval.view",
+        "approve": "approval.decide",
+        "reject": "approval.decide",
+        "cancel": "approval.view",
+    }
+
+    @extend_schema(request=DecisionBody, responses=RequestSerializer)
+    @action(detail=True, methods=["post"], serializer_class=DecisionBody)
+    def approve(self, request: HttpRequest, pk: str) -> Response:
+        return self._decide(approves=True)
+
+    @extend_schema(request=DecisionBody, responses=RequestSerializer)
+    @action(detail=True, methods=["post"], serializer_class=DecisionBody)
+    def reject(self, request: HttpRequest, pk: str) -> Response:
+        return self._decide(approves=False)
+
+    @extend_schema(request=CancelBody, responses=RequestSerializer)
+    @action(detail=True, methods=["post"], serializer_class=CancelBody)
+    def cancel(self, request: HttpRequest, pk: str) -> Response:
+        row = self.get_object()
+        return self._shown(services.cancel(self.actor, request_id=row.pk, **self.decoded()))
+
+    def _decide(self, *, approves: bool) -> Response:
+        row, body = self.get_object(), self.decoded()
+        return self._shown(
+            services.decide(
+                self.actor, request_id=row.pk, approves=approves, seen=body["digest"], reason=body["reason"]
+            )
+        )
+
+    def _shown(self, row: Request) -> Response:
+        return Response(RequestSerializer(Request.objects.get(pk=row.pk)).data)
+
+
+def register(router: BaseRouter) -> None:
+    router.register("approvals", Approvals, basename="approval")

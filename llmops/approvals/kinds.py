@@ -1,0 +1,47 @@
+"""The kinds of acts that take a second person. A kind is a ``Kind`` in the room that carries it out, and a line in
+``settings.APPROVAL_KINDS``: those rooms lie above this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from llmops.core.actors import Actor
+from llmops.core.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``permission`` says who may decide (in the request's project), ``required`` how many must agree.
+
+    ``describe`` tells a person what exactly would be done, as (label, text). ``execute`` does it, inside the transaction of the
+    last approval: it changes the database and nothing else, and raises what speaks against it by then, which leaves the request
+    open. It gets the approver, the request's id and its content, and returns what is to be kept as the result. It records no
+    audit event: the approval's own tells everything.
+    """
+
+    name: str
+    permission: str
+    describe: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
+    execute: Callable[[Actor, UUID, Mapping[str, Any]], dict[str, Any]]
+    required: int = 1
+    lifetime: timedelta = timedelta(days=7)
+
+
+def kind_named(name: str) -> Kind:
+    """Raises ``InvalidRequest`` for a kind that no room offers (any more)."""
+    found = settings.APPROVAL_KINDS.get(name)
+    if found is None:
+        raise InvalidRequest(
+            f"kind: {name!r} is nothing that can be asked for. Kinds are {', '.join(settings.APPROVAL_KINDS)}.",
+            param="kind",
+        )
+    kind: Kind = import_string(found)
+    return kind

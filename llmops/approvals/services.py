@@ -1,0 +1,204 @@
+"""Asking for an act that takes a second person, and deciding about it.
+
+Whoever decides names the digest of what they saw. The request's row is locked while it is decided: of two who approve at
+once one is first, and the act is carried out in the transaction of the approval that completes it, so once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from llmops.access.selectors import powers_of_actor
+from llmops.approvals.kinds import kind_named
+from llmops.approvals.models import Decision, Request
+from llmops.audit.services import record
+from llmops.base.clock import database_now
+from llmops.base.transitions import compare_and_set
+from llmops.core.actors import Actor, job_actor
+from llmops.core.digests import digest, equal
+from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+
+_LONGEST_REASON = 500
+
+
+def ask(
+    actor: Actor,
+    *,
+    kind: str,
+    title: str,
+    content: Mapping[str, Any],
+    object_type: str,
+    object_id: Any,
+    object_name: str,
+    project_id: UUID | None,
+    reason: str,
+    latest: datetime | None = None,
+) -> Request:
+    """Put an act before those who may approve it. It stays open for the kind's lifetime, and not beyond ``latest``."""
+    how = kind_named(kind)
+    reason = _checked_reason(reason, "Say why; whoever approves it must be able to judge.")
+    with transaction.atomic():
+        now = database_now()
+        expires_at = min(now + how.lifetime, latest) if latest else now + how.lifetime
+        made = Request.objects.create(
+            kind=kind,
+            title=title[:200],
+            content=dict(content),
+            digest=digest(dict(content)),
+            object_type=object_type,
+            object_id=str(object_id),
+            object_name=object_name,
+            project_id=project_id,
+            reason=reason,
+            requested_by_kind=actor.kind,
+            requested_by_id=actor.identifier[:64],
+            requested_by_name=actor.name[:200],
+            required=how.required,
+            expires_at=expires_at,
+        )
+        _audit(actor, made, "requested", reason, {"title": made.title, "expires_at": expires_at.isoformat()})
+    return made
+
+
+def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason: str = "") -> Request:
+    """Approve or reject. With the approval that completes it the act is carried out.
+
+    ``seen`` is the digest of what the person was shown. Raises ``PermissionDenied`` for the requester, for whoever is no
+    person, and for whoever may not; ``Conflict`` when it is decided already, has run out, or says something else by now.
+    """
+    reason = _checked_reason(reason, "" if approves else "Say why; whoever asked wants to know.")
+    with transaction.atomic():
+        row = _locked(request_id)
+        _refuse_who_may_not(actor, row)
+        _refuse_what_is_over(row)
+        if not equal(digest(row.content), row.digest) or not equal(seen, row.digest):
+            raise Conflict(
+                "This is not what you were shown: it was changed meanwhile. Reload the page and read it again."
+            )
+        if row.decisions.filter(decided_by_id=actor.identifier).exists():
+            raise Conflict("You have decided about this already. Another person must.")
+        Decision.objects.create(
+            request=row,
+            approves=approves,
+            reason=reason,
+            digest=row.digest,
+            decided_by_id=actor.identifier[:64],
+            decided_by_name=actor.name[:200],
+        )
+        if not approves:
+            _close(row, Request.REJECTED)
+            _audit(actor, row, "rejected", reason, {})
+            return row
+        given = row.decisions.filter(approves=True).count()
+        told: dict[str, Any] = {"approvals": f"{given} of {row.required}"}
+        if given >= row.required:
+            result = kind_named(row.kind).execute(actor, row.pk, row.content)
+            _close(row, Request.EXECUTED, result=result)
+            told |= result
+        _audit(actor, row, "approved", reason, told)
+    return row
+
+
+def cancel(actor: Actor, *, request_id: UUID, reason: str = "") -> Request:
+    """Take back what one has asked for oneself."""
+    with transaction.atomic():
+        row = _locked(request_id)
+        if not _asked_by(actor, row):
+            raise PermissionDenied("Only who asked for this can take it back. Others can reject it.")
+        _refuse_what_is_over(row)
+        _close(row, Request.CANCELLED)
+        _audit(actor, row, "cancelled", reason, {})
+    return row
+
+
+def expire_requests(now: datetime | None = None) -> int:
+    """Close what nobody decided in time; how many."""
+    now = now or database_now()
+    closed = 0
+    over = Request.objects.filter(state=Request.OPEN, expires_at__lte=now).order_by("pk")
+    for pk in over.values_list("pk", flat=True)[:500]:
+        with transaction.atomic():
+            row = _locked(pk)
+            if row.state == Request.OPEN and row.expires_at <= now:
+                _close(row, Request.EXPIRED)
+                _audit(job_actor("approvals.expire"), row, "expired", "Nobody decided in time.", {})
+                closed += 1
+    return closed
+
+
+def may_decide(actor: Actor, row: Request) -> bool:
+    """Whether ``actor`` is somebody whose decision would count, as things stand."""
+    try:
+        _refuse_who_may_not(actor, row)
+        _refuse_what_is_over(row)
+    except (PermissionDenied, Conflict):
+        return False
+    return not row.decisions.filter(decided_by_id=actor.identifier).exists()
+
+
+def _locked(request_id: UUID) -> Request:
+    row = Request.objects.select_for_update(of=("self",)).filter(pk=request_id).first()
+    if row is None:
+        raise NotFound("There is no such request.")
+    return row
+
+
+def _asked_by(actor: Actor, row: Request) -> bool:
+    return (actor.kind, actor.identifier[:64]) == (row.requested_by_kind, row.requested_by_id)
+
+
+def _refuse_who_may_not(actor: Actor, row: Request) -> None:
+    if actor.kind != "user":
+        raise PermissionDenied(
+            "Only a person who is signed in can decide; a key or a command is nobody's word."
+        )
+    if _asked_by(actor, row):
+        raise PermissionDenied("You asked for this yourself. Another person must decide.")
+    if not powers_of_actor(actor).allow(kind_named(row.kind).permission, row.project_id):
+        where = f"in the project {row.project.slug}" if row.project else "for the whole organisation"
+        raise PermissionDenied(f"You may not decide about this {where}.")
+
+
+def _refuse_what_is_over(row: Request) -> None:
+    if row.state != Request.OPEN:
+        raise Conflict(f"This is over: {row.get_state_display().lower()}. Reload to see who decided.")
+    if row.expires_at <= database_now():
+        raise Conflict("This has run out: nobody decided in time. It has to be asked for again.")
+
+
+def _close(row: Request, state: str, **change: Any) -> None:
+    now = database_now()
+    if not compare_and_set(
+        row,
+        expect={"state": Request.OPEN},
+        change={"state": state, "closed_at": now, "updated_at": now, **change},
+    ):
+        raise Conflict("Somebody else has decided about this meanwhile. Reload to see what.")
+
+
+def _checked_reason(reason: str, missing: str) -> str:
+    reason = reason.strip()
+    if missing and not reason:
+        raise InvalidRequest(f"reason: {missing}", param="reason")
+    if len(reason) > _LONGEST_REASON:
+        raise InvalidRequest(f"reason: at most {_LONGEST_REASON} characters.", param="reason")
+    return reason
+
+
+def _audit(actor: Actor, row: Request, happened: str, reason: str, told: Mapping[str, Any]) -> None:
+    """About the object that the act is about, so that its history shows it: ``budget.raise_approved``."""
+    record(
+        actor,
+        action=f"{row.kind}_{happened}",
+        object_type=row.object_type,
+        object_id=row.object_id,
+        object_name=row.object_name,
+        project_id=row.project_id,
+        after={"request": str(row.pk), "digest": row.digest, **told},
+        reason=reason,
+    )
