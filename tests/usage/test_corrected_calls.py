@@ -17,7 +17,7 @@ from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.usage import services
 from llmops.usage.ingest.follower import Follower
 from llmops.usage.journal import JournalWriter
-from llmops.usage.models import Call, Correction, Rollup
+from llmops.usage.models import AttributionRollup, Call, Correction, Rollup
 from llmops.usage.records import Held, HeldCharge
 from tests.cast import COMMAND, in_threads, no_event, one_event, signed_in
 from tests.usage.journals import origin
@@ -35,7 +35,8 @@ def unknown_call(
     window = budgets.open_window(budget_id=hard.pk, at=now).window_id
     writer = JournalWriter(tmp_path)
     budgets.lease(window_id=window, journal_id=writer.journal_id, need=0, want=held, lease_seconds=60)
-    known = {"project": str(project.pk)} if project else {}
+    known: dict[str, Any] = {"user": "a" * 16, "tags": ["vip", "eu"]}
+    known |= {"project": str(project.pk)} if project else {}
     who = origin(started=int(now.timestamp() * 1e9), **known)
     writer.append(
         Held(
@@ -70,6 +71,9 @@ def agree(call: Call, *, cost: int, window: tuple[int, int], soft: int, where: t
             calls=Sum("calls"), cost=Sum("cost_nano"), overrun=Sum("overrun_nano")
         )
         assert rows == {"calls": 1, "cost": cost, "overrun": call.overrun_nano}
+    for row in AttributionRollup.objects.all():
+        assert (row.calls, row.cost_nano) == (1, cost), row
+    assert AttributionRollup.objects.count() == 10
     charges = {one.get("window"): one for one in call.charges}
     assert (charges[where[0]]["cost"], charges[where[0]]["overrun"]) == window
     assert charges[None]["cost"] == soft

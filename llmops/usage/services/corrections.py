@@ -15,7 +15,8 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.core.money import MAX_NANO, format_usd
 from llmops.usage.ingest import write
-from llmops.usage.ingest.batch import GRANULARITIES, Rollups
+from llmops.usage.ingest.batch import Batch
+from llmops.usage.ingest.rows import CallRow, Facts
 from llmops.usage.models import Call, Correction, Rollup
 from llmops.usage.services.journals import ROLLUPS_LOCK
 
@@ -125,21 +126,31 @@ def _follow_charges(call: Call, cost: int, actor: Actor) -> list[dict[str, Any]]
 
 
 def _add_to_rollups(call: Call, cost: int, overrun: int) -> None:
-    seconds = int((call.started_at - _EPOCH).total_seconds())
+    """As the ingester adds a call, with the difference alone: no call more, and no token."""
     sums = [0] * len(Rollup.SUMS)
     sums[Rollup.SUMS.index("cost_nano")] = cost
     sums[Rollup.SUMS.index("overrun_nano")] = overrun
-    dimensions = (
-        call.project_id,
-        call.key_id,
-        call.endpoint,
-        call.route,
-        call.model,
-        call.feature,
-        call.status,
-        call.error_code,
+    seconds = int((call.started_at - _EPOCH).total_seconds())
+    difference = Facts(
+        minute=seconds - seconds % 60,
+        dimensions=(
+            call.project_id,
+            call.key_id,
+            call.endpoint,
+            call.route,
+            call.model,
+            call.feature,
+            call.status,
+            call.error_code,
+        ),
+        sums=tuple(sums),
+        total_us=None,
+        ttft_us=None,
+        overhead_us=None,
+        user=call.user_digest,
+        tags=tuple(dict.fromkeys(tag for tag in call.tags if tag)),
     )
-    rollups: Rollups = {
-        (length, seconds - seconds % length, *dimensions): list(sums) for length in GRANULARITIES
-    }
-    write.add_rollups(rollups)
+    batch = Batch(calls=[CallRow((), difference)])
+    write.add_rollups(batch.rollups())
+    # The first two of their sums count calls.
+    write.add_attributions({key: [0, 0, *added[2:]] for key, added in batch.attributions().items()})
