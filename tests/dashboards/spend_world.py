@@ -38,7 +38,7 @@ def kinds(months_ago: int) -> list[Kind]:
     later = months_ago <= 1
     return [
         Kind("support", "triage", "chat", 9, 2600 if later else 1400, 260, 0.5),
-        Kind("support", "draft", "chat", 5, 900, 420, 0.8 if later else 0.25),
+        Kind("support", "draft", "chat", 9, 900, 480, 0.9 if later else 0.2),
         Kind("search", "search", "embed", 8 if later else 14, 600, 0, 0),
         Kind("search", "rank", "summarise", 6, 1200, 90, 0),
         *([Kind("support", "translate", "summarise", 4, 700, 700, 0)] if later else []),
@@ -92,7 +92,8 @@ def _call(scribe: Scribe, stage: SimpleNamespace, pick: random.Random, kind: Kin
         result = Outcome(status="refused", http=429, code="rate_limit_exceeded", total_us=300)
         scribe.end(origin, attempt=0, result=result)
         return
-    model = LARGE if pick.random() < kind.large else SMALL
+    # Evenly spread, so that few calls have the share that many would have.
+    model = LARGE if len(scribe.written) * 0.618_034 % 1 < kind.large else SMALL
     if kind.route == "embed":
         model = "text-embedding-3-small"
     tokens = Tokens(

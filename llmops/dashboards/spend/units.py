@@ -41,7 +41,7 @@ def of_features(query: SpendQuery, filters: SpendFilters, links: Links) -> list[
                     formats.usd_places(formats.rounded(cost, spend_places), spend_places),
                     formats.usd_exact(cost),
                 ),
-                kind=one.kind.replace("_", " "),
+                kind=one.kind.replace("_", "\u00a0"),
                 outcomes=formats.count(one.count),
                 rate=formats.percent(one.count, group.sums.served),
                 cost_each=Amount(formats.usd_places(each, places), formats.usd_exact(each)),
