@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from llmops.core.digests import canonical_json
 from llmops.core.redaction import SECRET_FIELDS
@@ -282,6 +282,8 @@ def url_problem(url: str, *, allow_private: bool) -> str | None:
         return "it holds white space, a backslash or a control character"
     if "@" in parts.netloc:
         return "it must not hold a user name or password; add a credential instead"
+    if azure := _azure_problem(parts):
+        return azure
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         return "leave out everything from ? or # on"
     if port == 0:
@@ -289,6 +291,27 @@ def url_problem(url: str, *, allow_private: bool) -> str | None:
     if parts.scheme == "http" and not allow_private:
         return "plain http is only for private networks (allow them on the provider); use https"
     return host_refusal(parts.hostname, allow_private=allow_private)
+
+
+#: Where Azure's resources answer with OpenAI's API.
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com")
+
+
+def _azure_problem(parts: SplitResult) -> str | None:
+    """Azure has two APIs. The older one names a deployment in the path and a date in the query; what is spoken here is the other,
+    which is OpenAI's own and needs neither (Microsoft, "Azure OpenAI v1 API")."""
+    host = (parts.hostname or "").lower()
+    azure = host.endswith(_AZURE)
+    older = "/openai/deployments" in parts.path or "api-version" in parts.query.lower()
+    if not older and (not azure or parts.path.rstrip("/") == "/openai/v1"):
+        return None
+    name = host if azure else "NAME.openai.azure.com"
+    why = (
+        "this is the address of a deployment in Azure's older API, with api-version"
+        if older
+        else "Azure's address ends with /openai/v1"
+    )
+    return f"{why}: enter https://{name}/openai/v1, and the name of the deployment as the model's name at the provider"
 
 
 def proxy_problem(url: str) -> str | None:

@@ -52,6 +52,24 @@ def test_base_urls_that_pass(url):
     assert rules.url_problem(url, allow_private=False) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "instead"),
+    [
+        ("https://x.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=2024-10-21", "x.openai.azure.com"),
+        ("https://x.openai.azure.com/openai/deployments/gpt", "x.openai.azure.com"),
+        ("https://x.openai.azure.com/openai/v1?api-version=preview", "x.openai.azure.com"),
+        ("https://x.openai.azure.com/openai", "x.openai.azure.com"),
+        ("https://X.openai.azure.com", "x.openai.azure.com"),
+        ("https://x.cognitiveservices.azure.com/v1", "x.cognitiveservices.azure.com"),
+        ("https://apim.example/openai/deployments/gpt?API-VERSION=1", "NAME.openai.azure.com"),
+    ],
+)  # fmt: skip
+def test_addresses_of_azures_older_api_are_refused_with_what_to_enter_instead(url, instead):
+    problem = rules.url_problem(url, allow_private=False)
+    assert f"https://{instead}/openai/v1" in problem
+    assert "the name of the deployment as the model's name" in problem
+
+
 def test_private_networks_allow_plain_http_and_private_hosts_and_no_more():
     assert rules.url_problem("http://10.0.0.5:8000/v1", allow_private=True) is None
     assert rules.url_problem("http://localhost:8000/v1", allow_private=True) is None
