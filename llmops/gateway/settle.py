@@ -167,6 +167,7 @@ def answered(
 
 def aside(call: Call, trial: Trial, tokens: Tokens, *, charge_hold: bool = False) -> None:
     """A call to a model on the way to the answer brought what it was made for; the call goes on."""
+    trial.complete, trial.output_tokens = True, tokens.output
     _end(call, trial, _cost_of_answer(trial, tokens, charge_hold=charge_hold), None)
 
 

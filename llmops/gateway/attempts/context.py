@@ -20,7 +20,7 @@ from llmops.gateway import admission, settle
 from llmops.gateway.attempts.failures import CUT, MALFORMED, Failure, excess_told, failure_in_answer
 from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.attempts.turns import Cut, Item, drop_oldest, transcript
-from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, read_whole
+from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, read_whole, said_id
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import NULL, Asked, ErrorInside, decode_any, encode, tier_answered
 from llmops.gateway.endpoints.chat import CHAT, cap_field
@@ -272,10 +272,19 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
     before = call.asked, call.endpoint, call.cap_header
     call.asked, call.endpoint = asked, CHAT
     try:
-        trial = settle.begin(call, step, await admission.hold(call, target))
-        return await _ask(call, step, trial, asked)
+        # Before the call itself has a place anywhere, so that nobody waits for a place while holding one.
+        gate = call.plane.gates.of(plan.resolution.route, target.slug)
+        if not gate.enter_now():
+            await admission.wait_for_place(call, gate)
+        try:
+            trial = settle.begin(call, step, await admission.hold(call, target))
+            failure, text = await _ask(call, step, trial, asked)
+            admission.tell(gate, trial, failure)
+            return text
+        finally:
+            gate.leave()
     except (ConsoleError, Turned):
-        # No money for it, or nobody to write it down: the conversation goes on without.
+        # No place or no money for it, or nobody to write it down: the conversation goes on without.
         step.dropped()
         return ""
     except BaseException:
@@ -285,8 +294,8 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
         call.asked, call.endpoint, call.cap_header = before
 
 
-async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> str:
-    """Send, read, settle. The text of the answer; empty after a failure."""
+async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> tuple[Failure | None, str]:
+    """Send, read, settle. What failed, and the text of the answer, empty after a failure."""
     channel = call.plane.transport.channel(step.target.provider)
     channel.in_flight += 1
     response: Response | None = None
@@ -300,7 +309,7 @@ async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> str
             trial,
         )
         trial.record.status = response.status
-        trial.record.provider_request = response.headers.get("x-request-id", "")[:120]
+        trial.record.provider_request = said_id(response.headers, step.credential)
         failure: Failure | None
         if response.status != 200:
             failure = await failure_of_status(response, step.credential)
@@ -329,7 +338,7 @@ async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> str
     if failure is not None:
         call.plane.credential_failed(step, failure, now)
         settle.failed(call, trial, failure)
-    return text
+    return failure, text
 
 
 async def _read(call: Call, trial: settle.Trial, response: Response) -> tuple[Failure | None, str]:
