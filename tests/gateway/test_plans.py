@@ -27,6 +27,7 @@ from llmops.gateway.attempts.failures import (
 from llmops.gateway.attempts.resilience import LEAST_S, Plan, Step
 from llmops.gateway.routing import View
 from llmops.providers.rules import FAILURE_CLASSES
+from tests.gateway import responding
 from tests.gateway.rig import (
     DONE,
     KEY,
@@ -41,6 +42,7 @@ from tests.gateway.rig import (
     a_route,
     a_snapshot,
     answers,
+    ask,
     chunk,
     completion,
     cuts,
@@ -48,6 +50,7 @@ from tests.gateway.rig import (
     hangs,
     streams,
     usage,
+    usage_chunk,
 )
 
 ALL = ("a", "b", "c", "d", "e", "f")
@@ -400,6 +403,99 @@ async def test_an_answer_stopped_by_a_content_filter_moves_on_where_the_route_sa
         ("", one),
     ]
     assert outcome.cost == 2 * one, "the filtered answer is billed too"
+
+
+ROLE = chunk(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+STOPPED = [chunk(finish="content_filter"), usage_chunk(), DONE]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [[], [ROLE], [chunk(choices=[], prompt_filter_results=[]), ROLE]],
+    ids=["at once", "role", "azure"],
+)
+async def test_a_stream_stopped_by_a_content_filter_before_it_said_anything_moves_on(
+    rig: Rig, before: list[bytes]
+) -> None:
+    arranged(rig, fallbacks_for={"content_filter": ("second",)})
+    whole = [ROLE, chunk("whole"), chunk(finish="stop"), usage_chunk(), DONE]
+    by_model(rig, small=streams(*before, *STOPPED), second=streams(*whole))
+    answer = await rig.chat(model="chat", stream=True)
+    assert (answer.status, answer.headers["x-llmops-model"]) == (200, "second")
+    assert answer.body == b"".join([*whole[:3], DONE])
+    one = 10 * 1_000 + 5 * 10_000
+    outcome = rig.outcome()
+    assert [(attempt.code, attempt.cost) for attempt in outcome.attempts] == [
+        ("upstream_filtered", one),
+        ("", one),
+    ]
+    assert outcome.cost == 2 * one
+    rig.nothing_held()
+
+
+async def test_a_stream_that_had_said_something_is_told_to_its_end(rig: Rig) -> None:
+    arranged(rig, fallbacks_for={"content_filter": ("second",)})
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        await reply.chunk(ROLE + chunk("half an"))
+        await exchange.answer.until(lambda answer: answer.body == ROLE + chunk("half an"))
+        await reply.chunk(b"".join(STOPPED))
+        await reply.raw(b"0\r\n\r\n")
+
+    by_model(rig, small=script)
+    exchange = rig.start(ask("chat", stream=True))
+    assert (await exchange.done()).body == b"".join([ROLE, chunk("half an"), STOPPED[0], DONE])
+    assert [one.model for one in rig.outcome().attempts] == ["small"]
+    assert rig.outcome().finish == "content_filter"
+
+
+async def test_what_waits_for_the_first_word_goes_out_with_it_and_no_later(rig: Rig) -> None:
+    arranged(rig, fallbacks_for={"content_filter": ("second",)})
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        await reply.chunk(ROLE)
+        await reply.chunk(chunk("one"))
+        await exchange.answer.until(lambda answer: answer.body == ROLE + chunk("one"))
+        await reply.chunk(b"".join([chunk(finish="stop"), usage_chunk(), DONE]))
+        await reply.raw(b"0\r\n\r\n")
+
+    by_model(rig, small=script)
+    exchange = rig.start(ask("chat", stream=True))
+    assert (await exchange.done()).body.endswith(DONE)
+
+
+@pytest.mark.parametrize("pieces", [[ROLE], [ROLE, chunk(finish="stop")]])
+async def test_a_stream_that_breaks_before_its_first_word_is_tried_elsewhere(
+    rig: Rig, pieces: list[bytes]
+) -> None:
+    arranged(rig, fallbacks=("third",), fallbacks_for={"content_filter": ("second",)}, attempts=2)
+    by_model(
+        rig, small=streams(*pieces), third=streams(chunk("ok"), chunk(finish="stop"), usage_chunk(), DONE)
+    )
+    answer = await rig.chat(model="chat", stream=True)
+    assert b'"ok"' in answer.body and answer.body.endswith(DONE)
+
+
+async def test_a_response_stopped_by_a_content_filter_before_it_said_anything_moves_on(rig: Rig) -> None:
+    arranged(rig, fallbacks_for={"content_filter": ("second",)})
+    stopped = responding.ended("incomplete", incomplete_details={"reason": "content_filter"}, output=[])
+    by_model(
+        rig,
+        small=streams(responding.created(), stopped),
+        second=streams(*responding.a_stream("whole")),
+    )
+    answer = await rig.call(responding.ask(model="chat", stream=True, store=False), path=responding.PATH)
+    assert answer.body == b"".join(responding.a_stream("whole"))
+    assert [one.code for one in rig.outcome().attempts] == ["upstream_filtered", ""]
+
+
+async def test_a_stream_without_a_word_is_whole_all_the_same(rig: Rig) -> None:
+    arranged(rig, fallbacks_for={"content_filter": ("second",)})
+    by_model(rig, small=streams(ROLE, chunk(finish="stop"), usage_chunk(), DONE))
+    answer = await rig.chat(model="chat", stream=True)
+    assert answer.body == ROLE + chunk(finish="stop") + DONE
 
 
 async def test_a_provider_without_the_model_is_not_the_callers_404(rig: Rig) -> None:

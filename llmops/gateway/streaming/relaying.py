@@ -28,6 +28,7 @@ from llmops.usage.records import Tokens
 
 #: After its last event a provider has this long to end its answer, or its connection is not used again.
 _TAIL_S = 1.0
+_FILTERED = "the answer was stopped by a content filter"
 #: What a provider's error event means where a status would have said the same.
 _STATUS_OF_CODE = {"context_length_exceeded": 400, "rate_limit_exceeded": 429, "insufficient_quota": 429}
 
@@ -61,7 +62,7 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     if said.tier:
         tokens.tier = tier_answered(said.tier)
     if said.finish == CONTENT_FILTER and call.plan is not None and call.plan.moves_on(CONTENT_FILTER):
-        return Failure(FILTERED, "the answer was stopped by a content filter", status=200, tokens=tokens)
+        return Failure(FILTERED, _FILTERED, status=200, tokens=tokens)
     if call.policing is not None:
         body, failure = await policing.whole(call, body)
         if failure is not None:
@@ -190,8 +191,10 @@ async def _relay(
 ) -> Failure | None:
     content = response.content
     failure: Failure | None = None
-    out = b""
+    out = held = b""
     asked = call.asked
+    # Where a content filter leads to another target, nothing goes out before the model has said something.
+    moves = waits = _moves_on(call)
     keeps = asked is not None and asked.keeps
     sounds = asked is not None and asked.uses & AUDIO_OUT and asked.units is None
     while True:
@@ -210,6 +213,12 @@ async def _relay(
             keep_sounds(call, trial, relay.items)
         if relay.done or relay.broken:
             break
+        # Comments of the provider need not wait.
+        if waits and relay.events:
+            if not relay.parts:
+                held += out
+                continue
+            out, held, waits = held + out, b"", False
         if out:
             if not call.begun and relay.events:
                 await begin_stream(call, trial)
@@ -221,6 +230,8 @@ async def _relay(
                 alive.sent()
             out = b""
     keep_items(call, trial, relay)
+    if moves and relay.done and relay.finish == CONTENT_FILTER and not call.begun:
+        return Failure(FILTERED, _FILTERED, status=200, tokens=await partial_tokens(call, trial, relay))
     if call.policing is not None:
         if relay.done and (refused := await policing.end_of_stream(call)) is not None:
             refused.tokens = await partial_tokens(call, trial, relay)
@@ -233,7 +244,7 @@ async def _relay(
             await refuse_answer(call, trial, tokens, relay, why, charge_hold=unknown)
             return None
     if relay.done:
-        await finish_stream(call, trial, relay, out, response)
+        await finish_stream(call, trial, relay, held + out, response)
         return None
     if relay.broken:
         relay.broken = clean(relay.broken, trial.step.credential)
@@ -243,6 +254,18 @@ async def _relay(
         await begin_stream(call, trial)
     await break_off(call, trial, relay, out, failure)
     return None
+
+
+def _moves_on(call: Call) -> bool:
+    """Whether a stream that a content filter stops, before anything of it went out, is answered by another target."""
+    asked, plan = call.asked, call.plan
+    return (
+        plan is not None
+        and plan.moves_on(CONTENT_FILTER)
+        and asked is not None
+        and asked.units is None
+        and not asked.background
+    )
 
 
 def _failure_of_broken(relay: Relay) -> Failure:
