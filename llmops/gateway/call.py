@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from llmops.core.cancelling import AGAIN_S
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
@@ -95,13 +95,9 @@ class Watch:
         self._listen_only()
 
     def _listen_only(self) -> None:
-        waiting = self._receive()
-        if hasattr(waiting, "add_done_callback"):
-            # A future, as granian gives: a task to wait for it would cost a call some 30 µs.
-            self._listener = cast("asyncio.Future[Any]", waiting)
-            self._listener.add_done_callback(self._heard)
-        else:
-            self._listener = self._loop.create_task(self._until_gone(waiting))
+        # What is a future already, as granian's is, stays one: a task to wait for it would cost a call some 30 µs.
+        listener = self._listener = asyncio.ensure_future(self._receive())
+        listener.add_done_callback(self._heard)
 
     def _heard(self, waiting: asyncio.Future[Message]) -> None:
         if self._task is None or waiting.cancelled():
@@ -110,11 +106,6 @@ class Watch:
             self.fire("client")
         else:
             self._listen_only()
-
-    async def _until_gone(self, waiting: Awaitable[Message]) -> None:
-        while (await waiting)["type"] != "http.disconnect":
-            waiting = self._receive()
-        self.fire("client")
 
     def fire(self, reason: str) -> None:
         if self.reason is None and self._task is not None:
