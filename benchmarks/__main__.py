@@ -21,8 +21,9 @@ BENCHMARKS = {
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
     "idle": "memory and start times of ./dev run",
 }
-#: Only run when they are named: they install what other people made.
+#: Only run when they are named: they take long, or install what other people made.
 OPTIONAL = {
+    "dashboards": "pages of figures over ten million calls, which take half an hour to make",
     "peers": "requests/s beside other gateways (LiteLLM, Portkey), which it installs for the time being",
 }
 
@@ -34,7 +35,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="benchmarks:\n" + "\n".join(f"  {name:12} {what}" for name, what in known.items()),
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all but peers if none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all but the last two if none is named")
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
     parser.add_argument("--seconds", type=float, help="how long one measurement lasts")
     parser.add_argument(

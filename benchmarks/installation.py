@@ -111,6 +111,15 @@ class Installation:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(query).fetchall()
 
+    def tidy(self) -> None:
+        """What autovacuum would have done by and by: statistics, and which pages index-only scans may trust."""
+        if self.database_url is None:
+            return
+        import psycopg
+
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+
     def must_hold(self, *, calls: int, cost: int, all_answered: bool = True) -> None:
         """After the last ingest: so many calls of this cost (nanodollars) in the ledger and the rollups, the budget
         settled at their sum, nothing of it leased or overrun."""

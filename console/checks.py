@@ -65,6 +65,7 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
     return [
         ("CONSOLE_LEASE_SECONDS", settings.LEASE_SECONDS, 10),
         ("CONSOLE_CALL_RETENTION_DAYS", settings.CALL_RETENTION_DAYS, 1),
+        ("CONSOLE_MINUTE_ROLLUP_DAYS", settings.MINUTE_ROLLUP_DAYS, 0),
         ("CONSOLE_MAX_REQUEST_BYTES", settings.MAX_REQUEST_BYTES, 1024),
         ("CONSOLE_MAX_MEDIA_BYTES", settings.MAX_MEDIA_BYTES, 1024),
         ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),

@@ -142,6 +142,8 @@ TOKENIZER_DIR = Path(env.str("CONSOLE_TOKENIZER_DIR", default=str(DATA_DIR / "ti
 LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)
 #: Calls older than this are removed by the retention job; rollups stay.
 CALL_RETENTION_DAYS = env.int("CONSOLE_CALL_RETENTION_DAYS", default=90)
+#: Rollups by minute are kept for so many days (0: for ever); those by hour and day stay.
+MINUTE_ROLLUP_DAYS = env.int("CONSOLE_MINUTE_ROLLUP_DAYS", default=7)
 #: Where a data plane keeps forms (sounds, images) that are too large for memory while it passes them on.
 SPOOL_DIR = Path(env.str("CONSOLE_SPOOL_DIR", default=str(DATA_DIR / "spool"))).absolute()
 #: The largest form the data plane reads, in bytes.

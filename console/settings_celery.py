@@ -47,6 +47,7 @@ CELERY_BEAT_SCHEDULE = {
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
+    "forget rollups by minute": {"task": "usage.forget_minutes", "schedule": timedelta(hours=1)},
     "make tables for the days to come": {"task": "usage.make_days", "schedule": timedelta(hours=1)},
     "forget what providers keep no longer": {
         "task": "usage.forget_objects",

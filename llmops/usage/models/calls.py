@@ -171,14 +171,18 @@ class Call(UUIDModel):
 
 
 class RetentionMark(models.Model):
-    """The one row that says from which moment on every call is still there; older ones have been removed."""
+    """The one row that says from which moment on every call, and every rollup by minute, is still there.
+
+    None: none was ever removed.
+    """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
-    calls_since = models.DateTimeField()
+    calls_since = models.DateTimeField(null=True)
+    minutes_since = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "usage_retention_mark"
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="usage_retention_mark_single")]
 
     def __str__(self) -> str:
-        return f"calls since {self.calls_since:%Y-%m-%d}"
+        return f"calls since {self.calls_since}, minutes since {self.minutes_since}"

@@ -13,7 +13,7 @@ from django.db.models import Case, Q, QuerySet, Sum, When
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.histogram import quantile
-from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.models import Call, LatencyRollup, RetentionMark, Rollup
 from llmops.usage.work import MODEL_WORK
 
 #: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
@@ -118,10 +118,13 @@ def overview(
 ) -> Overview:
     """Figures of the calls that started in the range, in these projects (None: in all). Two queries.
 
-    ``granularity`` is 60, 3600 or 86400 seconds; left out, it follows from the length of the range. Raises
+    ``granularity`` is 60, 3600 or 86400 seconds; left out, it follows from the length of the range. Minutes that are
+    not kept any longer are answered by the hour. Raises
     ``InvalidRequest`` for an empty range or one that has too many buckets.
     """
     granularity = _granularity(start, end, granularity)
+    if granularity == Rollup.MINUTE and _minutes_are_gone(start):
+        granularity = Rollup.HOUR
     start, end = _floor(start, granularity), _ceil(end, granularity)
     if (end - start) / timedelta(seconds=granularity) > _MOST_POINTS:
         raise InvalidRequest(
@@ -183,6 +186,14 @@ def _granularity(start: datetime, end: datetime, asked: int | None) -> int:
     if asked not in GRANULARITIES:
         raise InvalidRequest("granularity: choose 60, 3600 or 86400 seconds.", param="granularity")
     return asked
+
+
+def _minutes_are_gone(start: datetime) -> bool:
+    # They are kept for a day at least, which spares the usual page a query.
+    if start > datetime.now(tz=UTC) - timedelta(days=1):
+        return False
+    since = RetentionMark.objects.filter(pk=1).values_list("minutes_since", flat=True).first()
+    return since is not None and start < since
 
 
 def _floor(at: datetime, granularity: int) -> datetime:

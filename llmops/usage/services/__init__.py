@@ -9,6 +9,7 @@ from llmops.usage.services.journals import (
     mark_lost,
     open_journal,
 )
+from llmops.usage.services.minutes import forget_minutes
 from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
 from llmops.usage.services.retention import apply_retention
@@ -23,6 +24,7 @@ __all__ = [
     "correct_call",
     "correctable",
     "create_schedule",
+    "forget_minutes",
     "forget_objects",
     "forget_outcomes",
     "journal_closed",

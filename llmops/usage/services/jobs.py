@@ -25,6 +25,8 @@ from llmops.usage.services.retention import calls_since
 log = logging.getLogger(__name__)
 
 REBUILD = "rebuild"
+#: Held alone by whoever asks for a job, and by whoever removes what a job may need.
+JOBS_LOCK = "usage.jobs"
 #: A worker that has not shown itself for so long is taken for dead; a step takes seconds at most.
 SILENCE = timedelta(seconds=60)
 #: A job nobody began within this time is handed out again: the message may have been lost.
@@ -43,7 +45,7 @@ def request_rebuild(actor: Actor, day: date, *, reason: str = "", enqueue: bool 
     is being recomputed. ``enqueue=False``: the caller runs the job itself.
     """
     with transaction.atomic():
-        lock("usage.jobs")
+        lock(JOBS_LOCK)
         now = database_now()
         _refuse_impossible(day, now)
         moving = Job.objects.filter(kind=REBUILD, state__in=(Job.QUEUED, Job.RUNNING))

@@ -27,12 +27,11 @@ def apply_retention(
     """
     if days <= 0:
         return 0
-    today = (now or database_now()).replace(hour=0, minute=0, second=0, microsecond=0)
-    before = today - timedelta(days=days)
+    before = midnight(now or database_now()) - timedelta(days=days)
     if not Call.objects.filter(started_at__lt=before).exists():
         # Tables of days on which nobody called.
         return partitions.drop_before(before)
-    _mark(actor, before, days)
+    move_mark(actor, calls_since=before, days=days)
     deadline = time.monotonic() + most_seconds
     removed = partitions.drop_before(before)
     while time.monotonic() < deadline:
@@ -49,21 +48,26 @@ def calls_since() -> datetime | None:
     return RetentionMark.objects.filter(pk=1).values_list("calls_since", flat=True).first()
 
 
-def _mark(actor: Actor, before: datetime, days: int) -> None:
+def midnight(now: datetime) -> datetime:
+    return now.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def move_mark(actor: Actor, *, days: int, **to: datetime) -> None:
+    """Move ``calls_since`` or ``minutes_since`` forward, on the record; nothing when it is there already."""
+    [(name, before)] = to.items()
+    what = name.removesuffix("_since")
     with transaction.atomic():
-        mark, created = RetentionMark.objects.select_for_update().get_or_create(
-            pk=1, defaults={"calls_since": before}
-        )
-        if not created:
-            if mark.calls_since >= before:
-                return
-            mark.calls_since = before
-            mark.save(update_fields=["calls_since"])
+        mark, _ = RetentionMark.objects.select_for_update().get_or_create(pk=1)
+        since = getattr(mark, name)
+        if since is not None and since >= before:
+            return
+        setattr(mark, name, before)
+        mark.save(update_fields=[name])
         record(
             actor,
-            action="usage.calls_removed",
+            action=f"usage.{what}_removed",
             object_type="usage.retentionmark",
             object_id=1,
-            object_name=f"calls before {before:%Y-%m-%d}",
-            after={"calls_since": before.isoformat(), "retention_days": days},
+            object_name=f"{what} before {before:%Y-%m-%d}",
+            after={name: before.isoformat(), "retention_days": days},
         )

@@ -1,0 +1,150 @@
+"""How long the console's pages of figures take over ten million calls, on PostgreSQL."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from benchmarks.failure import BenchmarkFailed
+from benchmarks.installation import Installation
+from benchmarks.processes import Stage, stage
+from benchmarks.report import Bar, Options, Section, Table
+from tests import servers
+
+#: ``BENCH_CALLS`` makes fewer; ``BENCH_LEDGER`` is the address of a PostgreSQL that has them already, and keeps them.
+CALLS = int(os.environ.get("BENCH_CALLS", "10000000"))
+LEDGER = os.environ.get("BENCH_LEDGER")
+DAYS = 30
+ROUNDS = 20
+ASKED_MS = 300
+#: Pages that are measured where the console has them: what they are called here -> address. ``{project}`` is the busiest.
+PAGES = {
+    "Overview, 1 hour": "/?range=1h",
+    "Overview, 24 hours": "/?range=24h",
+    "Overview, 7 days": "/?range=7d",
+    "Overview, 30 days": "/?range=30d",
+    "Overview, 7 days of a project": "/?range=7d&project={project}",
+    "Spend, 7 days": "/spend/?range=7d",
+    "Spend, 30 days": "/spend/?range=30d",
+    "Spend, 30 days of a project": "/spend/?range=30d&project={project}",
+    "Calls, newest": "/calls/?range=24h",
+    "Calls, failed in 30 days": "/calls/?range=30d&status=failed",
+}
+#: The pages that the bar is about.
+_BARRED = ("Overview", "Spend")
+_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "work_mem": "16MB"}
+_SESSION = """
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+user, _ = get_user_model().objects.get_or_create(username="bench", defaults={"is_superuser": True, "is_staff": True})
+session = import_module(settings.SESSION_ENGINE).SessionStore()
+session[SESSION_KEY], session[BACKEND_SESSION_KEY] = str(user.pk), settings.AUTHENTICATION_BACKENDS[-1]
+session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+session.save()
+from llmops.access.models import Project
+import json
+print(json.dumps({
+    "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}",
+    "project": Project.objects.get(slug="support").slug,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds of each request, the first one apart: it finds nothing in memory."""
+
+    name: str
+    first: float
+    later: list[float]
+
+    @property
+    def p95(self) -> float:
+        ordered = sorted(self.later)
+        return ordered[math.ceil(0.95 * len(ordered)) - 1]
+
+
+def run(options: Options) -> Section:
+    with stage() as here, _ledger() as url:
+        installation = Installation(here, here.directory / "data", database_url=url)
+        filled = _fill(here, installation)
+        signed_in = json.loads(installation.manage("shell", "-v0", "-c", _SESSION).splitlines()[-1])
+        console, port = here.serve(
+            "console", "console.asgi_console:application", ready="/readyz", env=installation.env
+        )
+        found = [
+            one
+            for name, address in PAGES.items()
+            if (one := _measure(port, signed_in, name, address, options.rounds or ROUNDS)) is not None
+        ]
+        console.must_live()
+    worst = max((one for one in found if one.name.startswith(_BARRED)), key=lambda one: one.p95)
+    rows = [
+        [one.name, f"{statistics.median(one.later):.0f}", f"{one.p95:.0f}", f"{one.first:.0f}"]
+        for one in found
+    ]
+    return Section(
+        "dashboards",
+        bars=[
+            Bar(
+                f"Overview and Spend over {CALLS:,} calls, p95",
+                f"<= {ASKED_MS} ms",
+                f"{worst.p95:.0f} ms ({worst.name})",
+                worst.p95 <= ASKED_MS,
+            )
+        ],
+        tables=[Table(["page", "median, ms", "p95, ms", "first, ms"], rows)],
+        notes=[
+            f"{CALLS:,} calls of {DAYS} days (`python -m benchmarks.traffic`){filled}, on PostgreSQL beside one process of "
+            "the control plane, both on the cores that everything else runs on.",
+            f"Whole pages over HTTP, signed in, one at a time, {options.rounds or ROUNDS} times each after a first one.",
+        ],
+    )
+
+
+@contextmanager
+def _ledger() -> Iterator[str]:
+    if LEDGER:
+        yield LEDGER
+        return
+    with servers.postgres(settings=_SETTINGS) as url:
+        yield url
+
+
+def _fill(here: Stage, installation: Installation) -> str:
+    """Make what is missing; how long that took, in words."""
+    have = int(installation.rows("SELECT coalesce(sum(calls), 0) FROM usage_rollup WHERE granularity = 86400")[0][0])
+    if have >= CALLS:
+        return ""
+    if have:
+        raise BenchmarkFailed(f"the ledger at BENCH_LEDGER has {have:,} calls, neither none nor {CALLS:,}")
+    made = json.loads(
+        here.run(["-m", "benchmarks.traffic", str(CALLS), "--days", str(DAYS)], env=installation.env)
+    )
+    installation.tidy()
+    return f", made in {made['seconds']:.0f} s"
+
+
+def _measure(port: int, signed_in: dict[str, str], name: str, address: str, rounds: int) -> Measured | None:
+    took = []
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        connection.request("GET", address.format(**signed_in), headers={"Cookie": signed_in["cookie"]})
+        answer = connection.getresponse()
+        body = answer.read()
+        took.append((time.perf_counter() - began) * 1000)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise BenchmarkFailed(f"{address} answered {answer.status}: {body[:300]!r}")
+    connection.close()
+    return Measured(name, took[0], took[1:])
