@@ -35,7 +35,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="benchmarks:\n" + "\n".join(f"  {name:12} {what}" for name, what in known.items()),
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all but the last two if none is named")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="which ones; all but the last two if none is named"
+    )
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
     parser.add_argument("--seconds", type=float, help="how long one measurement lasts")
     parser.add_argument(

@@ -121,7 +121,9 @@ def _ledger() -> Iterator[str]:
 
 def _fill(here: Stage, installation: Installation) -> str:
     """Make what is missing; how long that took, in words."""
-    have = int(installation.rows("SELECT coalesce(sum(calls), 0) FROM usage_rollup WHERE granularity = 86400")[0][0])
+    have = int(
+        installation.rows("SELECT coalesce(sum(calls), 0) FROM usage_rollup WHERE granularity = 86400")[0][0]
+    )
     if have >= CALLS:
         return ""
     if have:

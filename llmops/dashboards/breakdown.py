@@ -14,6 +14,7 @@ from django.db.models import Sum
 from llmops.core.histogram import quantile
 from llmops.usage.models import LatencyRollup, Rollup
 from llmops.usage.selectors.overview import ERRORS
+from llmops.usage.selectors.spans import cover
 
 
 @dataclass(slots=True)
@@ -38,12 +39,13 @@ def by(
     project_ids: Collection[UUID] | None,
 ) -> list[Group]:
     """Groups of the calls that started in ``[start, end)`` (whole buckets of ``granularity`` s), most calls first."""
-    conditions: dict[str, Any] = {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
+    whole = cover(start, end, granularity)
+    conditions: dict[str, Any] = {}
     if project_ids is not None:
         conditions["project_id__in"] = list(project_ids)
     groups: dict[str, Group] = {}
     counted = (
-        Rollup.objects.filter(**conditions)
+        Rollup.objects.filter(whole, **conditions)
         .order_by()
         .values_list(dimension, "status")
         .annotate(Sum("calls"), Sum("fallback_calls"), Sum("cost_nano"))
@@ -57,7 +59,7 @@ def by(
             group.failed += calls
     sketches: dict[str, list[tuple[int, int]]] = defaultdict(list)
     measured = (
-        LatencyRollup.objects.filter(**conditions, metric=LatencyRollup.TOTAL)
+        LatencyRollup.objects.filter(whole, **conditions, metric=LatencyRollup.TOTAL)
         .order_by()
         .values_list(dimension, "log_bucket")
         .annotate(Sum("calls"))

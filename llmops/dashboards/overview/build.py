@@ -45,6 +45,7 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
         end=figures.start,
         project_ids=project_ids,
         granularity=figures.granularity,
+        series=False,
     )
     recent = calls_page(
         filters=CallFilters(project_ids=project_ids, start=figures.start, end=figures.end), page_size=RECENT

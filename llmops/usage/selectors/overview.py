@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import Case, Q, QuerySet, Sum, When
 
 from llmops.core.errors import InvalidRequest
-from llmops.core.histogram import quantile
+from llmops.core.histogram import quantile, value_of
 from llmops.usage.models import Call, LatencyRollup, RetentionMark, Rollup
+from llmops.usage.selectors.spans import cover
 from llmops.usage.work import MODEL_WORK
 
 #: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
@@ -115,12 +118,13 @@ def overview(
     granularity: int | None = None,
     route: str | None = None,
     model: str | None = None,
+    series: bool = True,
 ) -> Overview:
-    """Figures of the calls that started in the range, in these projects (None: in all). Two queries.
+    """Figures of the calls that started in the range, in these projects (None: in all). Two queries, and two for the
+    series, which may be left out.
 
     ``granularity`` is 60, 3600 or 86400 seconds; left out, it follows from the length of the range. Minutes that are
-    not kept any longer are answered by the hour. Raises
-    ``InvalidRequest`` for an empty range or one that has too many buckets.
+    not kept any longer are answered by the hour. Raises ``InvalidRequest`` for an empty range or one that has too many buckets.
     """
     granularity = _granularity(start, end, granularity)
     if granularity == Rollup.MINUTE and _minutes_are_gone(start):
@@ -131,14 +135,20 @@ def overview(
             f"granularity: {granularity} s gives more than {_MOST_POINTS} points for this range. Choose a coarser one.",
             param="granularity",
         )
-    points = _empty_series(start, end, granularity)
-    conditions: dict[str, Any] = {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
+    conditions: dict[str, Any] = {}
     if project_ids is not None:
         conditions["project_id__in"] = list(project_ids)
     conditions |= {name: value for name, value in (("route", route), ("model", model)) if value is not None}
+    whole = cover(start, end, granularity)
     errands: dict[str, int] = defaultdict(int)
-    sums, statuses, codes = _counts(Rollup.objects.filter(**conditions), points, errands)
-    latency = _latency(LatencyRollup.objects.filter(**conditions), points)
+    sums, statuses, codes = _counts(Rollup.objects.filter(whole, **conditions), errands)
+    latency = _latency(LatencyRollup.objects.filter(whole, **conditions))
+    points: dict[datetime, Point] = {}
+    if series:
+        points = _empty_series(start, end, granularity)
+        conditions |= {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
+        _count_points(Rollup.objects.filter(**conditions), points)
+        _time_points(LatencyRollup.objects.filter(**conditions), points)
     calls, refused = sums["calls"], statuses.get(Call.REFUSED, 0)
     errors = sum(statuses.get(status, 0) for status in ERRORS)
     return Overview(
@@ -215,7 +225,7 @@ def _empty_series(start: datetime, end: datetime, granularity: int) -> dict[date
 
 
 def _counts(
-    rollups: QuerySet[Rollup], points: dict[datetime, Point], errands: dict[str, int]
+    rollups: QuerySet[Rollup], errands: dict[str, int]
 ) -> tuple[dict[str, int], dict[str, int], list[CodeCount]]:
     sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
     statuses: dict[str, int] = defaultdict(int)
@@ -223,13 +233,11 @@ def _counts(
     grouped: Any = (
         rollups.order_by()
         .annotate(work=Case(When(_WORK, then=True), default=False))
-        .values("bucket", "status", "error_code", "work")
+        .values("status", "error_code", "work")
         .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})
     )
     for row in grouped:
         calls, status = row["sum_calls"], row["status"]
-        point = points[row["bucket"]]
-        point.spend_nano += row["sum_cost_nano"]
         for name in Rollup.SUMS if row["work"] else _OF_ERRANDS:
             sums[name] += row[f"sum_{name}"]
         if not row["work"]:
@@ -238,35 +246,83 @@ def _counts(
         statuses[status] += calls
         if row["error_code"]:
             codes[row["error_code"], status] += calls
+    counted = [CodeCount(code, status, calls) for (code, status), calls in codes.items()]
+    return sums, dict(statuses), sorted(counted, key=lambda one: (-one.calls, one.code, one.status))
+
+
+def _count_points(rollups: QuerySet[Rollup], points: dict[datetime, Point]) -> None:
+    grouped = (
+        rollups.order_by()
+        .annotate(work=Case(When(_WORK, then=True), default=False))
+        .values_list("bucket", "status", "work")
+        .annotate(Sum("calls"), Sum("cost_nano"))
+    )
+    for bucket, status, work, calls, cost in grouped:
+        point = points[bucket]
+        point.spend_nano += cost
+        if not work:
+            continue
         point.calls += calls
         if status in ERRORS:
             point.errors += calls
         elif status == Call.REFUSED:
             point.refused += calls
-    counted = [CodeCount(code, status, calls) for (code, status), calls in codes.items()]
-    return sums, dict(statuses), sorted(counted, key=lambda one: (-one.calls, one.code, one.status))
 
 
-def _latency(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]) -> dict[str, Percentiles]:
-    whole: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    series: dict[tuple[datetime, str], list[tuple[int, int]]] = defaultdict(list)
-    grouped = (
-        rollups.order_by().values_list("bucket", "metric", "log_bucket").annotate(sum_calls=Sum("calls"))
-    )
-    for bucket, metric, log_bucket, calls in grouped:
-        whole[metric][log_bucket] += calls
-        if metric != LatencyRollup.OVERHEAD:
-            series[bucket, metric].append((log_bucket, calls))
-    for (bucket, metric), counts in series.items():
-        point = points[bucket]
-        if metric == LatencyRollup.TOTAL:
-            point.p50_us, point.p95_us = _rounded(counts, 0.5), _rounded(counts, 0.95)
-        else:
-            point.ttft_p50_us, point.ttft_p95_us = _rounded(counts, 0.5), _rounded(counts, 0.95)
+def _latency(rollups: QuerySet[LatencyRollup]) -> dict[str, Percentiles]:
+    whole: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    grouped = rollups.order_by().values_list("metric", "log_bucket").annotate(Sum("calls"))
+    for metric, log_bucket, calls in grouped:
+        whole[metric].append((log_bucket, calls))
     return {
-        metric: _percentiles(list(whole[metric].items()))
+        metric: _percentiles(whole[metric])
         for metric in (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
     }
+
+
+#: Nearest rank (``core.histogram.quantile``) where the rows are: the first logarithmic bucket up to which there are at least
+#: so many of a hundred. The sketches themselves would be tens of thousands of rows.
+_RANKS = """
+SELECT bucket, metric, min(CASE WHEN upto * 100 >= n * 50 THEN log_bucket END),
+       min(CASE WHEN upto * 100 >= n * 95 THEN log_bucket END)
+FROM (SELECT bucket, metric, log_bucket, sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket) AS upto,
+             sum(calls) OVER (PARTITION BY bucket, metric) AS n
+      FROM ({sketches}) AS sketches (bucket, metric, log_bucket, calls)) AS ranks
+GROUP BY bucket, metric
+"""
+
+
+def _time_points(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]) -> None:
+    sketches = (
+        rollups.filter(metric__in=(LatencyRollup.TOTAL, LatencyRollup.TTFT))
+        .order_by()
+        .values_list("bucket", "metric", "log_bucket")
+        .annotate(Sum("calls"))
+    )
+    try:
+        query, parameters = sketches.query.sql_with_params()
+    except EmptyResultSet:
+        return
+    statement = _RANKS.format(sketches=query)
+    if connection.vendor == "sqlite":
+        # It has no names for the columns of a subquery; they go by those of the query within.
+        statement = statement.replace(
+            ") AS sketches (bucket, metric, log_bucket, calls)", ") AS sketches"
+        ).replace("sum(calls)", 'sum("calls__sum")')
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows = cursor.fetchall()
+    for bucket, metric, middle, late in rows:
+        point = points[_moment(bucket)]
+        p50, p95 = round(value_of(middle)), round(value_of(late))
+        if metric == LatencyRollup.TOTAL:
+            point.p50_us, point.p95_us = p50, p95
+        else:
+            point.ttft_p50_us, point.ttft_p95_us = p50, p95
+
+
+def _moment(bucket: Any) -> datetime:
+    return bucket if isinstance(bucket, datetime) else datetime.fromisoformat(bucket).replace(tzinfo=UTC)
 
 
 def _percentiles(counts: list[tuple[int, int]]) -> Percentiles:
