@@ -321,8 +321,9 @@ def _time_points(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]
             point.ttft_p50_us, point.ttft_p95_us = p50, p95
 
 
-def _moment(bucket: Any) -> datetime:
-    return bucket if isinstance(bucket, datetime) else datetime.fromisoformat(bucket).replace(tzinfo=UTC)
+def _moment(bucket: datetime) -> datetime:
+    # SQLite tells it in UTC, without saying so.
+    return bucket if bucket.tzinfo else bucket.replace(tzinfo=UTC)
 
 
 def _percentiles(counts: list[tuple[int, int]]) -> Percentiles:
