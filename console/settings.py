@@ -177,6 +177,7 @@ AUTH_PASSWORD_VALIDATORS = [
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
+PRICE_PREVIEW = "llmops.usage.repricing.preview"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
 POLICY_NAMES = "llmops.policies.selectors.policy_names"
 MISSING_POLICIES = "llmops.policies.selectors.missing_policies"

@@ -40,7 +40,7 @@ _TIERED = {
     PRIORITY: {f"{name}_{PRIORITY}": name for name in TIERED_CLASSES},
 }
 #: Of these one is enough for a model to have a price at all.
-_BASES = (INPUT, CHARACTERS, SECONDS, IMAGES)
+BASE_CLASSES = (INPUT, CHARACTERS, SECONDS, IMAGES)
 
 #: What a request can bring into play beside text, as flags that are added up.
 AUDIO_IN, IMAGE_IN, AUDIO_OUT, IMAGE_OUT = 1, 2, 4, 8
@@ -282,7 +282,7 @@ class PriceBook:
         self._from = self._changes[index - 1] if index else float("-inf")
         self._until = self._changes[index] if index < len(self._changes) else float("inf")
         latest = {row.token_class: row.nano_per_million for row in self._rows if row.since <= moment}
-        if not any(name in latest for name in _BASES):
+        if not any(name in latest for name in BASE_CLASSES):
             self._current = None
             return
         standard = _prices(latest)

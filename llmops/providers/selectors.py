@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from llmops.base.master_keys import master_keys
@@ -14,10 +14,13 @@ from llmops.providers.models import (
     Credential,
     CredentialTrouble,
     HealthEvent,
+    Model,
     OpenBreaker,
+    Price,
     Provider,
     Route,
 )
+from llmops.providers.pricing import BASE_CLASSES
 
 #: A data plane repeats what it cannot read every 30 s; what was not repeated for so long is over, or its process is.
 TROUBLE_LASTS = timedelta(seconds=90)
@@ -128,3 +131,11 @@ def switched() -> list[tuple[Provider | Route, str, str]]:
         *((row, "paused", row.pause_reason) for row in routes if row.paused_at),
         *((row, "degraded", row.degrade_reason) for row in routes if row.degraded_at),
     ]
+
+
+def unpriced_models() -> QuerySet[Model]:
+    """Models in use without a price: nothing can hold money for them, so that they cannot be called under a hard budget."""
+    priced = Price.objects.filter(
+        model=OuterRef("pk"), token_class__in=BASE_CLASSES, effective_from__lte=timezone.now()
+    )
+    return Model.objects.filter(~Exists(priced), archived_at=None).order_by("slug")

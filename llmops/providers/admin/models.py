@@ -14,6 +14,7 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminSplitDateTimeWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
@@ -21,8 +22,11 @@ from llmops.core.actors import Actor
 from llmops.core.money import format_usd
 from llmops.providers import services
 from llmops.providers.admin.forms import CapabilitiesField, JsonObjectField, UsdField
+from llmops.providers.catalogue import shipped
 from llmops.providers.models import Model, ModelConfig, Price, Provider
+from llmops.providers.previews import NewPrice, preview
 from llmops.providers.rules import TOKEN_CLASSES, unit_of
+from llmops.providers.selectors import unpriced_models
 from llmops.providers.services.models import VERSION_FIELDS
 
 
@@ -100,12 +104,22 @@ class ModelForm(forms.ModelForm):
         help_text="What this version changes, and why.",
     )
 
+    load_prices = forms.BooleanField(
+        required=False,
+        initial=True,
+        widget=UnfoldBooleanSwitchWidget(),
+        label="Load prices",
+        help_text="What the shipped price list knows of the model it is pinned to; other prices are added afterwards.",
+    )
+
     class Meta:
         model = Model
         fields = ("slug",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.instance.pk and self.instance.current_id:
+            self.fields.pop("load_prices", None)
         current = self.instance.current if self.instance.current_id else None
         if current is not None:
             for name in ("provider", *VERSION_FIELDS):
@@ -146,19 +160,45 @@ def _add_price(actor: Actor, model: Model, data: dict[str, Any]) -> Price:
     )
 
 
+class PricedFilter(admin.SimpleListFilter):
+    title = "price"
+    parameter_name = "price"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("none", "Without a price")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(pk__in=unpriced_models().values("pk")) if self.value() == "none" else queryset
+
+
+def _new_prices(planned: list[services.PlannedPrice]) -> list[NewPrice]:
+    return [NewPrice(one.model, one.token_class, one.nano_per_million, one.effective_from) for one in planned]
+
+
+def _planned_facts(admin_: Any, request: HttpRequest, obj: Model) -> dict[str, Any]:
+    price_list = shipped()
+    planned = services.plan_prices(price_list, models=[obj])
+    return {
+        "price_list": price_list,
+        "planned": planned,
+        "upstream_model": obj.current.upstream_model if obj.current else "",
+        "preview": preview(_new_prices(planned)) if planned else None,
+    }
+
+
 @admin.register(Model)
 class ModelAdmin(ServiceAdmin):
     view_permission, manage_permission = "model.view", "model.manage"
     project_path = None
     form = ModelForm
     list_display = ("slug", "provider", "upstream_model", "version", "context_window", "price_now", "state")
-    list_filter = ("current__provider",)
+    list_filter = ("current__provider", PricedFilter)
     list_select_related = ("current__provider",)
     search_fields = ("slug", "current__upstream_model")
-    list_before_template = "base/draft_note.html"
+    list_before_template = "providers/models_note.html"
     change_form_before_template = "base/draft_note.html"
     inlines = (PricesInline, VersionsInline)
-    actions_detail = ("price", "archive", "restore")
+    actions_detail = ("price", "listed_prices", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "provider", "upstream_model", "floats_reason")}),
         ("Tokens", {"fields": ("context_window", ("max_output_tokens", "default_max_output_tokens"))}),
@@ -169,10 +209,16 @@ class ModelAdmin(ServiceAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("prices")
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        unpriced = list(unpriced_models().values_list("slug", flat=True)[:6])
+        return super().changelist_view(request, {"unpriced": unpriced, **(extra_context or {})})
+
     _shown = ("slug", "provider", "upstream_model", "version", "context_window", "price_now", "state")
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        if obj is None or self.has_change_permission(request, obj):
+        if obj is None:
+            return (*self.fieldsets, ("Prices", {"fields": ("load_prices",)}))
+        if self.has_change_permission(request, obj):
             return self.fieldsets
         # The rest stands in the table of versions below.
         return ((None, {"fields": self._shown}),)
@@ -228,11 +274,31 @@ class ModelAdmin(ServiceAdmin):
         question="What does {obj} cost, in USD per million tokens (or characters, seconds, images)?",
         permission="price.manage",
         form=PriceForm,
+        template="providers/price.html",
     )
-    def price(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+    def price(
+        self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]
+    ) -> str | dict[str, Any]:
+        if "_preview" in request.POST:
+            since = data["effective_from"] or timezone.now()
+            return {"preview": preview([NewPrice(obj, data["token_class"], data["usd_per_million"], since)])}
         price = _add_price(actor, obj, data)
         usd, unit = format_usd(price.nano_per_million), unit_of(price.token_class)
         return f"{price} costs {usd} USD per million {unit}, once published."
+
+    @admin_action(
+        label="Load listed prices",
+        question="Give {obj} the prices of the shipped list?",
+        permission="price.manage",
+        template="providers/price.html",
+        facts=_planned_facts,
+    )
+    def listed_prices(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+        planned = services.plan_prices(shipped(), models=[obj])
+        services.add_prices(actor, planned)
+        if not planned:
+            return f"Nothing to add: {obj} has every price that the list knows of it."
+        return f"{len(planned)} prices of {obj} were added; they are charged once published."
 
     @admin_action(
         label="Archive",

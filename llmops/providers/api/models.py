@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from django.db.models import QuerySet
 from django.utils import timezone
+from django_filters import BooleanFilter, FilterSet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
@@ -15,6 +17,7 @@ from llmops.providers import services
 from llmops.providers.api.shared import BySlug, Switches, UsdField
 from llmops.providers.models import Model, ModelConfig, Price, Provider
 from llmops.providers.rules import CAPABILITIES, TOKEN_CLASSES
+from llmops.providers.selectors import unpriced_models
 
 
 class VersionSerializer(serializers.ModelSerializer[ModelConfig]):
@@ -88,9 +91,27 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
 
 class NewModel(VersionSerializer):
     slug = serializers.CharField(max_length=63, validators=[slug_validator])
+    load_prices = serializers.BooleanField(
+        default=False,
+        help_text="Give it the prices that the shipped list knows of the model it is pinned to.",
+    )
 
     class Meta(VersionSerializer.Meta):
-        fields = ("slug", *VersionSerializer.Meta.fields)  # type: ignore[assignment]
+        fields = ("slug", "load_prices", *VersionSerializer.Meta.fields)  # type: ignore[assignment]
+
+
+class ModelFilters(FilterSet):
+    unpriced = BooleanFilter(
+        method="by_price", help_text="Models in use that have no price (or that have one)."
+    )
+
+    class Meta:
+        model = Model
+        fields = ("slug", "current__provider__slug")
+
+    def by_price(self, models: QuerySet[Model], name: str, wanted: bool) -> QuerySet[Model]:
+        unpriced = unpriced_models().order_by().values("pk")
+        return models.filter(pk__in=unpriced) if wanted else models.exclude(pk__in=unpriced)
 
 
 class Models(mixins.ListModelMixin, mixins.RetrieveModelMixin, Switches):
@@ -101,7 +122,7 @@ class Models(mixins.ListModelMixin, mixins.RetrieveModelMixin, Switches):
     kind = "model"
     lookup_field = "slug"
     lookup_value_regex = "[^/]+"
-    filterset_fields = ("slug", "current__provider__slug")
+    filterset_class: type[FilterSet] | None = ModelFilters
     project_path = None
     permission_map = {
         **dict.fromkeys(("list", "retrieve", "versions", "prices"), "model.view"),
@@ -114,7 +135,7 @@ class Models(mixins.ListModelMixin, mixins.RetrieveModelMixin, Switches):
         return self.answer(services.create_model(self.actor, **self.decoded(NewModel)), status=201)
 
     @extend_schema(responses=VersionSerializer(many=True))
-    @action(detail=True, methods=["get"], serializer_class=VersionSerializer, filterset_fields=())
+    @action(detail=True, methods=["get"], serializer_class=VersionSerializer, filterset_class=None)
     def versions(self, request: Request, slug: str) -> Response:
         rows = self.get_object().versions.select_related("provider").order_by("-version")
         return Response(VersionSerializer(rows, many=True).data)
@@ -130,7 +151,7 @@ class Models(mixins.ListModelMixin, mixins.RetrieveModelMixin, Switches):
         return Response(VersionSerializer(version).data, status=200 if version == model.current else 201)
 
     @extend_schema(responses=PriceSerializer(many=True))
-    @action(detail=True, methods=["get"], serializer_class=PriceSerializer, filterset_fields=())
+    @action(detail=True, methods=["get"], serializer_class=PriceSerializer, filterset_class=None)
     def prices(self, request: Request, slug: str) -> Response:
         rows = self.get_object().prices.order_by("token_class", "-effective_from")
         return Response(PriceSerializer(rows, many=True).data)

@@ -27,6 +27,7 @@ from llmops.providers.services.models import (
     pin_model,
     unarchive_model,
 )
+from llmops.providers.services.price_lists import PlannedPrice, add_prices, plan_prices
 from llmops.providers.services.providers import (
     archive_provider,
     create_provider,
@@ -52,9 +53,11 @@ __all__ = [
     "DRAFT_LOCK",
     "BreakerChange",
     "CredentialChange",
+    "PlannedPrice",
     "activate_credential",
     "add_credential",
     "add_price",
+    "add_prices",
     "archive_model",
     "archive_provider",
     "archive_route",
@@ -69,6 +72,7 @@ __all__ = [
     "pause_provider",
     "pause_route",
     "pin_model",
+    "plan_prices",
     "probe_credential",
     "recover_route",
     "replace_secret",

@@ -15,9 +15,11 @@ from llmops.core.actors import Actor
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.money import format_usd
+from llmops.providers.catalogue import shipped
 from llmops.providers.models import Model, ModelConfig, Price, Provider, Route
 from llmops.providers.rules import CAPABILITIES, looks_floating, parameters_problem
 from llmops.providers.services import draft
+from llmops.providers.services.price_lists import insert_prices, plan_prices
 
 KIND = "providers.model"
 VERSION_FIELDS = (
@@ -45,8 +47,10 @@ def create_model(
     capabilities: list[str] | None = None,
     floats_reason: str = "",
     note: str = "",
+    load_prices: bool = False,
 ) -> Model:
-    """A new model with its first version; token counts in tokens.
+    """A new model with its first version; token counts in tokens. ``load_prices`` gives it what the shipped price list
+    knows of the model it is pinned to, if anything.
 
     Raises ``InvalidRequest`` naming the field; a floating alias of OpenAI or Azure needs ``floats_reason``.
     """
@@ -71,13 +75,16 @@ def create_model(
                 "note": note,
             },
         )
+        after = described(version)
+        if load_prices:
+            after["prices"] = insert_prices(actor, plan_prices(shipped(), models=[model]))
         record(
             actor,
             action="model.created",
             object_type=KIND,
             object_id=model.pk,
             object_name=model.slug,
-            after=described(version),
+            after=after,
             reason=note,
         )
     return model

@@ -164,6 +164,11 @@ class Call(UUIDModel):
                 condition=~models.Q(error_code=""),
             ),
             models.Index(fields=["request_id"], name="usage_call_request"),
+            models.Index(
+                fields=["model", "started_at"],
+                name="usage_call_tiered",
+                condition=~models.Q(service_tier=""),
+            ),
         ]
 
     def __str__(self) -> str:
