@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -119,18 +119,15 @@ def _store(
     from llmops.usage import partitions
     from llmops.usage.ingest import write
     from llmops.usage.ingest.batch import Batch
-    from llmops.usage.ingest.rows import COLUMNS, CallRow, Facts
+    from llmops.usage.ingest.rows import COLUMNS, CallRow
 
     start = int(hour.timestamp())
     batch = Batch()
     moments = []
     for offset, shape in zip(offsets, chosen, strict=True):
         moments.append((start * 1_000 + int(offset * 1_000), chance.getrandbits(74)))
-        facts = shape.facts
         minute = start + int(offset) // 60 * 60
-        batch.calls.append(
-            CallRow((), Facts(minute, facts.dimensions, facts.sums, facts.total_us, facts.ttft_us, facts.overhead_us))
-        )  # fmt: skip
+        batch.calls.append(CallRow((), replace(shape.facts, minute=minute)))
     partitions.make_days(batch.days())
     table, columns = "usage_call", ", ".join(COLUMNS)
     with transaction.atomic(), connection.cursor() as cursor:
@@ -152,6 +149,7 @@ def _store(
             latencies = {key: calls for key, calls in latencies.items() if key[0] > 60}
         write.add_rollups(rollups)
         write.add_latencies(latencies)
+        write.add_attributions(batch.attributions())
 
 
 def _identifier(ms: int, bits: int) -> UUID:

@@ -261,6 +261,9 @@ ADMIN: dict[str, Change] = {
     "POST /admin/providers/model/{object_id}/price/": Change(
         _pk("model"), {"token_class": "reasoning", "usd_per_million": "3.50"}, "price.added"
     ),
+    "POST /admin/providers/model/{object_id}/listed-prices/": Change(
+        _pk("listed_model"), {}, "prices.updated"
+    ),
     "POST /admin/providers/model/{object_id}/archive/": Change(_pk("spare_model"), {}, "model.archived"),
     "POST /admin/providers/model/{object_id}/restore/": Change(_pk("old_model"), {}, "model.restored"),
     "POST /admin/providers/price/add/": Change(

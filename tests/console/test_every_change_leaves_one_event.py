@@ -238,6 +238,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
     "apply": (_apply, "project.created"),
     "createsuperuser": (_user("createsuperuser"), "user.created"),
     "changepassword": (_user("changepassword"), "user.password_set"),
+    "prices": (_plain("prices", "update"), "prices.updated"),
     "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild_requested"),
     "axes_reset": (_plain("axes_reset"), "sign_in_guard.reset"),
     "axes_reset_ip": (_plain("axes_reset_ip", "192.0.2.1"), "sign_in_guard.reset"),
@@ -292,6 +293,7 @@ def test_commands(world, name, tmp_path, monkeypatch):
 
 #: Tasks of the worker, and why they leave no event of their own here.
 TASKS = {
+    "usage.forget_minutes": "removes what hours and days hold as well; an event says from when on",
     "usage.ingest_orphans": "books calls, which are their own record",
     "budgets.carry_over": "leaves one event a window that gets what the one before left; tests/budgets",
     "budgets.end_raises": "leaves one event a budget whose raises are over; tests/budgets",

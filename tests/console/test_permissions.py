@@ -282,6 +282,8 @@ GET /admin/providers/model/{object_id}/change/                     L++++0+
 POST /admin/providers/model/{object_id}/change/                    L+---0-
 GET /admin/providers/model/{object_id}/delete/                     L----0-
 GET /admin/providers/model/{object_id}/history/                    L++++0+
+GET /admin/providers/model/{object_id}/listed-prices/              L+---0-
+POST /admin/providers/model/{object_id}/listed-prices/             L+---0-
 GET /admin/providers/model/{object_id}/price/                      L+---0-
 POST /admin/providers/model/{object_id}/price/                     L+---0-
 GET /admin/providers/model/{object_id}/restore/                    L+---0-

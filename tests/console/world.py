@@ -103,6 +103,10 @@ def build() -> SimpleNamespace:
     )
     w.model = a_model(w.provider, "sim-small")
     w.spare_model = a_model(w.provider, "sim-spare")
+    w.listed_provider = providers.create_provider(
+        COMMAND, slug="listed", kind="openai", base_url="https://api.openai.com/v1"
+    )
+    w.listed_model = a_model(w.listed_provider, "gpt-4o-2024-08-06")
     w.old_model = providers.archive_model(COMMAND, model=a_model(w.provider, "sim-old"))
     w.policy = policies.create_policy(
         COMMAND, slug="pii", checks=[{"kind": "personal_data", "stage": "before", "action": "block"}]

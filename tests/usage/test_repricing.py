@@ -94,10 +94,10 @@ def test_the_form_shows_it_before_anything_is_saved(
 ) -> None:
     sent(tmp_path, cast.support, (2, Tokens(input=100, output=10), {"route": "chat"}))
     alice = signed_in(cast.alice)
-    address = f"/admin/providers/model/{priced.pk}/price"
+    address = f"/admin/providers/model/{priced.pk}/price/"
     typed = {"token_class": "output", "usd_per_million": "10.00", "source": "a letter"}
     with no_event():
-        page = alice.post(address, {**typed, "_preview": ""}, follow=True).content.decode()
+        page = alice.post(address, {**typed, "_preview": ""}).content.decode()
     assert "1 calls would have cost 0.0002 USD instead of 0.00018" in page
     assert 'value="10.00"' in page and 'value="a letter"' in page
     assert priced.prices.filter(token_class="output").count() == 1

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("usage", "0008_items_of_kept_objects"),
+        ("usage", "0010_outcomes"),
     ]
 
     operations = [
