@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("usage", "0011_exports"),
+        ("usage", "0012_corrections"),
     ]
 
     operations = [

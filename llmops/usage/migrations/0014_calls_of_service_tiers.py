@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("usage", "0012_minutes_that_are_gone"),
+        ("usage", "0013_minutes_that_are_gone"),
     ]
 
     operations = [
