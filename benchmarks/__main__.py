@@ -19,6 +19,7 @@ BENCHMARKS = {
     "hangup": "how soon a provider feels that a client hung up",
     "memory": "resident memory of a data-plane process over 200,000 calls",
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
+    "export": "a million calls as CSV over HTTP: seconds and memory, on PostgreSQL and SQLite",
     "idle": "memory and start times of ./dev run",
 }
 #: Only run when they are named: they take long, or install what other people made.

@@ -77,6 +77,9 @@ def test_calls_are_all_there_once_oldest_first(
     rows = read(Wanted("calls", SPAN, SpendFilters()))
     expected = Call.objects.order_by("started_at", "id")
     assert [row["call_id"] for row in rows] == [str(call.pk) for call in expected]
+    assert [datetime.fromisoformat(row["started_at_utc"]) for row in rows] == [
+        call.started_at for call in expected
+    ]
     assert nano(rows) == total()
     mine = read(Wanted("calls", SPAN, SpendFilters(project_ids=[traffic.search.pk], model="large")))
     assert nano(mine) == total(project_id=traffic.search.pk, model="large")
