@@ -47,6 +47,7 @@ class Request(TimestampedModel):
 
     class Meta:
         db_table = "approvals_request"
+        verbose_name, verbose_name_plural = "request", "approvals"
         ordering = ["-created_at"]
         constraints = [
             models.CheckConstraint(condition=Q(required__gte=1), name="approvals_request_needs_somebody")

@@ -195,7 +195,7 @@ class WindowsInline(ReadOnlyInline):
 class BudgetAdmin(ServiceAdmin):
     view_permission, manage_permission = "budget.view", "budget.manage"
     form = BudgetForm
-    list_display = ("slug", "scope", "period", "kind", "stand", "resets")
+    list_display = ("slug", "scope", "period", "kind", "at_the_limit", "stand", "resets")
     list_filter = ("scope_kind", "period", "hard")
     list_select_related = ("project",)
     search_fields = ("slug", "scope_value", "project__slug")
@@ -244,6 +244,12 @@ class BudgetAdmin(ServiceAdmin):
         if budget.archived_at is not None:
             return "archived"
         return "hard" if budget.hard else "soft"
+
+    @display(description="at the limit")
+    def at_the_limit(self, budget: Budget) -> str:
+        if not budget.hard:
+            return "only tells"
+        return f"by the route {budget.at_limit_route}" if budget.at_limit_route else "refuses"
 
     @display(description="settled + held of limit, USD")
     def stand(self, budget: Budget) -> str:

@@ -8,7 +8,7 @@ from django.db.models import F, Q
 
 from llmops.access.models import Project, slug_validator
 from llmops.base.models import TimestampedModel, UUIDModel
-from llmops.budgets.periods import PERIODS
+from llmops.budgets.periods import PERIODS, zone
 from llmops.budgets.scopes import SCOPE_KINDS
 
 
@@ -129,7 +129,9 @@ class Window(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.budget.slug} from {self.starts_at:%Y-%m-%d}"
+        if self.ends_at is None:
+            return f"{self.budget.slug}, for good"
+        return f"{self.budget.slug} from {self.starts_at.astimezone(zone(self.budget.timezone)):%Y-%m-%d}"
 
     @property
     def used_nano(self) -> int:
@@ -208,7 +210,7 @@ class Raise(UUIDModel):
         indexes = [models.Index(fields=["budget", "ends_at"], name="budgets_raise_end")]
 
     def __str__(self) -> str:
-        return f"raise of {self.budget_id} until {self.ends_at:%Y-%m-%d %H:%M}"
+        return f"until {self.ends_at:%Y-%m-%d %H:%M} UTC"
 
 
 class Overrun(UUIDModel):

@@ -121,9 +121,10 @@ def gauge(budget: Budget, window: Window | None, now: datetime, raises: Collecti
 
 
 def recent_crossings(budget_ids: Collection[UUID], since: datetime) -> list[ThresholdCrossing]:
-    """The highest threshold that each of these budgets crossed since then, the latest first; in a window or the next."""
+    """The highest threshold that each of these budgets crossed since then in its present period, the latest first."""
+    present = Q(window__ends_at=None) | Q(window__ends_at__gt=database_now())
     rows = ThresholdCrossing.objects.filter(
-        window__budget__in=list(budget_ids), crossed_at__gte=since
+        present, window__budget__in=list(budget_ids), crossed_at__gte=since
     ).select_related("window__budget")
     highest: dict[int, ThresholdCrossing] = {}
     for row in rows:

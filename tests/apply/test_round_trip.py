@@ -125,7 +125,7 @@ def configurations(draw):
         "policies": named,
         "routes": [draw(route(slug, pinned, [row["slug"] for row in named])) for slug in routes],
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
-        "budgets": draw(budgets(projects, keys)),
+        "budgets": draw(budgets(projects, keys, routes)),
     }  # fmt: skip
 
 
@@ -291,7 +291,7 @@ def service_key(draw, number, project, name):
 
 
 @st.composite
-def budgets(draw, projects, keys):
+def budgets(draw, projects, keys, known):
     scopes = ["organisation", "feature:Über x", "tag:a:b", "user:42", "route:chat"]
     scopes += [f"project:{slug}" for slug in projects]
     scopes += [
@@ -308,6 +308,11 @@ def budgets(draw, projects, keys):
             "hard": draw(st.booleans()),
             "thresholds": draw(st.lists(st.integers(1, 1000), max_size=3)),
         }
+        row["notify"] = draw(st.lists(st.sampled_from(["a@example.com", "b.c+d@example.org"]), max_size=2))
+        if row["hard"] and known and draw(st.booleans()):
+            row["at_limit_route"] = draw(st.sampled_from(known))
+        if row["hard"] and row["period"] != "once":
+            row["carry_over_usd"] = draw(amounts)
         if projects and scope.split(":")[0] in ("feature", "tag", "user", "route"):
             row["project"] = draw(st.sampled_from(projects))
         rows.append(row)

@@ -79,6 +79,47 @@ async def test_all_budgets_are_held_on_or_none() -> None:
     assert all(pot.held == 0 for pot in purse.pots.values())
 
 
+async def test_calls_over_several_budgets_at_once_never_hold_on_some_of_them() -> None:
+    """Two processes, three budgets of which one is poor, calls on every combination, some of which lose their answers."""
+    vault, clock = Vault(), Clock()
+    purses = [a_purse(vault, clock), a_purse(vault, clock)]
+    budgets = [a_budget("rich", 100_000), a_budget("middling", 20_000), a_budget("poor", 5_000)]
+    sets = [[one for bit, one in enumerate(budgets) if number >> bit & 1] for number in range(1, 8)]
+    held: list[tuple[Purse, Hold]] = []
+
+    async def call(number: int) -> None:
+        purse, wanted = purses[number % 2], sets[number % 7]
+        vault.lose = number % 5 == 0
+        try:
+            found = await purse.hold(wanted, 100 + number, wait=number % 3 == 0)
+        except ServiceUnavailable:
+            # Its answer was lost, and the next one is not due yet.
+            return
+        if isinstance(found, Hold):
+            assert {account.budget for account in found.accounts} == {budget.id for budget in wanted}
+            held.append((purse, found))
+            if number % 2:
+                purse.settle(found, number)
+
+    await asyncio.gather(*(call(number) for number in range(200)))
+    await settled_down()
+    vault.check()
+    for purse in purses:
+        for pot in purse._every_pot():
+            ours = [one for owner, one in held if owner is purse and pot in one.accounts]
+            assert pot.available >= 0
+            assert pot.held == sum(one.amount for one in ours if not one.ended)
+    totals = {window.window_id: window for window in vault.windows.values()}
+    for window in totals.values():
+        spent = sum(
+            pot.spent + pot.held
+            for purse in purses
+            for pot in purse._every_pot()
+            if pot.window == window.window_id
+        )
+        assert spent <= window.limit_nano
+
+
 async def test_near_the_limit_the_lease_is_exact() -> None:
     vault, clock = Vault(), Clock()
     purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
