@@ -27,7 +27,6 @@ from llmops.serving.snapshot import decode_document
 from llmops.usage.models import Call
 from llmops.usage.records import Attempt, Media, Tokens
 from llmops.usage.selectors import CallStory, call_story
-from llmops.usage.services import correctable
 from llmops.usage.work import is_model_work
 
 #: Thousandths of the width of a timeline.
@@ -403,7 +402,7 @@ def _links(reader: Reader, told: CallStory) -> dict[str, str]:
         else None
     )
     links["model"] = reader.link("providers.model", version[1]) if version else ""
-    if correctable(call) and may(reader.request, "usage.correct", call.project_id):
+    if call.charged_at_hold and may(reader.request, "usage.correct", call.project_id):
         links["correct"] = reader.link("usage.call", call.pk).removesuffix("change/") + "correct/"
     return links
 

@@ -56,7 +56,7 @@ class CallAdmin(ReadOnlyAdmin):
         label="Correct the cost",
         question="The outcome of this call is unknown, and it was charged at its hold. What did it really cost?",
         form=CorrectionForm,
-        available=services.correctable,
+        available=lambda call: call.charged_at_hold,
         template="usage/correct.html",
         facts=lambda page, request, call: {"stands": format_usd(call.cost_nano)},
     )

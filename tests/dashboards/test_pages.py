@@ -646,13 +646,14 @@ def navigation(client: Client) -> list[str]:
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
         "Overview", "Spend", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
-        "Projects", "Service keys", "Members", "Users", "Budgets", "Audit",
+        "Projects", "Service keys", "Members", "Users", "Budgets", "Approvals",
+        "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
     finance = signed_in(seed.person("fiona", ("finance", stage.support)))
     assert navigation(finance) == [
-        "Overview", "Spend", "Calls", "Jobs", "Models", "Prices", "Routes", "Projects", "Budgets",
+        "Overview", "Spend", "Calls", "Jobs", "Models", "Prices", "Routes", "Projects", "Budgets", "Approvals",
     ]  # fmt: skip
     for client in (
         finance,

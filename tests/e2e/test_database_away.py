@@ -22,6 +22,7 @@ from tests.simulator.running import running
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "6"))
 CLIENTS = 12
+PACE_SECONDS = 0.5
 
 
 @contextmanager
@@ -66,7 +67,10 @@ async def test_calls_go_on_and_are_all_there_afterwards(installation: Installati
 
         async def client(session: object) -> None:
             while not over.is_set():
+                # At a rate that the process can foresee: what it leases is for that.
+                pause = asyncio.create_task(asyncio.sleep(PACE_SECONDS))
                 answers.append(await ask(session, found.ports[0]))  # type: ignore[arg-type]
+                await pause
 
         async def outage() -> None:
             # Until the process has seen how fast it spends, and has leased for that.

@@ -81,8 +81,9 @@ async def test_all_budgets_are_held_on_or_none() -> None:
 
 async def test_calls_over_several_budgets_at_once_never_hold_on_some_of_them() -> None:
     """Two processes, three budgets of which one is poor, calls on every combination, some of which lose their answers."""
-    vault, clock = Vault(), Clock()
-    purses = [a_purse(vault, clock), a_purse(vault, clock)]
+    vault = Vault()
+    first, second = Purse(vault.bank(lambda: first)), Purse(vault.bank(lambda: second))
+    purses = [first, second]
     budgets = [a_budget("rich", 100_000), a_budget("middling", 20_000), a_budget("poor", 5_000)]
     sets = [[one for bit, one in enumerate(budgets) if number >> bit & 1] for number in range(1, 8)]
     held: list[tuple[Purse, Hold]] = []

@@ -6,6 +6,9 @@ from django.db import models
 
 from llmops.base.models import UUIDModel
 
+#: What the note of an attempt says whose bill nobody knows (``gateway.settle.UNKNOWN_BILL``).
+CHARGED_AT_HOLD = "the bill is not known: charged at its hold"
+
 
 class Journal(models.Model):
     """A data-plane process's append-only files, and how far they have been moved into the database.
@@ -170,6 +173,15 @@ class Call(UUIDModel):
                 condition=~models.Q(service_tier=""),
             ),
         ]
+
+    @property
+    def charged_at_hold(self) -> bool:
+        """Whether nobody knew what it, or an attempt of it, cost: what was held for it was charged, and a person may say."""
+        return self.status == self.UNKNOWN or any(
+            str(one.get("note", "")).startswith(CHARGED_AT_HOLD)
+            for one in self.attempts
+            if isinstance(one, dict)
+        )
 
     def __str__(self) -> str:
         return str(self.id)

@@ -166,7 +166,7 @@ def call_story(call_id: UUID, *, project_ids: Collection[UUID] | None = None) ->
         project=Project.objects.filter(pk=call.project_id).first(),
         key=ServiceKey.objects.filter(pk=call.key_id).first(),
         journal=Journal.objects.filter(pk=call.journal_id).first(),
-        corrections=list(Correction.objects.filter(call_id=call.pk)),
+        corrections=list(Correction.objects.filter(call_id=call.pk)) if call.charged_at_hold else [],
     )
 
 

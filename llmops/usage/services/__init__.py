@@ -1,6 +1,6 @@
 """What changes usage: journals that open, jobs that people ask for, calls past their retention."""
 
-from llmops.usage.services.corrections import correct_call, correctable
+from llmops.usage.services.corrections import correct_call
 from llmops.usage.services.jobs import REBUILD, request_rebuild, resume_jobs, run_job
 from llmops.usage.services.journals import (
     ROLLUPS_LOCK,
@@ -22,7 +22,6 @@ __all__ = [
     "apply_retention",
     "booked_records",
     "correct_call",
-    "correctable",
     "create_schedule",
     "forget_minutes",
     "forget_objects",

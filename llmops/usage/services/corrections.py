@@ -20,17 +20,8 @@ from llmops.usage.ingest.rows import CallRow, Facts
 from llmops.usage.models import Call, Correction, Rollup
 from llmops.usage.services.journals import ROLLUPS_LOCK
 
-#: What an attempt's note says whose bill nobody knows (``gateway.settle.UNKNOWN_BILL``).
-_CHARGED_AT_HOLD = "the bill is not known: charged at its hold"
 _LONGEST_REASON = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def correctable(call: Call) -> bool:
-    """Whether the call was charged at its hold, because nobody knew what it cost."""
-    return call.status == Call.UNKNOWN or any(
-        one.get("note") == _CHARGED_AT_HOLD for one in call.attempts if isinstance(one, dict)
-    )
 
 
 def correct_call(
@@ -58,7 +49,7 @@ def correct_call(
         call = Call.objects.select_for_update(of=("self",)).filter(pk=call_id).first()
         if call is None:
             raise NotFound("There is no such call, or it is past its retention.")
-        if not correctable(call):
+        if not call.charged_at_hold:
             raise Conflict(
                 "What this call cost is known from the provider's own figures; only calls that were charged at their hold can "
                 "be corrected."
