@@ -9,12 +9,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+_over = "chat"
+
+
+def over_responses() -> bool:
+    """Whether the checks run over the Responses API at this moment, or over chat completions."""
+    return _over == "responses"
+
 
 def run(*checks: Callable[[], Any]) -> None:
+    """Over each API that the command line names, in a process of its own: loading a library takes longer than its checks."""
+    global _over
+    for _over in sys.argv[1:]:
+        if not (child := os.fork()):
+            _run(*checks)
+            os._exit(0)
+        if status := os.waitpid(child, 0)[1]:
+            sys.exit(f"the checks over {_over} ended with status {os.waitstatus_to_exitcode(status)}")
+
+
+def _run(*checks: Callable[[], Any]) -> None:
     for check in checks:
         said = ""
         try:
@@ -23,7 +43,7 @@ def run(*checks: Callable[[], Any]) -> None:
                 asyncio.run(_awaited(found))
         except Exception:
             said = traceback.format_exc()[-1_500:]
-        print(json.dumps({"check": check.__name__, "said": said}), flush=True)
+        print(json.dumps({"check": f"{_over}.{check.__name__}", "said": said}), flush=True)
 
 
 async def _awaited(found: Any) -> None:

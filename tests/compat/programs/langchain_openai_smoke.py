@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import openai
-from checks import raises, run
+from checks import over_responses, raises, run
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
-RESPONSES = "responses" in sys.argv
-
 
 def model(name: str = "chat", **given: Any) -> ChatOpenAI:
-    return ChatOpenAI(model=name, max_retries=0, timeout=20, use_responses_api=RESPONSES, **given)
+    return ChatOpenAI(model=name, max_retries=0, timeout=20, use_responses_api=over_responses(), **given)
 
 
 def chat() -> None:

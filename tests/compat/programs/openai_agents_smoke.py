@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import openai
 from agents import (
     Agent,
@@ -15,17 +13,17 @@ from agents import (
     function_tool,
     set_tracing_disabled,
 )
-from checks import raises, run
+from checks import over_responses, raises, run
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
 
 # It would be sent to OpenAI.
 set_tracing_disabled(True)
-KIND = OpenAIResponsesModel if "responses" in sys.argv else OpenAIChatCompletionsModel
 
 
 def model(name: str = "chat", **given: str) -> Model:
-    return KIND(name, openai.AsyncOpenAI(max_retries=0, timeout=20, **given))
+    kind = OpenAIResponsesModel if over_responses() else OpenAIChatCompletionsModel
+    return kind(name, openai.AsyncOpenAI(max_retries=0, timeout=20, **given))
 
 
 def agent(name: str = "chat", **given: object) -> Agent:

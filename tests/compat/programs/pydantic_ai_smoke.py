@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import openai
-from checks import raises, run
+from checks import over_responses, raises, run
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.exceptions import ModelHTTPError
@@ -13,12 +11,11 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-KIND = OpenAIResponsesModel if "responses" in sys.argv else OpenAIChatModel
-
 
 def model(name: str = "chat", **given: str) -> Model:
     client = openai.AsyncOpenAI(max_retries=0, timeout=20, **given)
-    return KIND(name, provider=OpenAIProvider(openai_client=client))
+    kind = OpenAIResponsesModel if over_responses() else OpenAIChatModel
+    return kind(name, provider=OpenAIProvider(openai_client=client))
 
 
 def chat() -> None:
