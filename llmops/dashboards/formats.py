@@ -58,7 +58,7 @@ def usd_exact(nano: int | None) -> str:
 def places_for(nano: int) -> int:
     """How many decimals amounts have beside this largest one, so that they stand under one another: 2, 4, 6 or 9."""
     size = abs(nano)
-    if size >= 10 * NANO:
+    if size >= 10 * NANO or not size:
         return 2
     if size >= NANO // 10:
         return 4

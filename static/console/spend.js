@@ -62,7 +62,7 @@
           cursor: { sync: { key: "spend" }, y: false, drag: { x: false, y: false }, points: { size: 6 }, focus: { prox: -1 } },
           scales: {
             x: { time: false, range: function () { return [-0.6, days.length - 0.4]; } },
-            y: { range: function (_, low, high) { return [0, Math.max(1000, (high || 0) * 1.08)]; } },
+            y: { range: function (_, low, high) { return [0, high ? high * 1.08 : 1e9]; } },
           },
           axes: [
             Object.assign({}, axis, { grid: { show: false }, size: 26, space: 58, incrs: [1, 2, 5, 7, 14, 30, 60], values: dayAxis }),

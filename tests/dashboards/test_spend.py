@@ -195,7 +195,7 @@ def test_filters_narrow_and_what_cannot_be_understood_is_said(months: SimpleName
     assert "figures by end user are kept by project alone" in text_of(odd)
     assert alice.get("/spend/?from=2026-11-09&to=2026-11-01").status_code == 200
     quiet = alice.get("/spend/?from=2026-01-09&to=2026-01-09")
-    assert "Nothing was spent in 9 January 2026" in text_of(quiet)
+    assert "Nothing was spent in the day of 9 January 2026" in text_of(quiet)
 
 
 def test_a_page_asks_a_fixed_number_of_questions(months: SimpleNamespace, alice: Client) -> None:
@@ -205,6 +205,17 @@ def test_a_page_asks_a_fixed_number_of_questions(months: SimpleNamespace, alice:
             assert alice.get(f"/spend/{address}").status_code == 200
         found[address] = len(asked)
     assert found == QUERIES
+
+
+def test_tags_overlap_and_say_so(months: SimpleNamespace, alice: Client) -> None:
+    answer = alice.get("/spend/?range=last-month&by=tag")
+    view = answer.context["view"]
+    assert view.movers and view.movers_total is None and view.rest is None
+    assert "under each of them" in text_of(answer) and "beyond the largest" not in text_of(answer)
+    # What each model cost is not kept by tag, so nothing is said of models.
+    assert {mover.parts[2].text for mover in view.movers} == {"–"}
+    users = alice.get("/spend/?range=last-month&by=user").context["view"]
+    assert nano(users.movers_total.now.exact) <= nano(users.total.spend.exact)
 
 
 def test_an_empty_installation_says_what_to_do(stage: SimpleNamespace, alice: Client) -> None:

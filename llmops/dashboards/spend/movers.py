@@ -12,6 +12,7 @@ from llmops.dashboards.spend.query import BY_PERCENT, GROUPS, SpendQuery
 from llmops.dashboards.spend.shapes import Amount, Mover, View
 from llmops.usage.movement import PARTS, Movement, Volume, movement, total
 from llmops.usage.selectors import Group, Sums
+from llmops.usage.selectors.spend import ATTRIBUTED, TAG
 
 MOST = 8
 #: Sorted by percent, only what moved by at least one in so many parts of all spend is listed: a doubled cent is no news.
@@ -81,8 +82,9 @@ def why(one: Moved) -> str:
     each = [volume.cost_nano * 1000 // volume.tokens if volume.tokens else 0 for volume in (before, now)]
     if not all(each):
         return f"Mostly a {'higher' if up else 'lower'} cost per call"
+    same = "of the same models: " if before.models else "(other models or other prices): "
     return (
-        f"Mostly a {'higher' if up else 'lower'} price per token of the same models: "
+        f"Mostly a {'higher' if up else 'lower'} price per token {same}"
         f"{formats.usd(each[0])} → {formats.usd(each[1])} per 1\u2009000 tokens"
     )
 
@@ -124,7 +126,10 @@ def panel(
             change=_amount(change, step.change, places, signed=True),
             percent="new" if step.new and step.now_nano else percent,
             parts=tuple(
-                _amount(value, getattr(step, name), places, signed=True)
+                # By model is not known of end users and tags: theirs is part of the price.
+                Amount(formats.NONE)
+                if name == "mix" and query.by in ATTRIBUTED
+                else _amount(value, getattr(step, name), places, signed=True)
                 for value, name in zip(parts, PARTS, strict=True)
             ),
             why=said,
@@ -143,6 +148,9 @@ def panel(
                 why(one),
             )
         )
+    if query.by == TAG:
+        # Calls with several tags are in several lines: no sum of them means anything.
+        return
     if rest.change or rest.now_nano or rest.before_nano:
         others = len(found) - len(shown)
         label = f"{formats.count(others)} others" if others != 1 else "1 other"

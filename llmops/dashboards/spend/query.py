@@ -92,7 +92,7 @@ class SpendQuery:
             return f"the {_ordinal((first.month + 2) // 3)} quarter so far"
         if self.range in _ROLLING:
             return f"the last {_ROLLING[self.range]} days"
-        return f"{_day(first)}" if first.date() == last.date() else f"{_day(first)} to {_day(last)}"
+        return _days(first, last)
 
     @property
     def before_words(self) -> str:
@@ -108,7 +108,7 @@ class SpendQuery:
             return "the same days of the quarter before"
         if self.compare == BEFORE and self.range in _ROLLING:
             return f"the {_ROLLING[self.range]} days before"
-        return f"{_day(first)} to {_day(last)}"
+        return _days(first, last)
 
     def pairs(self) -> dict[str, str]:
         """Members of the address, without those at their default."""
@@ -279,8 +279,11 @@ def _months_later(day: datetime, months: int) -> datetime:
     return min(first + timedelta(days=day.day - 1), following - timedelta(days=1))
 
 
-def _day(at: datetime) -> str:
-    return f"{at.day} {at:%B %Y}"
+def _days(first: datetime, last: datetime) -> str:
+    if first.date() == last.date():
+        return f"the day of {first.day} {first:%B %Y}"
+    start = f"{first.day} {first:%B}" if first.year == last.year else f"{first.day} {first:%B %Y}"
+    return f"the days from {start} to {last.day} {last:%B %Y}"
 
 
 def _ordinal(number: int) -> str:
