@@ -47,6 +47,9 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Overview", "overview", url="dashboards:overview"),
             Entry("Spend", "spend", url="dashboards:spend", permission="usage.view"),
+            Entry(
+                "Reconciliation", "reconciliation", url="dashboards:reconciliation", permission="usage.view"
+            ),
             Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
         ),

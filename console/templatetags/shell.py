@@ -20,6 +20,7 @@ ICONS = {
     "overview": '<path d="M3 16.5V10m4.7 6.5v-9m4.6 9v-5m4.7 5V4"/>',
     "calls": '<path d="M3 6.5h12.5M12.3 3.2l3.4 3.3-3.4 3.3M17 13.5H4.5m3.2-3.3-3.4 3.3 3.4 3.3"/>',
     "spend": '<path d="M3 16.5h14M5 13.5v-4M9 13.5v-7M13 13.5v-5.5M3.5 5.5l4-2.5 4 2 5-3"/>',
+    "reconciliation": '<path d="M10 3.500v13M6 16.500h8M4 6.500h12M4 6.500 1.800 12h4.400L4 6.500Zm12 0L13.800 12h4.400L16 6.500Z"/>',
     "jobs": '<path d="M16.5 8A7 7 0 1 0 17 10.8M16.8 3.8V8h-4.2M10 6.4V10l2.6 1.7"/>',
     "provider": '<rect x="3" y="3.5" width="14" height="5.2" rx="1.3"/><rect x="3" y="11.3" width="14" height="5.2" rx="1.3"/><path d="M6 6.1h.01M6 13.9h.01M9.5 6.1H14M9.5 13.9H14"/>',
     "credential": '<rect x="4" y="9" width="12" height="8" rx="1.6"/><path d="M6.8 9V6.4a3.2 3.2 0 0 1 6.4 0V9M10 12.2v1.8"/>',

@@ -42,6 +42,11 @@ def forget_minutes() -> int:
     return services.forget_minutes(job_actor("usage.forget_minutes"), days=settings.MINUTE_ROLLUP_DAYS)
 
 
+@shared_task(name="usage.tell_of_drift")
+def tell_of_drift(import_id: str) -> int:
+    return services.tell_of_drift(int(import_id))
+
+
 @shared_task(name="usage.make_days")
 def make_days() -> int:
     return len(partitions.make_ahead())

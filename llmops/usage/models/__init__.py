@@ -5,6 +5,7 @@ from llmops.usage.models.corrections import Correction
 from llmops.usage.models.exports import ExportRun, ExportSchedule
 from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
+from llmops.usage.models.statements import DriftAlert, ProviderFigure, ProviderImport
 from llmops.usage.models.work import Job, KeptItem, KeptObject
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Call",
     "CallOutcome",
     "Correction",
+    "DriftAlert",
     "ExportRun",
     "ExportSchedule",
     "Job",
@@ -21,6 +23,8 @@ __all__ = [
     "LatencyRollup",
     "OutcomeKind",
     "OutcomeRollup",
+    "ProviderFigure",
+    "ProviderImport",
     "RetentionMark",
     "Rollup",
 ]

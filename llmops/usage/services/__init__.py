@@ -14,11 +14,13 @@ from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
 from llmops.usage.services.retention import apply_retention
 from llmops.usage.services.schedules import create_schedule, send_again, send_exports, stop_schedule
+from llmops.usage.services.statements import alert_in_words, import_statement, tell_of_drift
 
 __all__ = [
     "REBUILD",
     "ROLLUPS_LOCK",
     "Told",
+    "alert_in_words",
     "apply_retention",
     "booked_records",
     "correct_call",
@@ -26,6 +28,7 @@ __all__ = [
     "forget_minutes",
     "forget_objects",
     "forget_outcomes",
+    "import_statement",
     "journal_closed",
     "mark_lost",
     "open_journal",
@@ -36,4 +39,5 @@ __all__ = [
     "send_again",
     "send_exports",
     "stop_schedule",
+    "tell_of_drift",
 ]

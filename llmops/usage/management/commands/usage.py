@@ -1,17 +1,19 @@
-"""``manage.py usage rebuild --day YYYY-MM-DD``: recompute a day's figures here and now."""
+"""``manage.py usage rebuild --day YYYY-MM-DD`` recomputes a day's figures; ``usage import`` takes a provider's export over."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from llmops.core.actors import command_actor
 from llmops.core.errors import ConsoleError
+from llmops.providers.models import Provider
 from llmops.usage.models import Job
-from llmops.usage.services import request_rebuild, run_job
+from llmops.usage.services import alert_in_words, import_statement, request_rebuild, run_job
 
 
 class Command(BaseCommand):
@@ -22,8 +24,40 @@ class Command(BaseCommand):
         rebuild = commands.add_parser("rebuild", help="recompute the rollups of a day (UTC) from its calls")
         rebuild.add_argument("--day", required=True, help="YYYY-MM-DD")
         rebuild.add_argument("--reason", default="")
+        statement = commands.add_parser(
+            "import",
+            help="take over a provider's usage or cost export (CSV) and tell where the ledger drifts",
+        )
+        statement.add_argument("--provider", required=True, help="its slug")
+        statement.add_argument("-f", "--file", type=Path, required=True)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["command"] == "import":
+            self._import(options["provider"], options["file"])
+        else:
+            self._rebuild(options)
+
+    def _import(self, slug: str, path: Path) -> None:
+        provider = Provider.objects.filter(slug=slug).first()
+        if provider is None:
+            raise CommandError(f"--provider: there is no provider {slug!r}.")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            made = import_statement(
+                command_actor("usage import"), provider=provider, text=text, file_name=path.name
+            )
+        except OSError as failed:
+            raise CommandError(f"{path}: {failed.strerror}") from None
+        except UnicodeDecodeError:
+            raise CommandError(f"{path}: this is not a text file in UTF-8.") from None
+        except ConsoleError as refusal:
+            raise CommandError(refusal.message) from None
+        alerts = list(made.alerts.order_by("day", "model", "what"))
+        self.stdout.write(f"{made}: {len(alerts)} drifts above 1 %")
+        for alert in alerts:
+            self.stdout.write(f"  {alert_in_words(alert)}")
+
+    def _rebuild(self, options: dict[str, Any]) -> None:
         try:
             day = date.fromisoformat(options["day"])
         except ValueError:

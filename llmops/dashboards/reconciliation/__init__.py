@@ -1,0 +1,1 @@
+"""The Reconciliation page: the ledger beside what providers say."""

@@ -1,0 +1,124 @@
+"""What the Reconciliation page shows, in words and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import urlencode
+
+from django.urls import reverse
+
+from llmops.dashboards import formats
+from llmops.dashboards.filters import stamp
+from llmops.usage.models import DriftAlert, ProviderImport
+from llmops.usage.selectors.reconciliation import Drift, drifts, percent
+from llmops.usage.services import alert_in_words
+
+#: Rows and alerts that one page shows.
+MOST_ROWS, MOST_ALERTS, MOST_IMPORTS = 400, 12, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A drift as the page shows it; ``calls_url`` leads to the ledger's calls behind it."""
+
+    drift: Drift
+    model: str
+    calls_url: str
+    tokens: str
+    cost: str
+    tokens_off: bool
+    cost_off: bool
+
+
+@dataclass(slots=True)
+class View:
+    provider: str
+    first: date
+    last: date
+    rows: list[Row] = field(default_factory=list)
+    hidden: int = 0
+    days: int = 0
+    off: int = 0
+    stated_nano: int | None = None
+    ledger_nano: int = 0
+    stated_tokens: int | None = None
+    ledger_tokens: int = 0
+    alerts: list[str] = field(default_factory=list)
+    more_alerts: int = 0
+    imports: Sequence[ProviderImport] = ()
+
+    @property
+    def cost_drift(self) -> str:
+        return signed(percent(self.ledger_nano, self.stated_nano))
+
+    @property
+    def token_drift(self) -> str:
+        return signed(percent(self.ledger_tokens, self.stated_tokens))
+
+    @property
+    def headline(self) -> str:
+        if not self.days:
+            return "Nothing to compare yet"
+        days = f"{self.days} day{'s' if self.days != 1 else ''}"
+        if self.off:
+            return f"{self.off} of {self.off + self.agree} figures differ by more than 1 % over {days}"
+        return f"The ledger and {self.provider} agree within 1 % over {days}"
+
+    #: how many rows do not drift
+    agree: int = 0
+
+
+def build(provider: str, first: date, last: date, *, only_off: bool) -> View:
+    view = View(provider, first, last)
+    found = drifts(provider, first, last) if provider else []
+    view.days = len({drift.day for drift in found})
+    view.off = sum(drift.drifts for drift in found)
+    view.agree = len(found) - view.off
+    for drift in found:
+        if drift.stated_nano is not None:
+            view.stated_nano = (view.stated_nano or 0) + drift.stated_nano
+            view.ledger_nano += drift.ledger_nano
+        if drift.stated_tokens is not None:
+            view.stated_tokens = (view.stated_tokens or 0) + drift.stated_tokens
+            view.ledger_tokens += drift.ledger_tokens
+    shown = [drift for drift in reversed(found) if drift.drifts or not only_off]
+    view.rows = [_row(drift) for drift in shown[:MOST_ROWS]]
+    view.hidden = max(0, len(shown) - MOST_ROWS)
+    view.imports = list(ProviderImport.objects.filter(provider=provider)[:MOST_IMPORTS])
+    newest = view.imports[0].pk if view.imports else None
+    alerts = list(
+        DriftAlert.objects.filter(statement_id=newest).order_by("day", "model", "what")[: MOST_ALERTS + 1]
+    )
+    view.alerts = [alert_in_words(alert) for alert in alerts[:MOST_ALERTS]]
+    view.more_alerts = (
+        DriftAlert.objects.filter(statement_id=newest).count() - len(view.alerts) if alerts else 0
+    )
+    return view
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return formats.NONE
+    return "0 %" if abs(value) < 0.005 else f"{value:+.2f} %"
+
+
+def _row(drift: Drift) -> Row:
+    start = datetime.combine(drift.day, time(), tzinfo=UTC)
+    query = {"from": stamp(start), "to": stamp(start + timedelta(days=1))}
+    if len(drift.slugs) == 1:
+        query["model"] = drift.slugs[0]
+    return Row(
+        drift=drift,
+        model=drift.model or "all models",
+        calls_url=f"{reverse('dashboards:calls')}?{urlencode(query)}" if drift.calls else "",
+        tokens=signed(drift.token_percent),
+        cost=signed(drift.cost_percent),
+        tokens_off=_off(drift.token_percent),
+        cost_off=_off(drift.cost_percent),
+    )
+
+
+def _off(value: float | None) -> bool:
+    return value is not None and abs(value) > 1

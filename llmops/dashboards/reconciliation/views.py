@@ -1,0 +1,116 @@
+"""The Reconciliation page: shows drifts, and takes an export over."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from llmops.access.selectors import may
+from llmops.base.refusals import REFUSALS, as_console_error
+from llmops.base.requests import actor_of
+from llmops.dashboards.reconciliation.build import build
+from llmops.providers.models import Provider
+from llmops.usage.models import DriftAlert
+from llmops.usage.services import import_statement
+from llmops.usage.statements.reading import MAX_BYTES
+
+#: Days that the page shows unless it is asked for others, and the most it does.
+DAYS, MOST_DAYS = 31, 100
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+def reconciliation(request: HttpRequest) -> HttpResponse:
+    # What a provider bills spans all projects.
+    if not may(request, "usage.view"):
+        raise PermissionDenied
+    problems: list[str] = []
+    chosen = (request.POST if request.method == "POST" else request.GET).get("provider", "").strip()[:63]
+    if request.method == "POST":
+        problems = _take_over(request, chosen)
+        if not problems:
+            return HttpResponseRedirect(f"{reverse('dashboards:reconciliation')}?provider={chosen}")
+    providers = list(Provider.objects.order_by("slug").values_list("slug", flat=True))
+    if chosen not in providers:
+        chosen = _first(providers)
+    today = datetime.now(UTC).date()
+    first, last, wrong = _days(request, today)
+    only_off = request.GET.get("only") == "drift"
+    context = {
+        "view": build(chosen, first, last, only_off=only_off),
+        "providers": providers,
+        "provider": chosen,
+        "first": first.isoformat(),
+        "last": last.isoformat(),
+        "today": today.isoformat(),
+        "only_off": only_off,
+        "may_import": may(request, "usage.rebuild"),
+        "problems": problems,
+        "wrong": wrong,
+    }
+    return render(request, "dashboards/reconciliation/page.html", context, status=400 if problems else 200)
+
+
+def _first(providers: list[str]) -> str:
+    """The provider that was reconciled last, or any."""
+    newest = DriftAlert.objects.values_list("provider", flat=True).first()
+    return newest if newest in providers else providers[0] if providers else ""
+
+
+def _days(request: HttpRequest, today: date) -> tuple[date, date, str]:
+    usual = today - timedelta(days=DAYS), today
+    try:
+        last = date.fromisoformat(request.GET["to"]) if request.GET.get("to") else usual[1]
+        first = (
+            date.fromisoformat(request.GET["from"])
+            if request.GET.get("from")
+            else last - timedelta(days=DAYS)
+        )
+    except ValueError:
+        return *usual, "These days cannot be understood; write them like 2026-11-26."
+    if first > last:
+        return *usual, "The first day lies after the last one."
+    if (last - first).days > MOST_DAYS:
+        return last - timedelta(days=MOST_DAYS), last, f"At most {MOST_DAYS} days are shown at a time."
+    return first, last, ""
+
+
+def _take_over(request: HttpRequest, chosen: str) -> list[str]:
+    """Takes the export over; answers what is wrong, line by line, or nothing."""
+    if not may(request, "usage.rebuild"):
+        raise PermissionDenied
+    provider = Provider.objects.filter(slug=chosen).first()
+    if provider is None:
+        return ["provider: choose the provider whose export this is."]
+    file = request.FILES.get("file")
+    if file is None:
+        return ["file: choose the CSV file that the provider exported."]
+    if (file.size or 0) > MAX_BYTES:
+        return [f"file: it is larger than {MAX_BYTES // 1024 // 1024} MiB. Export fewer days at a time."]
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return ["file: this is not a text file in UTF-8."]
+    try:
+        made = import_statement(actor_of(request), provider=provider, text=text, file_name=file.name or "")
+    except REFUSALS as raised:
+        refused = as_console_error(raised)
+        if refused is None:
+            raise
+        return refused.message.splitlines()
+    drifting = made.alerts.count()
+    messages.success(
+        request,
+        f"Taken over: {made.first_day} to {made.last_day}. "
+        + (f"{drifting} figures drift by more than 1 %." if drifting else "Nothing drifts by more than 1 %."),
+    )
+    return []
