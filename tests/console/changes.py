@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from tests.cast import PASSWORD
@@ -347,6 +348,13 @@ REPORTS: dict[str, Change] = {
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
+    "POST /reconciliation/": Change(
+        send=lambda world: {
+            "provider": world.provider.slug,
+            "file": SimpleUploadedFile("x.csv", f"date,model,input_tokens\n{YESTERDAY},m,1\n".encode()),
+        },
+        action="provider_statement.imported",
+    ),
     "POST /spend/": Change(send={"what": "spend", "by": "feature"}, action="usage.exported"),
     "POST /spend/exports/": Change(
         send=lambda world: {

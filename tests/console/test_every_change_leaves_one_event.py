@@ -303,6 +303,7 @@ TASKS = {
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
+    "usage.tell_of_drift": "sends an e-mail about drifts, which are their own record",
     "usage.make_days": "makes tables for the days to come",
     "usage.send_exports": "leaves one event an export that it sends; tests/usage",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",

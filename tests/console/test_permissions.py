@@ -370,6 +370,8 @@ GET /admin/{url}                                                   L000000
 GET /calls/                                                        L++++-+
 GET /calls/{call_id}/                                              L++++00
 GET /jobs/                                                         L++++-+
+GET /reconciliation/                                               L+-----
+POST /reconciliation/                                              L+-----
 GET /spend/                                                        L++++-+
 POST /spend/                                                       L++++-+
 GET /spend/exports/                                                L++++-+

@@ -233,7 +233,10 @@ def test_bookkeepers_are_told_by_mail(
     [message] = mail.outbox
     # Carla does the books of one project only.
     assert message.to == ["alice@example.com"] and message.subject == "openai: 1 drifts from the ledger"
-    assert "2026-05-16 gpt-4o-2024-08-06: 0 tokens in the ledger, 360 tokens at the provider" in message.body
+    assert (
+        "2026-05-16 gpt-4o-2024-08-06: 0 tokens in the ledger, 360 tokens at the provider (-100.00 %)"
+        in message.body
+    )
     assert f"{settings.PUBLIC_URL}/reconciliation/?provider=openai" in message.body
 
 

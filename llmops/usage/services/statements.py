@@ -17,10 +17,10 @@ from llmops.base.tasks import send
 from llmops.core.actors import Actor
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
-from llmops.core.money import format_usd
+from llmops.core.money import NANO, format_usd
 from llmops.providers.models import Provider
 from llmops.usage.models import DriftAlert, ProviderFigure, ProviderImport
-from llmops.usage.selectors.reconciliation import BOUND_PERCENT, Drift, drifts
+from llmops.usage.selectors.reconciliation import BOUND_PERCENT, Drift, drifts, percent
 from llmops.usage.statements import read
 
 _MOST_TOLD = 30
@@ -119,13 +119,17 @@ def tell_of_drift(import_id: int) -> int:
 
 
 def alert_in_words(alert: DriftAlert) -> str:
-    money = alert.what == DriftAlert.COST
     ledger, stated = (
-        (f"{format_usd(alert.ledger)} USD", f"{format_usd(alert.stated)} USD")
-        if money
+        (f"{_usd(alert.ledger)} USD", f"{_usd(alert.stated)} USD")
+        if alert.what == DriftAlert.COST
         else (f"{alert.ledger:,} tokens", f"{alert.stated:,} tokens")
     )
-    return f"{alert.day} {alert.model or 'all models'}: {ledger} in the ledger, {stated} at the provider"
+    drift = percent(alert.ledger, alert.stated) or 0
+    return f"{alert.day} {alert.model or 'all models'}: {ledger} in the ledger, {stated} at the provider ({drift:+.2f} %)"
+
+
+def _usd(nano: int) -> str:
+    return format_usd(nano, places=2 if abs(nano) >= NANO else 6)
 
 
 def _raise_alerts(made: ProviderImport, days: set[object]) -> Sequence[DriftAlert]:
@@ -150,8 +154,8 @@ def _alerts_of(made: ProviderImport, drift: Drift) -> list[DriftAlert]:
             statement=made, provider=made.provider, day=drift.day, model=drift.model, what=what,
             ledger=ledger, stated=stated or 0, raised_at=made.imported_at,
         )
-        for what, speaks, ledger, stated, percent in compared
-        if speaks and percent is not None and abs(percent) > BOUND_PERCENT
+        for what, speaks, ledger, stated, drifted in compared
+        if speaks and drifted is not None and abs(drifted) > BOUND_PERCENT
     ]  # fmt: skip
 
 
