@@ -26,7 +26,7 @@ from llmops.serving.models import Revision
 from llmops.serving.snapshot import decode_document
 from llmops.usage.models import Call
 from llmops.usage.records import Attempt, Media, Tokens
-from llmops.usage.selectors import CallStory, call_story
+from llmops.usage.selectors import CallStory, call_story, kept_answer
 from llmops.usage.work import is_model_work
 
 #: Thousandths of the width of a timeline.
@@ -131,6 +131,8 @@ class Story:
     #: whether something is billed that is not a token
     units: bool
     cache_words: str
+    #: what the provider keeps of an answer whose bill nobody knew
+    kept: str = ""
 
 
 def story(reader: Reader, call_id: UUID) -> Story:
@@ -167,6 +169,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
             for charge in told.charges
         ],
         links=_links(reader, told),
+        kept=kept_answer(call) if call.charged_at_hold else "",
         neighbours=_neighbours(call),
         total_tokens=call.input_tokens + call.output_tokens,
         units=any(row.unit for row in tokens),

@@ -14,6 +14,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.gateway.responding import a_response, used
 from tests.gateway.rig import DONE, Asked, Reply, Upstream, chunk, completion, fails, streams, usage_chunk
 from tests.installation import Installation, Process
 
@@ -38,6 +39,8 @@ policies:
 routes:
   - {{slug: chat, targets: [{{model: small}}], retry: {{attempts: 1}}, breaker: {{failure_rate: 0.5, window: 60, min_calls: 4, cooldown: {cooldown}}}}}
   - {{slug: watched, targets: [{{model: small}}], policies: [words], retry: {{attempts: 1}}}}
+budgets:
+  - {{name: all-month, scope: "project:support", limit_usd: "50.00", period: month, hard: true}}
 service_keys:
   - {{name: all, project: support, secret: "plain:{key}", routes: ["*"]}}
 """
@@ -243,6 +246,44 @@ def test_policies_hold_for_the_sdk_at_both_processes_plain_and_streamed(stack: S
         eventually(lambda plane=plane: stack.ask(plane, "watched") == "Better ask Acme.", 5)  # type: ignore[misc]
     upstream.does(says("Better ask Initech."))
     assert [stack.ask(plane, "watched") for plane in (0, 1)] == ["policy_blocked"] * 2
+
+
+def background(state: dict[str, Any]) -> Any:
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.json(a_response(**state))
+
+    return script
+
+
+def test_a_background_response_outlives_the_process_that_followed_it(stack: Stack) -> None:
+    """Held under a hard budget, the follower killed, booked as unknown at its hold; another process asks how it ended."""
+    upstream, installation = stack.provider.upstream, stack.installation
+    upstream.does(background({"status": "in_progress", "output": [], "usage": None}))
+    response = stack.client(0).responses.create(
+        model="chat", input="think hard", background=True, max_output_tokens=1_000
+    )
+    assert response.status == "in_progress"
+    eventually(lambda: stack.provider.asked > 1)
+    stack.planes[0].kill()
+    installation.start_booking()
+
+    def money() -> tuple[str, int, int]:
+        [(status, cost)] = installation.rows("SELECT status, cost_nano FROM usage_call") or [("", 0)]
+        [(settled,)] = installation.rows("SELECT settled_nano FROM budgets_window")
+        return status, cost, settled
+
+    eventually(lambda: money()[0] == "unknown", 60)
+    _, hold, settled = money()
+    assert settled == hold > 1_000 * 10_000
+    upstream.does(background({"status": "completed", "usage": used(10, 500)}))
+    due = "from llmops.usage.models import *; from django.utils.timezone import now; KeptObject.objects.update(due_at=now())"
+    installation.manage("shell", "-v", "0", "-c", due)
+    cost = 10 * 1_000 + 500 * 10_000
+    eventually(lambda: money() == ("unknown", cost, cost), 30)
+    asked = stack.provider.asked
+    time.sleep(4)
+    assert stack.provider.asked == asked, "nobody looks again"
+    assert money() == ("unknown", cost, cost)
 
 
 def test_verdicts_of_both_are_in_the_calls_stories(stack: Stack) -> None:

@@ -4,6 +4,7 @@ The money stays held and the call unrecorded until then. A follower asks the pro
 client's own look at the response, or its cancellation, may bring the end sooner (``saw``). What cannot be followed to its
 end is charged at its hold: a response that was deleted, one that takes longer than anybody waits, one that still runs when
 the process stops. A process that dies leaves a hold without an end in its journal, which is booked in the same way.
+What is booked at its hold so is looked after by ``takeover``.
 """
 
 from __future__ import annotations

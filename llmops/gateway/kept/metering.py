@@ -32,8 +32,9 @@ from llmops.core.ids import uuid7_text
 from llmops.gateway.attempts.upstream import Failed, failure_of_status, read_whole
 from llmops.gateway.endpoints.base import MAX_USAGE_TOKENS, believable_usage
 from llmops.gateway.kept.lines import Reading, read_lines
-from llmops.gateway.kept.objects import FILE, Objects, Owner, ShelfAway
+from llmops.gateway.kept.objects import FILE, RESPONSE, Objects, Owner, ShelfAway
 from llmops.gateway.kept.places import Place
+from llmops.gateway.kept.takeover import Books, TakeOver
 from llmops.gateway.routing import Target, View
 from llmops.providers.rules import BATCH as BATCH_TIER
 from llmops.usage.records import Ended, Metered, Origin, Outcome, Tokens
@@ -74,9 +75,13 @@ class Desk(Protocol):
         """One row that is due, from now on ours for so long."""
         ...
 
-    async def put_back(self, claim: Claim, due_in: float) -> None:
-        """The row is due again in so many seconds, and nobody's until then."""
+    async def put_back(self, claim: Claim, due_in: float | None) -> None:
+        """The row is due again in so many seconds (None: never), and nobody's until then."""
         ...
+
+
+class _Desk(Desk, Books, Protocol):
+    """Both halves of what the database does for rows that are due."""
 
 
 class _Batch(msgspec.Struct):
@@ -206,7 +211,8 @@ def note_files(objects: Objects, owner: Owner, batch: bytes) -> None:
 
 
 class Metering:
-    """Looks after the open batches of the installation, one at a time in each process. Belongs to the event loop."""
+    """Looks after the open batches of the installation, and after responses that nobody follows any more, one at a time in each
+    process. Belongs to the event loop."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -215,7 +221,8 @@ class Metering:
         self._next = 0.0
         #: batches that this process counted, for its metrics
         self._counted: dict[str, None] = {}
-        self.desk: Desk | None = None
+        self.desk: _Desk | None = None
+        self._take_over = TakeOver(plane)
 
     def tick(self) -> None:
         now = time.monotonic()
@@ -234,7 +241,10 @@ class Metering:
         assert desk is not None
         try:
             while (claim := await desk.claim(self._token, CLAIM_S)) is not None:
-                await desk.put_back(claim, await self.look(claim))
+                if claim.owner.kind == RESPONSE:
+                    await desk.put_back(claim, await self._take_over.look(desk, claim))
+                else:
+                    await desk.put_back(claim, await self.look(claim))
         except ShelfAway:
             return
         except Exception:

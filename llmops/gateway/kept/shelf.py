@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Q
 
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
+from llmops.core.actors import Actor
 from llmops.core.digests import short_digest
+from llmops.core.errors import Conflict, NotFound
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.kept.metering import Claim
 from llmops.gateway.kept.objects import Owner, ShelfAway, item_of
-from llmops.usage.models import KeptItem, KeptObject
+from llmops.gateway.kept.takeover import Bill
+from llmops.usage.models import Call, Correction, KeptItem, KeptObject
+from llmops.usage.services import correct_call
+
+log = logging.getLogger(__name__)
 
 #: Ids that are asked for in one query at most.
 _AT_ONCE = 500
@@ -27,6 +35,8 @@ _AT_MOST = 20 * _AT_ONCE
 #: Rows that are tried when others claim at the same time.
 _CANDIDATES = 5
 Result = TypeVar("Result")
+#: Who corrects what a call cost when a response has ended that its process did not see to its end.
+_ACTOR = Actor(kind="system", identifier="gateway", name="data plane")
 
 
 class DatabaseShelf:
@@ -41,8 +51,14 @@ class DatabaseShelf:
     async def claim(self, token: str, seconds: float) -> Claim | None:
         return await self._in_thread(partial(claim, token, seconds))
 
-    async def put_back(self, claim: Claim, due_in: float) -> None:
+    async def put_back(self, claim: Claim, due_in: float | None) -> None:
         await self._in_thread(partial(put_back, claim, due_in))
+
+    async def bill(self, call: str, started: int) -> Bill | None:
+        return await self._in_thread(partial(bill, call, started))
+
+    async def correct(self, claim: Claim, call: str, bill: Bill, cost: int, reason: str) -> None:
+        await self._in_thread(partial(correct, claim, call, bill, cost, reason))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -90,11 +106,46 @@ def claim(token: str, seconds: float) -> Claim | None:
         raise ShelfAway from error
 
 
-def put_back(claim: Claim, due_in: float) -> None:
-    """The row is due in so many seconds, unless its cost is booked by now or somebody else has it. Raises ``ShelfAway``."""
+def put_back(claim: Claim, due_in: float | None) -> None:
+    """The row is due in so many seconds (None: never), unless its cost is booked by now or somebody else has it. Raises
+    ``ShelfAway``."""
     try:
         ours = KeptObject.objects.filter(pk=claim.row, claimed_by=claim.token, metered_at=None)
-        ours.update(due_at=database_now() + timedelta(seconds=due_in), claimed_by="", claimed_until=None)
+        due = None if due_in is None else database_now() + timedelta(seconds=due_in)
+        ours.update(due_at=due, claimed_by="", claimed_until=None)
+    except (DatabaseError, InterfaceError) as error:
+        drop_connection()
+        raise ShelfAway from error
+
+
+def bill(call: str, started: int) -> Bill | None:
+    """What is booked of a call; None while nothing is. Raises ``ShelfAway``."""
+    try:
+        # Calls lie in tables by day: the time tells in which.
+        at, around = datetime.fromtimestamp(started / 1e9, tz=UTC), timedelta(seconds=1)
+        row = Call.objects.filter(pk=UUID(call), started_at__range=(at - around, at + around)).first()
+        if row is None:
+            return None
+        corrected = Correction.objects.filter(call_id=row.pk).exists()
+        return Bill(cost=row.cost_nano, open=row.charged_at_hold and not corrected)
+    except (DatabaseError, InterfaceError) as error:
+        drop_connection()
+        raise ShelfAway from error
+
+
+def correct(claim: Claim, call: str, bill: Bill, cost: int, reason: str) -> None:
+    """The call cost so much instead of ``bill``, and the row is done, both or neither. Raises ``ShelfAway``."""
+    try:
+        with transaction.atomic():
+            ours = KeptObject.objects.filter(pk=claim.row, claimed_by=claim.token, metered_at=None)
+            if not ours.update(metered_at=database_now(), due_at=None, claimed_by="", claimed_until=None):
+                return
+            if cost != bill.cost:
+                correct_call(
+                    _ACTOR, call_id=UUID(call), cost_nano=cost, reason=reason, expected_nano=bill.cost
+                )
+    except (Conflict, NotFound) as error:
+        log.info("call %s was not corrected: %s", call, error.message)
     except (DatabaseError, InterfaceError) as error:
         drop_connection()
         raise ShelfAway from error

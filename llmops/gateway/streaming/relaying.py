@@ -16,6 +16,7 @@ from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.kept.background import RUNNING
 from llmops.gateway.kept.objects import AUDIO, RESPONSE
+from llmops.gateway.kept.takeover import FIRST_LOOK_S
 from llmops.gateway.money import estimating
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
@@ -90,6 +91,11 @@ def keep(call: Call, trial: Trial, object_id: str, items: Sequence[str] = ()) ->
         credential=step.credential.id,
         model=resolution.name,
         items=items if asked.keeps == RESPONSE else (),
+        # An answer that is not whole yet may never be settled by this process.
+        details={"call": call.id, "started": call.started_ns, "model": step.target.slug}
+        if asked.stream or asked.background
+        else None,
+        due_in=FIRST_LOOK_S if asked.background else None,
     )
 
 

@@ -8,6 +8,7 @@ from llmops.usage.selectors.calls import (
     call_story,
     calls_page,
     filtered_calls,
+    kept_answer,
 )
 from llmops.usage.selectors.overview import (
     CodeCount,
@@ -49,6 +50,7 @@ __all__ = [
     "call_story",
     "calls_page",
     "filtered_calls",
+    "kept_answer",
     "overview",
     "savings",
     "spend_by",

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +20,12 @@ from llmops.budgets.models import Budget
 from llmops.budgets.selectors import window_names
 from llmops.core.errors import InvalidRequest, NotFound
 from llmops.core.verdicts import Verdict
-from llmops.usage.models import Call, Correction, Journal
+from llmops.usage.models import Call, Correction, Journal, KeptObject
 from llmops.usage.records import Attempt
 
 PAGE_SIZE, MOST_PER_PAGE = 50, 500
+#: A provider names what it keeps at the beginning of its answer, which comes within this time.
+_NAMED_WITHIN = timedelta(minutes=5)
 NONE_GIVEN = "(none)"
 
 
@@ -168,6 +170,21 @@ def call_story(call_id: UUID, *, project_ids: Collection[UUID] | None = None) ->
         journal=Journal.objects.filter(pk=call.journal_id).first(),
         corrections=list(Correction.objects.filter(call_id=call.pk)) if call.charged_at_hold else [],
     )
+
+
+def kept_answer(call: Call) -> str:
+    """The id under which the provider keeps what it answered, as far as it had said so before the process died; empty otherwise.
+
+    Known of streams and of responses in the background, by the call that their row names.
+    """
+    soon = call.started_at + max(_NAMED_WITHIN, timedelta(microseconds=call.total_us))
+    rows = KeptObject.objects.filter(
+        kind__in=("response", "chat.completion"),
+        made_at__range=(call.started_at, soon),
+        project_id=call.project_id,
+        details__call=str(call.pk),
+    )
+    return rows.values_list("object_id", flat=True).first() or ""
 
 
 def _charges(stored: list[dict[str, Any]]) -> list[ChargeStory]:
