@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.gateway.rig import Asked, Reply, Script
+from tests.gateway.rig import Answer, Asked, Reply, Rig, Script
 
 PATH = "/v1/responses"
 ID = "resp_1"
+IN, OUT = 1_000, 10_000  # nanodollars a token, as a_model has it
 
 
 def used(asked: int = 10, answered: int = 5, **details: int) -> dict[str, Any]:
@@ -93,3 +94,16 @@ def a_stream(*texts: str, **changes: Any) -> list[bytes]:
 
 def ask(given: Any = "Say hello", model: str = "small", **members: Any) -> dict[str, Any]:
     return {"model": model, "input": given} | members
+
+
+async def respond(
+    rig: Rig, given: Any = "Say hello", *, how: dict[str, Any] | None = None, **members: Any
+) -> Answer:
+    return await rig.call(ask(given, **members), **({"path": PATH} | (how or {})))
+
+
+def last_event(answer: Answer) -> dict[str, Any]:
+    name, _, data = answer.body.rstrip(b"\n").rpartition(b"\n\n")[2].partition(b"\n")
+    found: dict[str, Any] = json.loads(data.removeprefix(b"data: "))
+    assert name == f"event: {found['type']}".encode()
+    return found
