@@ -58,7 +58,8 @@ def ask(
             requested_by_kind=actor.kind,
             requested_by_id=actor.identifier[:64],
             requested_by_name=actor.name[:200],
-            required=how.required,
+            # A key or a command is nobody's word, and whoever holds it may be among those who approve.
+            required=how.required if actor.kind == "user" else how.required + 1,
             expires_at=expires_at,
         )
         _audit(actor, made, "requested", reason, {"title": made.title, "expires_at": expires_at.isoformat()})

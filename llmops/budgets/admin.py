@@ -22,7 +22,16 @@ from llmops.base.admin import ReadOnlyAdmin, ReadOnlyInline, ServiceAdmin, admin
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
 from llmops.budgets.guard import check_change, check_new
-from llmops.budgets.models import Budget, Explanation, Lease, Overrun, Raise, Window
+from llmops.budgets.models import (
+    Budget,
+    Explanation,
+    Lease,
+    Overrun,
+    Raise,
+    ThresholdCrossing,
+    ThresholdNotice,
+    Window,
+)
 from llmops.budgets.selectors import gauges_of, scope_text
 from llmops.core.actors import Actor
 from llmops.core.money import format_usd
@@ -165,7 +174,7 @@ class WindowsInline(ReadOnlyInline):
     per_page = 12
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).select_related("budget").prefetch_related("crossings")
+        return super().get_queryset(request).select_related("budget").prefetch_related("crossings__notices")
 
     @display(description="settled + held of limit, USD")
     def stand(self, window: Window) -> str:
@@ -179,8 +188,7 @@ class WindowsInline(ReadOnlyInline):
 
     @display(description="thresholds crossed (UTC)")
     def crossed(self, window: Window) -> str:
-        rows = reversed(window.crossings.all())
-        return ", ".join(f"{one.percent} % on {one.crossed_at:%d %b %H:%M}" for one in rows) or "-"
+        return ", ".join(map(_crossing_text, reversed(window.crossings.all()))) or "-"
 
     @display(description="overrun, USD")
     def overrun(self, window: Window) -> Any:
@@ -288,6 +296,13 @@ class BudgetAdmin(ServiceAdmin):
     def archive(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
         services.archive_budget(actor, budget_id=obj.pk, **data)
         return f"{obj} is archived."
+
+
+def _crossing_text(crossing: ThresholdCrossing) -> str:
+    text = f"{crossing.percent} % on {crossing.crossed_at:%d %b %H:%M}"
+    notices = crossing.notices.all()
+    missed = sum(one.state in (ThresholdNotice.FAILED, ThresholdNotice.UNKNOWN) for one in notices)
+    return f"{text} ({missed} of {len(notices)} e-mails not sent)" if missed else text
 
 
 def _leading(amount: int, model: str, query: str) -> Any:

@@ -18,7 +18,7 @@ from llmops.base.drf import ConsoleViewSet
 from llmops.base.money_fields import UsdField
 from llmops.budgets import services
 from llmops.budgets.guard import check_change, check_new
-from llmops.budgets.models import Budget, Raise
+from llmops.budgets.models import Budget, Raise, ThresholdCrossing, Window
 from llmops.budgets.selectors import Gauge, gauges_of
 from llmops.core.money import format_usd
 
@@ -128,6 +128,38 @@ class RaiseSerializer(serializers.ModelSerializer[Raise]):
         read_only_fields = fields
 
 
+class CrossingSerializer(serializers.ModelSerializer[ThresholdCrossing]):
+    settled_usd = UsdField(source="settled_nano")
+    limit_usd = UsdField(source="limit_nano")
+
+    class Meta:
+        model = ThresholdCrossing
+        fields = ("percent", "crossed_at", "settled_usd", "limit_usd")
+        read_only_fields = fields
+
+
+class WindowSerializer(serializers.ModelSerializer[Window]):
+    """One period of a budget as it stands, or ended."""
+
+    limit_usd = UsdField(source="limit_nano")
+    settled_usd = UsdField(source="settled_nano")
+    held_usd = UsdField(source="leased_nano")
+    overrun_usd = UsdField(source="overrun_nano")
+    unattributed_usd = UsdField(source="unattributed_nano")
+    corrected_usd = UsdField(source="corrected_nano")
+    carried_usd = UsdField(source="carried_nano")
+    passed_on_usd = UsdField(source="passed_on_nano")
+    crossings = CrossingSerializer(many=True)
+
+    class Meta:
+        model = Window
+        fields = (
+            "starts_at", "ends_at", "limit_usd", "settled_usd", "held_usd", "overrun_usd", "unattributed_usd",
+            "corrected_usd", "carried_usd", "passed_on_usd", "crossings",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
 class RaiseBody(serializers.Serializer[Any]):
     amount_usd = UsdField(source="amount_nano")
     starts_at = serializers.DateTimeField(required=False, help_text="Now, unless said otherwise.")
@@ -154,6 +186,7 @@ class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         "create": "budget.manage",
         "partial_update": "budget.manage",
         "destroy": "budget.manage",
+        "windows": "budget.view",
         "raises": "budget.view",
         "ask_raise": "budget.request",
     }
@@ -172,6 +205,13 @@ class Budgets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     def destroy(self, request: Request, pk: str) -> Response:
         services.archive_budget(self.actor, budget_id=self.get_object().pk)
         return Response(status=204)
+
+    @extend_schema(responses=WindowSerializer(many=True))
+    @action(detail=True, methods=["get"], serializer_class=WindowSerializer, filterset_fields=())
+    def windows(self, request: Request, pk: str) -> Response:
+        """Its periods, the latest first, with the thresholds that each crossed."""
+        rows = self.get_object().windows.prefetch_related("crossings")[:500]
+        return Response(WindowSerializer(rows, many=True).data)
 
     @extend_schema(responses=RaiseSerializer(many=True))
     @action(detail=True, methods=["get"], serializer_class=RaiseSerializer, filterset_fields=())

@@ -89,8 +89,11 @@ def test_nobody_decides_about_what_he_asked_for_however_mighty(cast: SimpleNames
     row = asked(cast.root)
     with no_event(), pytest.raises(PermissionDenied, match="yourself"):
         approve(cast.root, row)
-    # A request of a key or a command is nobody's own; whoever may decide does.
-    assert approve(cast.root, asked(COMMAND)).state == Request.EXECUTED
+    # What a key or a command asks for takes two people: whoever holds the key may be one of them.
+    for actor in (COMMAND, Actor("service_key", str(issue(cast.support, "budgets").key.pk), "a key")):
+        row = asked(actor)
+        assert approve(cast.root, row).state == Request.OPEN
+        assert approve(cast.alice, row).state == Request.EXECUTED
 
 
 def test_what_was_not_shown_is_not_approved(cast: SimpleNamespace) -> None:

@@ -29,6 +29,7 @@ from llmops.base.requests import user_actor
 from llmops.budgets import escrow, services
 from llmops.budgets.escrow import Account, Hold, Shortfall
 from llmops.budgets.models import Budget, Lease, Raise, Window
+from llmops.core.actors import Actor
 from llmops.core.errors import Conflict
 from llmops.usage.ingest.follower import Follower
 from llmops.usage.journal import JournalWriter
@@ -243,7 +244,7 @@ class Budgets(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), amount=st.integers(1, 500))
     def raise_for_a_while(self, which: int, amount: int) -> None:
         asked = services.ask_raise(
-            COMMAND,
+            Actor("user", "987654", "Olga"),
             budget_id=self.budgets[which].pk,
             amount_nano=amount,
             ends_at=datetime.now(UTC) + timedelta(hours=5),

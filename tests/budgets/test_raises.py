@@ -19,10 +19,14 @@ from llmops.base.requests import user_actor
 from llmops.budgets import services
 from llmops.budgets.models import Budget, Raise, Window
 from llmops.budgets.selectors import gauges
+from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.money import MAX_NANO, NANO
 from llmops.serving.selectors import load_snapshot
 from tests.cast import COMMAND, no_event, one_event, signed_in
+
+#: Somebody who is not among those who approve here.
+ASKER = Actor("user", "987654", "Olga")
 
 
 def budget_of(limit: int = 100, **known: Any) -> Budget:
@@ -32,7 +36,7 @@ def budget_of(limit: int = 100, **known: Any) -> Budget:
 
 def asked(budget: Budget, amount: int = 50, **known: Any) -> Request:
     values: dict[str, Any] = {"ends_at": timezone.now() + timedelta(hours=2), "reason": "a busy day"}
-    return services.ask_raise(COMMAND, budget_id=budget.pk, amount_nano=amount, **(values | known))
+    return services.ask_raise(ASKER, budget_id=budget.pk, amount_nano=amount, **(values | known))
 
 
 def approve(cast: SimpleNamespace, row: Request) -> None:
@@ -66,7 +70,7 @@ def test_it_counts_from_the_approval_on(cast: SimpleNamespace) -> None:
     assert lease(budget, 500) == 50 and gauge_limit(budget) == 150
     assert present(budget).limit_nano == 150
     made = Raise.objects.get()
-    assert (made.asked_by, made.approved_by, made.reason) == (COMMAND.name, "root", "a busy day")
+    assert (made.asked_by, made.approved_by, made.reason) == ("Olga", "root", "a busy day")
 
 
 def test_when_it_is_over_the_limit_is_what_it_was(cast: SimpleNamespace) -> None:

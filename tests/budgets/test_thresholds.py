@@ -15,7 +15,7 @@ from django.utils import timezone
 from llmops.budgets import services
 from llmops.budgets.models import Budget, ThresholdCrossing, ThresholdNotice
 from llmops.core.money import NANO
-from tests.cast import COMMAND, in_threads
+from tests.cast import COMMAND, in_threads, person, signed_in
 
 ADDRESSES = ["finance@example.com", "lead@example.com"]
 
@@ -186,3 +186,24 @@ def test_what_may_have_gone_out_is_not_sent_again(db: None, how: str) -> None:
     for hours in range(1, 5):
         assert services.send_notices(now=now + timedelta(hours=hours)) == 0
     assert ThresholdNotice.objects.get().state == ThresholdNotice.UNKNOWN and not mail.outbox
+
+
+def test_a_mail_server_out_of_reach_is_tried_again(db: None, settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", 9, 1
+    settle(watched(notify=["finance@example.com"]), 60)
+    assert services.send_notices() == 0
+    notice = ThresholdNotice.objects.get()
+    assert (notice.state, notice.tries) == (ThresholdNotice.WAITING, 1) and "NotReached" in notice.problem
+
+
+def test_the_page_and_the_api_tell_of_crossings_and_of_mails_that_did_not_go_out(db: None) -> None:
+    budget = watched(slug="told", notify=ADDRESSES)
+    settle(budget, 60)
+    ThresholdNotice.objects.filter(address=ADDRESSES[0]).update(state=ThresholdNotice.FAILED)
+    root = signed_in(person("root", is_superuser=True))
+    page = root.get(f"/admin/budgets/budget/{budget.pk}/change/").content.decode()
+    assert "1 of 2 e-mails not sent" in page
+    [window] = root.get(f"/api/v1/budgets/{budget.pk}/windows/").json()
+    assert [one["percent"] for one in window["crossings"]] == [50]
+    assert (window["limit_usd"], window["settled_usd"]) == ("0.0000001", "0.00000006")

@@ -43,6 +43,7 @@ DELETE /api/v1/budgets/{pk}/                                       1+-+-------+-
 GET /api/v1/budgets/{pk}/                                          1++++-0-+-----+
 PATCH /api/v1/budgets/{pk}/                                        1+-+-------+--+
 GET /api/v1/budgets/{pk}/raises/                                   1++++-0-+-----+
+GET /api/v1/budgets/{pk}/windows/                                  1++++-0-+-----+
 POST /api/v1/budgets/{pk}/raises/                                  1+++--0----+--+
 GET /api/v1/calls/                                                 1++++-+-+-----+
 GET /api/v1/calls/{pk}/                                            1++++-0-+-----+

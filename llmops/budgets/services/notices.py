@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import smtplib
-import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.core.mail import send_mail
+from django.core.mail import EmailMessage, get_connection
 
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
@@ -21,18 +20,19 @@ log = logging.getLogger(__name__)
 MOST_TRIES = 6
 #: A worker that has a notice for so long has died.
 _LONGEST_SENDING = timedelta(minutes=10)
+
+
+class NotReached(Exception):
+    """The mail server could not be connected to: nothing went out."""
+
+
 #: Nothing went out for certain: the server was not reached, or said no.
 _NOT_SENT = (
+    NotReached,
     smtplib.SMTPRecipientsRefused,
     smtplib.SMTPSenderRefused,
     smtplib.SMTPDataError,
-    smtplib.SMTPConnectError,
-    smtplib.SMTPHeloError,
-    smtplib.SMTPAuthenticationError,
     smtplib.SMTPNotSupportedError,
-    ConnectionRefusedError,
-    socket.gaierror,
-    PermissionError,
 )
 
 Send = Callable[[str, str, str], object]
@@ -95,4 +95,13 @@ def _close(notice: ThresholdNotice, state: str, **change: object) -> None:
 
 
 def _send(subject: str, text: str, address: str) -> None:
-    send_mail(subject, text, None, [address])
+    """Connects first: until then nothing can have gone out, and whatever went wrong can be tried again."""
+    connection = get_connection()
+    try:
+        connection.open()
+    except Exception as error:
+        raise NotReached(str(error)[:200]) from error
+    try:
+        EmailMessage(subject, text, None, [address], connection=connection).send()
+    finally:
+        connection.close()
