@@ -197,7 +197,14 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, answer: Answer) -> None:
         """The answer is over. What came of it stays with it; the connection is free, or of no use any more."""
-        if not answer.reusable or self._pouring is not None or self._transport is None:
+        transport = self._transport
+        if (
+            not answer.reusable
+            or self._pouring is not None
+            or transport is None
+            # Answered before the request was out: whether the rest of it is ever read is not known.
+            or transport.get_write_buffer_size()
+        ):
             self.abandon()
             return
         answer.link = None

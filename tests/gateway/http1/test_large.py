@@ -145,3 +145,20 @@ async def test_a_provider_that_takes_nothing_is_waited_for_as_long_as_the_write_
     assert (failed.value.failure.kind, failed.value.failure.billed) == (TIMEOUT, None)
     stop.set()
     await channel.close()
+
+
+async def test_a_request_that_is_answered_before_it_is_out_ends_its_connection(provider: Provider) -> None:
+    async def talk(line: Line) -> None:
+        await line.reader.readuntil(b"\r\n\r\n")
+        await line.say(OK)
+        await asyncio.Event().wait()
+
+    provider.talk = talk
+    pool = a_pool(provider.port)
+    size = 32 * 1024 * 1024
+    connection = await pool.acquire()
+    answer = connection.ask(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+    assert await answer.read() == b"ok"
+    assert not connection.open
+    assert pool.figures == (0, 0, 0)
+    await pool.close()
