@@ -111,7 +111,17 @@ class Channel:
             connection = await _connection(pool)
         sending.sent = True
         answer = connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
-        return await _head_of(answer)
+        try:
+            await answer.coming()
+        except BaseException:
+            # Cancelled: the provider is to learn it now.
+            answer.close()
+            raise
+        if not answer.status:
+            error = answer.error
+            assert error is not None
+            raise Failed(failure_of(error)) from error
+        return answer
 
     def _head_before_length(self, path: str, secret: str) -> bytes:
         headers = [*self._headers, self._credential(secret)]

@@ -322,6 +322,13 @@ class Answer:
     def content(self) -> Answer:
         return self
 
+    def coming(self) -> asyncio.Future[None]:
+        """Done as soon as the head is there, or ``error``: one frame less to wake than ``until_head``."""
+        waiter = self._waiter = self._loop.create_future()
+        if self.status or self.ended:
+            self._wake()
+        return waiter
+
     async def until_head(self) -> None:
         """Raises what kept the head from coming: ``NotHttp``, ``BrokeOff``, ``TimeoutError``, ``OSError``."""
         if not self.status and self.error is None:
