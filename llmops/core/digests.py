@@ -37,4 +37,6 @@ def equal(left: str | bytes, right: str | bytes) -> bool:
 
 def short_digest(text: str) -> int:
     """64 bits that stand for ``text`` where very many are kept, as the signed integer that databases have (BLAKE2b)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )

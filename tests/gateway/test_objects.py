@@ -268,10 +268,12 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await one.owner("file", "file-10", MINE.project_id)
 
 
-@pytest.mark.parametrize("object_id", ["", "x" * 201])
+@pytest.mark.parametrize("object_id", ["", "x" * 201, "file-1\0"])
 async def test_an_id_that_cannot_be_one_is_not_asked_for(object_id: str) -> None:
     one, shelf, written = registry()
     assert isinstance(await refused(one, object_id), NotFound)
+    assert await one.foreign([object_id], project_id=MINE.project_id) == set()
+    assert await one.owned("file", [object_id], provider="up", project_id=MINE.project_id) == set()
     make(one, object_id)
     assert not shelf.asked
     assert not written
