@@ -154,7 +154,7 @@ def test_the_printed_curl_line_works_as_it_stands(embedded: Embedded) -> None:
     line = re.search(r"^  curl (?:.*\\\n)*.*$", embedded.process.log.read_text(), re.MULTILINE)
     assert line is not None
     done = subprocess.run(
-        ["sh", "-c", f"{line.group().strip()} -sS"], capture_output=True, text=True, timeout=30
+        ["sh", "-c", f"{line.group().strip()} -sS"], capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
     assert "choices" in done.stdout, done.stdout
