@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,9 @@ from llmops.core.money import NANO
 from llmops.dashboards import formats
 from llmops.dashboards.spend.query import parse
 from llmops.usage.models import Call
+from llmops.usage.services import outcomes
+from llmops.usage.services.outcomes import Told
+from tests.cast import COMMAND
 from tests.dashboards import seed, spend_world
 from tests.dashboards.conftest import signed_in
 from tests.dashboards.spend_world import NOW
@@ -205,6 +209,29 @@ def test_a_page_asks_a_fixed_number_of_questions(months: SimpleNamespace, alice:
             assert alice.get(f"/spend/{address}").status_code == 200
         found[address] = len(asked)
     assert found == QUERIES
+
+
+def test_what_a_call_brought_stands_beside_what_it_cost(months: SimpleNamespace, alice: Client) -> None:
+    calls = list(
+        Call.objects.filter(
+            feature="draft", status="ok", started_at__gte=OCTOBER[0], started_at__lt=OCTOBER[1]
+        )
+    )
+    told = [Told(call.pk, "converted", 2 * NANO, note="by phone") for call in calls[:4]]
+    # Ids of these calls were made today, the calls began before: look them up by id alone.
+    with mock.patch.object(
+        outcomes, "_calls", lambda ids, _: {call.pk: call for call in calls if call.pk in ids}
+    ):
+        assert outcomes.report_outcomes(COMMAND, told, project_ids=None) == ["recorded"] * 4
+    [unit] = alice.get("/spend/?range=last-month").context["view"].units
+    cost = costs("feature", *OCTOBER)["draft"]
+    assert (unit.name, unit.kind, unit.outcomes, unit.value) == ("draft", "converted", "4", "$8.00")
+    assert nano(unit.spend.exact) == cost and nano(unit.cost_each.exact) == cost // 4
+    assert unit.returned == "×\u2009" + f"{8 * NANO / cost:.1f}"
+    assert sum(call.cost_nano for call in Call.objects.filter(pk__in=listed(alice, unit.href))) == cost
+    story = text_of(alice.get(f"/calls/{calls[0].pk}/"))
+    assert "Brought converted $2.00" in story and "by phone" in story
+    assert alice.get("/spend/").context["view"].units == []
 
 
 def test_tags_overlap_and_say_so(months: SimpleNamespace, alice: Client) -> None:

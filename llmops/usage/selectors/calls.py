@@ -20,7 +20,7 @@ from llmops.budgets.models import Budget
 from llmops.budgets.selectors import window_names
 from llmops.core.errors import InvalidRequest, NotFound
 from llmops.core.verdicts import Verdict
-from llmops.usage.models import Call, Correction, Journal, KeptObject
+from llmops.usage.models import Call, CallOutcome, Correction, Journal, KeptObject
 from llmops.usage.records import Attempt
 
 PAGE_SIZE, MOST_PER_PAGE = 50, 500
@@ -90,6 +90,7 @@ class CallStory:
     project: Project | None
     key: ServiceKey | None
     journal: Journal | None
+    outcomes: list[CallOutcome]
     corrections: list[Correction] = field(default_factory=list)
 
 
@@ -168,6 +169,7 @@ def call_story(call_id: UUID, *, project_ids: Collection[UUID] | None = None) ->
         project=Project.objects.filter(pk=call.project_id).first(),
         key=ServiceKey.objects.filter(pk=call.key_id).first(),
         journal=Journal.objects.filter(pk=call.journal_id).first(),
+        outcomes=list(CallOutcome.objects.filter(call_id=call.pk).order_by("kind")),
         corrections=list(Correction.objects.filter(call_id=call.pk)) if call.charged_at_hold else [],
     )
 
