@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import Q
 
 from llmops.access.models import Project, ServiceKey
-from llmops.usage.exports.cells import text, usd
+from llmops.usage.exports.cells import Texts, text, usd
 from llmops.usage.models import Call
 from llmops.usage.selectors import Span, SpendFilters
 
@@ -93,12 +93,16 @@ def rows(span: Span, filters: SpendFilters) -> Iterator[Sequence[Sequence[Any]]]
 
 
 class _Names(dict[Any, str]):
-    """Names of projects and keys, and cost centres, by ids as the database gives them; made once for each id."""
+    """Names of projects and keys, and cost centres, by ids as the database gives them; made once for each id.
+
+    ``texts`` and ``tags`` are cells that were made before.
+    """
 
     def __init__(self) -> None:
         projects = Project.objects.values_list("pk", "slug", "cost_center")
         self._projects = {pk: (slug, centre) for pk, slug, centre in projects}
         self._keys = dict(ServiceKey.objects.values_list("pk", "name"))
+        self.texts, self.tags = Texts(), _Tags()
 
     def __missing__(self, known: tuple[str, Any]) -> str:
         what, raw = known
@@ -106,6 +110,16 @@ class _Names(dict[Any, str]):
         slug, centre = self._projects.get(pk, (str(pk), ""))
         name = {"key": self._keys.get(pk, str(pk)), "project": slug, "centre": centre}[what]
         self[known] = found = text(name)
+        return found
+
+
+class _Tags(Texts):
+    """Lists of tags as the database keeps them -> one cell."""
+
+    def __missing__(self, value: str) -> str:
+        if len(self) >= self.MOST:
+            self.clear()
+        self[value] = found = text(" ".join(json.loads(value)))
         return found
 
 
@@ -131,6 +145,7 @@ def _identifier(raw: Any) -> UUID:
 
 def _row(one: Sequence[Any], named: _Names) -> list[Any]:
     started, call, project, key, tags = one[:5]
+    seen = named.texts
     if started.tzinfo is None:
         # SQLite keeps UTC without saying so, and ids without hyphens.
         when = started.isoformat() + "Z"
@@ -143,8 +158,8 @@ def _row(one: Sequence[Any], named: _Names) -> list[Any]:
         named["project", project],
         named["centre", project],
         named["key", key],
-        text(" ".join(json.loads(tags) if isinstance(tags, str) else tags)) if tags and tags != "[]" else "",
-        *[text(value) if value else "" for value in one[_FIRST_TEXT:_FIRST_NUMBER]],
+        named.tags[tags] if isinstance(tags, str) else text(" ".join(tags)),
+        *[seen[value] for value in one[_FIRST_TEXT:_FIRST_NUMBER]],
         *one[_FIRST_NUMBER:_FIRST_AMOUNT],
         *[usd(value) for value in one[_FIRST_AMOUNT:]],
     ]

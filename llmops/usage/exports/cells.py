@@ -19,8 +19,22 @@ def text(value: str) -> str:
     return value.replace("\0", "") if "\0" in value else value
 
 
+class Texts(dict[str, str]):
+    """``text`` of values that come again and again: models, features, tags. Forgets them all when they are too many."""
+
+    MOST = 20_000
+
+    def __missing__(self, value: str) -> str:
+        if len(self) >= self.MOST:
+            self.clear()
+        self[value] = found = text(value)
+        return found
+
+
 def usd(nano: int) -> str:
     """Every decimal, as a number with a point."""
+    if not nano:
+        return "0.000000000"
     if nano < 0:
         return "-" + usd(-nano)
     return "%d.%09d" % divmod(nano, _NANO)  # noqa: UP031 - twice as fast, and there are millions
