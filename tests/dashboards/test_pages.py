@@ -22,7 +22,7 @@ from llmops.access.models import Membership
 from llmops.audit.models import Event
 from llmops.core.ids import uuid7
 from llmops.core.verdicts import Finding, Verdict
-from llmops.usage.models import Call, Job, LatencyRollup, Rollup
+from llmops.usage.models import Call, Job, KeptObject, LatencyRollup, Rollup
 from tests.dashboards import seed
 from tests.dashboards.conftest import signed_in
 
@@ -333,6 +333,33 @@ def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> 
     said = text_of(alice.get(f"/calls/{refused.pk}/"))
     assert "Nothing went to a provider" in said
     assert "support-month allows no more until" in said
+
+
+def test_what_is_unknown_names_what_the_provider_keeps_of_it(alice: Client, stage: SimpleNamespace) -> None:
+    now = datetime.now(UTC)
+    unknown, other, known = seed.store(
+        [seed.unknown(stage, now), seed.unknown(stage, now), seed.make_call(stage, now)]
+    )
+    for call, name in ((unknown, "resp_kept_of_it"), (known, "resp_of_a_known_one")):
+        KeptObject.objects.create(
+            object_id=name, provider="openai", kind="response", project_id=call.project_id, key_id=call.key_id,
+            made_at=now + timedelta(seconds=1), details={"call": str(call.pk)},
+        )  # fmt: skip
+    said = text_of(alice.get(f"/calls/{unknown.pk}/"))
+    assert "Kept at the provider as resp_kept_of_it" in said
+    for call in (other, known):
+        assert "Kept at the provider" not in text_of(alice.get(f"/calls/{call.pk}/"))
+
+
+def test_an_errand_is_told_as_one(alice: Client, stage: SimpleNamespace) -> None:
+    [errand] = seed.store(
+        [
+            seed.make_call(
+                stage, datetime.now(UTC), endpoint="files.list", model="", provider="openai", cost_nano=0
+            )
+        ]
+    )
+    assert "openai answered in" in text_of(alice.get(f"/calls/{errand.pk}/"))
 
 
 def test_verdicts_of_policies_are_told_in_words(alice: Client, stage: SimpleNamespace) -> None:
