@@ -13,4 +13,4 @@ set_up(data_plane=True)
 
 from llmops.gateway.boot import gateway  # noqa: E402
 
-application = gateway()
+application = gateway(ready_to_count=True)

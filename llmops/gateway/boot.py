@@ -11,13 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 
 from django.conf import settings
 
 from llmops.core.cancelling import cancel
-from llmops.core.tokens import use_cache_dir
+from llmops.core.tokens import TokenDataUnusable, count_text, use_cache_dir
 from llmops.gateway.app import Gateway
 from llmops.gateway.cache import Cache
 from llmops.gateway.database import drop_connection, use_own_connection
@@ -41,9 +42,13 @@ log = logging.getLogger(__name__)
 WIND_UP_S = 1.5
 
 
-def gateway() -> Gateway:
-    """The data plane's application. Django must be set up."""
-    return Gateway(Runtime)
+def gateway(*, ready_to_count: bool = False) -> Gateway:
+    """The data plane's application. Django must be set up.
+
+    ``ready_to_count``: load what tokens are counted with before any call comes. Otherwise the first call that needs it does,
+    and for some 200 ms all others stand still; but it takes 45 MB that a small installation may never need.
+    """
+    return Gateway(partial(Runtime, ready_to_count=ready_to_count))
 
 
 class Runtime:
@@ -51,7 +56,8 @@ class Runtime:
 
     plane: Plane
 
-    def __init__(self) -> None:
+    def __init__(self, *, ready_to_count: bool = False) -> None:
+        self._ready_to_count = ready_to_count
         self._feed: Feed | None = None
         self._keeper: Keeper | None = None
         self._journal: JournalWriter | None = None
@@ -64,6 +70,8 @@ class Runtime:
         use_cache_dir(settings.TOKENIZER_DIR)
         journal = self._journal = JournalWriter(settings.JOURNAL_DIR)
         snapshot = await asyncio.to_thread(_register, journal)
+        if self._ready_to_count:
+            await asyncio.to_thread(_load_encodings, snapshot)
         purse = Purse(self._submit)
         self.plane = Plane(
             journal=journal,
@@ -187,6 +195,13 @@ def _register(journal: JournalWriter) -> Snapshot:
         return load_snapshot(None)
     finally:
         drop_connection()
+
+
+def _load_encodings(snapshot: Snapshot) -> None:
+    for model in {entry.upstream_model for entry in snapshot.models.values()}:
+        # Without them calls are bounded by their bytes.
+        with suppress(TokenDataUnusable):
+            count_text("", model)
 
 
 def _on_loop(

@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from llmops.core.tokens import count_text
+from llmops.gateway import boot
 from tests.e2e.test_sdk import start_gateway
+from tests.gateway.rig import a_model, a_snapshot
 from tests.installation import ROOT, Installation
 from tests.simulator.running import running
 
@@ -112,6 +115,18 @@ def test_a_server_of_a_refused_worker_ends_and_says_why(installation: Installati
     assert gateway.wait() != 0
     assert "Refused to start: " in gateway.log.read_text()
     assert "Traceback" not in gateway.log.read_text()
+
+
+def test_what_tokens_are_counted_with_is_there_before_a_call_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boot._load_encodings(a_snapshot(models=[a_model("a", upstream_model="gpt-4o"), a_model("b")]))
+
+    def never(name: str) -> None:
+        raise AssertionError(name)
+
+    monkeypatch.setattr("tiktoken.get_encoding", never)
+    assert count_text("Nothing is loaded now", "gpt-4o") == 4
 
 
 # ---------------------------------------------------------------------- stopping
