@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -40,11 +39,14 @@ class Origin:
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
-@cache
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+#: Made as the process starts: reading the system's certificates takes 40 ms, for which no call should have to wait.
+_TLS = _tls()
 
 
 class Dialer:
@@ -53,7 +55,7 @@ class Dialer:
     def __init__(self, origin: Origin, *, allow_private: bool, tls: ssl.SSLContext | None = None) -> None:
         self._origin = origin
         self._allow_private = allow_private
-        self._tls = (tls or _tls()) if origin.secure else None
+        self._tls = (tls or _TLS) if origin.secure else None
         self._resolver = GuardedResolver(allow_private=allow_private)
         self._known: list[_AddrInfo] = []
         self._known_until = 0.0
