@@ -287,6 +287,22 @@ def test_other_objects_for_every_project_are_refused_with_a_reason(listed, words
     assert refused.value.param == "shared_objects"
 
 
+def test_objects_for_every_project_are_set_in_the_form_and_over_the_api(cast):
+    sim = configuring.provider(shared_objects=["vs_1"])
+    client = signed_in(cast.alice)
+    address = f"/admin/providers/provider/{sim.pk}/change/"
+    sent = form_of(client.get(address).content.decode())
+    assert sent["shared_objects"] == ["vs_1"]
+    with one_event("provider.changed") as seen:
+        assert client.post(address, {**sent, "shared_objects": "vs_1\npmpt_*"}).status_code == 302
+    assert seen.event.after == {"shared_objects": ["vs_1", "pmpt_*"]}
+    api = f"/api/v1/providers/{sim.slug}/"
+    assert client.get(api).json()["shared_objects"] == ["vs_1", "pmpt_*"]
+    with no_event():
+        refused = client.patch(api, {"shared_objects": ["*"]}, content_type="application/json")
+    assert refused.status_code == 400 and "pmpt_*" in refused.content.decode()
+
+
 def test_everything_that_the_gateway_answers_is_kept_from_being_passed_through():
     addresses = [path for path in (*ORDINARY, *OTHERS) if path.startswith("/v1/")]
     # Those that begin with a parameter are the pass-through itself.
