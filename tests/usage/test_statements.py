@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,53 @@ def test_openais_exports_are_read() -> None:
     assert [(one.model, one.cost_nano) for one in costs.lines] == [("gpt-4o-2024-08-06", 30_000)]
     plain = read("date;model;input_tokens;output_tokens;cost_usd\n2026-05-16;m;1;2;$0.5\n")
     assert (plain.has_tokens, plain.has_cost, plain.lines[0].cost_nano) == (True, True, 500_000_000)
+
+
+def page(*buckets: dict[str, Any], more: bool = False) -> str:
+    return json.dumps({"object": "page", "data": list(buckets), "has_more": more, "next_page": None})
+
+
+def test_pages_of_the_organisation_api_are_read() -> None:
+    """As openai's SDK types them: ``organization.usage.completions.result`` and ``organization.costs.result``."""
+    usage = {
+        "object": "organization.usage.completions.result", "input_tokens": 300, "output_tokens": 60,
+        "input_cached_tokens": 10, "num_model_requests": 3, "model": "gpt-4o-2024-08-06", "project_id": None,
+    }  # fmt: skip
+    first = {"object": "bucket", "start_time": 1778889600, "end_time": 1778976000, "results": [usage]}
+    second = {"object": "bucket", "start_time": 1778976000, "end_time": 1779062400, "results": []}
+    found = read(page(first, more=True) + "\n" + page(second))
+    assert found == read(USAGE)
+    amount = {"value": 0.06, "currency": "usd"}
+    cost = {
+        "object": "organization.costs.result",
+        "amount": amount,
+        "line_item": "gpt-5, input",
+        "project_id": None,
+    }
+    costs = read(page({**first, "results": [cost, {**cost, "line_item": "gpt-5, output"}]}))
+    assert [(one.model, one.cost_nano) for one in costs.lines] == [("gpt-5", 120_000_000)]
+    assert (costs.has_tokens, costs.has_cost) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not JSON"),
+        ('{"object": "page"}', "page 1 has no list of buckets"),
+        (page({"results": []}), "page 1, bucket 1: no start_time"),
+        (page({"start_time": 1778889600, "results": [1]}), "results is not a list of objects"),
+        (page({"start_time": 1778889600, "results": []}, more=True), "fetch them all"),
+        (
+            page({"start_time": 1778889600, "results": [{"model": "m", "input_tokens": "x"}]}),
+            "'x' is not a number",
+        ),
+        (page({"start_time": 1778889600, "results": []}), "no column tells tokens or money"),
+    ],
+)
+def test_pages_that_are_none_are_refused(text: str, told: str) -> None:
+    with pytest.raises(BadStatement) as refusal:
+        read(text)
+    assert told in refusal.value.message
 
 
 @pytest.mark.parametrize(

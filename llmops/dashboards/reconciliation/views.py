@@ -93,7 +93,7 @@ def _take_over(request: HttpRequest, chosen: str) -> list[str]:
         return ["provider: choose the provider whose export this is."]
     file = request.FILES.get("file")
     if file is None:
-        return ["file: choose the CSV file that the provider exported."]
+        return ["file: choose the file that the provider exported."]
     if (file.size or 0) > MAX_BYTES:
         return [f"file: it is larger than {MAX_BYTES // 1024 // 1024} MiB. Export fewer days at a time."]
     try:

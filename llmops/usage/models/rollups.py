@@ -126,6 +126,14 @@ class LatencyRollup(models.Model):
                 name="usage_latency_rollup_once",
             )
         ]
+        # In the order in which a series of percentiles is ranked; minutes are too short-lived to be worth it.
+        indexes = [
+            models.Index(
+                fields=["granularity", "bucket", "metric", "log_bucket"],
+                name="usage_latency_series",
+                condition=models.Q(granularity__gt=60),
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.calls} of {self.metric} in {self.granularity} s from {self.bucket}"

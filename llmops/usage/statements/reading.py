@@ -1,4 +1,5 @@
-"""A provider's usage or cost export as CSV (commas, semicolons or tabs), read whole or refused with the line of every fault.
+"""A provider's usage or cost export as CSV (commas, semicolons or tabs) or as pages of OpenAI's organisation API (JSON,
+``pages.py``), read whole or refused with the line of every fault.
 
 Two shapes are known by their columns. OpenAI's own, as its dashboard exports it and as its organisation API answers: usage
 with ``start_time``, ``model``, ``input_tokens``, ``input_cached_tokens``, ``output_tokens``, ``num_model_requests``; costs with
@@ -18,6 +19,8 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import MAX_NANO, NANO
+from llmops.usage.statements import pages
+from llmops.usage.statements.pages import looks_like_pages
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_LINES = 200_000
@@ -70,7 +73,8 @@ class BadStatement(InvalidRequest):
 
     def __init__(self, problems: list[tuple[int, str]]) -> None:
         self.problems = problems
-        shown = [f"line {line}: {reason}" for line, reason in problems[:_MOST_PROBLEMS]]
+        # Line 0 is for what is told by other words than lines.
+        shown = [f"line {line}: {reason}" if line else reason for line, reason in problems[:_MOST_PROBLEMS]]
         if len(problems) > _MOST_PROBLEMS:
             shown.append(f"and {len(problems) - _MOST_PROBLEMS} more")
         super().__init__("\n".join(shown), param="file")
@@ -139,7 +143,7 @@ def read(text: str) -> Statement:
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES:
         raise BadStatement([(1, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB")])
-    rows = _rows(text)
+    rows = _pages(text) if looks_like_pages(text) else _rows(text)
     header = next(rows, (1, []))[1]
     reader = _Reader(_places(header))
     _refuse_unknown(reader.places, header)
@@ -184,6 +188,22 @@ def read(text: str) -> Statement:
         has_tokens="input" in reader.places or "output" in reader.places,
         has_cost="cost" in reader.places,
     )
+
+
+def _pages(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Pages of the organisation API as if they were a CSV, without the columns that no result speaks of."""
+    try:
+        found = list(pages.rows(text))
+    except pages.BadPages as bad:
+        raise BadStatement([(0, str(bad))]) from None
+    told = [
+        place
+        for place, name in enumerate(pages.COLUMNS)
+        if name in ("start_time", "model") or any(row[place] for row in found)
+    ]
+    yield 1, [pages.COLUMNS[place] for place in told]
+    for number, row in enumerate(found, start=2):
+        yield number, [row[place] for place in told]
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
