@@ -1,7 +1,8 @@
 """What the navigation offers to whom. One list for the admin and for the console's own pages.
 
 An entry that leads to the admin shows when the page behind it would open (the model admin's own view permission); an
-entry that leads to a page of the console shows when its permission is held in at least one project.
+entry that leads to a page of the console shows when its permission is held in at least one project, or in the whole
+organisation where the page is about that.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-from llmops.access.selectors import may_anywhere
+from llmops.access.selectors import may, may_anywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``model`` is ``app_label.modelname`` of an admin page, or ``url`` and ``permission`` say where and for whom."""
+    """``model`` is ``app_label.modelname`` of an admin page, or ``url`` and ``permission`` say where and for whom; ``whole``:
+    for those who hold the permission in the whole organisation."""
 
     title: str
     icon: str
     model: str = ""
     url: str = ""
     permission: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,11 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Overview", "overview", url="dashboards:overview"),
             Entry("Spend", "spend", url="dashboards:spend", permission="usage.view"),
             Entry(
-                "Reconciliation", "reconciliation", url="dashboards:reconciliation", permission="usage.view"
+                "Reconciliation",
+                "reconciliation",
+                url="dashboards:reconciliation",
+                permission="usage.view",
+                whole=True,
             ),
             Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
@@ -99,7 +106,8 @@ def _link(entry: Entry, request: HttpRequest) -> Link | None:
             shown = _admin_shows(entry.model, request)
         else:
             href = reverse(entry.url)
-            shown = not entry.permission or may_anywhere(request, entry.permission)
+            held = may if entry.whole else may_anywhere
+            shown = not entry.permission or held(request, entry.permission)
     except NoReverseMatch:
         return None
     if not shown:

@@ -672,7 +672,7 @@ def navigation(client: Client) -> list[str]:
 
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Spend", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
+        "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
         "Projects", "Service keys", "Members", "Users", "Budgets", "Approvals",
         "Audit",
     ]  # fmt: skip
