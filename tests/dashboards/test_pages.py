@@ -545,7 +545,8 @@ def test_queries_do_not_grow_with_what_is_shown(alice: Client, stage: SimpleName
             connection,
         ) as queries:
             assert alice.get(address).status_code == 200
-        counted[name] = len(queries)
+        # Only PostgreSQL has a clock of its own to be asked.
+        counted[name] = sum("clock_timestamp" not in query["sql"] for query in queries)
     assert counted == QUERIES
 
 
