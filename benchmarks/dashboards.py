@@ -57,7 +57,7 @@ from llmops.access.models import Project
 import json
 print(json.dumps({
     "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}",
-    "project": Project.objects.get(slug="support").slug,
+    "project": str(Project.objects.get(slug="support").pk),
 }))
 """
 

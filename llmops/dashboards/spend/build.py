@@ -13,7 +13,7 @@ from llmops.dashboards.overview.shapes import Figure, Tile
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.spend import movers, tables, units
 from llmops.dashboards.spend.links import Links
-from llmops.dashboards.spend.query import GROUPS, SpendQuery
+from llmops.dashboards.spend.query import SpendQuery
 from llmops.dashboards.spend.shapes import Amount, Step, View
 from llmops.usage.forecast import LEVEL, LOOK_BACK, Forecast, forecast
 from llmops.usage.models import Rollup
@@ -100,7 +100,7 @@ def build(reader: Reader, query: SpendQuery) -> View:
     places = formats.places_for(max(found.total.cost_nano, earlier))
     view = View(
         headline=_headline(query, found, places),
-        because=movers.sentence(moved, GROUPS[query.by].lower(), places) if found.before else "",
+        because=movers.sentence(moved, query.by, places) if found.before else "",
         nothing_yet=not found.total.calls and not _any(filters.project_ids),
         no_project=not reader.everywhere and not reader.projects,
     )

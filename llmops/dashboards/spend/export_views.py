@@ -110,8 +110,7 @@ def schedules(request: HttpRequest) -> HttpResponse:
     everywhere = may(request, "export.manage")
     context = {
         "schedules": [
-            (schedule, KINDS[schedule.what].title, may(request, "export.manage", schedule.project))
-            for schedule in found
+            (schedule, _what(schedule), may(request, "export.manage", schedule.project)) for schedule in found
         ],
         "runs": [_row(request, run) for run in runs[:_MOST_RUNS]],
         "may_make": everywhere or manageable.exists(),
@@ -207,6 +206,12 @@ def _create(request: HttpRequest, given: dict[str, str]) -> str:
         return refused.message
     messages.success(request, "It goes out after each period, the first time after the one under way.")
     return ""
+
+
+def _what(schedule: ExportSchedule) -> str:
+    if schedule.what != "spend":
+        return KINDS[schedule.what].title
+    return f"Spend by {GROUPS.get(schedule.group_by, schedule.group_by).lower()} and day"
 
 
 def _row(request: HttpRequest, run: ExportRun) -> RunRow:

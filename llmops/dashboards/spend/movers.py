@@ -8,7 +8,7 @@ from uuid import UUID
 
 from llmops.dashboards import formats
 from llmops.dashboards.spend.links import Links
-from llmops.dashboards.spend.query import BY_PERCENT, GROUPS, SpendQuery
+from llmops.dashboards.spend.query import BY_PERCENT, GROUPS, SpendQuery, one_of
 from llmops.dashboards.spend.shapes import Amount, Mover, View
 from llmops.usage.movement import PARTS, Movement, Volume, movement, total
 from llmops.usage.selectors import Group, Sums
@@ -43,19 +43,19 @@ def moved(now: Sequence[Group], before: Sequence[Group], by: str) -> list[Moved]
     return sorted(found, key=lambda one: (-abs(one.movement.change), one.group.name))
 
 
-def sentence(found: Sequence[Moved], what: str, places: int) -> str:
+def sentence(found: Sequence[Moved], by: str, places: int) -> str:
     """What moved most in the direction of the whole, in a sentence."""
     change = sum(one.movement.change for one in found)
     if not change:
         return ""
     sign = 1 if change > 0 else -1
     first = max(found, key=lambda one: sign * one.movement.change)
-    name = first.group.name or f"calls without a {what}"
+    name = first.group.name or f"calls without {one_of(by)}"
     percent, _ = formats.change(first.movement.now_nano, first.movement.before_nano)
     much = formats.usd_places(first.movement.change, places, signed=True) + (
         f", {percent}" if percent else ""
     )
-    return f"{'Grew' if sign > 0 else 'Fell'} most: {what} {name} ({much}). {why(first)}."
+    return f"{'Grew' if sign > 0 else 'Fell'} most: {GROUPS[by].lower()} {name} ({much}). {why(first)}."
 
 
 def why(one: Moved) -> str:
@@ -137,7 +137,7 @@ def panel(
 
     for index, one in enumerate(shown):
         owner = names.get(one.group.project_id, "") if one.group.project_id and query.by != "project" else ""
-        label = one.group.name or f"Without a {GROUPS[query.by].lower()}"
+        label = one.group.name or f"Without {one_of(query.by)}"
         view.movers.append(
             mover(
                 index,
@@ -159,8 +159,8 @@ def panel(
     view.movers_total = mover(0, "All that moved", "", "", all_parts, "")
     if unknown:
         view.movers_note = (
-            f"{formats.usd_exact(abs(unknown))} of the change is in calls beyond the largest of each period or without a "
-            f"{GROUPS[query.by].lower()}."
+            f"{formats.usd_exact(abs(unknown))} of the change is in calls beyond the largest of each period or without "
+            f"{one_of(query.by)}."
         )
 
 

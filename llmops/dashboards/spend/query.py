@@ -53,6 +53,12 @@ GROUPS = {
 TEXTS = {"route": 63, "model": 63, "feature": 100, "cost_centre": 40}
 
 
+def one_of(by: str) -> str:
+    """A group in a sentence: a feature, an end user."""
+    word = GROUPS[by].lower()
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 @dataclass(frozen=True, slots=True)
 class SpendQuery:
     """``span`` ends with today where it is not over; ``whole`` is the calendar period it belongs to, if it does to one.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from llmops.dashboards import formats
 from llmops.dashboards.spend.links import Links
-from llmops.dashboards.spend.query import GROUPS, SpendQuery
+from llmops.dashboards.spend.query import SpendQuery, one_of
 from llmops.dashboards.spend.shapes import Amount, DayRow, Row, View
 from llmops.usage.forecast import LEVEL, Forecast
 from llmops.usage.selectors import Group, Span, Spend, Sums
@@ -189,14 +189,14 @@ def _name(group: Group, query: SpendQuery) -> str:
     if query.by == "day" and group.value:
         day = date.fromisoformat(group.value)
         return f"{day:%a} {day.day} {day:%b %Y}"
-    return group.name or f"Without a {GROUPS[query.by].lower()}"
+    return group.name or f"Without {one_of(query.by)}"
 
 
 def _rest_words(query: SpendQuery, now: Spend, listed: int, links: Links) -> tuple[str, str]:
     if query.by in ATTRIBUTED:
         if now.more:
-            return f"Beyond the first {listed}, and without an {GROUPS[query.by].lower()}", ""
-        return f"Without an {GROUPS[query.by].lower()}", links.without(query.by)
+            return f"Beyond the first {listed}, and without {one_of(query.by)}", ""
+        return f"Without {one_of(query.by)}", links.without(query.by)
     return f"{formats.count(len(now.groups) - listed)} others", ""
 
 
