@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmops.core.verdicts import AFTER, BEFORE, BLOCK, REDACT
+from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT
 from tests.gateway.making import (
     PICTURE,
     SOUND,
@@ -124,6 +124,31 @@ async def test_a_transcript_as_plain_text_is_redacted(rig: Rig) -> None:
     answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "small"), ("response_format", "srt"))
     assert answer.body.decode() == titles.format("[EMAIL_1]")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+SRT = "1\n00:00:00,000 --> 00:00:01,500\n{}\n\n2\n00:00:01,500 --> 00:00:03,000\n{}\n\n"
+VTT = "WEBVTT\n\n00:00.000 --> 00:01.500 align:start\n{}\n\n00:01.500 --> 00:03.000\n{}\n"
+
+
+@pytest.mark.parametrize("captions", [SRT, VTT, SRT.replace("\n", "\r\n")], ids=["srt", "vtt", "windows"])
+@pytest.mark.parametrize(("action", "status"), [(ALLOW, 200), (REDACT, 422), (BLOCK, 422)])
+async def test_what_goes_over_two_captions_is_seen(rig: Rig, captions: str, action: str, status: int) -> None:
+    under(rig, ("personal_data", AFTER, action, {}))
+    body = captions.format("The card is 4111 1111", "1111 1111, thanks").encode()
+    rig.upstream.does(says(body, kind="text/plain; charset=utf-8"))
+    answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "small"), ("response_format", "srt"))
+    assert answer.status == status
+    assert verdicts(rig) == [("after", "personal_data", action)]
+    assert answer.body == body if status == 200 else "1111" not in answer.body.decode()
+    rig.nothing_held()
+
+
+async def test_captions_without_anything_go_out_as_they_came(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+    body = SRT.format("The answer is 42", "2024 was a year").encode()
+    rig.upstream.does(says(body, kind="text/plain; charset=utf-8"))
+    answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "small"), ("response_format", "srt"))
+    assert (answer.status, answer.body) == (200, body)
 
 
 @pytest.mark.parametrize("kind", ["json", "text", "verbose_json"])

@@ -27,7 +27,7 @@ from llmops.gateway.attempts.failures import MALFORMED, POLICY, Failure
 from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode, member
 from llmops.gateway.endpoints.making import AskedMedia, reworded
 from llmops.gateway.policing.opinions import opinion
-from llmops.gateway.policing.plain import plain_answers, plain_asked
+from llmops.gateway.policing.plain import plain_answers, plain_asked, spoken
 from llmops.gateway.policing.streams import Watcher, watcher_of
 from llmops.gateway.policing.texts import (
     Place,
@@ -40,7 +40,7 @@ from llmops.gateway.policing.texts import (
     schema_asked,
 )
 from llmops.policies.checks import describe
-from llmops.policies.checks.base import Answer
+from llmops.policies.checks.base import Answer, Text
 from llmops.policies.checks.base import Asked as Texts
 from llmops.policies.decisions import Decision, Placeholders
 from llmops.policies.engine import Guard
@@ -239,7 +239,13 @@ async def whole(call: Call, body: bytes, *, plain: bool = False) -> tuple[bytes,
         shown = {name: answer[name] for name in _ANSWERING if name in answer}
         places = answer_places(shown)
         decision = guard.check_texts([place.text for place in places], state.placeholders)
-        return places, answers_of(answer, state.schema), decision, any(map(answer.get, _TIMED))
+        timed = any(map(answer.get, _TIMED))
+        if plain and (said := spoken(answer["text"])) is not None:
+            across = guard.check_texts([Text("assistant", said, "text")], Placeholders())
+            if _counted(across) > _counted(decision):
+                # Something goes over two captions, and cannot be taken out of either.
+                decision, timed = across, True
+        return places, answers_of(answer, state.schema), decision, timed
 
     try:
         places, answers, decision, timed = await run(call, len(body), texts)
@@ -297,6 +303,10 @@ async def _settle_on(call: Call, answers: Sequence[Answer], decision: Decision) 
     if decision.action == BLOCK:
         state.error = blocked(decision.deciding)
     return None
+
+
+def _counted(decision: Decision) -> int:
+    return sum(one.count for verdict in decision.verdicts for one in verdict.findings)
 
 
 def _told_twice(decision: Decision) -> AnswerBlocked:

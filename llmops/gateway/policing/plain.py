@@ -5,6 +5,7 @@ Read strictly: a member that is not known here may hold a text, and then ``texts
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 from llmops.gateway.endpoints.base import Members, Raw
 from llmops.policies.checks.base import Answer
 
+#: Times of a caption with the number before them, and what stands at the top of WebVTT (W3C WebVTT, SubRip).
+_TIMES = re.compile(r"(?:^[0-9]+[ \t]*\r?\n)?^[^\r\n]*-->[^\r\n]*\r?$|\AWEBVTT[^\r\n]*\r?$", re.MULTILINE)
 #: Other members of a request that tell a model something.
 _ELSEWHERE = ("instructions", "input", "prompt", "prediction")
 
@@ -53,6 +56,13 @@ class _Answer(msgspec.Struct):
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def spoken(captions: str) -> str | None:
+    """What captions in SRT or WebVTT say, without the times between; None of other text."""
+    if "-->" not in captions:
+        return None
+    return " ".join(_TIMES.sub("", captions).split())
 
 
 def plain_asked(members: Members) -> tuple[str, int] | None:
