@@ -172,6 +172,31 @@ def test_of_many_at_once_those_who_saw_something_else_are_told(
     agree(call, cost=cost, window=(cost, 0), soft=cost, where=(where[0], where[1]))
 
 
+def test_corrections_beside_an_ingester_wait_for_nobody_for_ever(
+    transactional_db: None, tmp_path: Path
+) -> None:
+    """Both touch rollups and windows, some of them in another order than they were made."""
+    call, window, soft_window = unknown_call(tmp_path, limit=100_000)
+    budget = Window.objects.get(pk=soft_window).budget_id
+
+    def ingest() -> None:
+        for _ in range(25):
+            with transaction.atomic():
+                budgets.book(
+                    journal_id=call.pk,
+                    charges=[budgets.WindowCharge(window, 1)],
+                    soft=[budgets.SoftCharge(budget, call.started_at, 1)],
+                )
+
+    def correct_often() -> None:
+        for number in range(25):
+            correct(call, number + 1)
+
+    assert in_threads(ingest, correct_often, ingest) == [None] * 3
+    assert Window.objects.get(pk=window).settled_nano == 25 + 50
+    assert Window.objects.get(pk=soft_window).settled_nano == 25 + 50
+
+
 def test_the_pages_and_the_api(cast: SimpleNamespace, tmp_path: Path) -> None:
     call, *_ = unknown_call(tmp_path, project=cast.support)
     carla, bob = signed_in(cast.carla), signed_in(cast.bob)

@@ -14,7 +14,13 @@ from llmops.budgets.services.changes import (
     scope_after,
     update_budget,
 )
-from llmops.budgets.services.corrections import Charged, correct_soft, correct_windows, explain_lease
+from llmops.budgets.services.corrections import (
+    Charged,
+    correct_soft,
+    correct_windows,
+    explain_lease,
+    lock_windows,
+)
 from llmops.budgets.services.leases import (
     LeaseState,
     WindowState,
@@ -48,6 +54,7 @@ __all__ = [
     "explain_lease",
     "give_back",
     "lease",
+    "lock_windows",
     "no_such_scope",
     "open_window",
     "read_lease",

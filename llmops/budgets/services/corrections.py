@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -27,6 +27,19 @@ class Charged:
     held: int
     cost: int
     overrun: int
+
+
+def lock_windows(window_ids: Iterable[int], soft: Iterable[UUID], *, at: datetime) -> None:
+    """Lock every window that a correction touches, in the order in which the ingester does: of two neither waits for the other.
+
+    ``soft`` are budgets whose window of ``at`` is meant.
+    """
+    found = set(window_ids)
+    for budget in Budget.objects.filter(pk__in=list(soft)):
+        starts_at, _ = bounds(budget.period, budget.timezone, at)
+        found.update(Window.objects.filter(budget=budget, starts_at=starts_at).values_list("pk", flat=True))
+    rows = Window.objects.select_for_update(of=("self",)).filter(pk__in=found).order_by("pk")
+    list(rows.values_list("pk", flat=True))
 
 
 def correct_windows(

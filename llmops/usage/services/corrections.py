@@ -10,7 +10,7 @@ from django.db import transaction
 
 from llmops.audit.services import record
 from llmops.base.locks import lock
-from llmops.budgets.services import Charged, correct_soft, correct_windows
+from llmops.budgets.services import Charged, correct_soft, correct_windows, lock_windows
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.core.money import MAX_NANO, format_usd
@@ -61,9 +61,12 @@ def correct_call(
             )
         if cost_nano == before:
             raise InvalidRequest(f"cost_usd: it stands at ${format_usd(before)} already.", param="cost_usd")
+        # Rollups before windows, as the ingester has it.
+        _add_to_rollups(call, cost_nano - before, 0)
         charges = _follow_charges(call, cost_nano, actor)
         overrun = max([one.get("overrun", 0) for one in charges if "window" in one], default=0)
-        _add_to_rollups(call, cost_nano - before, overrun - call.overrun_nano)
+        if overrun != call.overrun_nano:
+            _add_to_rollups(call, 0, overrun - call.overrun_nano)
         made = Correction.objects.create(
             call_id=call.pk,
             call_started_at=call.started_at,
@@ -102,6 +105,7 @@ def _follow_charges(call: Call, cost: int, actor: Actor) -> list[dict[str, Any]]
     }
     # Of what a soft budget was charged by earlier attempts nothing is known apart: the difference is the whole call's.
     soft = {UUID(one["budget"]): cost - call.cost_nano for one in call.charges if "budget" in one}
+    lock_windows(hard, soft, at=call.started_at)
     correct_soft(soft, at=call.started_at)
     now = correct_windows(hard, cost, call_id=call.pk, who=actor.name)
     charges = []
