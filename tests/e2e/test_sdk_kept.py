@@ -256,8 +256,10 @@ def test_a_download_that_breaks_off_is_a_broken_connection(stack: Stack) -> None
     connection = http.client.HTTPConnection("127.0.0.1", stack.ports[0], timeout=30)
     headers = {"authorization": f"Bearer {MINE}", "x-simulator": "drop=3"}
     connection.request("GET", f"/v1/files/{file.id}/content", headers=headers)
+    response = connection.getresponse()
+    assert response.status == 200, response.read()
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-        connection.getresponse().read()
+        response.read()
     with pytest.raises(openai.APIConnectionError):
         client.files.content(file.id, extra_headers={"x-simulator": "drop=3"}).read()
     wait_for(lambda: ("interrupted", 200, 0, 0, 0) in stack.calls("files.content"))
