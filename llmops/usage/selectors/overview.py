@@ -11,7 +11,8 @@ from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Case, Q, QuerySet, Sum, When
+from django.db.models import Case, FloatField, Q, QuerySet, Sum, When
+from django.db.models.functions import Cast
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.histogram import quantile, value_of
@@ -281,12 +282,15 @@ def _latency(rollups: QuerySet[LatencyRollup]) -> dict[str, Percentiles]:
 
 
 #: Nearest rank (``core.histogram.quantile``) where the rows are: the first logarithmic bucket up to which there are at least
-#: so many of a hundred. The sketches themselves would be tens of thousands of rows.
+#: so many of a hundred. The sketches themselves would be tens of thousands of rows. Counts are summed as doubles, which are
+#: exact up to 2**53 and several times as fast as PostgreSQL's sums of big integers; one order serves both sums.
 _RANKS = """
 SELECT bucket, metric, min(CASE WHEN upto * 100 >= n * 50 THEN log_bucket END),
        min(CASE WHEN upto * 100 >= n * 95 THEN log_bucket END)
-FROM (SELECT bucket, metric, log_bucket, sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket) AS upto,
-             sum(calls) OVER (PARTITION BY bucket, metric) AS n
+FROM (SELECT bucket, metric, log_bucket,
+             sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket ROWS UNBOUNDED PRECEDING) AS upto,
+             sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket
+                              ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS n
       FROM ({sketches}) AS sketches (bucket, metric, log_bucket, calls)) AS ranks
 GROUP BY bucket, metric
 """
@@ -297,7 +301,7 @@ def _time_points(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]
         rollups.filter(metric__in=(LatencyRollup.TOTAL, LatencyRollup.TTFT))
         .order_by()
         .values_list("bucket", "metric", "log_bucket")
-        .annotate(Sum("calls"))
+        .annotate(calls__sum=Cast(Sum("calls"), FloatField()))
     )
     try:
         query, parameters = sketches.query.sql_with_params()
