@@ -30,7 +30,7 @@ from llmops.usage.selectors import (
     spend_of,
     spend_total,
 )
-from llmops.usage.selectors.spend import ATTRIBUTED, midnight, projects_of_cost_centre
+from llmops.usage.selectors.spend import ATTRIBUTED, in_whole_months, midnight, projects_of_cost_centre
 
 _DAY = timedelta(days=1)
 
@@ -119,7 +119,11 @@ def build(reader: Reader, query: SpendQuery) -> View:
 def _before(query: SpendQuery, filters: SpendFilters, now: Spend) -> Spend | None:
     if query.before is None:
         return None
-    before = spend_by(query.by, query.before, filters, most=tables.MOST_ROWS)
+    if query.by in ATTRIBUTED and not in_whole_months(query.before):
+        # Ranking every user of every day takes longer than a page may; the largest of now are looked up instead.
+        before = Spend(spend_total(Span(*query.before.days), filters), [], Sums())
+    else:
+        before = spend_by(query.by, query.before, filters, most=tables.MOST_ROWS)
     if query.by in ATTRIBUTED:
         # Whoever is among the largest of one period is looked up in the other.
         known = {(group.project_id, group.value) for group in before.groups}

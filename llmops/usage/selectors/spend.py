@@ -217,6 +217,12 @@ def spend_of(
     return found
 
 
+def in_whole_months(span: Span) -> bool:
+    """Whether end users and tags of the span are read by month: a row a value, and not one for each of its days."""
+    start, end = span.days
+    return start.day == 1 and (end.day == 1 or end > midnight(datetime.now(UTC)))
+
+
 def cost_centres(project_ids: Collection[UUID] | None) -> list[str]:
     projects = Project.objects.exclude(cost_center="")
     if project_ids is not None:
