@@ -455,11 +455,12 @@ def test_the_pages(world, area):
         form: dict[str, Any] = {}
         if key in ADMIN or key in LOOKS:
             form = fill_form(world.clients["root"], key, change, world)
-        elif change:
-            form = change.sent(world)
         codes = ""
         for actor in PEOPLE:
             client = world.clients[actor]
+            if key in PAGES and change:
+                # Anew for each: a file that one has sent is at its end.
+                form = change.sent(world)
             if change is None:
                 codes += code(client.get(looked_at(key.split()[1], world)))
                 continue
