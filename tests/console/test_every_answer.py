@@ -50,6 +50,19 @@ def test_error_pages_are_html_outside_the_api(world):
         assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (status, "text/html"), address
 
 
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+@pytest.mark.parametrize(
+    "address", ["/api/v1/outcomes", "/api/v1/nothing/", "/api/nothing", "/api/v1", "/api/"]
+)
+def test_an_unknown_address_of_the_api_is_told_in_json_whatever_the_method(method, address):
+    client = Client(enforce_csrf_checks=True, headers={"authorization": "Bearer sk-llmops-nobody"})
+    answer = getattr(client, method)(address)
+    assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (404, "application/json")
+    said = answer.json()["error"]["message"]
+    assert said.startswith("There is no such address in this API.")
+    assert ("end with a slash" in said) is not address.endswith("/")
+
+
 def test_a_fault_outside_the_api_is_a_page_without_its_reason(world, monkeypatch):
     from llmops.access.admin.projects import ProjectAdmin
 
