@@ -27,7 +27,7 @@ def parse_usd(text: str | int | Decimal, *, field: str = "amount") -> int:
         )
     try:
         value = Decimal(text if not isinstance(text, str) else text.strip())
-    except (InvalidOperation, ValueError):
+    except (InvalidOperation, ValueError, TypeError):
         raise InvalidRequest(
             f"{field}: {str(text)[:40]!r} is not an amount of USD such as 2.50.", param=field
         ) from None

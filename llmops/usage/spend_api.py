@@ -258,12 +258,31 @@ class OutcomeSerializer(serializers.ModelSerializer[CallOutcome]):
         read_only_fields = fields
 
 
+class ZonedMoment(serializers.DateTimeField):
+    """A moment that says its time zone: whose clock another one would be by, nobody can tell."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise serializers.ValidationError(
+                "this has no time zone. Add Z for UTC or an offset: 2026-11-26T12:00:00Z, 2026-11-26T12:00:00+01:00."
+            )
+        return super().enforce_timezone(value)
+
+
 class OutcomeGiven(serializers.Serializer[Any]):
     call_id = serializers.UUIDField(help_text="From the header `x-llmops-call-id` of the call's answer.")
     kind = serializers.CharField(max_length=40, help_text="Such as resolved, converted, thumbs_up.")
-    value = UsdField(required=False, help_text='What it brought, in USD as text: "49.90".')
-    at = serializers.DateTimeField(required=False, help_text="When it came about; left out: now.")
-    note = serializers.CharField(max_length=LONGEST_NOTE, required=False, allow_blank=True)
+    value = UsdField(
+        required=False,
+        allow_null=True,
+        help_text='What it brought, in USD as text: "49.90"; null: none. Left out: as told before.',
+    )
+    at = ZonedMoment(
+        required=False, help_text="When it came about, with its time zone; left out: as told before, or now."
+    )
+    note = serializers.CharField(
+        max_length=LONGEST_NOTE, required=False, allow_blank=True, help_text="Left out: as told before."
+    )
 
 
 class OutcomesGiven(serializers.Serializer[Any]):
@@ -295,9 +314,9 @@ class Outcomes(mixins.ListModelMixin, ConsoleViewSet):
             services.Told(
                 call_id=one["call_id"],
                 kind=one["kind"],
-                value_nano=one.get("value", 0),
+                value_nano=(one["value"] or 0) if "value" in one else None,
                 at=one.get("at"),
-                note=one.get("note", ""),
+                note=one.get("note"),
             )
             for one in _given(request)
         ]
@@ -335,7 +354,12 @@ def _given(request: Request) -> list[dict[str, Any]]:
                     f"{where}.{name}: there is no such field. Fields are {', '.join(serializer.fields)}.",
                     param=f"{where}.{name}",
                 )
-        if not serializer.is_valid():
+        try:
+            valid = serializer.is_valid()
+        except InvalidRequest as refusal:
+            # Amounts refuse by themselves, and know their field but not their place.
+            raise InvalidRequest(f"{where}.{refusal.message}", param=f"{where}.{refusal.param}") from None
+        if not valid:
             field, problems = next(iter(serializer.errors.items()))
             raise InvalidRequest(f"{where}.{field}: {problems[0]}", param=f"{where}.{field}")
         found.append(dict(serializer.validated_data))

@@ -96,6 +96,27 @@ def test_telling_again_changes_nothing_and_the_last_word_counts(told: SimpleName
     assert CallOutcome.objects.count() == 2
 
 
+def test_what_is_left_out_later_stays_as_it_was_told(told: SimpleNamespace) -> None:
+    def tell(**given: Any) -> str:
+        answer = post(told.service, [{"call_id": told.ours[0], "kind": "converted", **given}])
+        assert answer.status_code == 200, answer.json()
+        return str(answer.json()["results"][0])
+
+    assert tell(value="3", note="by phone") == "recorded"
+    assert tell() == "unchanged"
+    assert tell(at="2026-01-05T08:00:00+01:00") == "changed"
+    row = CallOutcome.objects.get()
+    assert (row.value_nano, row.note, row.at) == (
+        3_000_000_000, "by phone", datetime(2026, 1, 5, 7, tzinfo=UTC),
+    )  # fmt: skip
+    assert figures() == {"triage": [Brought("converted", 1, 3_000_000_000)]}
+    assert tell(value=None, note="") == "changed"
+    assert tell(value=None) == "unchanged"
+    row = CallOutcome.objects.get()
+    assert (row.value_nano, row.note) == (0, "")
+    assert figures() == {"triage": [Brought("converted", 1, 0)]}
+
+
 def test_another_project_s_call_is_as_unknown_as_none(told: SimpleNamespace) -> None:
     for unknown in (told.theirs, str(uuid4()), str(UUID(told.ours[0][:-6] + "000000"))):
         answer = post(told.service, [{"call_id": unknown, "kind": "resolved"}])
@@ -120,8 +141,18 @@ def test_another_project_s_call_is_as_unknown_as_none(told: SimpleNamespace) -> 
         ([{"call_id": "7", "kind": "resolved"}], "outcomes[0].call_id"),
         ([{"call_id": str(UUID(int=1)), "kind": "Resolved!"}], "outcomes[0].kind"),
         ([{"call_id": str(UUID(int=1)), "kind": "ok", "mood": 1}], "outcomes[0].mood"),
-        ([{"call_id": str(UUID(int=1)), "kind": "ok", "value": 1.5}], "value"),
-        ([{"call_id": str(UUID(int=1)), "kind": "ok", "value": "-1"}], "value"),
+        ([{"call_id": str(UUID(int=1)), "kind": "ok", "value": 1.5}], "outcomes[0].value"),
+        ([{"call_id": str(UUID(int=1)), "kind": "ok", "value": {}}], "outcomes[0].value"),
+        ([{"call_id": str(UUID(int=1)), "kind": "ok", "value": "-1"}], "outcomes[0].value"),
+        (
+            [
+                {"call_id": str(UUID(int=1)), "kind": "ok", "value": "1"},
+                {"call_id": str(UUID(int=1)), "kind": "ok", "value": "abc"},
+            ],
+            "outcomes[1].value",
+        ),
+        ([{"call_id": str(UUID(int=1)), "kind": "ok", "at": "2026-11-26 12:00"}], "outcomes[0].at"),
+        ([{"call_id": str(UUID(int=1)), "kind": "ok", "at": "2026-11-26"}], "outcomes[0].at"),
         ([{"call_id": str(UUID(int=1)), "kind": "ok", "at": "tomorrow"}], "outcomes[0].at"),
         ([{"call_id": str(UUID(int=1)), "kind": "ok", "at": "2126-01-01T00:00:00Z"}], "outcomes[0].at"),
         ([{"call_id": str(UUID(int=1)), "kind": "ok", "note": "n" * 301}], "outcomes[0].note"),
@@ -132,6 +163,7 @@ def test_what_cannot_be_read_is_named(cast: SimpleNamespace, body: Any, param: s
     answer = post(bearer(issue(cast.support).secret), body)
     assert answer.status_code == 400, answer.json()
     assert answer.json()["error"]["param"] == param
+    assert answer.json()["error"]["message"].startswith(param) or param == "outcome"
 
 
 def test_a_project_has_only_so_many_kinds(told: SimpleNamespace, cast: SimpleNamespace) -> None:

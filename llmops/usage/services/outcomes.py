@@ -32,13 +32,16 @@ RECORDED, CHANGED, UNCHANGED, UNKNOWN = "recorded", "changed", "unchanged", "unk
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One outcome as a service tells it. ``value_nano`` is what it brought, in nanodollars; ``at`` None: now."""
+    """One outcome as a service tells it. ``value_nano`` is what it brought, in nanodollars.
+
+    None: as it was told before; for the first time no money, no note, and now.
+    """
 
     call_id: UUID
     kind: str
-    value_nano: int = 0
+    value_nano: int | None = None
     at: datetime | None = None
-    note: str = ""
+    note: str | None = None
 
 
 def report_outcomes(actor: Actor, told: Sequence[Told], *, project_ids: Collection[UUID] | None) -> list[str]:
@@ -99,7 +102,7 @@ def _check(told: Sequence[Told], now: datetime) -> None:
                 f"outcomes[{index}].kind: lowercase letters, digits and underscores, at most 40, such as resolved.",
                 param=f"outcomes[{index}].kind",
             )
-        if len(one.note) > LONGEST_NOTE or "\0" in one.note:
+        if one.note is not None and (len(one.note) > LONGEST_NOTE or "\0" in one.note):
             raise InvalidRequest(
                 f"outcomes[{index}].note: at most {LONGEST_NOTE} plain characters.",
                 param=f"outcomes[{index}].note",
@@ -167,7 +170,11 @@ def _book(actor: Actor, told: Sequence[Told], calls: Mapping[UUID, Call], now: d
             feature=call.feature,
             kind=one.kind,
         )
-        row.value_nano, row.note, row.told_by = one.value_nano, one.note, actor.name[:200]
+        row.told_by = actor.name[:200]
+        if one.value_nano is not None:
+            row.value_nano = one.value_nano
+        if one.note is not None:
+            row.note = one.note
         row.at = one.at or (known.at if known else now)
         added = sums.setdefault(bucket_key(row), Counter())
         added["value_nano"] += row.value_nano - before
@@ -184,4 +191,8 @@ def _book(actor: Actor, told: Sequence[Told], calls: Mapping[UUID, Call], now: d
 
 
 def _same(known: CallOutcome, one: Told) -> bool:
-    return (known.value_nano, known.note) == (one.value_nano, one.note) and one.at in (None, known.at)
+    return (
+        one.value_nano in (None, known.value_nano)
+        and one.note in (None, known.note)
+        and one.at in (None, known.at)
+    )
