@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.staticfiles import finders
 from django.core import mail
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
@@ -269,6 +270,52 @@ def test_days_to_come_are_refused_and_today_raises_no_alert(openai: Provider, se
     assert not DriftAlert.objects.exists() and sent == []
 
 
+def test_the_page_does_not_judge_a_day_that_is_not_over(
+    tmp_path: Path, openai: Provider, cast: SimpleNamespace, sent: list[str]
+) -> None:
+    alice = signed_in(cast.alice)
+    today = datetime.now(UTC).date()
+    said = f"{today} is not over: not judged yet"
+
+    def take(text: str) -> str:
+        file = SimpleUploadedFile("own.csv", text.encode())
+        return alice.post(
+            "/reconciliation/", {"provider": "openai", "file": file}, follow=True
+        ).content.decode()
+
+    alone = take(f"date,model,input_tokens\n{today},m,1\n")
+    assert said in alone and "drifts by" not in alone and "differ" not in alone
+    assert f'<strong id="headline">{said}</strong>' in alone and 'class="drift"' not in alone
+    yesterday = today - timedelta(days=1)
+    both = take(f"date,model,input_tokens,cost_usd\n{yesterday},m,1,2\n{today},m,1,2\n")
+    # Tokens and money of one day: as many figures as there are alerts.
+    assert "2 figures drift by more than 1 % on the days that are over" in both
+    assert "2 of 2 figures differ by more than 1 % over 1 day" in both and said in both
+    only = alice.get("/reconciliation/?provider=openai&only=drift").content.decode()
+    assert f'<span class="nowrap">{yesterday}</span>' in only and "not judged</span>" not in only
+
+
+def test_the_page_says_what_a_file_looks_like_and_its_sample_is_read(
+    openai: Provider, cast: SimpleNamespace, sent: list[str]
+) -> None:
+    page = signed_in(cast.alice).get("/reconciliation/").content.decode()
+    sample = finders.find("console/reconciliation-sample.csv")
+    assert sample and "reconciliation-sample" in page
+    text = Path(sample).read_text()
+    assert all(f"<code>{column}</code>" in page for column in text.splitlines()[0].split(","))
+    statement = read(text)
+    assert statement.has_tokens and statement.has_cost and all(line.requests for line in statement.lines)
+
+
+def test_requests_that_a_file_does_not_tell_are_not_zero(openai: Provider, sent: list[str]) -> None:
+    text = f"date,model,input_tokens\n{DAY},gpt-4o-2024-08-06,10\n"
+    services.import_statement(COMMAND, provider=openai, text=text)
+    assert [drift.stated_requests for drift in drifts("openai", DAY, DAY)] == [None]
+    text = f"date,model,input_tokens,requests\n{DAY},gpt-4o-2024-08-06,10,3\n{DAY},gpt-5,0,0\n"
+    services.import_statement(COMMAND, provider=openai, text=text)
+    assert [drift.stated_requests for drift in drifts("openai", DAY, DAY)] == [3]
+
+
 def test_bookkeepers_are_told_by_mail(
     tmp_path: Path, openai: Provider, cast: SimpleNamespace, sent: list[str], settings: Any
 ) -> None:
@@ -301,9 +348,9 @@ def test_the_page_takes_an_export_over_and_leads_to_the_calls(
             {"provider": "openai", "file": SimpleUploadedFile("may.csv", USAGE.encode())},
             follow=True,
         )
-    assert "1 figures drift by more than 1 %" in answer.content.decode()
+    assert "1 figure drifts by more than 1 %" in answer.content.decode()
     page = alice.get("/reconciliation/?provider=openai&from=2026-05-01&to=2026-05-31").content.decode()
-    assert "-33.33 %" in page and "may.csv" in page and "1 of 1 figures differ" in page
+    assert "-33.33 %" in page and "may.csv" in page and "1 of 1 figure differs" in page
     link = next(part for part in page.split('"') if part.startswith("/calls/?from=2026-05-16"))
     calls = alice.get(link.replace("&amp;", "&")).content.decode()
     assert calls.count('href="/calls/0') == 1 or "1 call" in calls

@@ -12,7 +12,7 @@ from django.urls import reverse
 from llmops.dashboards import formats
 from llmops.dashboards.filters import stamp
 from llmops.usage.models import DriftAlert, ProviderImport
-from llmops.usage.selectors.reconciliation import Drift, drifts, percent
+from llmops.usage.selectors.reconciliation import BOUND_PERCENT, Drift, drifts, percent
 from llmops.usage.services import alert_in_words
 
 #: Rows and alerts that one page shows.
@@ -21,11 +21,13 @@ MOST_ROWS, MOST_ALERTS, MOST_IMPORTS = 400, 12, 12
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A drift as the page shows it; ``calls_url`` leads to the ledger's calls behind it."""
+    """A drift as the page shows it; ``calls_url`` leads to the ledger's calls behind it, ``waits`` says that its day was
+    not over when it was imported."""
 
     drift: Drift
     model: str
     calls_url: str
+    waits: bool
     tokens: str
     cost: str
     tokens_off: bool
@@ -40,7 +42,13 @@ class View:
     rows: list[Row] = field(default_factory=list)
     hidden: int = 0
     days: int = 0
+    #: figures (tokens or money of a model on a day) that are judged, and how many of them drift
+    figures: int = 0
     off: int = 0
+    judged_days: int = 0
+    #: days that were not over when they were imported
+    open_days: list[date] = field(default_factory=list)
+    today: date | None = None
     stated_nano: int | None = None
     ledger_nano: int = 0
     stated_tokens: int | None = None
@@ -61,26 +69,40 @@ class View:
     def headline(self) -> str:
         if not self.days:
             return "Nothing to compare yet"
-        days = f"{self.days} day{'s' if self.days != 1 else ''}"
+        if not self.judged_days:
+            return self.waiting
+        days = f"{self.judged_days} day{'s' if self.judged_days != 1 else ''}"
         if self.off:
-            return f"{self.off} of {self.off + self.agree} figures differ by more than 1 % over {days}"
+            differ = "figure differs" if self.figures == 1 else "figures differ"
+            return f"{self.off} of {self.figures} {differ} by more than 1 % over {days}"
         return f"The ledger and {self.provider} agree within 1 % over {days}"
 
-    #: how many rows do not drift
-    agree: int = 0
+    @property
+    def waiting(self) -> str:
+        """Why days are shown and not judged; empty if none is."""
+        told = []
+        for day in self.open_days:
+            if self.today is not None and day >= self.today:
+                told.append(f"{day} is not over: not judged yet")
+            else:
+                told.append(f"{day} was not over when it was imported: not judged, import it again")
+        return "; ".join(told)
 
 
-def build(provider: str, first: date, last: date, *, only_off: bool) -> View:
-    view = View(provider, first, last)
+def build(provider: str, first: date, last: date, *, today: date, only_off: bool) -> View:
+    view = View(provider, first, last, today=today)
     found = drifts(provider, first, last) if provider else []
     view.days = len({drift.day for drift in found})
-    view.off = sum(drift.drifts for drift in found)
-    view.agree = len(found) - view.off
+    view.judged_days = len({drift.day for drift in found if drift.judged})
+    view.figures = sum(len(drift.judged) for drift in found)
+    view.off = sum(drift.drifting for drift in found)
+    view.open_days = sorted({drift.day for drift in found if _waits(drift)})
     for drift in found:
-        if drift.stated_nano is not None:
+        # A day that goes on would blur what the others add up to.
+        if drift.stated_nano is not None and not (drift.cost_open and view.judged_days):
             view.stated_nano = (view.stated_nano or 0) + drift.stated_nano
             view.ledger_nano += drift.ledger_nano
-        if drift.stated_tokens is not None:
+        if drift.stated_tokens is not None and not (drift.tokens_open and view.judged_days):
             view.stated_tokens = (view.stated_tokens or 0) + drift.stated_tokens
             view.ledger_tokens += drift.ledger_tokens
     shown = [drift for drift in reversed(found) if drift.drifts or not only_off]
@@ -112,13 +134,20 @@ def _row(drift: Drift) -> Row:
     return Row(
         drift=drift,
         model=drift.model or "all models",
+        waits=_waits(drift),
         calls_url=f"{reverse('dashboards:calls')}?{urlencode(query)}" if drift.calls else "",
         tokens=signed(drift.token_percent),
         cost=signed(drift.cost_percent),
-        tokens_off=_off(drift.token_percent),
-        cost_off=_off(drift.cost_percent),
+        tokens_off=not drift.tokens_open and _off(drift.token_percent),
+        cost_off=not drift.cost_open and _off(drift.cost_percent),
+    )
+
+
+def _waits(drift: Drift) -> bool:
+    return (drift.tokens_open and drift.stated_tokens is not None) or (
+        drift.cost_open and drift.stated_nano is not None
     )
 
 
 def _off(value: float | None) -> bool:
-    return value is not None and abs(value) > 1
+    return value is not None and abs(value) > BOUND_PERCENT

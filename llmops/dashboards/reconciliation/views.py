@@ -18,7 +18,7 @@ from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
 from llmops.dashboards.reconciliation.build import build
 from llmops.providers.models import Provider
-from llmops.usage.models import DriftAlert
+from llmops.usage.models import DriftAlert, ProviderImport
 from llmops.usage.services import import_statement
 from llmops.usage.statements.reading import MAX_BYTES
 
@@ -46,7 +46,7 @@ def reconciliation(request: HttpRequest) -> HttpResponse:
     first, last, wrong = _days(request, today)
     only_off = request.GET.get("only") == "drift"
     context = {
-        "view": build(chosen, first, last, only_off=only_off),
+        "view": build(chosen, first, last, today=today, only_off=only_off),
         "providers": providers,
         "provider": chosen,
         "first": first.isoformat(),
@@ -107,10 +107,22 @@ def _take_over(request: HttpRequest, chosen: str) -> list[str]:
         if refused is None:
             raise
         return refused.message.splitlines()
-    drifting = made.alerts.count()
-    messages.success(
-        request,
-        f"Taken over: {made.first_day} to {made.last_day}. "
-        + (f"{drifting} figures drift by more than 1 %." if drifting else "Nothing drifts by more than 1 %."),
-    )
+    messages.success(request, _taken_over(made))
     return []
+
+
+def _taken_over(made: ProviderImport) -> str:
+    """What an import says, in a sentence or two: only days that are over are judged."""
+    one_day = made.first_day == made.last_day
+    said = f"Taken over: {made.first_day}" + ("." if one_day else f" to {made.last_day}.")
+    still_open = made.last_day >= made.imported_at.astimezone(UTC).date()
+    if not (one_day and still_open):
+        drifting = made.alerts.count()
+        figures = f"{drifting} figure{' drifts' if drifting == 1 else 's drift'}"
+        said += f" {figures if drifting else 'Nothing drifts'} by more than 1 %"
+        said += " on the days that are over." if still_open else "."
+    if not still_open:
+        return said
+    if made.last_day >= datetime.now(UTC).date():
+        return f"{said} {made.last_day} is not over: not judged yet."
+    return f"{said} {made.last_day} was not over when it was imported: not judged."

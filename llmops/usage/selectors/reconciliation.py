@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -22,6 +22,7 @@ _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 class Drift:
     """One model on one day. ``model`` is the provider's name for it (empty: all of them, where costs are not told by
     model), ``slugs`` what it is called here. ``stated_...`` is None where no import speaks of it. Tokens are input and output.
+    ``..._open``: the import came before the day was over, so the figure is shown and not judged, as no alert is raised.
     """
 
     day: date
@@ -33,6 +34,8 @@ class Drift:
     stated_requests: int | None = None
     stated_tokens: int | None = None
     stated_nano: int | None = None
+    tokens_open: bool = False
+    cost_open: bool = False
 
     @property
     def token_percent(self) -> float | None:
@@ -43,8 +46,19 @@ class Drift:
         return percent(self.ledger_nano, self.stated_nano)
 
     @property
+    def judged(self) -> list[float]:
+        """The drifts, in percent, of those figures that an import states of a day that was over."""
+        told = (self.tokens_open, self.token_percent), (self.cost_open, self.cost_percent)
+        return [found for still_open, found in told if not still_open and found is not None]
+
+    @property
+    def drifting(self) -> int:
+        """How many of them are beyond the bound."""
+        return sum(abs(found) > BOUND_PERCENT for found in self.judged)
+
+    @property
     def drifts(self) -> bool:
-        return any(abs(found) > BOUND_PERCENT for found in (self.token_percent, self.cost_percent) if found)
+        return self.drifting > 0
 
 
 def percent(ledger: int, stated: int | None) -> float | None:
@@ -74,13 +88,18 @@ def drifts(provider: str, first: date, last: date) -> list[Drift]:
                 if not model:
                     _whole(found, day)
             _state(found[key], figure, tokens=figures is tokens)
+    uncounted = _without_requests(tokens)
+    open_days = [{day for (day, _), figure in held.items() if _early(figure)} for held in (tokens, costs)]
     for drift in found.values():
+        drift.tokens_open, drift.cost_open = (drift.day in days for days in open_days)
         # What an import covers and does not name was not used, as far as its provider knows.
         if drift.stated_tokens is None and drift.model and any(day == drift.day for day, _ in tokens):
             drift.stated_tokens, drift.stated_requests = 0, 0
         told_by_model = any(day == drift.day and model for day, model in costs)
         if drift.stated_nano is None and drift.model and told_by_model:
             drift.stated_nano = 0
+        if drift.day in uncounted:
+            drift.stated_requests = None
     shown = (drift for drift in found.values() if drift.model or drift.stated_nano is not None)
     return sorted(shown, key=lambda drift: (drift.day, drift.model))
 
@@ -91,6 +110,17 @@ def _state(drift: Drift, figure: ProviderFigure, *, tokens: bool) -> None:
         drift.stated_requests = (drift.stated_requests or 0) + figure.requests
     elif figure.cost_nano is not None:
         drift.stated_nano = (drift.stated_nano or 0) + figure.cost_nano
+
+
+def _early(figure: ProviderFigure) -> bool:
+    return figure.day >= figure.statement.imported_at.astimezone(UTC).date()
+
+
+def _without_requests(tokens: Mapping[tuple[date, str], ProviderFigure]) -> set[date]:
+    """Days of imports that state tokens and not one request: such a file does not tell requests at all."""
+    used = {row.statement_id for row in tokens.values() if row.input_tokens or row.output_tokens}
+    counted = {row.statement_id for row in tokens.values() if row.requests}
+    return {day for (day, _), row in tokens.items() if row.statement_id in used - counted}
 
 
 def _whole(found: dict[tuple[date, str], Drift], day: date) -> None:
