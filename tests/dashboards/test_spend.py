@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +100,14 @@ def test_every_figure_is_the_sum_of_its_calls_and_leads_to_them(
             calls = Call.objects.filter(pk__in=listed(alice, row.href))
             assert sum(call.cost_nano for call in calls) == nano(row.spend.exact), (by, row.name)
             assert formats.count(len(calls)) == row.calls
+            refused = sum(call.status == Call.REFUSED for call in calls)
+            assert (formats.count(refused) if refused else "") == row.refused
+            if len(calls) > refused:
+                each = nano(row.spend.exact) / (len(calls) - refused) / NANO
+                decimals = len(row.per_call.partition(".")[2])
+                assert abs(float(row.per_call.lstrip("$")) - each) <= 10**-decimals, (
+                    "as the columns beside it say"
+                )
     assert (
         sum(Call.objects.filter(pk__in=listed(alice, view.total.href)).values_list("cost_nano", flat=True))
         == total
@@ -138,6 +146,7 @@ def test_finance_finds_what_grew_most_and_why(months: SimpleNamespace, alice: Cl
         parts = [part.text.replace("−", "-").replace("$", "").replace("+", "") for part in mover.parts]
         change = mover.change.text.replace("−", "-").replace("$", "").replace("+", "")
         assert round(sum(map(float, parts)), 9) == float(change), mover.name
+        assert ", ".join(f"{name} {part.text}" for name, part in mover.reasons) in text_of(answer)
     by_percent = alice.get("/spend/?range=last-month&by=feature&movers=percent").context["view"]
     assert by_percent.movers[0].name == "translate" and by_percent.movers[0].percent == "new"
     for mover in view.movers[:3]:
@@ -227,6 +236,7 @@ def test_what_a_call_brought_stands_beside_what_it_cost(months: SimpleNamespace,
     cost = costs("feature", *OCTOBER)["draft"]
     assert (unit.name, unit.kind, unit.outcomes, unit.value) == ("draft", "converted", "4", "$8.00")
     assert nano(unit.spend.exact) == cost and nano(unit.cost_each.exact) == cost // 4
+    assert unit.rate == formats.percent(4, int(unit.served.replace("\u2009", "")))
     assert unit.returned == "×\u2009" + f"{8 * NANO / cost:.1f}"
     assert sum(call.cost_nano for call in Call.objects.filter(pk__in=listed(alice, unit.href))) == cost
     story = text_of(alice.get(f"/calls/{calls[0].pk}/"))
@@ -243,6 +253,22 @@ def test_tags_overlap_and_say_so(months: SimpleNamespace, alice: Client) -> None
     assert {mover.parts[2].text for mover in view.movers} == {"–"}
     users = alice.get("/spend/?range=last-month&by=user").context["view"]
     assert nano(users.movers_total.now.exact) <= nano(users.total.spend.exact)
+
+
+def test_calls_that_name_nobody_are_not_nothing_spent(
+    stage: SimpleNamespace, alice: Client, tmp_path: Path
+) -> None:
+    with time_machine.travel(NOW, tick=False):
+        seed.store(seed.make_call(stage, NOW - timedelta(days=2), tags=[], user_digest="") for _ in range(2))
+        for by, words in (
+            ("tag", "No call carried a tag in November so far: $"),
+            ("user", "No call named an end user in November so far: $"),
+        ):
+            answer = alice.get(f"/spend/?by={by}")
+            assert answer.context["view"].rows == []
+            assert words in text_of(answer) and "Nothing was spent" not in text_of(answer)
+        [row] = alice.get("/spend/?by=feature").context["view"].rows
+        assert row.calls == "2"
 
 
 def test_an_empty_installation_says_what_to_do(stage: SimpleNamespace, alice: Client) -> None:

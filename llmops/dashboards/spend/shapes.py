@@ -31,7 +31,7 @@ class Row:
     change: str
     change_tone: str
     calls: str
-    refused: int
+    refused: str
     per_call: str
     per_thousand: str
     tokens: str
@@ -51,6 +51,11 @@ class Mover:
     why: str
     #: (x, width, class) of the parts in a bar of 1000, those that add to the right of the middle
     bar: tuple[tuple[int, int, str], ...] = ()
+
+    @property
+    def reasons(self) -> list[tuple[str, Amount]]:
+        """The parts with their headings, for pages too narrow for columns."""
+        return list(zip(("Calls", "Tokens a call", "Models", "Price a token"), self.parts, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Unit:
     spend: Amount
     kind: str
     outcomes: str
+    served: str
     rate: str
     cost_each: Amount
     value: str
@@ -100,6 +106,8 @@ class View:
     rest_words: str = ""
     total: Row | None = None
     note: str = ""
+    #: instead of the breakdown, where it has no row
+    nothing: str = ""
     movers: list[Mover] = field(default_factory=list)
     movers_total: Mover | None = None
     movers_note: str = ""

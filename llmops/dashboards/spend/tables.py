@@ -12,9 +12,11 @@ from llmops.dashboards.spend.query import SpendQuery, one_of
 from llmops.dashboards.spend.shapes import Amount, DayRow, Row, View
 from llmops.usage.forecast import LEVEL, Forecast
 from llmops.usage.selectors import Group, Span, Spend, Sums
-from llmops.usage.selectors.spend import ATTRIBUTED, TAG, midnight
+from llmops.usage.selectors.spend import ATTRIBUTED, TAG, USER, midnight
 
 _DAY = timedelta(days=1)
+#: How a call is said to have one of what only some carry, and the header in which services say it.
+_CARRIED = {USER: ("named an end user", "x-llmops-user"), TAG: ("carried a tag", "x-llmops-tags")}
 #: Rows of the breakdown; the rest are added up in one line.
 MOST_ROWS = 100
 
@@ -39,6 +41,7 @@ def breakdown(
     per_thousand_places = formats.places_for(
         max((group.sums.per_thousand_tokens_nano or 0 for group in listed), default=0)
     )
+    saved_places = formats.places_for(max(total.saved_nano, 0))
     most = max((abs(amount) for amount in amounts), default=0)
     earlier = {(group.project_id, group.value): group.sums for group in before.groups} if before else {}
 
@@ -57,11 +60,11 @@ def breakdown(
             change=change,
             change_tone={"up": "poor", "down": "good"}.get(direction, ""),
             calls=formats.count(sums.calls),
-            refused=sums.refused,
+            refused=formats.count(sums.refused) if sums.refused else "",
             per_call=formats.usd_places(sums.per_call_nano, per_call_places),
             per_thousand=formats.usd_places(sums.per_thousand_tokens_nano, per_thousand_places),
             tokens=formats.short_count(sums.tokens),
-            saved=formats.usd(sums.saved_nano) if sums.saved_nano else "",
+            saved=formats.usd_places(sums.saved_nano, saved_places) if sums.saved_nano else "",
         )
 
     for group, cost in zip(listed, shown, strict=False):
@@ -91,6 +94,8 @@ def breakdown(
         links.calls(Span(*query.span.days)) if query.by in ATTRIBUTED else links.calls(),
         "",
     )
+    if not view.rows:
+        view.nothing = _nothing(query, total)
     if several:
         view.note = (
             "A call with several tags counts under each of them, and one without a tag under none, so this column does not "
@@ -149,7 +154,7 @@ def days(
                 spend=Amount(formats.usd_places(shown[day], places), formats.usd_exact(sums.cost_nano)),
                 calls=formats.count(sums.calls),
                 before=formats.usd_places(cost_before, places),
-                so_far=formats.usd(so_far),
+                so_far=formats.usd_places(so_far, places),
             )
         )
     view.days.reverse()
@@ -190,6 +195,19 @@ def _name(group: Group, query: SpendQuery) -> str:
         day = date.fromisoformat(group.value)
         return f"{day:%a} {day.day} {day:%b %Y}"
     return group.name or f"Without {one_of(query.by)}"
+
+
+def _nothing(query: SpendQuery, total: Sums) -> str:
+    """Why the breakdown has no row, and what to do."""
+    if query.by in ATTRIBUTED and total.calls:
+        carried, header = _CARRIED[query.by]
+        return (
+            f"No call {carried} in {query.words}{' in what you chose' if query.narrowed() else ''}: "
+            f"{formats.usd(total.cost_nano)} was spent without. Services say it of their calls in the header {header}."
+        )
+    if query.narrowed():
+        return f"Nothing was spent in {query.words} on what you chose. Choose other days or clear a filter."
+    return f"Nothing was spent in {query.words}. Choose other days."
 
 
 def _rest_words(query: SpendQuery, now: Spend, listed: int, links: Links) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from llmops.usage.selectors import Span, SpendFilters, spend_by
 from llmops.usage.selectors.outcomes import outcomes_by
 
 _MOST = 40
+_CENT = 10**7
 
 
 def of_features(query: SpendQuery, filters: SpendFilters, links: Links) -> list[Unit]:
@@ -29,6 +30,9 @@ def of_features(query: SpendQuery, filters: SpendFilters, links: Links) -> list[
     ]
     places = formats.places_for(max((each for _, _, each in lines), default=0))
     spend_places = formats.places_for(max((group.sums.cost_nano for group, _, _ in lines), default=0))
+    values = [one.value_nano for _, one, _ in lines]
+    # Told in whole cents, as prices of things mostly are, they are shown so.
+    value_places = formats.places_for(max(values, default=0)) if any(value % _CENT for value in values) else 2
     found, before = [], None
     for group, one, each in lines[:_MOST]:
         cost = group.sums.cost_nano
@@ -43,9 +47,10 @@ def of_features(query: SpendQuery, filters: SpendFilters, links: Links) -> list[
                 ),
                 kind=one.kind.replace("_", "\u00a0"),
                 outcomes=formats.count(one.count),
+                served=formats.count(group.sums.served),
                 rate=formats.percent(one.count, group.sums.served),
                 cost_each=Amount(formats.usd_places(each, places), formats.usd_exact(each)),
-                value=formats.usd(one.value_nano) if one.value_nano else "",
+                value=formats.usd_places(one.value_nano, value_places) if one.value_nano else "",
                 returned=_times(one.value_nano, cost),
             )
         )
