@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.mail import EmailMessage
@@ -17,7 +18,7 @@ from llmops.usage import services
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.models import Call, ExportRun, ExportSchedule
 from llmops.usage.services import schedules
-from tests.cast import acting, in_threads, issue, no_event, one_event
+from tests.cast import acting, in_threads, issue, no_event, one_event, signed_in
 from tests.usage.journals import Scribe
 
 
@@ -183,6 +184,45 @@ def test_what_cannot_be_scheduled_is_named(cast: SimpleNamespace, known: dict[st
     with no_event(), pytest.raises(InvalidRequest) as refused:
         made(cast, **known)
     assert refused.value.param == param
+
+
+def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None:
+    asked = {
+        "name": "Day end", "what": "calls", "period": "day", "project": "nobody", "timezone": "Mars/Base", "recipients": "nobody",
+    }  # fmt: skip
+    carla = signed_in(cast.carla)
+    with no_event():
+        answer = carla.post("/spend/exports/", asked)
+    assert answer.status_code == 400
+    page = answer.content.decode()
+    for field in ("project", "timezone", "recipients"):
+        assert f'name="{field}" aria-invalid="true" aria-describedby="problem-{field}"' in page
+        assert f'id="problem-{field}"' in page
+    assert page.count('aria-invalid="true"') == 3
+    with no_event(), pytest.raises(InvalidRequest) as refused:
+        made(cast, name=" ", recipients=[])
+    assert list(refused.value.data["problems"]) == ["name", "recipients"]
+
+
+def test_pages_say_when_no_mail_leaves(cast: SimpleNamespace, settings: Any) -> None:
+    alice = signed_in(cast.alice)
+    pages = "/spend/exports/", "/admin/budgets/budget/add/"
+    assert [alice.get(page).content.decode().count("EMAIL_URL") for page in pages] == [0, 0]
+    settings.EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+    assert [alice.get(page).content.decode().count("EMAIL_URL") for page in pages] == [1, 1]
+
+
+def test_times_of_a_schedule_are_told_in_its_own_zone(cast: SimpleNamespace) -> None:
+    schedule = made(cast, period="day", timezone="America/New_York")
+    services.send_exports(send=Post(), now=due(schedule))
+    schedule.refresh_from_db()
+    page = signed_in(cast.carla).get("/spend/exports/").content.decode()
+    local = schedule.next_run_at.astimezone(ZoneInfo("America/New_York"))
+    assert local.hour == 1
+    # Without ``data-as``, which would have the browser write it in the viewer's zone.
+    assert f'Z">{local.day} {local:%b, %H:%M}</time> <span class="quiet">America/New_York</span>' in page
+    began = ExportRun.objects.get().starts_at.astimezone(ZoneInfo("America/New_York"))
+    assert f"from {began.day} {began:%b %Y}" in page
 
 
 def test_periods_are_those_of_their_zone(cast: SimpleNamespace) -> None:

@@ -19,6 +19,7 @@ from unfold.widgets import (
 )
 
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.mail import mail_note
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
 from llmops.budgets.guard import check_change, check_new
@@ -115,6 +116,8 @@ class BudgetForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if (told := self.fields.get("notify")) is not None:
+            told.help_text = f"{told.help_text} {mail_note()}".strip()
         if not self.instance._state.adding:
             self.initial["limit_usd"] = self.instance.limit_nano
             self.initial["thresholds"] = self.instance.thresholds

@@ -31,6 +31,7 @@ from django.views.decorators.http import require_http_methods
 from llmops.access.models import Project
 from llmops.access.selectors import may, may_anywhere, projects_for, visible
 from llmops.audit.services import record
+from llmops.base.mail import mail_note
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
 from llmops.core.ids import uuid7_text
@@ -87,13 +88,14 @@ def download(request: HttpRequest) -> HttpResponseBase:
 def schedules(request: HttpRequest) -> HttpResponse:
     if not may_anywhere(request, "usage.view"):
         raise PermissionDenied
-    problem, given = "", {}
+    problems: dict[str, str] = {}
+    given: dict[str, str] = {}
     if request.method == "POST":
         given = request.POST.dict()
         if "stop" in given or "again" in given:
             return _stop(request, given["stop"]) if "stop" in given else _again(request, given["again"])
-        problem = _create(request, given)
-        if not problem:
+        problems = _create(request, given)
+        if not problems:
             return HttpResponseRedirect(reverse("dashboards:exports"))
     found = visible(
         ExportSchedule.objects.filter(stopped_at=None).select_related("project", "owner"),
@@ -120,7 +122,8 @@ def schedules(request: HttpRequest) -> HttpResponse:
         "groups": GROUPS.items(),
         "periods": ExportSchedule.PERIODS,
         "zones": _ZONES,
-        "problem": problem,
+        "problems": problems,
+        "mail_note": mail_note(),
         "given": given
         or {
             "what": "spend",
@@ -129,7 +132,7 @@ def schedules(request: HttpRequest) -> HttpResponse:
             "recipients": getattr(request.user, "email", ""),
         },
     }
-    return render(request, "dashboards/spend/exports.html", context, status=400 if problem else 200)
+    return render(request, "dashboards/spend/exports.html", context, status=400 if problems else 200)
 
 
 def _stop(request: HttpRequest, given: str) -> HttpResponse:
@@ -173,39 +176,40 @@ def _done(request: HttpRequest, work: Any, said: str) -> HttpResponse:
     return HttpResponseRedirect(reverse("dashboards:exports"))
 
 
-def _create(request: HttpRequest, given: dict[str, str]) -> str:
-    """Makes the schedule; answers what is wrong, or nothing."""
+def _create(request: HttpRequest, given: dict[str, str]) -> dict[str, str]:
+    """Makes the schedule; answers what is wrong, by field (``form``: with all of it), or nothing."""
     if not may_anywhere(request, "export.manage"):
         raise PermissionDenied
     project: Project | None = None
+    wrong = ""
     if chosen := given.get("project", ""):
         try:
             project = projects_for(request, "export.manage").filter(pk=UUID(chosen)).first()
         except ValueError:
             project = None
         if project is None:
-            return "project: choose one from the list."
+            wrong = "choose one from the list."
     elif not may(request, "export.manage"):
-        return "project: choose a project; only who may see all of them can send all."
+        wrong = "choose a project; only who may see all of them can send all."
+    asked: dict[str, Any] = {
+        "name": given.get("name", ""),
+        "what": given.get("what", ""),
+        "group_by": given.get("group_by") or "project",
+        "period": given.get("period", ""),
+        "timezone": given.get("timezone", "").strip(),
+        "recipients": given.get("recipients", "").replace(";", ",").replace("\n", ",").split(","),
+    }
+    if wrong:
+        return {"project": wrong} | services.schedule_problems(**asked)
     try:
-        services.create_schedule(
-            actor_of(request),
-            owner=request.user,
-            name=given.get("name", ""),
-            what=given.get("what", ""),
-            group_by=given.get("group_by") or "project",
-            period=given.get("period", ""),
-            timezone=given.get("timezone", "").strip(),
-            recipients=given.get("recipients", "").replace(";", ",").replace("\n", ",").split(","),
-            project=project,
-        )
+        services.create_schedule(actor_of(request), owner=request.user, project=project, **asked)
     except REFUSALS as raised:
         refused = as_console_error(raised)
         if refused is None:
             raise
-        return refused.message
+        return refused.data.get("problems") or {"form": refused.message}
     messages.success(request, "It goes out after each period, the first time after the one under way.")
-    return ""
+    return {}
 
 
 def _what(schedule: ExportSchedule) -> str:

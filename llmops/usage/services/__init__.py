@@ -13,7 +13,13 @@ from llmops.usage.services.minutes import forget_minutes
 from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
 from llmops.usage.services.retention import apply_retention
-from llmops.usage.services.schedules import create_schedule, send_again, send_exports, stop_schedule
+from llmops.usage.services.schedules import (
+    create_schedule,
+    schedule_problems,
+    send_again,
+    send_exports,
+    stop_schedule,
+)
 from llmops.usage.services.statements import alert_in_words, import_statement, tell_of_drift
 
 __all__ = [
@@ -36,6 +42,7 @@ __all__ = [
     "request_rebuild",
     "resume_jobs",
     "run_job",
+    "schedule_problems",
     "send_again",
     "send_exports",
     "stop_schedule",

@@ -68,21 +68,22 @@ def create_schedule(
     project: Project | None = None,
     group_by: str = "project",
 ) -> ExportSchedule:
-    """A schedule whose first export covers the period that is under way. Raises ``InvalidRequest`` naming the field."""
+    """A schedule whose first export covers the period that is under way. Raises ``InvalidRequest`` naming each field
+    in error (``data["problems"]``: field -> why)."""
     name = name.strip()
-    if not name or len(name) > 80 or not name.isprintable():
-        raise InvalidRequest("name: one to 80 plain characters.", param="name")
-    if what not in KINDS:
-        raise InvalidRequest(f"what: choose one of {', '.join(KINDS)}.", param="what")
-    if group_by not in DIMENSIONS:
-        raise InvalidRequest(f"group_by: choose one of {', '.join(DIMENSIONS)}.", param="group_by")
-    if period not in dict(ExportSchedule.PERIODS):
-        raise InvalidRequest("period: day, week or month.", param="period")
-    addresses = _addresses(recipients)
-    now = database_now()
-    _, ends_at = _period(period, timezone, now)
+    problems = schedule_problems(
+        name=name, what=what, recipients=recipients, period=period, timezone=timezone, group_by=group_by
+    )
     if not may(owner, "usage.view", project):
-        raise InvalidRequest("project: you may not see its usage.", param="project")
+        problems["project"] = "you may not see its usage."
+    if problems:
+        raise InvalidRequest(
+            " ".join(f"{field}: {why}" for field, why in problems.items()),
+            param=next(iter(problems)),
+            data={"problems": problems},
+        )
+    addresses = _addresses(recipients)
+    _, ends_at = _period(period, timezone, database_now())
     with transaction.atomic():
         if ExportSchedule.objects.filter(stopped_at=None).count() >= MOST_SCHEDULES:
             raise Conflict(f"There are {MOST_SCHEDULES} schedules already. Stop one that nobody reads.")
@@ -114,6 +115,35 @@ def create_schedule(
             },
         )
     return schedule
+
+
+def schedule_problems(
+    *, name: str, what: str, recipients: Sequence[str], period: str, timezone: str, group_by: str
+) -> dict[str, str]:
+    """Field -> what is wrong with it, of all fields at once; empty for a schedule that can be made."""
+    found: dict[str, str] = {}
+    name = name.strip()
+    if not name or len(name) > 80 or not name.isprintable():
+        found["name"] = "one to 80 plain characters."
+    if what not in KINDS:
+        found["what"] = f"choose one of {', '.join(KINDS)}."
+    if group_by not in DIMENSIONS:
+        found["group_by"] = f"choose one of {', '.join(DIMENSIONS)}."
+    known_period = period in dict(ExportSchedule.PERIODS)
+    if not known_period:
+        found["period"] = "day, week or month."
+    for field, check in (
+        (
+            "timezone",
+            lambda: _period(period if known_period else ExportSchedule.DAY, timezone, database_now()),
+        ),
+        ("recipients", lambda: _addresses(recipients)),
+    ):
+        try:
+            check()
+        except InvalidRequest as refused:
+            found[field] = refused.message.removeprefix(f"{field}: ")
+    return found
 
 
 def stop_schedule(actor: Actor, *, schedule_id: UUID) -> None:
