@@ -134,7 +134,7 @@ class CrossingSerializer(serializers.ModelSerializer[ThresholdCrossing]):
 
     class Meta:
         model = ThresholdCrossing
-        fields = ("percent", "crossed_at", "settled_usd", "limit_usd")
+        fields = ("percent", "refusing", "crossed_at", "settled_usd", "limit_usd")
         read_only_fields = fields
 
 

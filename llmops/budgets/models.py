@@ -250,24 +250,30 @@ class Explanation(UUIDModel):
 
 
 class ThresholdCrossing(UUIDModel):
-    """What is settled in a window reached a threshold: one row for each, written with the settlement that did it."""
+    """What is settled in a window reached a threshold: one row for each and limit, written with the settlement that did it.
+
+    With ``refusing`` a hard budget refused a call for the first time, because too little was left (``percent`` is 100).
+    """
 
     window = models.ForeignKey(Window, on_delete=models.PROTECT, related_name="crossings")
     percent = models.PositiveIntegerField()
     settled_nano = models.BigIntegerField()
     limit_nano = models.BigIntegerField()
+    refusing = models.BooleanField(default=False, db_default=False)
     crossed_at = models.DateTimeField()
 
     class Meta:
         db_table = "budgets_threshold_crossing"
         ordering = ["-crossed_at", "-percent"]
         constraints = [
-            models.UniqueConstraint(fields=["window", "percent"], name="budgets_threshold_crossing_once")
+            models.UniqueConstraint(
+                fields=["window", "percent", "limit_nano", "refusing"], name="budgets_threshold_crossing_once"
+            )
         ]
         indexes = [models.Index(fields=["-crossed_at"], name="budgets_crossing_time")]
 
     def __str__(self) -> str:
-        return f"{self.percent} % of {self.window}"
+        return f"refusals of {self.window}" if self.refusing else f"{self.percent} % of {self.window}"
 
 
 class ThresholdNotice(UUIDModel):

@@ -121,17 +121,17 @@ def gauge(budget: Budget, window: Window | None, now: datetime, raises: Collecti
 
 
 def recent_crossings(budget_ids: Collection[UUID], since: datetime) -> list[ThresholdCrossing]:
-    """The highest threshold that each of these budgets crossed since then in its present period, the latest first."""
+    """What each of these budgets crossed last since then in its present period, the highest threshold at that time or its
+    first refusal; the latest first. A refusal under a limit that was raised since is none of them."""
     present = Q(window__ends_at=None) | Q(window__ends_at__gt=database_now())
     rows = ThresholdCrossing.objects.filter(
         present, window__budget__in=list(budget_ids), crossed_at__gte=since
     ).select_related("window__budget")
-    highest: dict[int, ThresholdCrossing] = {}
-    for row in rows:
-        known = highest.get(row.window_id)
-        if known is None or row.percent > known.percent:
-            highest[row.window_id] = row
-    return sorted(highest.values(), key=lambda row: row.crossed_at, reverse=True)
+    last: dict[int, ThresholdCrossing] = {}
+    for row in rows.order_by("-crossed_at", "-refusing", "-percent"):
+        if row.window_id not in last and not (row.refusing and row.limit_nano < row.window.limit_nano):
+            last[row.window_id] = row
+    return list(last.values())
 
 
 def current_window(budget: Budget, now: datetime) -> Window | None:

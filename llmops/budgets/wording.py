@@ -22,8 +22,13 @@ def crossing_mail(crossing: ThresholdCrossing, console_url: str) -> tuple[str, s
         follows = f"Calls that no longer fit are served by the route {budget.at_limit_route}, as long as they fit there."
     else:
         follows = "It is a hard budget: calls that do not fit into what is left are refused."
+    happened = f"has reached {crossing.percent} % of its limit."
+    subject = f"Budget {budget.slug}: {crossing.percent} % spent"
+    if crossing.refusing:
+        happened = "has refused a call, because too little of its limit is left."
+        subject = f"Budget {budget.slug}: calls are refused"
     lines = [
-        f"The budget {budget.slug} ({scope_text(budget)}) has reached {crossing.percent} % of its limit.",
+        f"The budget {budget.slug} ({scope_text(budget)}) {happened}",
         "",
         f"Spent:  ${format_usd(crossing.settled_nano)} of ${format_usd(crossing.limit_nano)}",
         f"When:   {crossing.crossed_at:%d %B %Y at %H:%M} UTC",
@@ -35,4 +40,4 @@ def crossing_mail(crossing: ThresholdCrossing, console_url: str) -> tuple[str, s
         "",
         f"{console_url}/admin/budgets/budget/{budget.pk}/change/",
     ]
-    return f"Budget {budget.slug}: {crossing.percent} % spent", "\n".join(lines) + "\n"
+    return subject, "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ from llmops.gateway.throttling.queueing import Gate
 from llmops.providers.pricing import Prices
 from llmops.providers.rules import FLEX
 from llmops.serving.snapshot import ModelEntry
+from llmops.usage.records import Shortage
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.resilience import Failure
@@ -259,7 +260,10 @@ def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
         when = datetime.fromtimestamp(short.ends, tz=UTC)
         resets, wait = f"It resets at {when:%Y-%m-%d %H:%M} UTC.", max(1.0, short.ends - now)
     held = ""
+    shortage: Shortage | None = Shortage(short.window, short.limit)
     if short.limit - short.spent >= needed:
+        # It fits once those calls have ended: the budget is not at its end.
+        shortage = None
         held, wait = " The rest is held by calls under way: try again shortly.", SOON_S
         advice = ""
     left = max(0, min(short.left, short.limit))
@@ -267,5 +271,11 @@ def _exceeded(short: Short, needed: int, now: float) -> BudgetExceeded:
         f"The budget {budget.slug!r} has ${format_usd(left)} of its ${format_usd(short.limit)} left, and this call may cost "
         f"up to ${format_usd(needed)}.{held} {resets} {advice}".rstrip(),
         retry_after=wait,
-        data={"budget": budget.slug, "left_nano": left, "needed_nano": needed, "resets": short.ends or inf},
+        data={
+            "budget": budget.slug,
+            "shortage": shortage,
+            "left_nano": left,
+            "needed_nano": needed,
+            "resets": short.ends or inf,
+        },
     )

@@ -21,6 +21,7 @@ import time
 from contextlib import suppress
 
 from llmops.core.errors import (
+    BudgetExceeded,
     ConsoleError,
     InvalidRequest,
     ServiceUnavailable,
@@ -427,7 +428,14 @@ async def refuse(call: Call, error: ConsoleError) -> None:
     last = b"" if call.sound else call.error_event(error) if call.started_sending else error_body(error)
     call.bytes_out += len(last)
     status = settle.status_of(call, error)
-    settle.never_sent(call, status=status, http=error.status, code=error.code, message=error.message)
+    settle.never_sent(
+        call,
+        status=status,
+        http=error.status,
+        code=error.code,
+        message=error.message,
+        short=error.data.get("shortage") if isinstance(error, BudgetExceeded) else None,
+    )
     call.bytes_out -= len(last)
     if call.started_sending:
         await call.end_with(error)

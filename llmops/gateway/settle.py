@@ -14,7 +14,7 @@ from llmops.gateway.attempts.failures import Failure
 from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
-from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Tokens
+from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Shortage, Tokens
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
 CLIENT_CLOSED_STATUS = 499
@@ -286,8 +286,11 @@ def status_of(call: Call, error: ConsoleError) -> str:
     return REFUSED if error.status < 500 or error.code in _SWITCHED_OFF else ERROR
 
 
-def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -> None:
-    """The call ends without an attempt under way: refused, or given up between two attempts."""
+def never_sent(
+    call: Call, *, status: str, http: int, code: str, message: str, short: Shortage | None = None
+) -> None:
+    """The call ends without an attempt under way: refused, or given up between two attempts. ``short`` is of the hard budget
+    that had too little left for it."""
     if call.ended or call.key is None:
         return
     origin = call.origin or origin_of(call)
@@ -300,7 +303,9 @@ def never_sent(call: Call, *, status: str, http: int, code: str, message: str) -
     if call.ticket is not None:
         call.ticket.correct(0)
     call.ended = True
-    call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
+    call.plane.record_end(
+        Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome, short=short)
+    )
 
 
 async def count(call: Call, trial: Trial, text: str) -> Tokens:

@@ -134,7 +134,7 @@ def switched() -> list[tuple[Provider | Route, str, str]]:
 
 
 def unpriced_models() -> QuerySet[Model]:
-    """Models in use without a price: nothing can hold money for them, so that they cannot be called under a hard budget."""
+    """Models in use without a price: what their calls cost is not known, so that they cannot be called under any budget."""
     priced = Price.objects.filter(
         model=OuterRef("pk"), token_class__in=BASE_CLASSES, effective_from__lte=timezone.now()
     )

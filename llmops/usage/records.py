@@ -45,6 +45,13 @@ class Charge(msgspec.Struct, array_like=True):
     overrun: int = 0
 
 
+class Shortage(msgspec.Struct, array_like=True):
+    """A window of a hard budget that had too little left for a call, and the limit that it had."""
+
+    window: int
+    limit: int
+
+
 class Origin(msgspec.Struct, omit_defaults=True):
     """Who asked for what: the members of a call that are known before it goes upstream.
 
@@ -178,7 +185,7 @@ class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     """An attempt has ended: its charges are settled. ``outcome`` comes with the last attempt of the call.
 
     ``cost`` is what this attempt cost in all, overrun included; ``cause`` says why there is an overrun. ``attempt`` is 0 for a
-    call that never went upstream.
+    call that never went upstream. ``short`` is of the hard budget that refused it.
     """
 
     n: int
@@ -190,6 +197,7 @@ class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     cost: int = 0
     outcome: Outcome | None = None
     cause: str = ""
+    short: Shortage | None = None
 
 
 class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True):

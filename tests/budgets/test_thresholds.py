@@ -102,6 +102,71 @@ def test_a_lowered_limit_crosses_and_a_threshold_set_too_late_does_not(db: None)
     assert crossed(budget) == [50, 80, 90]
 
 
+def refuse(budget: Budget, limit: int | None = None) -> None:
+    state = services.open_window(budget_id=budget.pk, at=timezone.now())
+    with transaction.atomic():
+        services.book(journal_id=uuid4(), refusals={state.window_id: limit or budget.limit_nano})
+
+
+def refusals(budget: Budget) -> list[tuple[int, int]]:
+    rows = ThresholdCrossing.objects.filter(window__budget=budget, refusing=True).order_by("limit_nano")
+    return list(rows.values_list("settled_nano", "limit_nano"))
+
+
+def test_the_first_refusal_of_a_period_is_told_once(db: None, settings: Any) -> None:
+    budget = watched(slug="tight")
+    settle(budget, 99)
+    for _ in range(3):
+        refuse(budget)
+    assert (
+        refusals(budget) == [(99, 100)]
+        and crossed(budget) == [50, 80, 100]
+        and told(budget) == [80, 80, 100, 100]
+    )
+    services.send_notices()
+    said = [one for one in mail.outbox if one.subject == "Budget tight: calls are refused"]
+    assert len(said) == 2 and "has refused a call" in said[0].body
+    root = signed_in(person("root", is_superuser=True))
+    assert "refuses calls since" in root.get(f"/admin/budgets/budget/{budget.pk}/change/").content.decode()
+    assert "has too little left and refuses calls since" in root.get("/").content.decode()
+    # With more money it refuses no longer, until that is at its end, too.
+    services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=200)
+    assert "refuses calls since" not in root.get("/").content.decode()
+    refuse(budget, 100)
+    assert refusals(budget) == [(99, 100)], "it was booked late"
+    refuse(budget, 200)
+    refuse(budget, 200)
+    assert refusals(budget) == [(99, 100), (99, 200)]
+
+
+def test_a_soft_budget_refuses_nothing(db: None) -> None:
+    budget = watched(hard=False)
+    refuse(budget)
+    assert refusals(budget) == []
+
+
+def test_refusals_that_are_booked_at_once_are_told_once(transactional_db: None) -> None:
+    budget = watched()
+    services.open_window(budget_id=budget.pk, at=timezone.now())
+    assert in_threads(*[lambda: refuse(budget)] * 8) == [None] * 8
+    assert refusals(budget) == [(0, 100)]
+
+
+def test_thresholds_count_anew_after_the_limit_rises_and_not_when_it_comes_down(db: None) -> None:
+    budget = watched(limit=50)
+    settle(budget, 45)
+    assert crossed(budget) == [50, 80]
+    services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=150)
+    assert crossed(budget) == [50, 80]
+    settle(budget, 35, 5)
+    assert crossed(budget) == [50, 50, 80]
+    settle(budget, 40)
+    assert crossed(budget) == [50, 50, 80, 80] and told(budget) == [50, 50, 80, 80, 80, 80]
+    services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=140)
+    services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=150)
+    assert crossed(budget) == [50, 50, 80, 80]
+
+
 def test_many_that_settle_at_once_cross_once(transactional_db: None) -> None:
     budget = watched(limit=1000, notify=[])
     services.open_window(budget_id=budget.pk, at=timezone.now())

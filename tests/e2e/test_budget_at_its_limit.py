@@ -118,7 +118,13 @@ def test_refused_raised_and_back_and_by_the_cheaper_route(installation: Installa
         )
         assert story["cheaper"][2]["x-llmops-model"] == "cheap"
         installation.wait_booked()
-        [(limit, settled, crossings)] = installation.rows(
-            "SELECT limit_nano, settled_nano, (SELECT COUNT(*) FROM budgets_threshold_crossing) FROM budgets_window"
+        [(limit, settled)] = installation.rows("SELECT limit_nano, settled_nano FROM budgets_window")
+        assert settled <= limit and settled < 24 * 10**7
+        # A refusal is told by the limit it met, whenever it is booked.
+        told = installation.rows(
+            "SELECT percent, refusing, limit_nano, COUNT(*) FROM budgets_threshold_crossing GROUP BY percent, refusing, limit_nano"
         )
-        assert settled <= limit and settled < 24 * 10**7 and crossings == 1
+        told = {(percent, bool(refusing), limit, count) for percent, refusing, limit, count in told}
+        base, raised = 15 * 10**7, 25 * 10**7
+        assert {one for one in told if one[1]} == {(100, True, base, 1), (100, True, raised, 1)}
+        assert {one[0] for one in told if not one[1]} == {50}

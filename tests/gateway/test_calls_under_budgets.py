@@ -51,6 +51,7 @@ async def test_a_refusal_names_the_budget_what_is_left_and_when_it_resets(rig: R
     assert rig.upstream.asked == []
     [ended] = rig.ended()
     assert (ended.attempt, ended.outcome.status, ended.outcome.code) == (0, "refused", "insufficient_quota")
+    assert (ended.short.window > 0, ended.short.limit) == (True, 10 * OUT)
 
 
 async def test_the_output_cap_is_lowered_to_what_is_left(rig: Rig) -> None:

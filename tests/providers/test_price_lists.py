@@ -154,7 +154,7 @@ def test_models_without_a_price_are_told_everywhere(openai: Provider, cast: Simp
         "priced"
     ]
     page = alice.get("/admin/providers/model/").content.decode()
-    assert "Without a price: odd." in page
+    assert "Without a price: odd." in page and "cannot be called under any budget, hard or soft" in page
     narrowed = alice.get("/admin/providers/model/?price=none").content.decode()
     assert ">odd<" in narrowed and ">priced<" not in narrowed
     out = StringIO()

@@ -299,7 +299,8 @@ class BudgetAdmin(ServiceAdmin):
 
 
 def _crossing_text(crossing: ThresholdCrossing) -> str:
-    text = f"{crossing.percent} % on {crossing.crossed_at:%d %b %H:%M}"
+    at = f"{crossing.crossed_at:%d %b %H:%M}"
+    text = f"refuses calls since {at}" if crossing.refusing else f"{crossing.percent} % on {at}"
     notices = crossing.notices.all()
     missed = sum(one.state in (ThresholdNotice.FAILED, ThresholdNotice.UNKNOWN) for one in notices)
     return f"{text} ({missed} of {len(notices)} e-mails not sent)" if missed else text

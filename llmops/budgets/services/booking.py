@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,6 +14,7 @@ from llmops.base.clock import database_now
 from llmops.budgets.models import Budget, Lease, Overrun, Window
 from llmops.budgets.periods import bounds
 from llmops.budgets.services.leases import release
+from llmops.budgets.services.thresholds import still_to_tell
 from llmops.budgets.services.windows import locked_window, save_amounts, spendable_limit, window_at
 from llmops.core.errors import NotFound
 
@@ -54,6 +55,8 @@ class _Sum:
     leased: int = 0
     free: int = 0
     overrun: int = 0
+    #: the limit under which it had too little for a call
+    refused_at: int | None = None
 
 
 def book(
@@ -62,13 +65,14 @@ def book(
     charges: Iterable[WindowCharge] = (),
     soft: Iterable[SoftCharge] = (),
     overruns: Iterable[OverrunOfCall] = (),
+    refusals: Mapping[int, int] | None = None,
     closing: bool = False,
 ) -> None:
     """Settle what a journal's calls cost; part of the caller's transaction, which makes it happen once.
 
     With ``closing`` the rest of every lease of the journal goes back and the leases end. Charges that exceed the lease
     (which no data plane makes) are settled as far as the window has room; what then is left is overrun, so that the
-    constraint cannot stop the journal. Windows and budgets that no longer exist are passed over and logged.
+    constraint cannot stop the journal. ``refusals`` are windows that had too little for a call, and the limits that they had then. Windows and budgets that no longer exist are passed over and logged.
     """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("book() is part of a transaction: wrap the caller in transaction.atomic()")
@@ -82,6 +86,8 @@ def book(
         found = sums.setdefault(charge.window_id, _Sum())
         found.leased += charge.cost
         found.overrun += charge.overrun
+    for window_id, limit in still_to_tell(refusals).items() if refusals else ():
+        sums.setdefault(window_id, _Sum()).refused_at = limit
     if closing:
         ours = Lease.objects.filter(journal_id=journal_id).exclude(state=Lease.CLOSED)
         for window_id in ours.values_list("window_id", flat=True):
@@ -129,7 +135,7 @@ def _book_one(window_id: int, journal_id: UUID, amounts: _Sum, closing: bool) ->
         row.save(update_fields=["returned_nano", "consumed_nano", "state"])
     amounts.overrun += settle_free(window, budget, rest + amounts.free)
     window.overrun_nano += amounts.overrun
-    save_amounts(window, budget)
+    save_amounts(window, budget, refused_at=amounts.refused_at)
 
 
 def settle_free(window: Window, budget: Budget, amount: int) -> int:

@@ -18,7 +18,7 @@ from llmops.budgets import rules
 from llmops.budgets.models import Budget, Window
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.budgets.services.thresholds import note_crossings
-from llmops.budgets.services.windows import follow_limit, is_current
+from llmops.budgets.services.windows import ceiling, follow_limit, is_current
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.core.money import format_usd
@@ -266,7 +266,7 @@ def _apply_to_windows(budget: Budget) -> None:
             continue
         window.hard = budget.hard
         follow_limit(window, budget)
-        note_crossings(window, budget)
+        note_crossings(window, budget, ceiling(window, budget))
         window.save(update_fields=["hard", "limit_nano", "crossed_percent"])
 
 

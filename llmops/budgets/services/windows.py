@@ -11,7 +11,7 @@ from django.db.models import Sum
 from llmops.base.clock import database_now
 from llmops.budgets.models import Budget, Raise, Window
 from llmops.budgets.periods import bounds
-from llmops.budgets.services.thresholds import note_crossings
+from llmops.budgets.services.thresholds import note_crossings, note_refusal
 from llmops.core.errors import NotFound
 from llmops.core.money import MAX_NANO
 
@@ -59,11 +59,16 @@ def follow_limit(window: Window, budget: Budget) -> None:
     window.limit_nano = max(limit, window.used_nano) if window.hard else limit
 
 
-def save_amounts(window: Window, budget: Budget) -> None:
-    """Write a locked window's amounts; its limit follows the budget's, down as far as they allow."""
-    if window.hard and window.limit_nano != ceiling(window, budget):
+def save_amounts(window: Window, budget: Budget, *, refused_at: int | None = None) -> None:
+    """Write a locked window's amounts; its limit follows the budget's, down as far as they allow. ``refused_at`` is the
+    limit under which it had too little for a call."""
+    limit = window.limit_nano
+    if window.hard and limit != (wanted := ceiling(window, budget)) and is_current(window):
         follow_limit(window, budget)
-    note_crossings(window, budget)
+        limit = wanted
+    note_crossings(window, budget, limit)
+    if refused_at is not None and window.hard:
+        note_refusal(window, budget, refused_at)
     window.save(
         update_fields=[
             "limit_nano",

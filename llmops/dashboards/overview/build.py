@@ -121,6 +121,7 @@ def _notices(reader: Reader, standing: Sequence[Gauge]) -> list[Notice]:
             reader.link("budgets.budget", row.window.budget_id),
             row.percent,
             row.crossed_at,
+            row.refusing,
         )
         for row in found[:MOST_NOTICES]
     ]

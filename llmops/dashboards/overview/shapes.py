@@ -18,12 +18,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A threshold that a budget crossed lately."""
+    """A threshold that a budget crossed lately, or that it began to refuse calls."""
 
     budget: str
     href: str
     percent: int
     at: datetime
+    refusing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,3 +108,5 @@ class Short:
     spent: int
     limit: int
     ends: float | None
+    #: the window's id
+    window: int = 0

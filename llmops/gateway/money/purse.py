@@ -177,6 +177,7 @@ class Purse:
             spent=pot.settled + max(0, pot.spent - pot.consumed),
             limit=pot.limit,
             ends=pot.ends,
+            window=pot.window,
         )
 
     async def _wait(self, seconds: float, budget: BudgetEntry, amount: int) -> None:

@@ -80,6 +80,8 @@ class Batch:
     soft: list[tuple[UUID, datetime, int]] = field(default_factory=list)
     #: (window, call, what it cost beyond its hold, why, when)
     overruns: list[tuple[int, UUID, int, str, datetime]] = field(default_factory=list)
+    #: windows of hard budgets that refused a call -> the highest limit at which they did
+    refusals: dict[int, int] = field(default_factory=dict)
     keys_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
@@ -289,6 +291,8 @@ class Ledger:
         row_call = _after(call, ended)
         row = call_row(row_call, ended.outcome, self.journal_id)
         self._charge(ended, batch)
+        if (short := ended.short) is not None:
+            batch.refusals[short.window] = max(short.limit, batch.refusals.get(short.window, 0))
         self._add(row, row_call, ended.outcome, ended.at, batch)
         self.open.pop(ended.origin.call, None)
 

@@ -299,6 +299,7 @@ def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closin
         charges=[WindowCharge(window, cost, overrun) for window, (cost, overrun) in batch.charges.items()],
         soft=[SoftCharge(budget, at, cost) for budget, at, cost in batch.soft],
         overruns=[OverrunOfCall(*one) for one in batch.overruns],
+        refusals=batch.refusals,
         closing=closing,
     )
 
