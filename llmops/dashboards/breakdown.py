@@ -9,17 +9,20 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Case, Sum, When
 
 from llmops.core.histogram import quantile
 from llmops.usage.models import LatencyRollup, Rollup
-from llmops.usage.selectors.overview import ERRORS
+from llmops.usage.selectors.overview import ERRORS, WORK
 from llmops.usage.selectors.spans import cover
 
 
 @dataclass(slots=True)
 class Group:
-    """Durations in microseconds of answered calls, spend in nanodollars. ``name`` is empty for calls without one."""
+    """Durations in microseconds of answered calls, spend in nanodollars. ``name`` is empty for calls without one.
+
+    As in ``overview``, errands (files, lists, kept answers) are no calls here, and what they cost is spent all the same.
+    """
 
     name: str
     calls: int = 0
@@ -38,7 +41,9 @@ def by(
     granularity: int,
     project_ids: Collection[UUID] | None,
 ) -> list[Group]:
-    """Groups of the calls that started in ``[start, end)`` (whole buckets of ``granularity`` s), most calls first."""
+    """Groups of the calls that started in ``[start, end)`` (whole buckets of ``granularity`` s), most calls first,
+    those without a name last.
+    """
     whole = cover(start, end, granularity)
     conditions: dict[str, Any] = {}
     if project_ids is not None:
@@ -47,14 +52,17 @@ def by(
     counted = (
         Rollup.objects.filter(whole, **conditions)
         .order_by()
-        .values_list(dimension, "status")
+        .annotate(work=Case(When(WORK, then=True), default=False))
+        .values_list(dimension, "status", "work")
         .annotate(Sum("calls"), Sum("fallback_calls"), Sum("cost_nano"))
     )
-    for name, status, calls, fallback, cost in counted:
+    for name, status, work, calls, fallback, cost in counted:
         group = groups.setdefault(name, Group(name))
+        group.cost_nano += cost
+        if not work:
+            continue
         group.calls += calls
         group.fallback += fallback
-        group.cost_nano += cost
         if status in ERRORS:
             group.failed += calls
     sketches: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -69,4 +77,5 @@ def by(
     for name, sketch in sketches.items():
         if name in groups:
             groups[name].p50_us, groups[name].p95_us = quantile(sketch, 0.5), quantile(sketch, 0.95)
-    return sorted(groups.values(), key=lambda group: (-group.calls, group.name))
+    told = [group for group in groups.values() if group.calls or group.cost_nano]
+    return sorted(told, key=lambda group: (not group.name, -group.calls, group.name))

@@ -161,14 +161,49 @@ def test_figures_are_those_of_the_ledger(alice: Client, day: list[Call]) -> None
     assert sum(view.chart_data["spend"]) == sum(call.cost_nano for call in day)
     for dimension, groups in (("route", view.routes), ("model", view.models)):
         for group in groups:
-            of_group = [call for call in day if getattr(call, dimension) == group.name]
+            name = "" if group.nameless else group.name
+            of_group = [call for call in day if getattr(call, dimension) == name]
             assert group.calls == len(of_group)
             assert group.cost_nano == sum(call.cost_nano for call in of_group)
             answered = sorted(call.total_us for call in of_group if call.status == Call.OK)
             if answered:
                 assert group.p50_us == pytest.approx(answered[(len(answered) - 1) // 2], rel=0.02)
+        assert sum(group.calls for group in groups) == len(day), "the table adds up to the tile"
+        assert sum(group.cost_nano for group in groups) == sum(view.chart_data["spend"])
+        assert any(group.nameless for group in groups) is any(not getattr(call, dimension) for call in day)
+        assert len({len(group.cost.partition(".")[2]) for group in groups}) == 1
     errors = Counter((call.error_code) for call in day if call.error_code)
     assert {error.code: error.calls for error in view.errors} == errors
+
+
+def test_calls_without_a_route_or_model_are_told_of_beside_the_others(
+    alice: Client, stage: SimpleNamespace
+) -> None:
+    now = datetime.now(UTC)
+    nameless: dict[str, Any] = {"route": "", "model": "", "cost_nano": 0}
+    refused = {"status": Call.REFUSED, "error_code": "rate_limit_exceeded", "http_status": 429}
+    seed.store(
+        [
+            seed.make_call(stage, now - timedelta(minutes=5)),
+            seed.make_call(
+                stage, now - timedelta(minutes=4), endpoint="chat.completions", **nameless, **refused
+            ),
+            # An errand is no call of the tile, and what it costs is spent.
+            seed.make_call(
+                stage, now - timedelta(minutes=3), endpoint="files", **(nameless | {"cost_nano": 7_000})
+            ),
+        ]
+    )
+    answer = alice.get("/?range=24h")
+    view = answer.context["view"]
+    tiles = {tile.label: tile for tile in view.tiles}
+    assert tiles["Calls"].figures[0].text == "2"
+    for what, groups in (("route", view.routes), ("model", view.models)):
+        assert [group.calls for group in groups] == [1, 1]
+        assert (groups[-1].name, groups[-1].cost_nano) == (f"Without a {what}", 7_000)
+        assert f"Without a {what}" in text_of(answer)
+        assert len(listed(alice, groups[-1].href)) == 2, "with the errand"
+    assert sum(group.cost_nano for group in view.models) == sum(view.chart_data["spend"])
 
 
 def test_every_number_leads_to_exactly_the_calls_behind_it(alice: Client, day: list[Call]) -> None:

@@ -74,12 +74,8 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
     )
     view.tiles = panels.tiles(figures, before, period.words, links)
     view.charts, view.chart_data = panels.charts(figures, links, period.words)
-    view.routes = [panels.group_row(group, links, "route", simulated=False) for group in routes if group.name]
-    view.models = [
-        panels.group_row(group, links, "model", simulated=group.name in simulated)
-        for group in models
-        if group.name
-    ]
+    view.routes = panels.group_rows(routes, links, "route")
+    view.models = panels.group_rows(models, links, "model", simulated)
     view.errors = panels.errors(figures, links)
     view.gauges = [panels.gauge_row(gauge, reader) for gauge in standing]
     view.notices = _notices(reader, standing)

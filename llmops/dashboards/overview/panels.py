@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.urls import reverse
 
 from llmops.budgets.selectors import Gauge
 from llmops.dashboards import breakdown, formats, words
-from llmops.dashboards.filters import ANY_FAILURE, FAILED, Filters
+from llmops.dashboards.filters import ANY_FAILURE, FAILED, NONE_GIVEN, Filters
 from llmops.dashboards.overview.shapes import Chart, ChartRow, ErrorRow, Figure, GaugeRow, GroupRow, Tile
 from llmops.dashboards.reader import Reader
 from llmops.usage.selectors import Overview, Percentiles
@@ -108,6 +109,7 @@ def _quantile_tile(
 def charts(now: Overview, links: Links, period: str) -> tuple[list[Chart], dict[str, Any]]:
     unit = {60: "per minute", 3_600: "per hour", 86_400: "per day (UTC)"}[now.granularity]
     busy = [point for point in now.series if point.calls]
+    places = formats.places_for(max((point.spend_nano for point in busy), default=0))
     data: dict[str, Any] = {
         "bucket": now.granularity,
         "times": [int(point.at.timestamp()) for point in now.series],
@@ -150,7 +152,7 @@ def charts(now: Overview, links: Links, period: str) -> tuple[list[Chart], dict[
             "spend", "Spend", unit,
             f"Bar chart of spend {unit} in {period}: {formats.usd(now.spend_nano)} in all.",
             ("Spend",),
-            rows(lambda point: (formats.usd(point.spend_nano),)),
+            rows(lambda point: (formats.usd_places(point.spend_nano, places),)),
         ),
     ], data  # fmt: skip
 
@@ -159,11 +161,27 @@ def _bucket_href(links: Links, at: datetime, granularity: int) -> str:
     return links.calls(**{"from": at, "to": at + timedelta(seconds=granularity)})
 
 
-def group_row(group: breakdown.Group, links: Links, what: str, *, simulated: bool) -> GroupRow:
+def group_rows(
+    groups: Sequence[breakdown.Group], links: Links, what: str, simulated: Collection[str] = ()
+) -> list[GroupRow]:
+    """A row a group, and one for calls without any, so that the columns add up to the tiles."""
+    costs = [group.cost_nano for group in groups]
+    places = formats.places_for(max(costs, default=0))
+    return [
+        _group_row(
+            group, links, what, cost=formats.usd_places(cost, places), simulated=group.name in simulated
+        )
+        for group, cost in zip(groups, formats.apportioned(costs, places), strict=True)
+    ]
+
+
+def _group_row(group: breakdown.Group, links: Links, what: str, *, cost: str, simulated: bool) -> GroupRow:
+    value = group.name or NONE_GIVEN
     return GroupRow(
-        name=group.name,
-        href=links.calls(**{what: group.name}),
-        failed_href=links.calls(**{what: group.name, "status": ANY_FAILURE}),
+        name=group.name or f"Without a {what}",
+        nameless=not group.name,
+        href=links.calls(**{what: value}),
+        failed_href=links.calls(**{what: value, "status": ANY_FAILURE}),
         simulated=simulated,
         calls=group.calls,
         failed=group.failed,
@@ -173,6 +191,7 @@ def group_row(group: breakdown.Group, links: Links, what: str, *, simulated: boo
         p50_us=group.p50_us,
         p95_us=group.p95_us,
         cost_nano=group.cost_nano,
+        cost=cost,
     )
 
 

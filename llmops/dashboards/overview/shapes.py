@@ -62,6 +62,7 @@ class Chart:
 @dataclass(frozen=True, slots=True)
 class GroupRow:
     name: str
+    nameless: bool
     href: str
     failed_href: str
     simulated: bool
@@ -73,6 +74,7 @@ class GroupRow:
     p50_us: float | None
     p95_us: float | None
     cost_nano: int
+    cost: str
 
 
 @dataclass(frozen=True, slots=True)

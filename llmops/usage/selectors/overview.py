@@ -27,7 +27,8 @@ _MOST_POINTS = 1500
 #: What errands are not counted in: what a batch cost is spent all the same.
 _COUNTS = frozenset({"calls", "streamed", "attempts", "retries", "fallback_calls", "cache_hits"})
 _OF_ERRANDS = tuple(name for name in Rollup.SUMS if name not in _COUNTS)
-_WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
+#: What a model works for; all other calls are errands.
+WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ def _counts(
     codes: dict[tuple[str, str], int] = defaultdict(int)
     grouped: Any = (
         rollups.order_by()
-        .annotate(work=Case(When(_WORK, then=True), default=False))
+        .annotate(work=Case(When(WORK, then=True), default=False))
         .values("status", "error_code", "work")
         .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})
     )
@@ -254,7 +255,7 @@ def _counts(
 def _count_points(rollups: QuerySet[Rollup], points: dict[datetime, Point]) -> None:
     grouped = (
         rollups.order_by()
-        .annotate(work=Case(When(_WORK, then=True), default=False))
+        .annotate(work=Case(When(WORK, then=True), default=False))
         .values_list("bucket", "status", "work")
         .annotate(Sum("calls"), Sum("cost_nano"))
     )
