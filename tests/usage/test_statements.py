@@ -295,6 +295,24 @@ def test_the_page_does_not_judge_a_day_that_is_not_over(
     assert f'<span class="nowrap">{yesterday}</span>' in only and "not judged</span>" not in only
 
 
+def test_a_day_that_was_not_over_is_judged_when_the_same_file_comes_again(
+    openai: Provider, cast: SimpleNamespace, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"date,model,input_tokens\n{DAY},m,1\n"
+    with monkeypatch.context() as then:
+        then.setattr(statement_services, "database_now", lambda: MIDNIGHT + timedelta(hours=20))
+        early = services.import_statement(COMMAND, provider=openai, text=text)
+        assert services.import_statement(COMMAND, provider=openai, text=text) == early
+    query = f"/reconciliation/?provider=openai&from={DAY}&to={DAY}"
+    alice = signed_in(cast.alice)
+    said = f"{DAY} was not over when it was imported: not judged, import that day again"
+    assert said in alice.get(query).content.decode() and not DriftAlert.objects.exists()
+    late = services.import_statement(COMMAND, provider=openai, text=text)
+    assert late != early and DriftAlert.objects.get().statement_id == late.pk
+    assert "1 of 1 figure differs" in alice.get(query).content.decode()
+    assert services.import_statement(COMMAND, provider=openai, text=text) == late
+
+
 def test_the_page_says_what_a_file_looks_like_and_its_sample_is_read(
     openai: Provider, cast: SimpleNamespace, sent: list[str]
 ) -> None:

@@ -85,7 +85,7 @@ class View:
             if self.today is not None and day >= self.today:
                 told.append(f"{day} is not over: not judged yet")
             else:
-                told.append(f"{day} was not over when it was imported: not judged, import it again")
+                told.append(f"{day} was not over when it was imported: not judged, import that day again")
         return "; ".join(told)
 
 

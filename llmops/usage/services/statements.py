@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -31,7 +32,8 @@ def import_statement(
 ) -> ProviderImport:
     """Take over a provider's export, whole or not at all; what it says of a day replaces what was said before.
 
-    The same text again changes nothing and answers the import that is there. Raises ``BadStatement`` with the line of every
+    The same text again changes nothing and answers the import that is there, unless a day of it was not over then and is
+    now: it is judged anew. Raises ``BadStatement`` with the line of every
     fault, ``InvalidRequest`` for days to come. Drifts above 1 % on days that are over leave a ``DriftAlert`` each, and one
     e-mail goes to whoever keeps the books of the whole organisation.
     """
@@ -46,7 +48,7 @@ def import_statement(
                 param="file",
             )
         last = ProviderImport.objects.filter(provider=provider.slug).first()
-        if last is not None and last.digest == digest:
+        if last is not None and last.digest == digest and not _over_since(last, now):
             return last
         made = ProviderImport.objects.create(
             provider=provider.slug,
@@ -94,6 +96,10 @@ def import_statement(
         if alerts:
             send("usage.tell_of_drift", str(made.pk))
     return made
+
+
+def _over_since(made: ProviderImport, now: datetime) -> bool:
+    return made.imported_at.astimezone(UTC).date() <= made.last_day < now.astimezone(UTC).date()
 
 
 def tell_of_drift(import_id: int) -> int:
