@@ -9,6 +9,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Case, QuerySet, Value, When
 from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -86,11 +87,11 @@ class RequestAdmin(ReadOnlyAdmin):
     actions_detail = ("approve", "reject", "take_back")
     fieldsets = (
         (None, {"fields": ("title", "stands", "what", "reason")}),
-        ("Asked", {"fields": ("asked_by", "where", "asked_at", "until", "approvals")}),
+        ("Asked", {"fields": ("asked_by", "about", "where", "asked_at", "until", "approvals")}),
         ("Bound to", {"fields": ("digest",)}),
     )
     readonly_fields = (
-        "title", "stands", "what", "reason", "asked_by", "where", "asked_at", "until", "approvals", "digest",
+        "title", "stands", "what", "reason", "asked_by", "about", "where", "asked_at", "until", "approvals", "digest",
     )  # fmt: skip
 
     def get_ordering(self, request: HttpRequest) -> Any:
@@ -167,6 +168,14 @@ class RequestAdmin(ReadOnlyAdmin):
     @display(description="asked by", ordering="requested_by_name")
     def asked_by(self, row: Request) -> str:
         return row.requested_by_name
+
+    @display(description="about")
+    def about(self, row: Request) -> SafeString | str:
+        try:
+            address = reverse(f"admin:{row.object_type.replace('.', '_')}_change", args=[row.object_id])
+        except NoReverseMatch:
+            return row.object_name
+        return format_html('<a class="underline" href="{}">{}</a>', address, row.object_name)
 
     @display(description="project")
     def where(self, row: Request) -> str:

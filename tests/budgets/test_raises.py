@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -200,5 +203,18 @@ def test_the_api_and_the_inbox(cast: SimpleNamespace) -> None:
     gauge = carla.get(f"/api/v1/budgets/{budget.pk}/").json()["gauge"]
     assert (gauge["limit_usd"], gauge["raised_usd"]) == ("25.00", "5.00")
     assert [one["approved_by"] for one in bob.get(url).json()] == ["carla"]
+    # The request leads to the budget, whose page says both limits and leads to the calls of its periods.
+    asked_page = carla.get(f"{page}change/").content.decode()
+    assert f'href="/admin/budgets/budget/{budget.pk}/change/">support-month</a>' in asked_page
+    services.open_window(budget_id=budget.pk, at=timezone.now())
+    shown = carla.get(f"/admin/budgets/budget/{budget.pk}/change/").content.decode()
+    ends = f"{datetime.fromisoformat(until):%d %b %Y %H:%M} UTC"
+    assert f"20.00 (raised to 25.00 until {ends})" in shown
+    found = [unescape(one) for one in re.findall(r'href="(/calls/[^"]*)"', shown) if "from=" in one]
+    every, refused = (dict(parse_qsl(urlsplit(one).query)) for one in found)
+    assert every["project"] == str(budget.project_id) and every["from"].startswith("2027-03-01T00:00")
+    assert refused == every | {"status": "refused", "error": "insufficient_quota"}
+    for one in found:
+        assert "is not a moment" not in bob.get(one).content.decode()
     history = carla.get(f"/admin/budgets/budget/{budget.pk}/history/").content.decode()
     assert "raise" in history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
@@ -22,6 +23,7 @@ from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.base.mail import mail_note
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
+from llmops.budgets.admin.leads import calls_of
 from llmops.budgets.guard import check_change, check_new
 from llmops.budgets.models import (
     Budget,
@@ -30,7 +32,7 @@ from llmops.budgets.models import (
     ThresholdNotice,
     Window,
 )
-from llmops.budgets.selectors import gauges_of, scope_text
+from llmops.budgets.selectors import gauges_of, open_raises, scope_text
 from llmops.core.actors import Actor
 from llmops.core.money import format_usd
 
@@ -167,8 +169,8 @@ class RaisesInline(ReadOnlyInline):
 class WindowsInline(ReadOnlyInline):
     model = Window
     verbose_name_plural = "periods"
-    fields = ("starts_at", "ends_at", "stand", "carried", "crossed", "overrun", "unattributed")
-    readonly_fields = ("stand", "carried", "crossed", "overrun", "unattributed")
+    fields = ("starts_at", "ends_at", "stand", "refusals", "carried", "crossed", "overrun", "unattributed")
+    readonly_fields = ("stand", "refusals", "carried", "crossed", "overrun", "unattributed")
     ordering = ("-starts_at",)
     show_change_link = False
     per_page = 12
@@ -177,8 +179,14 @@ class WindowsInline(ReadOnlyInline):
         return super().get_queryset(request).select_related("budget").prefetch_related("crossings__notices")
 
     @display(description="settled + held of limit, USD")
-    def stand(self, window: Window) -> str:
-        return gauge_text(window.settled_nano, window.leased_nano, window.limit_nano)
+    def stand(self, window: Window) -> Any:
+        settled = format_usd(window.settled_nano)
+        rest = gauge_text(window.settled_nano, window.leased_nano, window.limit_nano).removeprefix(settled)
+        return format_html("{}{}", calls_of(window, settled), rest)
+
+    @display(description="refused calls")
+    def refusals(self, window: Window) -> Any:
+        return calls_of(window, "show", refused=True) if window.hard else "-"
 
     @display(description="carried over, USD")
     def carried(self, window: Window) -> str:
@@ -220,10 +228,17 @@ class BudgetAdmin(ServiceAdmin):
         "reason",
     )
 
+    def get_fields(self, request: HttpRequest, obj: Budget | None = None) -> Any:
+        """With what the limit is now, where that is more than the form says."""
+        if obj is None or not _raised(obj):
+            return self.fields
+        after = self.fields.index(("limit_usd", "carry_over_usd")) + 1
+        return (*self.fields[:after], "limit_now", *self.fields[after:])
+
     def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        return _FIXED if obj.windows.exists() else ()
+        return ("limit_now", *(_FIXED if obj.windows.exists() else ()))
 
     def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
         return self.inlines if obj is not None else ()
@@ -264,6 +279,14 @@ class BudgetAdmin(ServiceAdmin):
         gauge = gauges_of([budget], timezone.now())[budget.pk]
         return gauge_text(gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
 
+    @display(description="limit now, USD")
+    def limit_now(self, budget: Budget) -> str:
+        parts = [
+            f"raised to {format_usd(limit)} until {until.astimezone(UTC):%d %b %Y %H:%M} UTC"
+            for limit, until in _raised(budget)
+        ]
+        return f"{format_usd(budget.limit_nano)} ({', '.join(parts)})"
+
     @display(description="resets")
     def resets(self, budget: Budget) -> Any:
         return gauges_of([budget], timezone.now())[budget.pk].resets_at or "never"
@@ -296,6 +319,17 @@ class BudgetAdmin(ServiceAdmin):
     def archive(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
         services.archive_budget(actor, budget_id=obj.pk, **data)
         return f"{obj} is archived."
+
+
+def _raised(budget: Budget) -> list[tuple[int, datetime]]:
+    """``(limit, until)`` for as long as raises are in force: as they end one by one, without what was carried over."""
+    now = timezone.now()
+    inside = [one for one in open_raises([budget]).get(budget.pk, ()) if one.starts_at <= now]
+    ends = sorted({one.ends_at for one in inside})
+    return [
+        (budget.limit_nano + sum(one.amount_nano for one in inside if one.ends_at >= end), end)
+        for end in ends
+    ]
 
 
 def _crossing_text(crossing: ThresholdCrossing) -> str:
