@@ -127,11 +127,13 @@ def test_the_first_refusal_of_a_period_is_told_once(db: None, settings: Any) -> 
     said = [one for one in mail.outbox if one.subject == "Budget tight: calls are refused"]
     assert len(said) == 2 and "has refused a call" in said[0].body
     root = signed_in(person("root", is_superuser=True))
-    assert "refuses calls since" in root.get(f"/admin/budgets/budget/{budget.pk}/change/").content.decode()
+    page = f"/admin/budgets/budget/{budget.pk}/change/"
+    assert "first refusal on" in root.get(page).content.decode()
     assert "has too little left and refuses calls since" in root.get("/").content.decode()
     # With more money it refuses no longer, until that is at its end, too.
     services.update_budget(COMMAND, budget_id=budget.pk, limit_nano=200)
     assert "refuses calls since" not in root.get("/").content.decode()
+    assert "first refusal of 0.0000001 on" in root.get(page).content.decode()
     refuse(budget, 100)
     assert refusals(budget) == [(99, 100)], "it was booked late"
     refuse(budget, 200)

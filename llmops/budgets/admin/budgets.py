@@ -333,8 +333,11 @@ def _raised(budget: Budget) -> list[tuple[int, datetime]]:
 
 
 def _crossing_text(crossing: ThresholdCrossing) -> str:
-    at = f"{crossing.crossed_at:%d %b %H:%M}"
-    text = f"refuses calls since {at}" if crossing.refusing else f"{crossing.percent} % on {at}"
+    text = "first refusal" if crossing.refusing else f"{crossing.percent} %"
+    if crossing.limit_nano != crossing.window.limit_nano:
+        # The limit was another one then, so that the same threshold may stand there twice.
+        text += f" of {format_usd(crossing.limit_nano)}"
+    text += f" on {crossing.crossed_at:%d %b %H:%M}"
     notices = crossing.notices.all()
     missed = sum(one.state in (ThresholdNotice.FAILED, ThresholdNotice.UNKNOWN) for one in notices)
     return f"{text} ({missed} of {len(notices)} e-mails not sent)" if missed else text
