@@ -90,7 +90,12 @@ def run() -> int:
             "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
         }
         _prepare(environment)
-        watch = Watch(_children(host, port, simulator_port), environment, data_dir / "logs")
+        watch = Watch(
+            _children(host, port, simulator_port),
+            environment,
+            data_dir / "logs",
+            simulator_port=simulator_port,
+        )
         return watch.run(lambda: _welcome(data_dir, host, port, environment))
 
 
@@ -224,8 +229,11 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
 class Watch:
     """Starts children, restarts those that die, and stops them all in order."""
 
-    def __init__(self, children: list[Child], environment: dict[str, str], log_dir: Path) -> None:
+    def __init__(
+        self, children: list[Child], environment: dict[str, str], log_dir: Path, *, simulator_port: int
+    ) -> None:
         self.children = children
+        self.simulator_port = simulator_port
         self.environment = environment
         self.log_dir = log_dir
         self.log_dir.mkdir(exist_ok=True)
@@ -248,14 +256,15 @@ class Watch:
             while not self.stopping:
                 self._tend()
                 if not ready:
-                    if _answers(int(self.environment["PORT"]), "/readyz"):
+                    if self._ready():
                         for child in self.children:
                             child.retry_at = 0.0
                         self.passing = when_ready()
                         ready = True
                     elif time.monotonic() > deadline:
                         raise Refusal(
-                            f"the web server was not ready within {READY_WITHIN_S} s. Its log: {self.log_dir}/web.log"
+                            f"the web server and the simulator were not ready within {READY_WITHIN_S} s. Their logs: "
+                            f"{self.log_dir}/web.log, {self.log_dir}/simulator.log"
                         )
                 time.sleep(0.5 if ready else 0.05)
             return 0
@@ -282,6 +291,12 @@ class Watch:
         )
         log.close()
         child.started = time.monotonic()
+
+    def _ready(self) -> bool:
+        """Whether calls are answered: the web server is ready, and so is the provider that the demo's calls go to."""
+        return _answers(int(self.environment["PORT"]), "/readyz") and _answers(
+            self.simulator_port, "/healthz"
+        )
 
     def _tend(self) -> None:
         now = time.monotonic()

@@ -88,13 +88,15 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     ),
     #: also what ``inference`` allows: nobody gives a key more than he holds
     "keys": frozenset({"service_key.manage", "outcome.report"}),
-    #: the two of approvals let a key give roles to people; a key itself never decides (``approvals.services``)
+    #: the two of approvals and that of exports let a key give roles to people; a key itself never decides
+    #: (``approvals.services``)
     "budgets": frozenset(
         {
             "budget.manage",
             "budget.request",
             "budget.approve",
             "approval.decide",
+            "export.manage",
             "usage.rebuild",
             "usage.correct",
         }

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from tests.installation import ROOT, Process
-from tests.servers import free_port
+from tests.servers import free_port, free_ports_in_a_row
 
 SET_ELSEWHERE = (
     "DATABASE_URL",
@@ -39,7 +39,8 @@ class Embedded:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.data_dir = home / "var"
-        self.port = free_port()
+        # The simulator takes the next one.
+        self.port = free_ports_in_a_row(2)
         self.env = {key: value for key, value in os.environ.items() if key not in SET_ELSEWHERE}
         self.env |= {"CONSOLE_DATA_DIR": str(self.data_dir), "PORT": str(self.port)}
         self.process: Process | None = None
