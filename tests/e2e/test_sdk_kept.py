@@ -252,16 +252,17 @@ def test_100_megabytes_go_up_and_down_and_none_of_it_stays(stack: Stack) -> None
 
 def test_a_download_that_breaks_off_is_a_broken_connection(stack: Stack) -> None:
     client = stack.client()
-    file = client.files.create(file=("a.bin", b"x" * 1_000_000), purpose="user_data")
+    # More than a connection takes before its reader does: some of it went out when it breaks off.
+    file = client.files.create(file=("a.bin", b"x" * 3_000_000), purpose="user_data")
     connection = http.client.HTTPConnection("127.0.0.1", stack.ports[0], timeout=30)
-    headers = {"authorization": f"Bearer {MINE}", "x-simulator": "drop=3"}
+    headers = {"authorization": f"Bearer {MINE}", "x-simulator": "drop=30"}
     connection.request("GET", f"/v1/files/{file.id}/content", headers=headers)
     response = connection.getresponse()
     assert response.status == 200, response.read()
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         response.read()
     with pytest.raises(openai.APIConnectionError):
-        client.files.content(file.id, extra_headers={"x-simulator": "drop=3"}).read()
+        client.files.content(file.id, extra_headers={"x-simulator": "drop=30"}).read()
     wait_for(lambda: ("interrupted", 200, 0, 0, 0) in stack.calls("files.content"))
 
 

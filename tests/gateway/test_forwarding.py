@@ -508,7 +508,8 @@ async def test_a_provider_that_says_nothing_is_a_504(rig: Rig, upstream: Upstrea
 
 
 async def test_a_download_that_breaks_off_never_looks_complete(kept: Rig, upstream: Upstream) -> None:
-    upstream.does(bytes_of(b"x" * 5000, length=10_000))
+    # More than a connection takes before its reader does.
+    upstream.does(bytes_of(b"x" * 500_000, length=1_000_000))
     answer = await get(kept, "/v1/files/file-1/content")
     assert answer.status == 200
     assert not answer.complete
@@ -517,11 +518,19 @@ async def test_a_download_that_breaks_off_never_looks_complete(kept: Rig, upstre
     assert len(upstream.asked) == 1, "nothing is tried again once something was relayed"
 
 
+async def test_a_download_that_breaks_off_before_any_of_it_was_relayed_is_tried_again(
+    kept: Rig, upstream: Upstream
+) -> None:
+    upstream.does(bytes_of(b"x" * 5000, length=10_000), bytes_of(b"x" * 10_000, length=10_000))
+    answer = await get(kept, "/v1/files/file-1/content")
+    assert (answer.status, answer.complete, len(answer.body)) == (200, True, 10_000)
+    assert len(upstream.asked) == 2
+
+
 async def test_a_client_that_hangs_up_cancels_the_download(kept: Rig, upstream: Upstream) -> None:
     async def slowly(asked: Asked, reply: Reply) -> None:
-        await reply.head(200, {"content-type": "text/plain", "content-length": "1000"})
-        await reply.raw(b"a")
-        await reply.raw(b"b")
+        await reply.head(200, {"content-type": "text/plain", "content-length": "1000000"})
+        await reply.raw(b"a" * 500_000)
         await asyncio.Event().wait()
 
     upstream.does(slowly)

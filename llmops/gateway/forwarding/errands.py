@@ -221,17 +221,25 @@ async def relay(call: Call, place: Place, errand: Errand) -> None:
         if length.isdigit():
             headers.append((b"content-length", length.encode()))
         content = response.content
+
+        async def start() -> None:
+            # With the first piece and no sooner: what breaks off before it can still be answered, or tried again.
+            call.started_sending = True
+            await call._send({"type": "http.response.start", "status": response.status, "headers": headers})
+
         held = await content.readany()
         call.watch.open_end()
-        call.started_sending = True
-        await call._send({"type": "http.response.start", "status": response.status, "headers": headers})
         while held:
             # One piece is kept back until it is known whether it is the last: the call is written down before that.
             following = await content.readany()
             if not following:
                 break
+            if not call.started_sending:
+                await start()
             await call.send_piece(held)
             held = following
+        if not call.started_sending:
+            await start()
         call.bytes_out += len(held)
         _timed(call, attempt, response)
         record(call, status=settle.OK, http=response.status)
