@@ -1,7 +1,7 @@
 """How many examples the property tests try.
 
-A usual run tries a part of them, other ones each time; ``--hypothesis-profile thorough`` tries all, and continuous
-integration does. What a test then finds is kept in ``.hypothesis/`` and tried first from then on, by both.
+A usual run tries a part of them, other ones each time; ``--hypothesis-profile thorough`` tries all, for a night or
+before a release. What a test then finds is kept in ``.hypothesis/`` and tried first from then on, by both.
 """
 
 from __future__ import annotations
