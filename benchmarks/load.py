@@ -73,7 +73,7 @@ def chat_request(
     body = (
         '{"messages":[{"role":"system","content":"You are a terse assistant."},'
         f'{{"role":"user","content":"{text}"}}],'
-        f'"model":"{model}","max_completion_tokens":256,"temperature":0.2{more}}}'
+        f'"model":"{model}","max_completion_tokens":{4_096 if pieces else 256},"temperature":0.2{more}}}'
     ).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: application/json\r\n"

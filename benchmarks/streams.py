@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from benchmarks import load, stream_load
-from benchmarks.installation import PACED_ROUTE, UPSTREAM_MODELS
+from benchmarks.installation import PACED_ROUTE, STREAM_NANO, UPSTREAM_MODELS
 from benchmarks.planes import NOT_PINNED, PINNED, Planes, planes
 from benchmarks.processes import Started
 from benchmarks.report import Bar, Options, Section, Table
@@ -59,7 +59,7 @@ def run(options: Options) -> Section:
                 way.flows.append(way.run(COMPARED, seconds)[0])
         both.relay.sent = relay.opened + direct.opened
         both.gateway.sent = gateway.opened
-        both.must_add_up()
+        both.must_add_up(STREAM_NANO)
     ratio = statistics.median(
         ours.percentile(0.99) / theirs.percentile(0.99)
         for ours, theirs in zip(gateway.flows, relay.flows, strict=True)

@@ -32,6 +32,8 @@ from benchmarks.http1 import Malformed, message_end
 
 PROMPT_TOKENS = 57
 COMPLETION_TOKENS = 64
+#: Of a stream, however long: no fewer than its pieces could be, or the data plane would not believe it.
+STREAM_TOKENS = 2_048
 #: Part of the answer's text: the load generator looks for it in every body.
 MARK = b"All is quiet on the upstream"
 #: When a piece was written, as it stands in the piece.
@@ -42,13 +44,14 @@ PER_SECOND = 20
 #: Streams are written to in so many turns in each interval between two of their pieces.
 TURNS = 10
 
-_USAGE = (
+_ANY_USAGE = (
     b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
     b'"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},'
     b'"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,'
     b'"rejected_prediction_tokens":0}}'
-    % (PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
 )
+_USAGE = _ANY_USAGE % (PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
+_STREAM_USAGE = _ANY_USAGE % (PROMPT_TOKENS, STREAM_TOKENS, PROMPT_TOKENS + STREAM_TOKENS)
 _BODY = (
     b'{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"bench-upstream-2024-01-01",'
     b'"choices":[{"index":0,"message":{"role":"assistant","content":"' + MARK + b". " + b"word " * 56 + b'",'
@@ -79,7 +82,7 @@ def _chunked(data: bytes) -> bytes:
 _PIECE = _chunked(_EVENT % (_DELTA % (b"word @" + b"0" * 20 + b"@ "), b"")).replace(b"0" * 20, b"%020d")
 _FIRST = _chunked(_EVENT % (_DELTA % MARK, b""))
 _STOP = _EVENT % (b'{"index":0,"delta":{},"finish_reason":"stop"}', b"")
-_STREAM_END = _chunked(_STOP + _EVENT % (b"", b',"usage":' + _USAGE) + END) + b"0\r\n\r\n"
+_STREAM_END = _chunked(_STOP + _EVENT % (b"", b',"usage":' + _STREAM_USAGE) + END) + b"0\r\n\r\n"
 _COMPLETION = b"POST /v1/chat/completions "
 _MODEL, _USER = b'"model":"', b'"user":"'
 _STREAMED = b'"stream":true'
