@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmops.gateway.call import Message, Receive, Send
+    from llmops.core.asgi import Message, Receive, Send
     from llmops.gateway.endpoints.base import Endpoint
     from llmops.gateway.plane import Plane
 

@@ -20,40 +20,22 @@ from llmops.gateway.endpoints import making
 from llmops.gateway.endpoints.base import BILLED, FREE, Asked, Endpoint
 from llmops.gateway.money.bank import Short
 from llmops.gateway.money.cheaper import Turned, way_out
+from llmops.gateway.money.holding import Holding, output_bound, output_cap
 from llmops.gateway.routing import Budgets, Target
 from llmops.gateway.throttling.limits import Limiteds, Ticket
 from llmops.gateway.throttling.queueing import Gate
 from llmops.providers.pricing import Prices
 from llmops.providers.rules import FLEX
-from llmops.serving.snapshot import ModelEntry
 from llmops.usage.records import Shortage
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.resilience import Failure
-    from llmops.gateway.settle import Trial
+    from llmops.gateway.attempts.trial import Trial
 
 #: A cap lower than this is of no use to anybody; the call is refused instead (unless it asked for less itself).
 LEAST_OUTPUT = 16
 #: A refusal whose money is only held by other calls asks to come back this soon, in seconds.
 SOON_S = 2.0
-
-
-class Holding:
-    """Money held for one attempt. ``worst`` is its worst cost, that of ``bound`` tokens in and ``output`` tokens out; ``cap``
-    the output cap to send (None: as asked)."""
-
-    __slots__ = ("bound", "cap", "clamped", "hard", "hold", "output", "prices", "soft", "worst")
-
-    def __init__(self, prices: Prices | None, hard: Budgets, soft: list[str]) -> None:
-        self.prices = prices
-        self.hard = hard
-        self.soft = soft
-        self.hold: Hold | None = None
-        self.worst = 0
-        self.bound = 0
-        self.output = 0
-        self.cap: int | None = None
-        self.clamped = False
 
 
 async def admit(call: Call) -> None:
@@ -199,19 +181,6 @@ def _affordable_cap(call: Call, holding: Holding, prices: Prices, bound: int) ->
     cap = tokens // asked.choices
     least = LEAST_OUTPUT if asked.cap is None else min(LEAST_OUTPUT, asked.cap)
     return cap if cap >= least else None
-
-
-def output_cap(asked: Asked, entry: ModelEntry) -> int | None:
-    """The output cap of one choice: what was asked for or the model's default, within the model's largest output."""
-    cap = asked.cap or entry.default_max_output_tokens or None
-    if cap is None or asked.uncapped:
-        return None
-    return min(cap, entry.max_output_tokens) if entry.max_output_tokens else cap
-
-
-def output_bound(asked: Asked, entry: ModelEntry, cap: int | None) -> int:
-    """The most output tokens of all choices together."""
-    return asked.choices * (cap or entry.max_output_tokens or entry.context_window)
 
 
 def _pays(prices: Prices, endpoint: Endpoint, asked: Asked) -> bool:

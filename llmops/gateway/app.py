@@ -9,10 +9,11 @@ from typing import Protocol
 
 import msgspec
 
+from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import ConsoleError, NotFound
 from llmops.core.ids import uuid7
 from llmops.gateway.addresses import Addresses, Handler, Visit
-from llmops.gateway.call import Message, Receive, Send, request_id_of
+from llmops.gateway.call import request_id_of
 from llmops.gateway.endpoints import batches, files, models, stored_chats, stored_responses
 from llmops.gateway.endpoints.audio import SPEECH, TRANSCRIPTIONS, TRANSLATIONS
 from llmops.gateway.endpoints.base import Endpoint
@@ -70,7 +71,8 @@ class MethodNotAllowed(ConsoleError):
 class Runtime(Protocol):
     """What starts and stops a plane: ``boot.Runtime``."""
 
-    plane: Plane
+    @property
+    def plane(self) -> Plane: ...
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...

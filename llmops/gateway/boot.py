@@ -20,6 +20,7 @@ from django.conf import settings
 from llmops.core.cancelling import cancel
 from llmops.core.tokens import TokenDataUnusable, count_text, use_cache_dir
 from llmops.gateway.app import Gateway
+from llmops.gateway.assembly import DataPlane
 from llmops.gateway.cache import Cache
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
@@ -27,7 +28,7 @@ from llmops.gateway.kept.shelf import DatabaseShelf
 from llmops.gateway.money.bank import Command
 from llmops.gateway.money.keeper import Keeper
 from llmops.gateway.money.purse import TICK_S, Purse
-from llmops.gateway.plane import Plane, digest_key
+from llmops.gateway.plane import digest_key
 from llmops.gateway.telemetry import tracing
 from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.providers.services import report_unreadable
@@ -54,7 +55,7 @@ def gateway(*, ready_to_count: bool = False) -> Gateway:
 class Runtime:
     """One data-plane process. ``plane`` is there after ``start``."""
 
-    plane: Plane
+    plane: DataPlane
 
     def __init__(self, *, ready_to_count: bool = False) -> None:
         self._ready_to_count = ready_to_count
@@ -73,7 +74,7 @@ class Runtime:
         if self._ready_to_count:
             await asyncio.to_thread(_load_encodings, snapshot)
         purse = Purse(self._submit)
-        self.plane = Plane(
+        self.plane = DataPlane(
             journal=journal,
             purse=purse,
             max_body=settings.MAX_REQUEST_BYTES,

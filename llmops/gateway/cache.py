@@ -17,22 +17,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from llmops.gateway.endpoints.base import NULL, Members, decode_any
 from llmops.serving.snapshot import RouteEntry
 
-if TYPE_CHECKING:
-    from llmops.gateway.call import Call
-
 MAX_ENTRY_BYTES = 1024 * 1024
 DEFAULT_BYTES = 64 * 1024 * 1024
 #: An answer that nothing newer replaced serves as the last resort for so long.
 STALE_S = 86_400.0
-#: Larger requests are digested beside the loop.
-OFF_LOOP_BYTES = 32 * 1024
 
 OFF, BYPASS, MISS, HIT, JOINED, STALE = b"off", b"bypass", b"miss", b"hit", b"joined", b"stale"
 
@@ -193,59 +187,3 @@ def digest(*, project: str, name: str, revision: str, endpoint: str, members: Me
         if member not in _IGNORED:
             told.update(_encode([member, decode_any(members[member])]))
     return told.digest()
-
-
-async def remember(call: Call) -> None:
-    """Take the digest of the request as the caller sent it, where its answer may come from the cache."""
-    asked, key, resolution = call.asked, call.key, call.resolution
-    assert asked is not None and key is not None and resolution is not None
-    members = asked.members
-    if not cacheable(call.endpoint.name, members, resolution.route) or _control(call, b"no-store"):
-        call.cache_word = BYPASS
-        return
-
-    def work() -> bytes:
-        return digest(
-            project=key.project_id,
-            name=resolution.name,
-            revision=call.view.snapshot.digest,
-            endpoint=call.endpoint.name,
-            members=members,
-        )
-
-    call.cache_key = (
-        work() if asked.size <= OFF_LOOP_BYTES else await call.plane.off_loop(work, size=asked.size)
-    )
-
-
-async def find(call: Call) -> Kept | None:
-    """The answer to the same request, waiting for one that is under way. None: this call has to ask, and fills the cache."""
-    cache, resolution, key = call.plane.cache, call.resolution, call.cache_key
-    assert resolution is not None and key is not None
-    ttl, joined, leads = resolution.route.cache_ttl_s, False, False
-    if ttl and not _control(call, b"no-cache"):
-        while True:
-            kept = cache.fresh(key, ttl)
-            if kept is not None:
-                call.cache_word = JOINED if joined else HIT
-                cache.joins += joined
-                cache.hits += not joined
-                return kept
-            flight = cache.flight(key)
-            if flight is None:
-                leads = True
-                cache.lead(key)
-                break
-            joined = True
-            await flight.over.wait()
-            if flight.failed:
-                break
-    cache.misses += 1
-    call.cache_word = MISS
-    call.filling = Filling(cache, key, leads=leads)
-    return None
-
-
-def _control(call: Call, word: bytes) -> bool:
-    said = call.headers.get(b"cache-control")
-    return said is not None and word in said.lower()

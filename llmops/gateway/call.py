@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from llmops.core.asgi import Message, Receive, Send
 from llmops.core.cancelling import AGAIN_S
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
@@ -19,21 +19,17 @@ from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
-    from llmops.gateway.attempts.context import Fitting
+    from llmops.gateway.attempts.fitting import Fitting
     from llmops.gateway.attempts.resilience import Plan
     from llmops.gateway.cache import Filling, Kept
     from llmops.gateway.endpoints.base import Asked, Endpoint
     from llmops.gateway.forms.multipart import Form
     from llmops.gateway.plane import Plane
-    from llmops.gateway.policing.calls import Policing
+    from llmops.gateway.policing.state import Policing
     from llmops.gateway.routing import Budgets, Resolution
     from llmops.gateway.streaming.events import Relay
     from llmops.gateway.throttling.limits import Ticket
     from llmops.serving.snapshot import BudgetEntry, KeyEntry
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 #: A client that hangs up sooner than this is noticed this late; most calls of fast providers never start to listen.
 LISTEN_AFTER_S = 0.05

@@ -3,7 +3,7 @@
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, routing.py
     police    what is asked, and later what is answered         policing.py
-    recall    the answer to the same request                  cache.py
+    recall    the answer to the same request                  cache.py, recalling.py
     admit     limits of the key and its project               limits.py, admission.py
     attempt   a place at the target                           queueing.py, admission.py
               hold, write ``Held``, send, relay               admission.py, settle.py, upstream.py, relaying.py, streaming.py
@@ -20,6 +20,7 @@ import asyncio
 import time
 from contextlib import suppress
 
+from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import (
     BudgetExceeded,
     ConsoleError,
@@ -27,32 +28,30 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, cache, settle
+from llmops.gateway import admission, recalling, settle
 from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
 from llmops.gateway.attempts.shared_breakers import SharedBreakers
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, said_id
 from llmops.gateway.auth import check_scope, key_of
+from llmops.gateway.cache import Kept
 from llmops.gateway.call import (
     MAX_FEATURE,
     MAX_SESSION,
     MAX_USER,
     Call,
     ClientGone,
-    Message,
-    Receive,
-    Send,
 )
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.kept.referring import where_kept
-from llmops.gateway.money import estimating
+from llmops.gateway.money import charging, estimating
 from llmops.gateway.money.cheaper import Turned, turn
 from llmops.gateway.plane import Plane
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.opinions import INNER
-from llmops.gateway.settle import Trial
 from llmops.gateway.streaming.events import Relay
 from llmops.gateway.streaming.media import check_capability, read_media, relay_media
 from llmops.gateway.streaming.relaying import (
@@ -80,7 +79,7 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         await read(call)
         if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
             await policing.before(call)
-        if call.cache_key is not None and (kept := await cache.find(call)) is not None:
+        if call.cache_key is not None and (kept := await recalling.find(call)) is not None:
             await answer_again(call, kept)
             return
         await admission.admit(call)
@@ -174,10 +173,10 @@ async def read(call: Call) -> None:
     )
     call.watch.start(route.total_timeout_ms / 1000)
     if resolution.caches:
-        await cache.remember(call)
+        await recalling.remember(call)
 
 
-async def answer_again(call: Call, kept: cache.Kept) -> None:
+async def answer_again(call: Call, kept: Kept) -> None:
     """Answer with what was answered before."""
     call.kept = kept
     call.bytes_out = len(kept.body)
@@ -390,7 +389,7 @@ async def give_up(call: Call, trial: Trial, failure: Failure) -> None:
     """The last failure becomes the answer: the provider's own words for what the caller did wrong, ours otherwise."""
     assert call.asked is not None
     error = failure.error(trial.step.target, param=input_member(call.asked))
-    code = settle.code_of(failure) if failure.kind == STATUS else error.code
+    code = charging.code_of(failure) if failure.kind == STATUS else error.code
     if not failure.callers_own and last_resort.has_one(call):
         if not trial.settled:
             settle.failed(call, trial, failure)

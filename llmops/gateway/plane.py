@@ -1,26 +1,26 @@
-"""What a data-plane process is made of: the parts that all its calls share. Filled by ``boot``; belongs to the event loop."""
+"""What a data-plane process is made of: the parts that all its calls share. Put together by ``assembly``, filled by ``boot``;
+belongs to the event loop. It knows nothing of those who use it: what they add to it stands here as a protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
 from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
-from llmops.gateway.kept.background import Background
-from llmops.gateway.kept.metering import Metering
 from llmops.gateway.kept.objects import Objects
 from llmops.gateway.money.purse import Purse
 from llmops.gateway.routing import DIRECT, View
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from llmops.gateway.attempts.failures import Failure
     from llmops.gateway.attempts.resilience import Step
-    from llmops.gateway.pipeline import Call
-    from llmops.gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 calls_log = logging.getLogger("llmops.calls")
@@ -60,6 +58,48 @@ class Journal(Protocol):
     def sequence(self) -> int: ...
     def append(self, record: Record) -> None: ...
     def tend(self) -> str: ...
+
+
+class Interruptible(Protocol):
+    """``call.Watch``."""
+
+    def fire(self, reason: str) -> None: ...
+
+
+class UnderWay(Protocol):
+    """``call.Call``, as far as a plane knows its calls."""
+
+    id: str
+    headers: dict[bytes, bytes]
+
+    @property
+    def watch(self) -> Interruptible: ...
+
+
+class Tracing(Protocol):
+    """``telemetry.tracing.Tracing``."""
+
+    def enter(self, call: UnderWay) -> None: ...
+    def leave(self, call: UnderWay) -> None: ...
+    def tell(self, ended: Ended) -> None: ...
+    def close(self) -> None: ...
+
+
+class Following(Protocol):
+    """``kept.background.Background``; a call and its attempt are known there."""
+
+    def room(self) -> None: ...
+    def follow(self, call: Any, trial: Any, response_id: str) -> None: ...
+    def saw(self, provider: str, response_id: str, body: bytes) -> None: ...
+    def gone(self, provider: str, response_id: str) -> None: ...
+    def __len__(self) -> int: ...
+
+
+class Tended(Protocol):
+    """``kept.metering.Metering``."""
+
+    def tick(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 def nothing() -> Snapshot:
@@ -116,22 +156,21 @@ class Plane:
     slow_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-large")
     )
-    calls: set[Call] = field(default_factory=set)
+    calls: set[UnderWay] = field(default_factory=set)
     draining: bool = False
     #: whose the objects are that providers keep
     objects: Objects = field(init=False)
-    #: what batches cost
-    metering: Metering = field(init=False)
-    _unwritten: list[Record] = field(default_factory=list)
-
     #: what works on at providers after its call was answered
-    background: Background = field(init=False)
+    background: Following = field(init=False)
+    #: what batches cost
+    metering: Tended = field(init=False)
+    #: a call of the console's own to a moderation model, by the road that all calls take
+    moderate: Callable[[Message, Receive, Send], Awaitable[None]] = field(init=False)
+    _unwritten: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
         self.breakers.listen(self._breaker_changed)
-        self.background = Background(self)
-        self.metering = Metering(self)
 
     # ------------------------------------------------------------------ what is live
 
@@ -186,7 +225,7 @@ class Plane:
 
     # ------------------------------------------------------------------ calls
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UnderWay) -> None:
         """Raises ``ServiceUnavailable`` or ``QueueFull`` when no call can be taken."""
         if self.draining:
             raise ServiceUnavailable("This server is shutting down; try again.", retry_after=1)
@@ -200,7 +239,7 @@ class Plane:
         if self.tracing is not None:
             self.tracing.enter(call)
 
-    def leave(self, call: Call) -> None:
+    def leave(self, call: UnderWay) -> None:
         self.calls.discard(call)
         if self.tracing is not None:
             self.tracing.leave(call)

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from typing import Protocol
 
 from llmops.core.errors import ConsoleError, ServiceUnavailable
-from llmops.core.tokens import count_text
-from llmops.gateway.admission import Holding, output_bound
 from llmops.gateway.attempts.failures import Failure
 from llmops.gateway.attempts.resilience import Step
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
-from llmops.usage.records import Attempt, Charge, Ended, Held, HeldCharge, Origin, Outcome, Shortage, Tokens
+from llmops.gateway.money import charging
+from llmops.gateway.money.holding import Holding
+from llmops.usage.records import Charge, Ended, Held, HeldCharge, Origin, Outcome, Shortage, Tokens
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
 CLIENT_CLOSED_STATUS = 499
-UNKNOWN_BILL = "the bill is not known: charged at its hold"
-ESTIMATED = "no usage was sent: tokens were counted"
-UNDERSTATED = "the provider's usage says less than the answer holds: tokens were counted"
 #: The provider brought an answer to its end that says that it failed.
 ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
 _FILTERED = "content_filter"
-
-
-class Trial:
-    """One attempt under way."""
-
-    __slots__ = (
-        "broke",
-        "complete",
-        "followed",
-        "holding",
-        "output_tokens",
-        "record",
-        "sent",
-        "settled",
-        "started",
-        "stated",
-        "step",
-    )
-
-    def __init__(self, call: Call, step: Step, holding: Holding) -> None:
-        self.step = step
-        self.holding = holding
-        self.started = time.perf_counter()
-        self.settled = False
-        #: it is settled by ``background``, when the provider has done its work
-        self.followed = False
-        #: there was a connection: the provider may have got the request
-        self.sent = False
-        #: how an answer broke off that had begun
-        self.broke: Failure | None = None
-        #: the client got a whole answer of so many tokens
-        self.complete = False
-        self.output_tokens = 0
-        #: what it would have cost by the provider's own figures, where they are not believed
-        self.stated: int | None = None
-        target = step.target
-        self.record = Attempt(
-            n=len(call.attempts) + 1,
-            model=target.slug,
-            provider=target.provider.slug,
-            credential=step.credential.id,
-            started_us=int((self.started - call.started) * 1_000_000),
-            why=step.why,
-        )
 
 
 def begin(call: Call, step: Step, holding: Holding) -> Trial:
@@ -135,7 +88,7 @@ def answered(
     http: int = 200,
 ) -> None:
     """The attempt brought an answer, whole or in part: price its tokens and end the call."""
-    cost = _cost_of_answer(trial, tokens, charge_hold=charge_hold)
+    cost = charging.of_answer(trial, tokens, charge_hold=charge_hold)
     record = trial.record
     if said is not None and said.failed and status == OK:
         status, code = ERROR, ANSWER_FAILED
@@ -168,30 +121,7 @@ def answered(
 def aside(call: Call, trial: Trial, tokens: Tokens, *, charge_hold: bool = False) -> None:
     """A call to a model on the way to the answer brought what it was made for; the call goes on."""
     trial.complete, trial.output_tokens = True, tokens.output
-    _end(call, trial, _cost_of_answer(trial, tokens, charge_hold=charge_hold), None)
-
-
-def _cost_of_answer(trial: Trial, tokens: Tokens, *, charge_hold: bool) -> int:
-    holding = trial.holding
-    if charge_hold:
-        trial.record.note = UNKNOWN_BILL
-        return holding.worst
-    cost = cost_of(trial, tokens)
-    if tokens.estimated:
-        # What was merely counted can not have cost more than the worst case.
-        cost = min(cost, holding.worst)
-        trial.record.note = ESTIMATED
-    if trial.stated is not None:
-        cost = max(cost, trial.stated)
-        trial.record.note = UNDERSTATED
-    return cost
-
-
-def cost_of(trial: Trial, tokens: Tokens) -> int:
-    prices = trial.holding.prices
-    if prices is not None and tokens.tier:
-        prices = prices.of_tier(tokens.tier)
-    return prices.cost(tokens) if prices is not None else 0
+    _end(call, trial, charging.of_answer(trial, tokens, charge_hold=charge_hold), None)
 
 
 def again(call: Call, kept: Kept) -> None:
@@ -248,7 +178,7 @@ def _kept(call: Call, trial: Trial, outcome: Outcome, cost: int, body: bytes) ->
 
 def failed(call: Call, trial: Trial, failure: Failure) -> None:
     """The attempt brought nothing; the call goes on, or ends by ``gave_up``, ``resorted`` or ``never_sent``."""
-    _end(call, trial, _cost_of_failure(trial, failure), None)
+    _end(call, trial, charging.of_failure(trial, failure), None)
 
 
 def gave_up(call: Call, trial: Trial, failure: Failure, *, http: int, code: str) -> None:
@@ -256,23 +186,11 @@ def gave_up(call: Call, trial: Trial, failure: Failure, *, http: int, code: str)
     if trial.settled:
         never_sent(call, status=ERROR, http=http, code=code, message=failure.message)
         return
-    cost = _cost_of_failure(trial, failure)
+    cost = charging.of_failure(trial, failure)
     outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
     if call.ticket is not None:
         call.ticket.correct(0)
     _end(call, trial, cost, outcome)
-
-
-def _cost_of_failure(trial: Trial, failure: Failure) -> int:
-    record = trial.record
-    record.code = code_of(failure)
-    record.status = failure.status
-    if failure.tokens is not None:
-        return cost_of(trial, failure.tokens)
-    if failure.billed is None:
-        record.note = UNKNOWN_BILL
-        return trial.holding.worst
-    return 0
 
 
 #: What an operator has switched off is refused: nothing failed.
@@ -306,43 +224,6 @@ def never_sent(
     call.plane.record_end(
         Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome, short=short)
     )
-
-
-async def count(call: Call, trial: Trial, text: str) -> Tokens:
-    """Tokens of an answer without usage, counted beside the loop; the bounds when even that is cut short."""
-    asked, target = call.asked, trial.step.target
-    assert asked is not None
-    model = target.entry.upstream_model
-    if trial.holding.prices is None and not text:
-        return Tokens(input=call.endpoint.input_bound(asked, target), estimated=True)
-    try:
-        counted, output = await call.plane.off_loop(
-            lambda: (call.endpoint.count_input(asked, target), count_text(text, model) if text else 0),
-            size=asked.size + len(text),
-        )
-    except (asyncio.CancelledError, RuntimeError):
-        return Tokens(
-            input=call.endpoint.input_bound(asked, target),
-            output=min(
-                len(text.encode("utf-8", "replace")), output_bound(asked, target.entry, trial.holding.cap)
-            ),
-            estimated=True,
-        )
-    return Tokens(input=counted, output=output, estimated=True)
-
-
-def code_of(failure: Failure) -> str:
-    """A short code of a failure for records and charts; few different ones, whatever providers send."""
-    if failure.kind == "status":
-        known = (
-            "context_length_exceeded",
-            "rate_limit_exceeded",
-            "insufficient_quota",
-            "content_filter",
-            "content_policy_violation",
-        )
-        return failure.code if failure.code in known else f"upstream_{failure.status}"
-    return f"upstream_{failure.kind}"
 
 
 def _end(call: Call, trial: Trial, cost: int, outcome: Outcome | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops.gateway.app import Gateway
+from llmops.gateway.assembly import DataPlane
 from llmops.gateway.money.purse import Purse
 from llmops.gateway.plane import Plane, digest_key
 from llmops.serving.snapshot import Snapshot
@@ -183,7 +184,7 @@ class Rig:
         self.directory = directory
         self.journal = JournalWriter(directory)
         self.purse = Purse(self.vault.bank(lambda: self.purse))
-        self.plane = Plane(
+        self.plane = DataPlane(
             journal=self.journal, purse=self.purse, max_body=1_000_000, digest_key=digest_key("s" * 40)
         )
         self.app = Gateway(lambda: Given(self.plane))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens import count_chat
-from llmops.gateway.kept.objects import AUDIO, FILE
+from llmops.gateway.kept.owners import AUDIO, FILE
 from llmops.gateway.money.bank import Short
 from tests.gateway.rig import (
     KEY,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens import count_chat, count_text
-from llmops.gateway.kept.objects import RESPONSE
+from llmops.gateway.kept.owners import RESPONSE
 from tests.gateway.responding import PATH, a_response, a_stream
 from tests.gateway.rig import (
     KEY,

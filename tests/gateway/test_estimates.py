@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens import count_text
-from llmops.gateway.settle import ESTIMATED, UNDERSTATED, UNKNOWN_BILL
+from llmops.gateway.money.charging import ESTIMATED, UNDERSTATED, UNKNOWN_BILL
 from llmops.providers.rules import looks_reasoning
 from tests.gateway.responding import PATH, created, delta, ended, event, responds, used
 from tests.gateway.responding import ask as respond

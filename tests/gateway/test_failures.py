@@ -21,12 +21,10 @@ from llmops.gateway.attempts.failures import (
     TOO_LONG,
     Failure,
     describe,
-    excess_told,
-    failure_in_answer,
-    failure_of_error,
-    is_too_long,
-    read_error,
 )
+from llmops.gateway.attempts.refusals import failure_in_answer, failure_of_error
+from llmops.gateway.attempts.said import read_error
+from llmops.gateway.attempts.too_long import excess_told, is_too_long
 from llmops.gateway.routing import Target
 from llmops.providers.rules import FAILURE_CLASSES
 from tests.gateway.rig import SECRET, a_model, a_provider

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway.kept.objects import FILE
+from llmops.gateway.kept.owners import FILE
 from tests.gateway.rig import (
     KEY,
     Answer,

@@ -11,7 +11,8 @@ import pytest
 
 from llmops.core.errors import ConsoleError, NotFound, ServiceUnavailable
 from llmops.gateway.kept import objects
-from llmops.gateway.kept.objects import Objects, Owner, ShelfAway
+from llmops.gateway.kept.objects import Objects
+from llmops.gateway.kept.owners import Owner, ShelfAway
 from llmops.usage.records import Gone, Kept, Record
 from tests.gateway.rig import a_key
 

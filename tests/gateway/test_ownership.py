@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.gateway.kept import objects
-from llmops.gateway.kept.objects import AUDIO, FILE, ITEM, RESPONSE, Owner, ShelfAway
+from llmops.gateway.kept.owners import AUDIO, FILE, ITEM, RESPONSE, Owner, ShelfAway
 from llmops.usage.records import Holds, Kept
 from tests.gateway.responding import (
     PATH,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, RETRY
-from llmops.gateway.kept.objects import CHAT, RESPONSE
+from llmops.gateway.kept.owners import CHAT, RESPONSE
 from llmops.serving.snapshot import KeyEntry, PolicyEntry
 from tests.gateway.responding import PATH, a_response, a_stream, ask, ended, message
 from tests.gateway.rig import KEY, Rig, a_budget, a_credential, a_key, a_model, a_route, completion, streams

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway.kept.objects import FILE, RESPONSE
+from llmops.gateway.kept.owners import FILE, RESPONSE
 from llmops.usage.records import Kept
 from tests.gateway.responding import (
     IN,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmops.gateway.kept.objects import RESPONSE
+from llmops.gateway.kept.owners import RESPONSE
 from llmops.serving.snapshot import KeyEntry
 from llmops.usage.records import Gone
 from tests.gateway.responding import PATH, a_response, a_stream, ask, created, delta, ended, event, used

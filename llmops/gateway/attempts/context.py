@@ -17,8 +17,12 @@ import msgspec
 from llmops.core.errors import ConsoleError
 from llmops.core.tokens import count_chat, count_text, encoding_for, truncate_text
 from llmops.gateway import admission, settle
-from llmops.gateway.attempts.failures import CUT, MALFORMED, Failure, excess_told, failure_in_answer
+from llmops.gateway.attempts.failures import CUT, MALFORMED, Failure
+from llmops.gateway.attempts.fitting import Fitting
+from llmops.gateway.attempts.refusals import failure_in_answer
 from llmops.gateway.attempts.resilience import Step
+from llmops.gateway.attempts.too_long import excess_told
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.turns import Cut, Item, drop_oldest, transcript
 from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, read_whole, said_id
 from llmops.gateway.call import Call, ClientGone
@@ -26,6 +30,7 @@ from llmops.gateway.endpoints.base import NULL, Asked, ErrorInside, decode_any, 
 from llmops.gateway.endpoints.chat import CHAT, cap_field
 from llmops.gateway.money import estimating
 from llmops.gateway.money.cheaper import Turned
+from llmops.gateway.money.holding import output_cap
 from llmops.gateway.routing import Target
 from llmops.providers.rules import DROP_OLDEST, LARGER_MODEL, SUMMARIZE
 
@@ -50,27 +55,6 @@ _INTRO = "[Summary of the earlier part of this conversation, which was too long 
 
 _LIST = ord("[")
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-class Fitting:
-    """What was done to make a call's input fit."""
-
-    __slots__ = ("dropped", "larger", "summarized", "tries")
-
-    def __init__(self) -> None:
-        self.tries = 0
-        self.dropped = 0
-        self.summarized = False
-        self.larger = False
-
-    @property
-    def word(self) -> bytes:
-        """The value of ``x-llmops-context``; empty when nothing was done."""
-        if self.larger:
-            return b"larger_model"
-        if self.summarized:
-            return b"summarized"
-        return b"dropped=%d" % self.dropped if self.dropped else b""
 
 
 class Measured:
@@ -170,7 +154,7 @@ def _certainly(total: int, target: Target) -> bool:
 
 def _reserve(asked: Asked, target: Target) -> int:
     """Room for the answer, which shares the window."""
-    cap = admission.output_cap(asked, target.entry) or 0
+    cap = output_cap(asked, target.entry) or 0
     return min(cap, target.entry.context_window // 2)
 
 
@@ -294,7 +278,7 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
         call.asked, call.endpoint, call.cap_header = before
 
 
-async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> tuple[Failure | None, str]:
+async def _ask(call: Call, step: Step, trial: Trial, asked: Asked) -> tuple[Failure | None, str]:
     """Send, read, settle. What failed, and the text of the answer, empty after a failure."""
     channel = call.plane.transport.channel(step.target.provider)
     channel.in_flight += 1
@@ -341,7 +325,7 @@ async def _ask(call: Call, step: Step, trial: settle.Trial, asked: Asked) -> tup
     return failure, text
 
 
-async def _read(call: Call, trial: settle.Trial, response: Response) -> tuple[Failure | None, str]:
+async def _read(call: Call, trial: Trial, response: Response) -> tuple[Failure | None, str]:
     body = await read_whole(response)
     try:
         said = CHAT.whole(body)

@@ -26,8 +26,8 @@ from llmops.gateway.attempts.failures import (
     TIMEOUT,
     Failure,
     describe,
-    retry_after,
 )
+from llmops.gateway.attempts.refusals import retry_after
 from llmops.gateway.routing import Resolution, Target
 from llmops.serving.snapshot import CredentialEntry, Snapshot
 

@@ -13,17 +13,9 @@ from collections.abc import AsyncIterator, Mapping
 import aiohttp
 from yarl import URL
 
-from llmops.gateway.attempts import failures, proxied
-from llmops.gateway.attempts.failures import (
-    CONNECT,
-    CUT,
-    FORBIDDEN,
-    MALFORMED,
-    TIMEOUT,
-    Failure,
-    failure_of_error,
-    retry_after,
-)
+from llmops.gateway.attempts import proxied, refusals
+from llmops.gateway.attempts.failures import CONNECT, CUT, FORBIDDEN, MALFORMED, TIMEOUT, Failure
+from llmops.gateway.attempts.refusals import failure_of_error, retry_after
 from llmops.gateway.attempts.sending import BROKE, Failed, Response, Sending
 from llmops.gateway.forms.spool import Upload
 from llmops.gateway.http1.answer import Answer, NotHttp
@@ -355,4 +347,4 @@ def said_id(headers: Mapping[str, str], credential: CredentialEntry) -> str:
 
 def clean(text: str, credential: CredentialEntry) -> str:
     """What a provider said, without its credential and without anything else that has the shape of a secret."""
-    return failures.clean(text, credential.secret)
+    return refusals.clean(text, credential.secret)

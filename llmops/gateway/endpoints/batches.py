@@ -20,7 +20,7 @@ from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveU
 from llmops.gateway.kept.lines import read_lines
 from llmops.gateway.kept.listing import of_objects
 from llmops.gateway.kept.metering import FIRST_LOOK_S, note_files
-from llmops.gateway.kept.objects import BATCH, FILE, MAX_ID, Owner, texts_like_ids
+from llmops.gateway.kept.owners import BATCH, FILE, MAX_ID, Owner, texts_like_ids
 from llmops.gateway.kept.places import Place, place_of
 from llmops.gateway.policing.lines import Lines
 from llmops.gateway.routing import Budgets

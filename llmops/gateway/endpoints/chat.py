@@ -32,8 +32,8 @@ from llmops.gateway.endpoints.base import (
     whole_of,
     with_defaults,
 )
-from llmops.gateway.kept.objects import AUDIO, FILE
-from llmops.gateway.kept.objects import CHAT as CHAT_COMPLETION
+from llmops.gateway.kept.owners import AUDIO, FILE
+from llmops.gateway.kept.owners import CHAT as CHAT_COMPLETION
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming.chat import ChatRelay
 from llmops.gateway.streaming.events import Relay, tool_names

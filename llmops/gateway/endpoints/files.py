@@ -12,7 +12,7 @@ from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner
 from llmops.gateway.forwarding.errands import Errand, Fetched, fetch, reply
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.listing import of_objects
-from llmops.gateway.kept.objects import FILE, UPLOAD, Owner
+from llmops.gateway.kept.owners import FILE, UPLOAD, Owner
 from llmops.gateway.kept.places import Place, chosen_place, place_of
 
 

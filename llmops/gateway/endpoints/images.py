@@ -42,7 +42,7 @@ from llmops.gateway.endpoints.making import (
 )
 from llmops.gateway.forms.multipart import Form
 from llmops.gateway.forms.spool import Upload
-from llmops.gateway.kept.objects import FILE
+from llmops.gateway.kept.owners import FILE
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming.events import Relay
 from llmops.providers.pricing import IMAGE_IN, IMAGE_OUT, Prices, Units

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+from llmops.core.asgi import Message, Send
 from llmops.core.errors import ConsoleError, ModelNotFound
 from llmops.core.ids import uuid7
 from llmops.gateway.addresses import Visit
 from llmops.gateway.auth import authenticate
-from llmops.gateway.call import Message, Send, request_id_of
+from llmops.gateway.call import request_id_of
 from llmops.gateway.endpoints.base import encode
 from llmops.gateway.errors import JSON_TYPE, Headers, as_console_error, error_body, error_headers
 from llmops.gateway.plane import Plane

@@ -21,7 +21,7 @@ from llmops.gateway.endpoints.base import (
     member,
     text_member,
 )
-from llmops.gateway.kept.objects import FILE, ITEM, MAX_ID, RESPONSE
+from llmops.gateway.kept.owners import FILE, ITEM, MAX_ID, RESPONSE
 from llmops.providers.pricing import AUDIO_IN, IMAGE_IN
 
 #: What input holds beside text: nothing, parts that are bounded one by one, something whose tokens are not in the request.

@@ -41,7 +41,7 @@ from llmops.gateway.endpoints.response_input import (
     read_input,
     unmetered,
 )
-from llmops.gateway.kept.objects import RESPONSE
+from llmops.gateway.kept.owners import RESPONSE
 from llmops.gateway.routing import Target
 from llmops.gateway.streaming.events import Relay, tool_names
 from llmops.gateway.streaming.responses import FINISHES, ResponsesRelay

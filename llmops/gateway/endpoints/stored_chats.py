@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmops.gateway.addresses import Handler
 from llmops.gateway.forwarding.calls import of_object
 from llmops.gateway.kept.listing import of_objects
-from llmops.gateway.kept.objects import CHAT
+from llmops.gateway.kept.owners import CHAT
 from llmops.gateway.policing.kept import check, check_item
 
 ADDRESSES: dict[str, dict[str, Handler]] = {

@@ -16,7 +16,7 @@ from llmops.gateway.endpoints.base import ErrorInside
 from llmops.gateway.endpoints.responses import RESPONSES
 from llmops.gateway.forwarding.calls import handler, of_object, owner_of, provider_path
 from llmops.gateway.forwarding.errands import Errand, Fetched, attempts, fetch, record, reply
-from llmops.gateway.kept.objects import RESPONSE, Owner
+from llmops.gateway.kept.owners import RESPONSE, Owner
 from llmops.gateway.kept.places import Place, place_of
 from llmops.gateway.policing.kept import check, check_stream
 from llmops.gateway.streaming.responses import ResponsesRelay

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from llmops.core.asgi import Receive
 from llmops.core.errors import InvalidRequest, RequestTooLarge
 from llmops.gateway.forms.spool import Segment, Spool, Upload, declared_length
 
@@ -32,8 +32,6 @@ _BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
 _PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
 _QUOTED = re.compile(rb'\\["\\]')
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
-Receive = Callable[[], Awaitable[Any]]
 
 
 @dataclass(slots=True)

@@ -38,8 +38,9 @@ from llmops.gateway.forwarding.errands import (
     relay,
     reply,
 )
-from llmops.gateway.kept.objects import MAX_ID, Owner, not_there
+from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, place_of
+from llmops.gateway.money import charging
 from llmops.gateway.pipeline import identify, refuse_broken_body, shutting_down
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ async def _give_up(call: Call, gave_up: GaveUp) -> None:
     status, body = error.status, error_body(error)
     if failure.callers_own and failure.body is not None:
         status, body = failure.status, failure.body
-    code = settle.code_of(failure) if failure.kind == STATUS else error.code
+    code = charging.code_of(failure) if failure.kind == STATUS else error.code
     call.bytes_out = len(body)
     record(call, status=settle.ERROR, http=status, code=code, message=failure.message)
     await call.send_whole(status, body, headers=error_headers(error))

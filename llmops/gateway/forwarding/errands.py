@@ -28,6 +28,7 @@ from llmops.gateway.endpoints.base import Members
 from llmops.gateway.errors import Headers
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.places import Place
+from llmops.gateway.money import charging
 from llmops.usage.records import Attempt, Ended, Outcome, Tokens
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ async def attempts(
             record(
                 call, status=settle.INTERRUPTED, http=200, code="stream_interrupted", message=failure.message
             )
-            attempt.code = settle.code_of(failure)
+            attempt.code = charging.code_of(failure)
             raise BrokeOff
         if not again or call.watch.reason is not None:
             raise GaveUp(failure, place)
@@ -335,7 +336,7 @@ async def _attempt(
     finally:
         attempt.total_us = int((time.perf_counter() - began) * 1_000_000)
         if failure is not None:
-            attempt.code = settle.code_of(failure)
+            attempt.code = charging.code_of(failure)
             call.plane.credential_forwarded(credential.id, call.endpoint.name, failure)
         channel.in_flight -= 1
         if response is not None:

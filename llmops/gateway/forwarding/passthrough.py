@@ -24,7 +24,7 @@ from llmops.gateway.forwarding.calls import SAFE_ID, handler, json_body, owner_o
 from llmops.gateway.forwarding.errands import IDEMPOTENT, Errand, Fetched, fetch, record, relay, send
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.metering import target_named, usage_of
-from llmops.gateway.kept.objects import MAX_ID, Owner, not_there, texts_like_ids
+from llmops.gateway.kept.owners import MAX_ID, Owner, not_there, texts_like_ids
 from llmops.gateway.kept.places import Place, chosen_place, place_at, place_of, reachable_providers
 from llmops.gateway.routing import Budgets, View
 from llmops.providers.rules import covers

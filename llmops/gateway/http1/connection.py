@@ -10,17 +10,24 @@ import asyncio
 import contextlib
 import select
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from llmops.gateway.http1.answer import Answer, BrokeOff
-
-if TYPE_CHECKING:
-    from llmops.gateway.http1.pool import Pool
 
 #: What is larger is written in pieces of this size, each when the one before is on its way.
 PIECE = 256 * 1024
 _NEVER = float("inf")
 _can_poll = hasattr(select, "poll")
+
+
+class Home(Protocol):
+    """Where a connection belongs: ``pool.Pool``."""
+
+    def freed(self, connection: Connection) -> None:
+        """Its answer has ended, and it may carry another request."""
+
+    def lost(self, connection: Connection, *, busy: bool) -> None:
+        """It is closed, with a request under way or without."""
 
 
 class Connection(asyncio.Protocol):
@@ -43,7 +50,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, *, read_s: float, write_s: float) -> None:
+    def __init__(self, pool: Home, loop: asyncio.AbstractEventLoop, *, read_s: float, write_s: float) -> None:
         self._pool = pool
         self._loop = loop
         self._read_s = read_s

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from llmops.core.errors import QueueFull
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import Failure
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import Failed, read_whole
 from llmops.gateway.endpoints.base import ErrorInside, Whole, tier_answered
 from llmops.gateway.money import estimating
@@ -53,7 +54,7 @@ class Followed:
 
     __slots__ = ("call", "ending", "id", "look", "seen", "task", "trial")
 
-    def __init__(self, call: Call, trial: settle.Trial, response_id: str) -> None:
+    def __init__(self, call: Call, trial: Trial, response_id: str) -> None:
         self.call = call
         self.trial = trial
         self.id = response_id
@@ -88,7 +89,7 @@ class Background:
         if len(self._followed) >= MAX_FOLLOWED:
             raise QueueFull("This server follows as many background responses as it can.", retry_after=10)
 
-    def follow(self, call: Call, trial: settle.Trial, response_id: str) -> None:
+    def follow(self, call: Call, trial: Trial, response_id: str) -> None:
         """From now on the call is settled and recorded here, and nowhere else."""
         trial.followed = call.ended = True
         one = Followed(call, trial, response_id)

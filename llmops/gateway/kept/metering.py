@@ -22,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -31,10 +31,12 @@ from llmops.core.cancelling import cancel
 from llmops.core.ids import uuid7_text
 from llmops.gateway.attempts.upstream import Failed, failure_of_status, read_whole
 from llmops.gateway.endpoints.base import MAX_USAGE_TOKENS, believable_usage
+from llmops.gateway.kept.claims import Claim, DeskAndBooks
 from llmops.gateway.kept.lines import Reading, read_lines
-from llmops.gateway.kept.objects import FILE, RESPONSE, Objects, Owner, ShelfAway
+from llmops.gateway.kept.objects import Objects
+from llmops.gateway.kept.owners import FILE, RESPONSE, Owner, ShelfAway
 from llmops.gateway.kept.places import Place
-from llmops.gateway.kept.takeover import Books, TakeOver
+from llmops.gateway.kept.takeover import TakeOver
 from llmops.gateway.routing import Target, View
 from llmops.providers.rules import BATCH as BATCH_TIER
 from llmops.usage.records import Ended, Metered, Origin, Outcome, Tokens
@@ -57,31 +59,6 @@ GIVE_UP_S = 3 * 86_400.0
 _IDLE_S = 3.0
 _REMEMBERED = 10_000
 _OVER = frozenset(("completed", "failed", "expired", "cancelled"))
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A row that this process looks after: its number, whose it is, and how often it was looked at."""
-
-    row: int
-    token: str
-    owner: Owner
-    looks: int
-
-
-class Desk(Protocol):
-    """The database's part: ``shelf.DatabaseShelf``. Both raise ``ShelfAway``."""
-
-    async def claim(self, token: str, seconds: float) -> Claim | None:
-        """One row that is due, from now on ours for so long."""
-        ...
-
-    async def put_back(self, claim: Claim, due_in: float | None) -> None:
-        """The row is due again in so many seconds (None: never), and nobody's until then."""
-        ...
-
-
-class _Desk(Desk, Books, Protocol):
-    """Both halves of what the database does for rows that are due."""
 
 
 class _Batch(msgspec.Struct):
@@ -221,7 +198,7 @@ class Metering:
         self._next = 0.0
         #: batches that this process counted, for its metrics
         self._counted: dict[str, None] = {}
-        self.desk: _Desk | None = None
+        self.desk: DeskAndBooks | None = None
         self._take_over = TakeOver(plane)
 
     def tick(self) -> None:

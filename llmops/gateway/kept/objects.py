@@ -12,26 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
 
 from llmops.core.cancelling import cancel
-from llmops.core.errors import NotFound, QueueFull, ServiceUnavailable
+from llmops.core.errors import QueueFull
+from llmops.gateway.kept.memory import Memory
+from llmops.gateway.kept.owners import (
+    ITEM,
+    NoShelf,
+    Owner,
+    Shelf,
+    ShelfAway,
+    cannot_tell,
+    fits,
+    item_of,
+    may_be_id,
+    not_there,
+)
 from llmops.serving.snapshot import KeyEntry
 from llmops.usage.records import Gone, Holds, Kept, Record
 
 log = logging.getLogger(__name__)
 
-#: Kinds of objects; a pass-through object has the first segment of its path as its kind.
-RESPONSE, FILE, UPLOAD, BATCH, CHAT = "response", "file", "upload", "batch", "chat.completion"
-#: What an assistant said aloud, by whose id a later request may name it, and what a kept response holds: it is where, and
-#: whose, the response is.
-AUDIO, ITEM = "audio", "item"
 #: An object that another process made is booked within about this time (seconds).
 PATIENCE_S = 2.0
 #: Who asks gets an answer within this time, also when the database gives none.
@@ -45,50 +52,6 @@ MAX_ITEMS = 1_000
 MAX_WAITING = 2_000
 #: That an id is not there is remembered for so long (seconds), and of so many ids.
 ABSENT_S, ABSENT_REMEMBERED = 60.0, 20_000
-#: The longest id of an object; a longer one names none.
-MAX_ID = 200
-_ID_LIKE = re.compile(r"[A-Za-z]+[-_][A-Za-z0-9_-]{4,}")
-
-
-class Owner(msgspec.Struct, frozen=True):
-    """Where an object is: ``provider`` is a slug, ``credential`` the id of the provider key that made it (it may be retired
-    by now), ``model`` what the call that made it named. ``metered``: what it cost is booked."""
-
-    kind: str
-    id: str
-    project: str
-    key: str
-    provider: str
-    credential: str = ""
-    model: str = ""
-    made_at: float = 0.0
-    gone: bool = False
-    metered: bool = False
-    details: Mapping[str, Any] = {}
-
-
-class ShelfAway(Exception):
-    """The database cannot be asked now."""
-
-
-class Shelf(Protocol):
-    """The database's part: ``shelf.DatabaseShelf``."""
-
-    async def find(self, ids: Collection[str]) -> list[Owner]:
-        """Every object with one of these ids, of whatever project and provider. Raises ``ShelfAway``."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class NoShelf:
-    """Nothing but what this process made itself."""
-
-    async def find(self, ids: Collection[str]) -> list[Owner]:
-        return []
-
-    async def close(self) -> None:
-        return None
 
 
 class _Waiter:
@@ -103,48 +66,14 @@ class _Waiter:
         self.found: asyncio.Future[Owner] = asyncio.get_running_loop().create_future()
 
 
-class _Memory:
-    """The objects that were used last, by (project, id)."""
-
-    __slots__ = ("_known", "_most", "_projects")
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._known: OrderedDict[tuple[str, str], Owner] = OrderedDict()
-        #: id -> the projects of which an object with this id is known
-        self._projects: dict[str, set[str]] = {}
-
-    def get(self, project: str, object_id: str) -> Owner | None:
-        known = self._known.get((project, object_id))
-        if known is not None:
-            self._known.move_to_end((project, object_id))
-        return known
-
-    def all_of(self, object_id: str) -> list[Owner]:
-        """The objects of whatever projects with this id."""
-        return [self._known[project, object_id] for project in self._projects.get(object_id, ())]
-
-    def add(self, owner: Owner) -> None:
-        place = (owner.project, owner.id)
-        self._known[place] = owner
-        self._known.move_to_end(place)
-        self._projects.setdefault(owner.id, set()).add(owner.project)
-        if len(self._known) > self._most:
-            (project, object_id), _ = self._known.popitem(last=False)
-            projects = self._projects[object_id]
-            projects.discard(project)
-            if not projects:
-                del self._projects[object_id]
-
-
 class Objects:
     """The registry of one process. Belongs to its event loop. ``record`` writes into the journal."""
 
     def __init__(self, record: Callable[[Record], None], shelf: Shelf | None = None) -> None:
         self._record = record
         self.shelf: Shelf = shelf or NoShelf()
-        self._known = _Memory(REMEMBERED)
-        self._items = _Memory(ITEMS_REMEMBERED)
+        self._known = Memory(REMEMBERED)
+        self._items = Memory(ITEMS_REMEMBERED)
         #: project -> who waits there, who came last at the end
         self._waiting: dict[str, dict[_Waiter, None]] = {}
         self._waiters = 0
@@ -171,7 +100,7 @@ class Objects:
 
         ``due_in``: somebody is to look after it in so many seconds. ``items``: what it holds that has ids of its own.
         """
-        if not _may_be_id(object_id):
+        if not may_be_id(object_id):
             return
         now = time.time_ns()
         owner = Owner(
@@ -215,21 +144,21 @@ class Objects:
         found = None if kind == ITEM else self._known.get(project, object_id)
         if found is None and kind in (ITEM, None):
             found = self._items.get(project, object_id)
-        return found if found is not None and _fits(found, kind) else None
+        return found if found is not None and fits(found, kind) else None
 
     def _hold(self, owner: Owner, items: Collection[str]) -> list[str]:
         """Remember what an object holds; what of it was not known before."""
         new = []
         for one in list(dict.fromkeys(items))[:MAX_ITEMS]:
             known = self._items.get(owner.project, one)
-            if _may_be_id(one) and (known is None or known.provider != owner.provider):
+            if may_be_id(one) and (known is None or known.provider != owner.provider):
                 self._items.add(item_of(owner, one))
                 new.append(one)
         return new
 
     def came_of(self, kind: str, object_id: str, of: Owner, *, details: dict[str, Any] | None = None) -> None:
         """The provider made an object out of another one, whose owner it has."""
-        if not _may_be_id(object_id) or self._known.get(of.project, object_id) is not None:
+        if not may_be_id(object_id) or self._known.get(of.project, object_id) is not None:
             return
         now = time.time_ns()
         owner = msgspec.structs.replace(
@@ -278,7 +207,7 @@ class Objects:
             if known.gone:
                 raise not_there(object_id)
             return known
-        if not _may_be_id(object_id):
+        if not may_be_id(object_id):
             raise not_there(object_id)
         waiter = self._wait(kind, object_id, project_id)
         if self._looking is None:
@@ -354,7 +283,7 @@ class Objects:
         return known | ({one.id for one in found} - ours)
 
     async def _ask(self, ids: Collection[str]) -> list[Owner]:
-        sane = [one for one in ids if _may_be_id(one)]
+        sane = [one for one in ids if may_be_id(one)]
         if not sane:
             return []
         try:
@@ -389,7 +318,7 @@ class Objects:
             ours = [
                 one
                 for one in found or ()
-                if one.id == waiter.id and one.project == waiter.project and _fits(one, waiter.kind)
+                if one.id == waiter.id and one.project == waiter.project and fits(one, waiter.kind)
             ]
             if ours:
                 # The same id at two providers: the one that was made last is meant.
@@ -418,48 +347,8 @@ class Objects:
         await self.shelf.close()
 
 
-def _may_be_id(text: str) -> bool:
-    """PostgreSQL refuses a whole question in which one text holds NUL."""
-    return 0 < len(text) <= MAX_ID and "\0" not in text
-
-
-def _fits(owner: Owner, kind: str | None) -> bool:
-    return kind is None or owner.kind == kind
-
-
-def item_of(owner: Owner, item: str) -> Owner:
-    """Where a thing inside of an object is."""
-    return msgspec.structs.replace(owner, kind=ITEM, id=item, metered=False, details={})
-
-
-def texts_like_ids(value: Any) -> Iterator[str]:
-    """Every text in a JSON value that may be the id of an object; not the names of members."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            if len(one) <= MAX_ID and _ID_LIKE.fullmatch(one):
-                yield one
-        elif isinstance(one, list):
-            waiting += one
-        elif isinstance(one, dict):
-            waiting += one.values()
-
-
-def not_there(object_id: str) -> NotFound:
-    """One answer for what does not exist, what was deleted, and what is another project's."""
-    return NotFound(f"There is no object with the id {object_id[:MAX_ID]!r}.", param="id")
-
-
 def _too_many() -> QueueFull:
     return QueueFull(
         "This project's calls name too many objects that are not known here, all at once: try again, or ask for fewer.",
         retry_after=1,
-    )
-
-
-def cannot_tell() -> ServiceUnavailable:
-    return ServiceUnavailable(
-        "The console's database does not answer at the moment, so it cannot be told whose this object is. Try again.",
-        retry_after=2,
     )

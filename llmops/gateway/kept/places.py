@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmops.core.errors import InvalidRequest, ServiceUnavailable, UpstreamAuthFailed
 from llmops.gateway.attempts.resilience import no_credential_words, paused_words
 from llmops.gateway.call import Call
-from llmops.gateway.kept.objects import Owner
+from llmops.gateway.kept.owners import Owner
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
 
 ROUTE_HEADER = "x-llmops-route"

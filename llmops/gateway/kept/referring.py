@@ -8,7 +8,7 @@ import asyncio
 from llmops.core.errors import InvalidRequest, NotFound, ServiceUnavailable
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Reference
-from llmops.gateway.kept.objects import MAX_ID
+from llmops.gateway.kept.owners import MAX_ID
 from llmops.gateway.routing import Resolution
 
 #: More objects than this in one request are not looked up.

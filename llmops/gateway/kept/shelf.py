@@ -20,9 +20,8 @@ from llmops.core.actors import Actor
 from llmops.core.digests import short_digest
 from llmops.core.errors import Conflict, NotFound
 from llmops.gateway.database import drop_connection, use_own_connection
-from llmops.gateway.kept.metering import Claim
-from llmops.gateway.kept.objects import Owner, ShelfAway, item_of
-from llmops.gateway.kept.takeover import Bill
+from llmops.gateway.kept.claims import Bill, Claim
+from llmops.gateway.kept.owners import Owner, ShelfAway, item_of
 from llmops.usage.models import Call, Correction, KeptItem, KeptObject
 from llmops.usage.services import correct_call
 

@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from llmops.core.ids import uuid7_text
 from llmops.gateway.attempts.upstream import Failed, failure_of_status, read_whole
 from llmops.gateway.endpoints.base import ErrorInside, Whole, tier_answered
 from llmops.gateway.kept.background import ENDED, LONGEST_S
+from llmops.gateway.kept.claims import Books, Claim
 from llmops.gateway.kept.lines import Reading
 from llmops.gateway.kept.places import Place
 
 if TYPE_CHECKING:
-    from llmops.gateway.kept.metering import Claim
     from llmops.gateway.plane import Plane
     from llmops.usage.records import Tokens
 
@@ -39,25 +37,6 @@ log = logging.getLogger(__name__)
 FIRST_LOOK_S, GROWTH, MOST_PAUSE_S = 60.0, 1.5, 900.0
 #: Whoever followed it has given up by then, and whoever finishes its journal had time for it.
 GIVE_UP_S = LONGEST_S + 86_400.0
-
-
-class Bill(msgspec.Struct, frozen=True):
-    """What a call is booked with. ``open``: that is its hold, because nobody knew, and nobody has corrected it."""
-
-    cost: int
-    open: bool
-
-
-class Books(Protocol):
-    """The database's part: ``shelf.DatabaseShelf``. All raise ``ShelfAway``."""
-
-    async def bill(self, call: str, started: int) -> Bill | None:
-        """What is booked of a call that started at ``started`` (Unix ns); None while nothing is."""
-        ...
-
-    async def correct(self, claim: Claim, call: str, bill: Bill, cost: int, reason: str) -> None:
-        """The call cost so much, and its row is done. Does nothing when either is as it was not seen."""
-        ...
 
 
 class TakeOver:

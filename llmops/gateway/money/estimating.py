@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmops.core.tokens import count_text
-from llmops.gateway import settle
 from llmops.gateway.endpoints.base import member
+from llmops.gateway.money import charging
 
 if TYPE_CHECKING:
+    from llmops.gateway.attempts.trial import Trial
     from llmops.gateway.call import Call
     from llmops.gateway.endpoints.base import Endpoint, Whole
-    from llmops.gateway.settle import Trial
     from llmops.gateway.streaming.events import Relay
     from llmops.usage.records import Tokens
 
@@ -35,7 +35,7 @@ async def of_whole(call: Call, trial: Trial, endpoint: Endpoint, said: Whole, bo
     """Tokens of an answer in one piece."""
     tokens = endpoint.usage(said.usage)
     if tokens is None:
-        return await settle.count(call, trial, endpoint.text(body) if endpoint.has_output else "")
+        return await charging.count(call, trial, endpoint.text(body) if endpoint.has_output else "")
     if endpoint.has_output and len(body) > SUSPICIOUS + PLAIN * tokens.output:
         text = endpoint.text(body)
         return await _checked(call, trial, tokens, len(text), lambda: text)
@@ -46,7 +46,7 @@ async def of_stream(call: Call, trial: Trial, relay: Relay) -> Tokens:
     """Tokens of what a stream has brought so far, which is all of it when it is done."""
     tokens = call.endpoint.usage(relay.usage)
     if tokens is None:
-        return await settle.count(call, trial, relay.text())
+        return await charging.count(call, trial, relay.text())
     if call.endpoint.has_output:
         return await _checked(call, trial, tokens, sum(map(len, relay.parts)), relay.text)
     return tokens
@@ -63,7 +63,7 @@ async def _checked(call: Call, trial: Trial, tokens: Tokens, length: int, text: 
         return tokens
     if counted <= _MORE + _TIMES * tokens.output:
         return tokens
-    trial.stated = settle.cost_of(trial, tokens)
+    trial.stated = charging.cost_of(trial, tokens)
     tokens.output, tokens.estimated = counted, True
     return tokens
 

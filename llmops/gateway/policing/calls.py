@@ -17,7 +17,6 @@ from llmops.core.verdicts import (
     AFTER,
     BEFORE,
     BLOCK,
-    MAX_VERDICTS,
     REDACT,
     REQUIRE_APPROVAL,
     RETRY,
@@ -28,7 +27,8 @@ from llmops.gateway.endpoints.base import Asked, Raw, decode_any, encode, member
 from llmops.gateway.endpoints.making import AskedMedia, reworded
 from llmops.gateway.policing.opinions import opinion
 from llmops.gateway.policing.plain import plain_answers, plain_asked, spoken
-from llmops.gateway.policing.streams import Watcher, watcher_of
+from llmops.gateway.policing.state import Policing
+from llmops.gateway.policing.streams import watcher_of
 from llmops.gateway.policing.texts import (
     Place,
     answer_places,
@@ -62,40 +62,6 @@ _ANSWERING = ("choices", "output", "text", "data", "segments")
 #: Parts of a transcript with their times.
 _TIMED = ("segments", "words")
 _LOG_PROBABILITIES = ("logprobs", "top_logprobs")
-
-
-class Policing:
-    """What policies know about one call; in memory for as long as the call lasts."""
-
-    __slots__ = ("error", "guard", "placeholders", "retries", "schema", "verdicts", "watcher")
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-        self.placeholders = Placeholders()
-        self.verdicts: list[Verdict] = []
-        #: attempts that were made again because of a policy
-        self.retries = 0
-        #: why the answer may not go out
-        self.error: ConsoleError | None = None
-        self.schema: Any = None
-        self.watcher: Watcher | None = None
-
-    @property
-    def looks_at_answers(self) -> bool:
-        return bool(self.guard.after) or bool(self.placeholders.values)
-
-    def add(self, verdicts: Sequence[Verdict]) -> None:
-        self.verdicts += verdicts
-        if len(self.verdicts) > MAX_VERDICTS:
-            # The last ones decided.
-            del self.verdicts[:-MAX_VERDICTS]
-
-    def told(self) -> list[Verdict]:
-        """All verdicts, those about a stream that is not over included."""
-        if self.watcher is not None:
-            self.add(self.watcher.decision().verdicts)
-            self.watcher = None
-        return self.verdicts
 
 
 # ---------------------------------------------------------------------- before

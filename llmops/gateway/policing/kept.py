@@ -18,10 +18,11 @@ from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import decode_any
 from llmops.gateway.forwarding.errands import Fetched
 from llmops.gateway.kept.background import RUNNING
-from llmops.gateway.kept.objects import CHAT, Owner
+from llmops.gateway.kept.owners import CHAT, Owner
 from llmops.gateway.kept.places import Place
-from llmops.gateway.policing.calls import Policing, found_by, run
+from llmops.gateway.policing.calls import found_by, run
 from llmops.gateway.policing.opinions import opinion
+from llmops.gateway.policing.state import Policing
 from llmops.gateway.policing.texts import Place as TextPlace
 from llmops.gateway.policing.texts import answer_places, answers_of, rewritten
 from llmops.policies.checks.base import Answer

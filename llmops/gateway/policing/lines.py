@@ -13,7 +13,8 @@ from llmops.core.verdicts import AFTER, ALLOW, BEFORE, REDACT
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Raw
 from llmops.gateway.kept.places import Place
-from llmops.gateway.policing.calls import Policing, found_by, refuse
+from llmops.gateway.policing.calls import found_by, refuse
+from llmops.gateway.policing.state import Policing
 from llmops.gateway.policing.texts import asked_places
 from llmops.policies.checks.base import Asked
 from llmops.policies.decisions import Decision, Placeholders, Rule

@@ -12,7 +12,8 @@ from llmops.policies.checks.base import Remote
 from llmops.policies.decisions import Rule
 
 if TYPE_CHECKING:
-    from llmops.gateway.call import Call, Message
+    from llmops.core.asgi import Message
+    from llmops.gateway.call import Call
 
 #: In the scope of a call that the console itself makes for a policy: no policy looks at that one.
 INNER = "llmops.inner"
@@ -44,13 +45,6 @@ _PASSED_ON = (b"authorization", b"x-llmops-feature", b"x-llmops-user", b"x-llmop
 
 async def _ask(call: Call, asked: dict[str, Any]) -> Any:
     """The data plane's own road, from inside. Raises ``ValueError`` for any answer but a good one."""
-    # The road leads through here: who knows all addresses imports this file.
-    from llmops.gateway.app import ORDINARY
-    from llmops.gateway.pipeline import serve
-
-    endpoint = ORDINARY.get(_MODERATIONS)
-    if endpoint is None:
-        raise ValueError("there is no such endpoint")
     body = encode(asked)
     inbox = [{"type": "http.request", "body": body, "more_body": False}]
     told: list[Message] = []
@@ -68,7 +62,7 @@ async def _ask(call: Call, asked: dict[str, Any]) -> Any:
 
     scope = {"type": "http", "method": "POST", "path": _MODERATIONS, "headers": headers, INNER: call.id}
     # A task of its own: who hangs up is noticed by the task.
-    await asyncio.create_task(serve(call.plane, endpoint, scope, receive, send))
+    await asyncio.ensure_future(call.plane.moderate(scope, receive, send))
     if not told or told[0].get("status") != 200:
         raise ValueError("no good answer")
     return decode_any(b"".join(message.get("body", b"") for message in told[1:]))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from llmops.core.errors import ConsoleError
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import POLICY, Failure
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.call import Call
 from llmops.gateway.errors import error_body, error_headers
-from llmops.gateway.settle import Said, Trial
+from llmops.gateway.settle import Said
 from llmops.gateway.streaming.events import Relay
 from llmops.usage.records import Tokens
 

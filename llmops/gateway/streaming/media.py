@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted
 from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
 from llmops.gateway import settle
-from llmops.gateway.attempts.failures import MALFORMED, Failure, failure_in_answer
+from llmops.gateway.attempts.failures import MALFORMED, Failure
+from llmops.gateway.attempts.refusals import failure_in_answer
 from llmops.gateway.attempts.upstream import BROKE, Failed, Response, clean, failure_of, read_whole
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
@@ -26,8 +27,8 @@ from llmops.gateway.streaming.events import Relay
 from llmops.usage.records import Tokens
 
 if TYPE_CHECKING:
+    from llmops.gateway.attempts.trial import Trial
     from llmops.gateway.routing import Resolution
-    from llmops.gateway.settle import Trial
 
 _HTML = (b"<!doctype", b"<html")
 _TYPE_LONGEST = 100

@@ -9,18 +9,19 @@ from contextlib import suppress
 
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
-from llmops.gateway.attempts.failures import FILTERED, MALFORMED, Failure, failure_in_answer, failure_of_error
+from llmops.gateway.attempts.failures import FILTERED, MALFORMED, Failure
+from llmops.gateway.attempts.refusals import failure_in_answer, failure_of_error
+from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import BROKE, Response, clean, failure_of, read_whole
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.kept.background import RUNNING
-from llmops.gateway.kept.objects import AUDIO, RESPONSE
+from llmops.gateway.kept.owners import AUDIO, RESPONSE
 from llmops.gateway.kept.takeover import FIRST_LOOK_S
 from llmops.gateway.money import estimating
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
-from llmops.gateway.settle import Trial
 from llmops.gateway.streaming.events import KEEP_ALIVE, Relay
 from llmops.gateway.streaming.media import tokens_of
 from llmops.providers.pricing import AUDIO_OUT

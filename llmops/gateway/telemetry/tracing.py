@@ -14,7 +14,7 @@ from llmops.core.errors import ConfigurationRefused
 from llmops.usage.records import Ended, Origin, Outcome
 
 if TYPE_CHECKING:
-    from llmops.gateway.call import Call
+    from llmops.gateway.plane import UnderWay
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OPERATIONS = {
@@ -48,7 +48,7 @@ class Tracing:
         self._server, self._client = SpanKind.SERVER, SpanKind.CLIENT
         self._error = StatusCode.ERROR
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: UnderWay) -> None:
         """A call begins; whose span its own belongs to, it says in its headers."""
         if b"traceparent" in call.headers:
             self._callers[call.id] = {
@@ -57,7 +57,7 @@ class Tracing:
                 if (value := call.headers.get(name.encode())) is not None
             }
 
-    def leave(self, call: Call) -> None:
+    def leave(self, call: UnderWay) -> None:
         self._callers.pop(call.id, None)
 
     def tell(self, ended: Ended) -> None:
