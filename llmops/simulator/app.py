@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from llmops.simulator.asking import Prompts
+from llmops.core.asgi import Message, Receive, Send
 from llmops.simulator.endpoints import (
     batches,
     chat,
@@ -28,9 +28,10 @@ from llmops.simulator.endpoints import (
     stored_chats,
 )
 from llmops.simulator.errors import ApiError, wrong
-from llmops.simulator.exchange import ClientGone, Exchange, Message, Receive, Send, Window, fingerprint
+from llmops.simulator.exchange import ClientGone, Exchange, Window, fingerprint
 from llmops.simulator.keeping import Keeping
 from llmops.simulator.ledger import DROPPED, Ledger
+from llmops.simulator.prompts import Prompts
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
 OfObject = Callable[[Exchange, str], Awaitable[None]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,11 +12,7 @@ from llmops.simulator.behaviour import Behaviour, UnknownModifier, parse
 from llmops.simulator.catalogue import Profile, profile_of
 from llmops.simulator.errors import ApiError, out_of_quota, too_long, wrong
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.generation import Tool, count_prompt
-
-# Above this many bytes a prompt is counted in a thread, so that other calls go on meanwhile.
-_LARGE = 32_768
-_KNOWN_PROMPTS = 4_096
+from llmops.simulator.generation import Tool
 
 
 def behaviour_of(exchange: Exchange, model: str, kind: str) -> tuple[Behaviour, Profile]:
@@ -47,29 +42,6 @@ def behaviour_of(exchange: Exchange, model: str, kind: str) -> tuple[Behaviour, 
     if behaviour.fault.context_length:
         raise too_long(profile.context_window)
     return behaviour, profile
-
-
-class Prompts:
-    """The token counts of prompts seen lately; the tokenizer is loaded by the first that needs it."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}
-        self._warm = False
-
-    async def count(self, raw: bytes, messages: list[Any], tools: list[Any] | None) -> int:
-        found = self._known.get(raw)
-        if found is not None:
-            return found
-        if self._warm and len(raw) <= _LARGE:
-            found = count_prompt(messages, tools)
-        else:
-            found = await asyncio.to_thread(count_prompt, messages, tools)
-            self._warm = True
-        if len(raw) <= _LARGE:
-            if len(self._known) >= _KNOWN_PROMPTS:
-                self._known.clear()
-            self._known[raw] = found
-        return found
 
 
 def fits(profile: Profile, raw: bytes, prompt: int, output: int | None, param: str) -> None:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from llmops.core.asgi import Message, Receive, Send
 from llmops.simulator.errors import ApiError, wrong
-from llmops.simulator.ledger import CLIENT_GONE, COMPLETED, DROPPED, REFUSED, Record, Usage
+from llmops.simulator.keeping import Keeping
+from llmops.simulator.ledger import CLIENT_GONE, COMPLETED, DROPPED, REFUSED, Ledger, Record, Usage
+from llmops.simulator.prompts import Prompts
 
-if TYPE_CHECKING:
-    from llmops.simulator.app import Simulator
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 MAX_BODY = 64 * 1024 * 1024
@@ -34,10 +30,28 @@ class ClientGone(Exception):
     """The other side hung up."""
 
 
+class Provider(Protocol):
+    """``app.Simulator``: what all exchanges share. What is kept of answers and responses, their endpoints know."""
+
+    any_model: bool
+    prefix: str
+    ledger: Ledger
+    window: Window
+    prompts: Prompts
+    keeping: Keeping
+    kept: Any
+    responses: Any
+
+    def next_number(self) -> int: ...
+    def new_id(self, prefix: str) -> str: ...
+    def count_call(self, name: str) -> int: ...
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None: ...
+
+
 class Exchange:
     """The request under way. ``headers`` holds the few that the simulator reads."""
 
-    def __init__(self, app: Simulator, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(self, app: Provider, scope: Message, receive: Receive, send: Send) -> None:
         self.app = app
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]

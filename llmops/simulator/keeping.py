@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llmops.simulator.errors import ApiError, wrong
-from llmops.simulator.exchange import Exchange
 
 _IN_MEMORY = 1024 * 1024
 _PIECE = 64 * 1024
@@ -125,13 +124,13 @@ class Keeping:
         self.batches: Shelf[Batch] = Shelf("Batch")
         self.chats: Shelf[Chat] = Shelf("ChatCompletion")
 
-    def new_file(self, exchange: Exchange, name: str, purpose: str) -> File:
+    def new_file(self, file_id: str, made_at: float, name: str, purpose: str) -> File:
         """An empty file: write to its ``content``, then ``seal`` it."""
         shown = {
-            "id": exchange.new_id("file-"),
+            "id": file_id,
             "object": "file",
             "bytes": 0,
-            "created_at": int(exchange.started),
+            "created_at": int(made_at),
             "expires_at": None,
             "filename": name,
             "purpose": purpose,

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from llmops.core.asgi import Message
 from llmops.simulator.errors import wrong, wrong_shape
-from llmops.simulator.exchange import Exchange, Message
+from llmops.simulator.exchange import Exchange
 from llmops.simulator.keeping import Batch, File
 
 #: Seconds until a batch is done; its metadata can say otherwise (``simulator_seconds``).
@@ -103,8 +104,12 @@ async def _advance(exchange: Exchange, batch: Batch) -> None:
         shown |= {"status": "failed", "failed_at": int(time.time())}
         shown["errors"] = {"object": "list", "data": [{"message": str(error), "code": "invalid_json_line"}]}
         return
-    output = keeping.new_file(exchange, f"{batch.id}_output.jsonl", "batch_output")
-    errors = keeping.new_file(exchange, f"{batch.id}_error.jsonl", "batch_output")
+    output = keeping.new_file(
+        exchange.new_id("file-"), exchange.started, f"{batch.id}_output.jsonl", "batch_output"
+    )
+    errors = keeping.new_file(
+        exchange.new_id("file-"), exchange.started, f"{batch.id}_error.jsonl", "batch_output"
+    )
     failed = 0
     for number, line in enumerate(lines):
         status, body = await _ask(exchange, batch, line)

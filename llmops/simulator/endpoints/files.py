@@ -33,7 +33,9 @@ async def create(exchange: Exchange) -> None:
                 raise wrong("Missing required parameter: 'purpose'.", "purpose", "missing_required_parameter")
             if place is None:
                 raise wrong("Missing required parameter: 'file'.", "file", "missing_required_parameter")
-            file = exchange.app.keeping.new_file(exchange, name, fields["purpose"])
+            file = exchange.app.keeping.new_file(
+                exchange.new_id("file-"), exchange.started, name, fields["purpose"]
+            )
             for start in range(*place, 1024 * 1024):
                 file.content.write(view[start : min(start + 1024 * 1024, place[1])])
     exchange.app.keeping.seal(file)

@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from llmops.simulator.behaviour import Behaviour
 from llmops.simulator.delivery import Pace, Stream, falsified
+from llmops.simulator.endpoints.responses_dialect import ResponsesDialect, status_of
 from llmops.simulator.errors import ApiError, wrong
 from llmops.simulator.exchange import EVENTS, JSON, Departure, Exchange
 from llmops.simulator.generation import Answer
 from llmops.simulator.ledger import CLIENT_GONE, COMPLETED, DROPPED, Usage
-
-if TYPE_CHECKING:
-    from llmops.simulator.endpoints.responses import ResponsesDialect
 
 MAX_KEPT = 10_000
 _encode = msgspec.json.Encoder().encode
@@ -89,8 +87,6 @@ class KeptResponse:
             self.end(self._end(), COMPLETED)
 
     def _end(self) -> str:
-        from llmops.simulator.endpoints.responses import status_of
-
         return status_of(self.answer)
 
     def end(self, status: str, outcome: str = COMPLETED) -> None:
