@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LISTEN_AFTER_S = 0.05
 #: A body must be complete within this time.
 BODY_TIMEOUT_S = 60.0
+#: A shorter credential may be a word like any other ("EMPTY", "none"): it is no secret either.
+TELLING_SECRET = 16
 MAX_FEATURE, MAX_USER, MAX_SESSION, MAX_TAG, MAX_TAGS = 100, 256, 100, 64, 16
 
 _FALLBACK = {False: (b"x-llmops-fallback", b"false"), True: (b"x-llmops-fallback", b"true")}
@@ -181,6 +183,7 @@ class Call:
         "resolution",
         "resort",
         "retries",
+        "secret",
         "send",
         "sound",
         "started",
@@ -230,6 +233,8 @@ class Call:
         self.fitting: Fitting | None = None
         #: what was answered when nothing else could
         self.resort = b""
+        #: the credential that the provider was asked with last; empty when it is too short to be told from other words
+        self.secret = b""
         self.bytes_in = 0
         self.bytes_out = 0
         self.cap_header: int | None = None
@@ -344,6 +349,19 @@ class Call:
 
     # ------------------------------------------------------------------ out
 
+    def asks_with(self, secret: str) -> None:
+        """A provider is asked with this credential. What it says of it is hidden, as by a server that echoes its requests."""
+        self.secret = secret.encode() if len(secret) >= TELLING_SECRET else b""
+
+    def hide(self, data: bytes) -> bytes:
+        """What a provider said, without the credential it was asked with; as long as before, so that lengths stay true."""
+        secret = self.secret
+        return data.replace(secret, b"*" * len(secret)) if secret and secret in data else data
+
+    def hides(self, text: str) -> bool:
+        """Whether a short text of the provider's holds the credential."""
+        return bool(self.secret) and len(text) >= TELLING_SECRET and self.secret.decode() in text
+
     def answer_headers(self) -> Headers:
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
@@ -410,6 +428,9 @@ class Call:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_piece(self, data: bytes, *, last: bool = False) -> None:
+        secret = self.secret
+        if secret and secret in data:
+            data = self.hide(data)
         self.bytes_out += len(data)
         if self.filling is not None:
             self.filling.add(data)

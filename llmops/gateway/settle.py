@@ -49,6 +49,7 @@ def begin(call: Call, step: Step, holding: Holding) -> Trial:
         release(call, holding)
         raise
     call.attempts.append(trial.record)
+    call.asks_with(step.credential.secret)
     call.retries += step.retry
     call.fallbacks += step.fallback and not step.retry
     if holding.cap is not None:
@@ -98,9 +99,9 @@ def answered(
     outcome = _outcome(call, trial, status=status, http=http, code=code, message=message)
     outcome.tokens = tokens
     if said is not None:
-        outcome.finish = said.finish[:30]
-        outcome.upstream_model = said.model[:120]
-        outcome.tools = said.tools
+        outcome.finish = "" if call.hides(said.finish) else said.finish[:30]
+        outcome.upstream_model = "" if call.hides(said.model) else said.model[:120]
+        outcome.tools = said.tools if not said.tools else [one for one in said.tools if not call.hides(one)]
     if call.ticket is not None:
         call.ticket.correct(tokens.input + tokens.output)
     if tokens.reasoning:

@@ -184,8 +184,8 @@ async def fetch(call: Call, place: Place, errand: Errand) -> Fetched:
     """The whole answer of a provider, a JSON object. Raises ``GaveUp``."""
 
     async def whole(response: Response, attempt: Attempt) -> Fetched:
-        body = await read_whole(response)
-        fetched = Fetched(response.status, _head(response), body)
+        body = call.hide(await read_whole(response))
+        fetched = Fetched(response.status, _head(call, response), body)
         if response.status not in _EMPTY:
             try:
                 fetched.members = _decode_object(body)
@@ -217,7 +217,7 @@ async def relay(call: Call, place: Place, errand: Errand) -> None:
     the head of the answer went out."""
 
     async def pieces(response: Response, attempt: Attempt) -> None:
-        headers = [*call.answer_headers(), *_head(response)]
+        headers = [*call.answer_headers(), *_head(call, response)]
         length = response.headers.get("content-length", "")
         if length.isdigit():
             headers.append((b"content-length", length.encode()))
@@ -308,6 +308,7 @@ async def _attempt(
         why=why,
     )
     call.attempts.append(attempt)
+    call.asks_with(credential.secret)
     channel = call.plane.transport.channel(place.provider)
     channel.in_flight += 1
     response: Response | None = None
@@ -395,9 +396,9 @@ def _timed(call: Call, attempt: Attempt, response: Response) -> None:
     attempt.total_us = call.elapsed_us() - attempt.started_us
 
 
-def _head(response: Response) -> Headers:
+def _head(call: Call, response: Response) -> Headers:
     return [
         (name.encode(), value.encode("latin-1", "replace"))
         for name in _GOES_ON
-        if (value := response.headers.get(name)) is not None
+        if (value := response.headers.get(name)) is not None and not call.hides(value)
     ]

@@ -103,8 +103,8 @@ async def relay_media(call: Call, trial: Trial, response: Response) -> Failure |
 
 
 async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
-    body = await read_whole(response)
-    kind = response.headers.get("content-type", "")
+    body = call.hide(await read_whole(response))
+    kind = _said_type(call, response)
     if cast(AskedMedia, call.asked).answer == JSON or kind.startswith("application/json"):
         try:
             said = call.endpoint.whole(body)
@@ -135,7 +135,7 @@ async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure 
 
 
 async def _relay_sound(call: Call, trial: Trial, response: Response) -> Failure | None:
-    kind = response.headers.get("content-type", "")
+    kind = _said_type(call, response)
     if kind.startswith(("application/json", "text/")):
         return await _no_sound(trial, response, kind)
     content = response.content
@@ -200,6 +200,11 @@ def _begin(call: Call, trial: Trial) -> None:
     call.begun = True
     call.watch.open_end()
     trial.record.ttft_us = int((time.perf_counter() - trial.started) * 1_000_000)
+
+
+def _said_type(call: Call, response: Response) -> str:
+    kind = response.headers.get("content-type", "")
+    return "" if call.hides(kind) else kind
 
 
 def _header(kind: str) -> tuple[bytes, bytes]:

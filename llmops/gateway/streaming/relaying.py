@@ -36,7 +36,7 @@ _STATUS_OF_CODE = {"context_length_exceeded": 400, "rate_limit_exceeded": 429, "
 
 
 async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
-    body = await read_whole(response)
+    body = call.hide(await read_whole(response))
     endpoint = call.endpoint
     try:
         said = endpoint.whole(body)
@@ -85,6 +85,8 @@ def keep(call: Call, trial: Trial, object_id: str, items: Sequence[str] = ()) ->
     """The provider keeps the answer under an id that the client is about to learn, with those of what is inside of it."""
     asked, key, resolution = call.asked, call.key, call.resolution
     assert asked is not None and key is not None and resolution is not None
+    if call.hides(object_id):
+        return
     step = trial.step
     call.plane.objects.made(
         asked.keeps,
