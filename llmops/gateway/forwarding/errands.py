@@ -26,6 +26,7 @@ from llmops.gateway.attempts.upstream import (
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Members
 from llmops.gateway.errors import Headers
+from llmops.gateway.forms.spool import Upload as SpooledUpload
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.places import Place
 from llmops.gateway.money import charging
@@ -64,9 +65,13 @@ _STAYS = frozenset(
         b"via",
         b"x-api-key",
         b"x-goog-api-key",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
     )
 )
-_STAYS_PREFIXES = (b"x-llmops-", b"x-forwarded-", b"x-real-", b"sec-")
+#: Some servers take another path or method from such as the last two.
+_STAYS_PREFIXES = (b"x-llmops-", b"x-forwarded-", b"x-real-", b"sec-", b"x-original-", b"x-rewrite-")
 #: Headers of an answer that go on.
 _GOES_ON = (
     "content-type",
@@ -90,6 +95,8 @@ class Errand:
     path: str
     query: bytes = b""
     body: bytes | Upload | None = None
+    #: a form that was read, in place of a body
+    form: SpooledUpload | None = None
 
 
 @dataclass(slots=True)
@@ -350,6 +357,13 @@ async def _send(
     headers = _sent_headers(call)
     name = f"{call.id}.{attempt.n}"
     upload = errand.body
+    if errand.form is not None:
+        sized = [(one, value) for one, value in headers if one != "content-type"]
+        sized += [("content-type", errand.form.content_type), ("content-length", str(errand.form.size))]
+        formed: Response = await channel.forward(
+            errand.method, errand.path, errand.query, sized, errand.form.pieces(), credential, name, Trying()
+        )
+        return formed
     if not isinstance(upload, Upload):
         response: Response = await channel.forward(
             errand.method, errand.path, errand.query, headers, upload, credential, name, Trying()

@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from llmops.core.asgi import Message, Receive
 from llmops.core.errors import InvalidRequest, NotFound, UnprocessableEntity
 from llmops.gateway import settle
 from llmops.gateway.addresses import Visit
-from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import Members, encode, flag_member, text_member
+from llmops.gateway.call import Call, ClientGone
+from llmops.gateway.endpoints.base import MAX_MODEL, encode
 from llmops.gateway.endpoints.batches import callable_at
-from llmops.gateway.forwarding.calls import SAFE_ID, handler, json_body, owner_of
+from llmops.gateway.forms.multipart import read_form
+from llmops.gateway.forms.spool import Spool
+from llmops.gateway.forwarding.calls import SAFE_ID, handler, owner_of
 from llmops.gateway.forwarding.errands import IDEMPOTENT, Errand, Fetched, fetch, record, relay, send
+from llmops.gateway.forwarding.naming import Names, begins_as_json, is_json
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.metering import target_named, usage_of
-from llmops.gateway.kept.owners import MAX_ID, Owner, not_there, texts_like_ids
+from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, chosen_place, place_at, place_of, reachable_providers
 from llmops.gateway.routing import Budgets, View
 from llmops.providers.rules import covers
@@ -43,8 +48,6 @@ _FILES = frozenset(
         b"application/x-tar",
     )
 )
-#: Texts of a body that may be ids: at most so many are looked up.
-_MAX_NAMED = 2_000
 
 
 def allows(view: View, path: str) -> bool:
@@ -65,7 +68,9 @@ async def _work(call: Call, visit: Visit) -> None:
     budgets = _budgets(call)
     owners = await _owners(call, segments[1:])
     place = _place(call, path, owners)
-    await _strangers(call, place, {one for one in segments[1:] if _WORD.fullmatch(one)})
+    named = Names()
+    named.query(visit.query)
+    await _strangers(call, place, {*named.found, *(one for one in segments[1:] if _WORD.fullmatch(one))})
     errand = Errand(visit.method, path, visit.query)
     if visit.method == "GET":
         if owners:
@@ -142,31 +147,79 @@ async def _strangers(call: Call, place: Place, names: set[str]) -> None:
 
 
 async def _body(call: Call, place: Place, errand: Errand) -> str:
-    """Read and check a body in JSON; files and forms go through unseen. The model that it names."""
+    """Read and check a body; files go through unseen. The model that it names."""
     kind = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    names = Names()
+    if kind == b"multipart/form-data":
+        return await _form(call, place, errand, names)
+    if kind.startswith(b"multipart/"):
+        raise InvalidRequest(
+            "Of forms, multipart/form-data alone is passed through.",
+            param="Content-Type",
+            code="invalid_content_type",
+        )
     # What calls itself text may be JSON all the same to a provider that does not look at the type.
-    if kind in _FILES or kind.startswith((b"multipart/", b"audio/", b"image/", b"video/")):
-        errand.body = Upload(call, place.provider, largest=call.plane.max_upload)
-        return ""
-    body = errand.body = await call.read_body()
+    if kind in _FILES or kind.startswith((b"audio/", b"image/", b"video/")):
+        if not await _like_json(call):
+            errand.body = Upload(call, place.provider, largest=call.plane.max_upload)
+            return ""
+        body = errand.body = await call.read_body()
+        if not await call.plane.off_loop(lambda: is_json(body), size=len(body)):
+            return ""
+    else:
+        body = errand.body = await call.read_body()
     if not body.strip():
         return ""
-    members = json_body(body)
-    names: set[str] = set()
-    for text in texts_like_ids(msgspec.json.decode(body)):
-        names.add(text)
-        if len(names) > _MAX_NAMED:
-            raise InvalidRequest(f"The body names more than {_MAX_NAMED} objects.")
-    await _strangers(call, place, names)
-    return _model(call, place, members)
+    found = await call.plane.off_loop(lambda: names.json(body), size=len(body))
+    await _strangers(call, place, names.found)
+    return _model(call, place, found)
 
 
-def _model(call: Call, place: Place, members: Members) -> str:
-    if "model" not in members:
+async def _form(call: Call, place: Place, errand: Errand, names: Names) -> str:
+    plane = call.plane
+    form = call.form = await read_form(
+        call.receive, call.headers, Spool(plane.off_loop, plane.spool_directory), plane.max_upload, ClientGone
+    )
+    call.bytes_in = form.size
+    names.form(form)
+    await _strangers(call, place, names.found)
+    errand.form = form.upload({})
+    model = form.text("model", longest=MAX_MODEL) if form.named("model") else ""
+    stream = form.text("stream", longest=10).lower() if form.named("stream") else ""
+    return _model(call, place, {"model": model, "stream": stream not in ("", "false", "0", "off", "no")})
+
+
+async def _like_json(call: Call) -> bool:
+    """Whether a body begins as JSON does, in whatever encoding. What was read of it to see that is read again."""
+    read: list[Message] = []
+    begins = b""
+    while True:
+        message = await call.receive()
+        read.append(message)
+        begins += message.get("body", b"")
+        over = message["type"] != "http.request" or not message.get("more_body")
+        like = begins_as_json(begins)
+        if over or like is not None:
+            break
+    call.receive = _again(read, call.receive)
+    return like is True
+
+
+def _again(read: list[Message], receive: Receive) -> Receive:
+    async def replayed() -> Message:
+        return read.pop(0) if read else await receive()
+
+    return replayed
+
+
+def _model(call: Call, place: Place, found: Mapping[str, Any]) -> str:
+    model = found.get("model")
+    if model is None or model == "":
         return ""
-    model = text_member(members, "model", longest=200)
+    if not isinstance(model, str) or len(model) > MAX_MODEL:
+        raise InvalidRequest("model: must be text.", param="model", code="invalid_type")
     allowed = callable_at(call, place)
-    if model and model not in allowed:
+    if model not in allowed:
         known = ", ".join(sorted(allowed)[:10]) or "none"
         raise InvalidRequest(
             f"model: on this path the provider's own names are used; of those at {place.provider.slug!r} this key may "
@@ -174,7 +227,7 @@ def _model(call: Call, place: Place, members: Members) -> str:
             param="model",
             code="model_not_found",
         )
-    if model and "stream" in members and flag_member(members, "stream"):
+    if found.get("stream"):
         raise UnprocessableEntity(
             "stream: what a stream on this path costs cannot be counted. Ask for a whole answer.",
             param="stream",
@@ -183,23 +236,28 @@ def _model(call: Call, place: Place, members: Members) -> str:
 
 
 async def _list(call: Call, place: Place, errand: Errand, kind: str) -> None:
-    """A list of the provider's, without what is not the project's own."""
+    """A list of the provider's, whatever the member that holds it, without what is not the project's own."""
     assert call.key is not None
     fetched = await fetch(call, place, errand)
+    lists = {}
+    for name, raw in fetched.members.items():
+        if bytes(raw)[:1] == b"[":
+            lists[name] = msgspec.json.decode(raw)
+    if "data" in fetched.members:
+        lists.setdefault("data", [])
     body = fetched.body
-    raw = fetched.members.get("data")
-    if raw is not None:
-        items = msgspec.json.decode(raw)
-        named = (
-            {one["id"] for one in items if isinstance(one, dict) and isinstance(one.get("id"), str)}
-            if (isinstance(items, list))
-            else set()
-        )
+    if lists:
         ours = await call.plane.objects.owned(
-            kind, named, provider=place.provider.slug, project_id=call.key.project_id
+            kind,
+            {name for items in lists.values() for one in items if (name := _id(one))},
+            provider=place.provider.slug,
+            project_id=call.key.project_id,
         )
-        kept = [one for one in items if isinstance(one, dict) and one.get("id") in ours] if named else []
-        sent: dict[str, Any] = {**fetched.members, "data": kept}
+        sent: dict[str, Any] = dict(fetched.members)
+        for name, items in lists.items():
+            # Of other lists what bears no id is about the answer.
+            sent[name] = [one for one in items if _id(one) in ours or (name != "data" and not _bears_id(one))]
+        kept = sent.get("data", [])
         for name, index in (("first_id", 0), ("last_id", -1)):
             if name in sent:
                 sent[name] = kept[index]["id"] if kept else None
@@ -207,6 +265,15 @@ async def _list(call: Call, place: Place, errand: Errand, kind: str) -> None:
     call.bytes_out = len(body)
     record(call, status=settle.OK, http=fetched.status)
     await send(call, fetched, body)
+
+
+def _id(item: Any) -> str:
+    name = item.get("id") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _bears_id(item: Any) -> bool:
+    return isinstance(item, dict) and "id" in item
 
 
 async def _made(call: Call, place: Place, fetched: Fetched, kind: str) -> None:
