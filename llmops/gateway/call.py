@@ -154,6 +154,7 @@ class Call:
         "asked",
         "attempts",
         "begun",
+        "blocked",
         "budgets",
         "bytes_in",
         "bytes_out",
@@ -233,6 +234,8 @@ class Call:
         self.fitting: Fitting | None = None
         #: what was answered when nothing else could
         self.resort = b""
+        #: a piece of the answer is on its way, and not taken yet
+        self.blocked = False
         #: the credential that the provider was asked with last; empty when it is too short to be told from other words
         self.secret = b""
         self.bytes_in = 0
@@ -436,7 +439,9 @@ class Call:
             self.filling.add(data)
         try:
             # As ``_send``, for the many pieces of a stream.
+            self.blocked = True
             await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+            self.blocked = False
         except OSError as error:
             raise ClientGone from error
 

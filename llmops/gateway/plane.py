@@ -24,6 +24,7 @@ from llmops.gateway.cache import Cache
 from llmops.gateway.kept.objects import Objects
 from llmops.gateway.money.purse import Purse
 from llmops.gateway.routing import DIRECT, View
+from llmops.gateway.stalling import Stallable, Stalls
 from llmops.gateway.telemetry.metrics import Metrics
 from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
@@ -60,20 +61,10 @@ class Journal(Protocol):
     def tend(self) -> str: ...
 
 
-class Interruptible(Protocol):
-    """``call.Watch``."""
-
-    def fire(self, reason: str) -> None: ...
-
-
-class UnderWay(Protocol):
+class UnderWay(Stallable, Protocol):
     """``call.Call``, as far as a plane knows its calls."""
 
-    id: str
     headers: dict[bytes, bytes]
-
-    @property
-    def watch(self) -> Interruptible: ...
 
 
 class Tracing(Protocol):
@@ -156,6 +147,7 @@ class Plane:
     slow_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-large")
     )
+    stalls: Stalls = field(default_factory=Stalls)
     calls: set[UnderWay] = field(default_factory=set)
     draining: bool = False
     #: whose the objects are that providers keep
@@ -353,6 +345,7 @@ class Plane:
         self.write_kept()
         self.metering.tick()
         self.cache.tick()
+        self.stalls.tick(self.calls, time.monotonic())
         await self.transport.tidy()
         if self.shared_limits is not None:
             await self.shared_limits.tick()

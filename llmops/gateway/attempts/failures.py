@@ -14,6 +14,7 @@ from llmops.core.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     RateLimited,
+    ServiceUnavailable,
     StreamInterrupted,
     UpstreamAuthFailed,
     UpstreamError,
@@ -34,8 +35,9 @@ RETRYABLE_STATUS = frozenset((408, 409, 429, *range(500, 600)))
 #: Statuses by which a provider says what is wrong with the request itself: its words are for the caller.
 CALLERS_STATUS = frozenset((400, 404, 409, 413, 422))
 
-CONNECT, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN, FILTERED, POLICY = (
+CONNECT, EXHAUSTED, TIMEOUT, CUT, STATUS, MALFORMED, AUTH, FORBIDDEN, FILTERED, POLICY = (
     "connect",
+    "exhausted",
     "timeout",
     "cut",
     "status",
@@ -101,7 +103,7 @@ class Failure:
         if self.kind == STATUS:
             # A provider whose quota is used up answers 429, but not differently a moment later.
             return self.status in RETRYABLE_STATUS and self.code not in (QUOTA_CODE, TOO_LONG, FILTER_CODE)
-        return self.kind in (CONNECT, TIMEOUT, CUT, MALFORMED)
+        return self.kind in (CONNECT, EXHAUSTED, TIMEOUT, CUT, MALFORMED)
 
     @property
     def overloaded(self) -> bool:
@@ -129,12 +131,12 @@ class Failure:
     @property
     def counts(self) -> bool:
         """Whether it says something about the target's health. A refused credential, or one that rests until the provider
-        takes it again, says nothing about others."""
+        takes it again, says nothing about others; nor does this server's own lack of connections about anybody."""
         if self.kind == STATUS:
             if self.status == 429:
                 return self.retry_after is None and not self.out_of_quota
             return not self.callers_own and (self.status >= 500 or self.status == 408)
-        return self.kind not in (AUTH, FILTERED, POLICY)
+        return self.kind not in (AUTH, EXHAUSTED, FILTERED, POLICY)
 
     def error(self, target: Target, *, param: str | None = None) -> ConsoleError:
         """What the caller is told when nothing else answered. ``param`` is the member that holds the input."""
@@ -143,6 +145,12 @@ class Failure:
             return UpstreamAuthFailed(
                 f"{where} refused this console's credential. Your own key is in order: ask an operator to look at the "
                 "provider's page in the console, and to activate another credential."
+            )
+        if self.kind == EXHAUSTED:
+            return ServiceUnavailable(
+                "This server has no room for another connection at the moment. Try again shortly; an operator may have to allow "
+                "its process more open files.",
+                retry_after=1,
             )
         if self.kind == TIMEOUT:
             return UpstreamTimeout(
@@ -215,6 +223,7 @@ def describe(failure: Failure) -> str:
 
 _DESCRIBED = {
     CONNECT: "no connection",
+    EXHAUSTED: "no room here for a connection",
     TIMEOUT: "a time-out",
     CUT: "an answer that broke off",
     MALFORMED: "an answer that is none",

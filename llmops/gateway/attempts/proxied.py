@@ -14,8 +14,8 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from llmops.gateway.attempts.failures import CONNECT, CUT, FORBIDDEN, MALFORMED, TIMEOUT, Failure
-from llmops.gateway.attempts.sending import Failed, Response, Sending
+from llmops.gateway.attempts.failures import CONNECT, CUT, EXHAUSTED, FORBIDDEN, MALFORMED, TIMEOUT, Failure
+from llmops.gateway.attempts.sending import OURS, Failed, Response, Sending
 from llmops.gateway.http1.connection import PIECE
 from llmops.gateway.http1.pool import KEEP_S
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
@@ -100,6 +100,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(FORBIDDEN, str(error.os_error))
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Failure(TIMEOUT, "no connection within the time-out")
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in OURS:
+        return Failure(EXHAUSTED, "this server has no room for another connection")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
         return Failure(CONNECT, "no connection could be made")
     if isinstance(error, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from llmops.gateway.attempts.failures import Failure
 
 #: What reading an answer may raise, whichever way it comes; ``upstream.failure_of`` says what it means.
 BROKE = (aiohttp.ClientError, TimeoutError, OSError)
+#: Why a connection could not be made for want of something here: files, memory, ports.
+OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class Failed(Exception):

@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from llmops.gateway.attempts import proxied, refusals
-from llmops.gateway.attempts.failures import CONNECT, CUT, FORBIDDEN, MALFORMED, TIMEOUT, Failure
+from llmops.gateway.attempts.failures import CONNECT, CUT, EXHAUSTED, FORBIDDEN, MALFORMED, TIMEOUT, Failure
 from llmops.gateway.attempts.refusals import failure_of_error, retry_after
-from llmops.gateway.attempts.sending import BROKE, Failed, Response, Sending
+from llmops.gateway.attempts.sending import BROKE, OURS, Failed, Response, Sending
 from llmops.gateway.forms.spool import Upload
 from llmops.gateway.http1.answer import Answer, NotHttp
 from llmops.gateway.http1.connection import PIECE, Connection
@@ -235,6 +235,8 @@ def _failure_to_connect(error: Exception) -> Failure:
         return Failure(FORBIDDEN, str(error))
     if isinstance(error, NoConnectionInTime):
         return Failure(TIMEOUT, "no connection within the time-out")
+    if isinstance(error, OSError) and error.errno in OURS:
+        return Failure(EXHAUSTED, "this server has no room for another connection")
     return Failure(CONNECT, "no connection could be made")
 
 

@@ -27,6 +27,8 @@ NULL = b"null"
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _JOIN_AFTER = 512
+#: Characters of a piece that is looked at by itself, and of the longest answer that is one: it is kept while it comes.
+_LONG, MAX_TEXT = 64 * 1024, 32 * 1024 * 1024
 
 PASS, DROP = "pass", "drop"
 
@@ -233,8 +235,10 @@ class Relay:
     def _said(self, text: str) -> None:
         parts = self.parts
         parts.append(text)
-        if len(parts) > _JOIN_AFTER:
+        if len(parts) > _JOIN_AFTER or len(text) > _LONG:
             parts[:] = ["".join(parts)]
+            if len(parts[0]) > MAX_TEXT:
+                self.broken = "it says more than any answer holds"
 
     def _odd(self, payload: bytes) -> object:
         """JSON of another shape than OpenAI's: relayed as it is, and counted as if all of it were text."""

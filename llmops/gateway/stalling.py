@@ -1,0 +1,56 @@
+"""Clients that ask for much and take nothing of it: after a while they count as gone.
+
+A stream waits for its client, and its provider for the stream, with a connection, a place at the target and held money that
+others may need. A server says nothing of a client that is there and does not read, so it is looked for here, now and then:
+a call pays no more for it than a flag at each piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+#: A client that has not taken a piece for so long (seconds) is gone; how often it is looked for.
+STALLED_S, EVERY_S = 60.0, 5.0
+
+
+class Interruptible(Protocol):
+    """``call.Watch``."""
+
+    def fire(self, reason: str) -> None: ...
+
+
+class Stallable(Protocol):
+    """``call.Call``: ``blocked`` while a piece is on its way, ``bytes_out`` with it."""
+
+    id: str
+    blocked: bool
+    bytes_out: int
+
+    @property
+    def watch(self) -> Interruptible: ...
+
+
+class Stalls:
+    def __init__(self) -> None:
+        self._due = 0.0
+        #: call -> how much had gone out when it was first seen to wait there, and when that was
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def tick(self, calls: Iterable[Stallable], now: float) -> None:
+        """``now`` monotonic."""
+        if now < self._due:
+            return
+        self._due = now + EVERY_S
+        seen: dict[str, tuple[int, float]] = {}
+        for call in calls:
+            if not call.blocked:
+                continue
+            size, since = self._seen.get(call.id, (-1, now))
+            if size != call.bytes_out:
+                since = now
+            if now - since >= STALLED_S:
+                call.watch.fire("client")
+            else:
+                seen[call.id] = (call.bytes_out, since)
+        self._seen = seen
