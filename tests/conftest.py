@@ -77,7 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if once and len(once) < len(items):
             config.hook.pytest_deselected(items=once)
             items[:] = [item for item in items if item not in set(once)]
-    if config.getoption("dist", "no") != "no":
+    # In a worker; the option "dist" says "no" there, and the process that was told how to distribute collects nothing.
+    if hasattr(config, "workerinput"):
         items.sort(key=_turn)
 
 
