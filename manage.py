@@ -12,6 +12,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
     if ABOUT_EVERY_APP.intersection(sys.argv[1:2]):
         os.environ["CONSOLE_BACKGROUND"] = "false"
+    from console.process import collect_seldom
+
+    collect_seldom()
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 

@@ -12,9 +12,11 @@ from celery.signals import setup_logging
 from click import Option
 
 from console import file_broker
+from console.process import collect_seldom
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
+collect_seldom()
 file_broker.use()
 app = Celery("console")
 app.config_from_object("django.conf:settings", namespace="CELERY")

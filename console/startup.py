@@ -9,13 +9,14 @@ from pathlib import Path
 import django
 from django.core.exceptions import ImproperlyConfigured
 
-from console.process import open_as_many_files_as_may_be
+from console.process import collect_seldom, open_as_many_files_as_may_be
 
 EXIT_REFUSED = 3
 
 
 def set_up(*, data_plane: bool) -> None:
     """Set Django up and check the installation, or end the process with a sentence on standard error and status 3."""
+    collect_seldom()
     if data_plane:
         open_as_many_files_as_may_be()
     try:
