@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
-from llmops.core.asgi import Message, Receive, Send
-from llmops.core.cancelling import AGAIN_S
+from llmops.core.asgi import Message, Receive, Send, at_once
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
@@ -16,6 +16,7 @@ from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.forms.spool import declared_length
 from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
+from llmops.gateway.watch import Watch
 from llmops.usage.records import Attempt, Origin
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from llmops.gateway.throttling.limits import Ticket
     from llmops.serving.snapshot import BudgetEntry, KeyEntry
 
-#: A client that hangs up sooner than this is noticed this late; most calls of fast providers never start to listen.
-LISTEN_AFTER_S = 0.05
 #: A body must be complete within this time.
 BODY_TIMEOUT_S = 60.0
 #: A shorter credential may be a word like any other ("EMPTY", "none"): it is no secret either.
@@ -49,102 +48,6 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,80}")
 
 class ClientGone(Exception):
     """The client hung up."""
-
-
-class Watch:
-    """Cancels the task that answers a request when the client hangs up, or when its time is over.
-
-    ``reason`` tells a cancellation of ours (``client``, ``deadline``, ``shutdown``) from one of somebody else (None).
-    """
-
-    __slots__ = (
-        "_again",
-        "_caught",
-        "_deadline",
-        "_fired",
-        "_listener",
-        "_loop",
-        "_receive",
-        "_task",
-        "_timer",
-        "reason",
-    )
-
-    def __init__(self, receive: Receive) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._receive = receive
-        self._task = asyncio.current_task()
-        self._listener: asyncio.Future[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self.reason: str | None = None
-        self._caught = False
-        self._again: asyncio.TimerHandle | None = None
-        self._fired = 0
-
-    def start(self, seconds: float) -> None:
-        """From now on; the whole may take ``seconds``. Only the first time counts."""
-        if self._timer is not None:
-            return
-        self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen, self._loop.time() + seconds)
-
-    def _listen(self, deadline: float) -> None:
-        self._deadline = self._loop.call_at(deadline, self.fire, "deadline")
-        self._listen_only()
-
-    def _listen_only(self) -> None:
-        # What is a future already, as granian's is, stays one: a task to wait for it would cost a call some 30 µs.
-        listener = self._listener = asyncio.ensure_future(self._receive())
-        listener.add_done_callback(self._heard)
-
-    def _heard(self, waiting: asyncio.Future[Message]) -> None:
-        if self._task is None or waiting.cancelled():
-            return
-        if waiting.result()["type"] == "http.disconnect":
-            self.fire("client")
-        else:
-            self._listen_only()
-
-    def fire(self, reason: str) -> None:
-        if self.reason is None and self._task is not None:
-            self.reason = reason
-            self._insist()
-
-    def _insist(self) -> None:
-        # A library may swallow a cancellation (see ``core.cancelling``); the provider would go on for nobody.
-        if self._task is not None and not self._caught:
-            self._task.cancel()
-            self._fired += 1
-            self._again = self._loop.call_later(AGAIN_S, self._insist)
-
-    def seen_gone(self) -> None:
-        """The client's absence was noticed otherwise, without a cancellation."""
-        if self.reason is None:
-            self.reason, self._caught = "client", True
-
-    def caught(self) -> None:
-        """The cancellation was seen and is dealt with."""
-        if self.reason is not None and self._task is not None and not self._caught:
-            self._caught = True
-            for _ in range(self._fired):
-                self._task.uncancel()
-
-    def open_end(self) -> None:
-        """The answer has begun: it may take as long as it likes, while it goes on."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        elif self._timer is not None and self._listener is None:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(LISTEN_AFTER_S, self._listen_only)
-
-    def close(self) -> None:
-        self._task = None
-        for handle in (self._timer, self._deadline, self._again):
-            if handle is not None:
-                handle.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
 
 
 class Call:
@@ -431,6 +334,12 @@ class Call:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_piece(self, data: bytes, *, last: bool = False) -> None:
+        rest = self.begin_piece(data, last=last)
+        if rest is not None:
+            await self.wait_for(rest)
+
+    def begin_piece(self, data: bytes, *, last: bool = False) -> Awaitable[None] | None:
+        """As ``send_piece`` for who cannot wait. What is left of it for ``wait_for``; None when nothing is."""
         secret = self.secret
         if secret and secret in data:
             data = self.hide(data)
@@ -438,12 +347,19 @@ class Call:
         if self.filling is not None:
             self.filling.add(data)
         try:
-            # As ``_send``, for the many pieces of a stream.
-            self.blocked = True
-            await self.send({"type": "http.response.body", "body": data, "more_body": not last})
-            self.blocked = False
+            rest = at_once(self.send({"type": "http.response.body", "body": data, "more_body": not last}))
         except OSError as error:
             raise ClientGone from error
+        self.blocked = rest is not None
+        return rest
+
+    async def wait_for(self, rest: Awaitable[None]) -> None:
+        """The rest of a piece that was begun."""
+        try:
+            await rest
+        except OSError as error:
+            raise ClientGone from error
+        self.blocked = False
 
     async def send_comment(self, data: bytes) -> None:
         """Part of a stream that is not part of its answer."""

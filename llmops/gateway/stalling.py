@@ -15,7 +15,7 @@ STALLED_S, EVERY_S = 60.0, 5.0
 
 
 class Interruptible(Protocol):
-    """``call.Watch``."""
+    """``watch.Watch``."""
 
     def fire(self, reason: str) -> None: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,8 @@ class Exchange:
                 {"type": "http.request", "body": piece, "more_body": index < len(pieces) - 1}
             )
         self.left = self._inbox.qsize
+        #: what the server waits for before it takes a message; most take them at once
+        self.before: Callable[[], Awaitable[object]] | None = None
         path, _, query = path.partition("?")
         scope = {
             "type": "http",
@@ -143,6 +145,8 @@ class Exchange:
         self.task = asyncio.ensure_future(app(scope, self._inbox.get, self._send))
 
     async def _send(self, message: dict[str, Any]) -> None:
+        if self.before is not None:
+            await self.before()
         answer = self.answer
         assert not answer.complete, "nothing may be sent after the last byte"
         if message["type"] == "http.response.start":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens import count_text
-from llmops.gateway import call as call_module
+from llmops.gateway import watch
 from tests.gateway.rig import (
     KEY,
     SECRET,
@@ -130,7 +130,7 @@ async def test_a_hang_up_between_attempts_ends_the_call(rig: Rig) -> None:
 
 
 async def test_a_hang_up_after_the_answer_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "LISTEN_AFTER_S", 0.0)
+    monkeypatch.setattr(watch, "LISTEN_AFTER_S", 0.0)
     for _ in range(30):
         exchange = rig.start(ask())
         exchange.hang_up()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from llmops.core.asgi import Message
 from llmops.core.cancelling import cancel
-from llmops.gateway.call import Message, Watch
+from llmops.gateway.watch import Watch
 from tests.gateway.rig import eventually
 
 

@@ -6,6 +6,7 @@ what is added is worth its price, say so by a new figure; where one can be lower
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,21 @@ import pytest
 
 import llmops
 from llmops.serving.snapshot import CheckEntry, PolicyEntry
-from tests.gateway.rig import DONE, KEY, USD, Rig, a_budget, a_key, answers, chunk, streams, usage_chunk
+from tests.gateway.rig import (
+    DONE,
+    KEY,
+    USD,
+    Asked,
+    Reply,
+    Rig,
+    a_budget,
+    a_key,
+    answers,
+    ask,
+    chunk,
+    streams,
+    usage_chunk,
+)
 
 OURS = str(Path(llmops.__file__).parent)
 CHECKS = ("length", "secrets", "personal_data", "injection", "special_tokens")
@@ -72,3 +87,29 @@ async def test_an_ordinary_call_takes_no_more_calls_of_functions_than_it_did(
     each = counting.found.total() / MEASURED
     dearest = ", ".join(f"{name} {count / MEASURED:g}" for name, count in counting.found.most_common(40))
     assert each <= most, f"{each:g} calls of functions in a call: {dearest}"
+
+
+async def test_a_piece_of_a_stream_wakes_nobody(rig: Rig) -> None:
+    """From the socket's read to the server's: nine calls of functions when this was written."""
+    everything_on(rig, policies=True)
+    pieces = 200
+
+    async def one_by_one(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        for number in range(pieces):
+            await reply.chunk(chunk(f"word {number} "))
+            await asyncio.sleep(0.001)
+        await reply.chunk(chunk(finish="stop") + usage_chunk(prompt=10, completion=600) + DONE)
+        await reply.raw(b"0\r\n\r\n")
+
+    rig.upstream.does(one_by_one)
+    exchange = rig.start(ask(stream=True))
+    await exchange.answer.until(lambda answer: len(answer.pieces) > pieces // 4)
+    begun = len(exchange.answer.pieces)
+    with Counting() as counting:
+        await exchange.answer.until(lambda answer: len(answer.pieces) > pieces * 3 // 4)
+    counted = len(exchange.answer.pieces) - begun
+    await exchange.done()
+    each = counting.found.total() / counted
+    dearest = ", ".join(f"{name} {count / counted:.2f}" for name, count in counting.found.most_common(20))
+    assert each <= 10, f"{each:g} calls of functions for a piece: {dearest}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 MAX_HEAD = 64 * 1024
@@ -30,6 +30,7 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x
 _FIELDS = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
 _each_field = re.compile(r"([^:\r\n]++):([^\r\n]*+)\r\n").findall
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_plain_chunk_line = re.compile(rb"[0-9A-Fa-f]{1,15}\r\n").match
 _LENGTH = re.compile(r"[0-9]{1,15}")
 #: Two of these are one too many.
 _ONCE = frozenset(("content-length", "transfer-encoding"))
@@ -62,9 +63,11 @@ class Answer:
         "_bodiless",
         "_held",
         "_interim",
+        "_into",
         "_left",
         "_loop",
         "_parts",
+        "_raised",
         "_state",
         "_waiter",
         "_whole",
@@ -100,6 +103,10 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         #: whoever reads wants everything at once
         self._whole = False
+        #: who is given what comes, as long as it returns true
+        self._into: Callable[[bytes], bool] | None = None
+        #: what it raised
+        self._raised: Exception | None = None
 
     # ------------------------------------------------------------------ as it arrives
 
@@ -123,10 +130,28 @@ class Answer:
             self.fail(error)
             return
         waiter = self._waiter
-        if waiter is not None and (self.ended or (self.status and not self._whole)):
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        if waiter is None:
+            return
+        into = self._into
+        if into is not None and not waiter.done():
+            parts = self._parts
+            more = True
+            if parts:
+                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                self.waiting = 0
+                try:
+                    more = into(data)
+                except Exception as error:
+                    self._raised = error
+                    more = False
+            if more and not self.ended:
+                return
+        elif not self.ended and (self._whole or not self.status):
+            return
+        self._waiter = None
+        if not waiter.done():
+            waiter.set_result(None)
 
     def feed_end(self, error: Exception | None = None) -> None:
         """The connection is closed, by ``error`` or properly."""
@@ -260,10 +285,22 @@ class Answer:
         self._end(size - left)
 
     def _feed_chunks(self, data: bytes) -> None:
+        at, size, left = 0, len(data), self._left
         if self._held:
             data = self._held + data
             self._held = b""
-        at, size, left = 0, len(data), self._left
+            size = len(data)
+        elif left == _SIZE_COMES and data.endswith(b"\r\n"):
+            # As the pieces of most streams come: one whole chunk without extensions.
+            line = _plain_chunk_line(data)
+            if line is not None:
+                at = line.end()
+                length = size - at - 2
+                if int(line[0], 16) == length > 0:
+                    self._parts.append(data[at:-2])
+                    self.waiting += length
+                    return
+                at = 0
         while at < size:
             if left > 0:
                 piece = data[at : at + left]
@@ -346,6 +383,22 @@ class Answer:
                 return b""
             await self._more()
         return self._take()
+
+    async def pour(self, into: Callable[[bytes], bool]) -> None:
+        """Give ``into`` what comes, within the very read that brings it, for as long as it returns true and more comes. The
+        rest is for whoever reads next. Raises what ``into`` raises."""
+        if self._parts and not into(self._take()):
+            return
+        if self.ended:
+            return
+        self._into = into
+        try:
+            await self._more()
+        finally:
+            self._into = None
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
 
     async def read(self, most: int = -1) -> bytes:
         """The whole rest; or something, no more than ``most``, empty at the end."""

@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
             return
         if self._pouring is None and not self._paused:
             self._due = self._loop.time() + self._read_s
-        if answer.crowded and not self._paused and self._transport is not None:
+        if answer.waiting and answer.crowded and not self._paused and self._transport is not None:
             self._paused = True
             self._due = _NEVER
             self._transport.pause_reading()

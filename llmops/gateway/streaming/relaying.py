@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
@@ -22,7 +21,8 @@ from llmops.gateway.kept.takeover import FIRST_LOOK_S
 from llmops.gateway.money import estimating
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
-from llmops.gateway.streaming.events import KEEP_ALIVE, Relay
+from llmops.gateway.streaming.events import Relay
+from llmops.gateway.streaming.flow import Flow, KeepAlive
 from llmops.gateway.streaming.media import tokens_of
 from llmops.providers.pricing import AUDIO_OUT
 from llmops.providers.rules import CONTENT_FILTER
@@ -128,58 +128,6 @@ def keep_items(call: Call, trial: Trial, relay: Relay) -> None:
 # ---------------------------------------------------------------------- a stream
 
 
-class KeepAlive:
-    """Comments into a stream that is silent, so that nothing between here and the client takes it for dead.
-
-    A timer for each stream that looks again when silence could have lasted long enough; a task only to say something.
-    Whole events are sent in one piece each, so a comment never gets into one. Before the first event it opens the stream:
-    then another attempt may still answer in it, but a failure can only be told by an event.
-    """
-
-    __slots__ = ("_call", "_every", "_last", "_loop", "_timer", "saying")
-
-    def __init__(self, call: Call, every: float) -> None:
-        self._call = call
-        self._every = every
-        loop = self._loop = asyncio.get_running_loop()
-        #: when something was sent, on the loop's clock
-        self._last = loop.time()
-        self.saying: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(every, self._look)
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        due = self._last + self._every
-        if due <= now:
-            self.saying = self._loop.create_task(self._say())
-            self._last = now
-            due = now + self._every
-        self._timer = self._loop.call_at(due, self._look)
-
-    async def _say(self) -> None:
-        call = self._call
-        # A client that is gone is noticed by whoever watches for it.
-        with suppress(Exception):
-            if not call.started_sending:
-                await call.start_events()
-            await call.send_comment(KEEP_ALIVE)
-
-    def sent(self) -> None:
-        """Something else went out just now."""
-        self._last = self._loop.time()
-
-    async def said(self) -> None:
-        """Wait until a comment under way is out."""
-        if self.saying is not None:
-            await self.saying
-            self.saying = None
-
-    def close(self) -> None:
-        self._timer.cancel()
-        if self.saying is not None:
-            self.saying.cancel()
-
-
 def is_events(response: Response) -> bool:
     return response.headers.get("content-type", "").startswith("text/event-stream")
 
@@ -200,7 +148,7 @@ async def relay_stream(call: Call, trial: Trial, response: Response, relay: Rela
 async def _relay(
     call: Call, trial: Trial, response: Response, relay: Relay, alive: KeepAlive | None
 ) -> Failure | None:
-    content = response.content
+    flow = Flow(call, response.content, relay, alive)
     failure: Failure | None = None
     out = held = b""
     asked = call.asked
@@ -210,11 +158,10 @@ async def _relay(
     sounds = asked is not None and asked.uses & AUDIO_OUT and asked.units is None
     while True:
         try:
-            data = await content.readany()
+            out = await flow.next(passes=call.begun and not (waits or keeps or sounds))
         except BROKE as error:
             failure = failure_of(error)
             break
-        out = relay.feed(data) if data else relay.end()
         if alive is not None and alive.saying is not None:
             await alive.said()
         if keeps and relay.id:

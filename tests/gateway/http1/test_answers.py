@@ -39,15 +39,28 @@ class Seen:
     failure: str = ""
 
 
-async def reading(pieces: list[bytes], *, bodiless: bool = False, closes: bool = True) -> Seen:
-    """What a reader that reads along makes of the pieces, the connection closed behind them."""
+async def reading(
+    pieces: list[bytes], *, bodiless: bool = False, closes: bool = True, pours: bool = False
+) -> Seen:
+    """What a reader that reads along makes of the pieces, the connection closed behind them. ``pours``: it is given what comes
+    within the reads that bring it, until it has had enough for a while."""
     answer = Answer(asyncio.get_running_loop(), None, bodiless=bodiless)
     body: list[bytes] = []
+
+    def into(data: bytes) -> bool:
+        assert data
+        body.append(data)
+        return len(body) % 3 > 0
 
     async def read() -> Exception | None:
         try:
             await answer.until_head()
-            while data := await answer.readany():
+            while True:
+                if pours:
+                    await answer.pour(into)
+                data = await answer.readany()
+                if not data:
+                    break
                 body.append(data)
         except OSError as error:
             return error
@@ -69,7 +82,9 @@ async def reading(pieces: list[bytes], *, bodiless: bool = False, closes: bool =
 
 
 def read(*pieces: bytes, bodiless: bool = False) -> Seen:
-    return asyncio.run(reading(list(pieces), bodiless=bodiless))
+    seen = asyncio.run(reading(list(pieces), bodiless=bodiless))
+    assert asyncio.run(reading(list(pieces), bodiless=bodiless, pours=True)) == seen
+    return seen
 
 
 # ---------------------------------------------------------------------- legal answers
@@ -306,3 +321,63 @@ async def test_what_came_before_a_break_is_read_before_it_is_told() -> None:
         await answer.readany()
     with pytest.raises(BrokeOff):
         await answer.read()
+
+
+async def test_what_is_poured_comes_within_the_read_that_brings_it() -> None:
+    answer = Answer(asyncio.get_running_loop(), None)
+    answer.feed(a_head(b"transfer-encoding: chunked") + b"1\r\na\r\n")
+    came: list[bytes] = []
+
+    def into(data: bytes) -> bool:
+        came.append(data)
+        return data != b"d"
+
+    await answer.until_head()
+    pouring = asyncio.ensure_future(answer.pour(into))
+    await asyncio.sleep(0)
+    assert came == [b"a"]
+    answer.feed(b"1\r\nb\r\n2\r\nc")
+    answer.feed(b"C\r\n")
+    assert came == [b"a", b"b" + b"c", b"C"]
+    answer.feed(b"1\r\nd\r\n")
+    answer.feed(b"1\r\ne\r\n0\r\n\r\n")
+    assert came[3:] == [b"d"], "it had enough: the rest is for whoever reads next"
+    await pouring
+    assert await answer.readany() == b"e"
+    assert answer.at_eof()
+
+
+async def test_what_a_receiver_raises_is_raised_where_it_was_given() -> None:
+    answer = Answer(asyncio.get_running_loop(), None)
+    answer.feed(a_head(b"content-length: 4"))
+    await answer.until_head()
+
+    def into(data: bytes) -> bool:
+        raise LookupError(data)
+
+    pouring = asyncio.ensure_future(answer.pour(into))
+    await asyncio.sleep(0)
+    answer.feed(b"ab")
+    answer.feed(b"cd")
+    with pytest.raises(LookupError):
+        await pouring
+    assert await answer.readany() == b"cd"
+    with pytest.raises(LookupError):
+        answer._parts.append(b"more")
+        await answer.pour(into)
+
+
+async def test_who_no_longer_waits_is_given_nothing() -> None:
+    answer = Answer(asyncio.get_running_loop(), None)
+    answer.feed(a_head(b"content-length: 4"))
+    await answer.until_head()
+    came: list[bytes] = []
+    pouring = asyncio.ensure_future(answer.pour(lambda data: not came.append(data)))
+    await asyncio.sleep(0)
+    answer.feed(b"ab")
+    pouring.cancel()
+    answer.feed(b"cd")
+    with pytest.raises(asyncio.CancelledError):
+        await pouring
+    assert came == [b"ab"]
+    assert await answer.readany() == b"cd"
