@@ -66,6 +66,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Providers", "provider", model="providers.provider"),
             Entry("Credentials", "credential", model="providers.credential"),
+            Entry("Rotations", "rotation", model="providers.rotation"),
             Entry("Models", "model", model="providers.model"),
             Entry("Prices", "price", model="providers.price"),
             Entry("Routes", "route", model="providers.route"),

@@ -137,6 +137,19 @@ REDIS_URL = env.str("REDIS_URL", default="")
 JOURNAL_DIR = Path(env.str("CONSOLE_JOURNAL_DIR", default=str(DATA_DIR / "journal"))).absolute()
 #: The only directories from which ``file:`` references of provider keys are read.
 SECRET_FILE_DIRS = env.list("CONSOLE_SECRET_DIRS", default=["/run/secrets", str(DATA_DIR / "secrets")])
+#: HashiCorp Vault, for ``vault:`` references: who the console is there, and the only paths that references may name.
+VAULT_ADDR = env.str("CONSOLE_VAULT_ADDR", default="")
+VAULT_TOKEN = env.str("CONSOLE_VAULT_TOKEN", default="")
+VAULT_TOKEN_FILE = env.str("CONSOLE_VAULT_TOKEN_FILE", default="")
+VAULT_NAMESPACE = env.str("CONSOLE_VAULT_NAMESPACE", default="")
+VAULT_CA_FILE = env.str("CONSOLE_VAULT_CA_FILE", default="")
+VAULT_PATHS = env.list("CONSOLE_VAULT_PATHS", default=["secret/data/llmops/", "kv/data/llmops/"])
+#: AWS Secrets Manager, for ``aws:`` references: the beginnings of the names that references may have.
+AWS_REGION = env.str("CONSOLE_AWS_REGION", default=env.str("AWS_REGION", default=""))
+AWS_ENDPOINT = env.str("CONSOLE_AWS_ENDPOINT", default="")
+AWS_NAMES = env.list("CONSOLE_AWS_NAMES", default=["llmops/"])
+#: A provider key is due to be rotated so many days after it was set, unless it says otherwise; 0: never.
+PROVIDER_KEY_DAYS = env.int("CONSOLE_PROVIDER_KEY_DAYS", default=90)
 TOKENIZER_DIR = Path(env.str("CONSOLE_TOKENIZER_DIR", default=str(DATA_DIR / "tiktoken"))).absolute()
 #: How long a data plane may go on spending leased money without having reached the database, in seconds.
 LEASE_SECONDS = env.int("CONSOLE_LEASE_SECONDS", default=3600)
@@ -181,6 +194,8 @@ PRICE_PREVIEW = "llmops.usage.repricing.preview"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
 POLICY_NAMES = "llmops.policies.selectors.policy_names"
 MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
+WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"
+DATA_PLANES = "llmops.usage.selectors.work.open_data_planes"
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {"budget.raise": "llmops.budgets.services.raises.KIND"}
 #: The Celery application, for those who send tasks (llmops.base.tasks).

@@ -57,5 +57,14 @@ CELERY_BEAT_SCHEDULE = {
         "task": "providers.forget_old_events",
         "schedule": timedelta(hours=1),
     },
+    # A refusal of a new key sends it at once; this is for what drains, and for what was not sent.
+    "tend rotations of provider keys": {
+        "task": "providers.tend_rotations",
+        "schedule": timedelta(seconds=15),
+    },
+    "remind of provider keys that are due": {
+        "task": "providers.remind_of_keys",
+        "schedule": timedelta(hours=1),
+    },
     "resume jobs whose worker died": {"task": "usage.resume_jobs", "schedule": timedelta(seconds=30)},
 }

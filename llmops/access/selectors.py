@@ -12,7 +12,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import Model, Q, QuerySet
 
 from llmops.access.models import Membership, Project, ServiceKey
-from llmops.access.rules import ORGANISATION_WIDE, PERMISSIONS, roles_allow, scopes_allow
+from llmops.access.rules import ADMIN, ORGANISATION_WIDE, PERMISSIONS, roles_allow, scopes_allow
 from llmops.core.actors import Actor
 
 _M = TypeVar("_M", bound=Model)
@@ -114,6 +114,14 @@ def visible(
     if project is None:
         return queryset if any(map(powers.allow_anywhere, _listed(permissions))) else queryset.none()
     return queryset.filter(_among(powers, permissions, project))
+
+
+def addresses_of_administrators() -> list[str]:
+    """E-mail addresses of those who administer the whole organisation."""
+    people = get_user_model().objects.filter(
+        Q(memberships__project=None, memberships__role=ADMIN) | Q(is_superuser=True), is_active=True
+    )
+    return sorted({person.email for person in people if person.email})
 
 
 def _among(powers: Powers, permissions: str | Sequence[str], path: str) -> Q:

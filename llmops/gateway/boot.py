@@ -31,7 +31,7 @@ from llmops.gateway.money.purse import TICK_S, Purse
 from llmops.gateway.plane import digest_key
 from llmops.gateway.telemetry import tracing
 from llmops.gateway.throttling.shared_limits import SharedLimits
-from llmops.providers.services import report_unreadable
+from llmops.providers.services import report_unreadable, report_uses
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 from llmops.usage.journal import JournalWriter
@@ -106,6 +106,8 @@ class Runtime:
             booked=partial(booked_records, journal.journal_id),
             heard=self.plane.heard,
             report=partial(report_unreadable, process=journal.journal_id, host=socket.gethostname()),
+            uses=lambda: self.plane.uses,
+            say_uses=partial(report_uses, process=journal.journal_id, host=socket.gethostname()),
         )
         self._keeper.start()
         self._feed.start()

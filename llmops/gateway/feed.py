@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError
 
 from llmops.base.live import LIVE_STATE, REVISION, versions
 from llmops.gateway.database import drop_connection, use_own_connection
+from llmops.providers.secret_stores.remembered import MEMORY
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
 
@@ -24,6 +25,8 @@ COUNT_EVERY_S = 2.0
 READ_AGAIN_S = 10.0
 #: ... and what still cannot be read is said again this often.
 SAY_AGAIN_S = 30.0
+#: What is still done on credentials that drain is said this often.
+SAY_USES_S = 2.0
 
 
 class Feed(threading.Thread):
@@ -43,6 +46,8 @@ class Feed(threading.Thread):
         report: Callable[[Mapping[str, str]], None] = lambda unreadable: None,
         booked: Callable[[], int | None] = lambda: None,
         heard: Callable[[int | None], None] = lambda booked: None,
+        uses: Callable[[], Mapping[str, tuple[int, int]]] = dict,
+        say_uses: Callable[[Mapping[str, tuple[int, int]]], None] = lambda uses: None,
     ) -> None:
         super().__init__(name="gateway-feed", daemon=True)
         self._present = first
@@ -51,6 +56,11 @@ class Feed(threading.Thread):
         self._report = report
         self._booked = booked
         self._heard = heard
+        self._store_changes = MEMORY.changes
+        self._uses = uses
+        self._say_uses = say_uses
+        self._said: Mapping[str, tuple[int, int]] = {}
+        self._said_at = 0.0
         self._counted_at = 0.0
         self._reported: Mapping[str, str] = {}
         self._reported_at = self._read_at = time.monotonic()
@@ -62,9 +72,11 @@ class Feed(threading.Thread):
         try:
             while not self._stop_asked.wait(self._poll):
                 self._look()
-            if self._reported:
-                with suppress(DatabaseError, InterfaceError):
+            with suppress(DatabaseError, InterfaceError):
+                if self._reported:
                     self._report({})
+                if self._said:
+                    self._say_uses({})
         finally:
             drop_connection()
 
@@ -76,11 +88,15 @@ class Feed(threading.Thread):
             numbers = versions()
             seen = (numbers.get(REVISION, 0), numbers.get(LIVE_STATE, 0))
             if seen != (self._present.revision_version, self._present.live_version):
+                self._store_changes = MEMORY.changes
                 self._take(load_snapshot(self._present))
-            elif self._present.unreadable and time.monotonic() - self._read_at >= READ_AGAIN_S:
+            elif MEMORY.changes != self._store_changes or (
+                self._present.unreadable and time.monotonic() - self._read_at >= READ_AGAIN_S
+            ):
                 self._read_again()
             self._tell_unreadable()
             self._tell_heard()
+            self._tell_uses()
         except (DatabaseError, InterfaceError) as error:
             if not self._away:
                 log.warning("the database is away; serving what is known: %s", error)
@@ -100,10 +116,13 @@ class Feed(threading.Thread):
         self._deliver(snapshot)
 
     def _read_again(self) -> None:
-        """A file or a store that a reference leads to may be there by now, without a change in the database."""
+        """A file or a store that a reference leads to may be there, or hold another key by now, without a change in the
+        database."""
+        self._store_changes = MEMORY.changes
         again = load_snapshot(self._present)
         self._read_at = time.monotonic()
-        if again.unreadable != self._present.unreadable:
+        present = self._present
+        if (again.unreadable, again.live.credentials) != (present.unreadable, present.live.credentials):
             self._take(again)
 
     def _tell_heard(self) -> None:
@@ -111,6 +130,16 @@ class Feed(threading.Thread):
         if due:
             self._counted_at = time.monotonic()
         self._heard(self._booked() if due else None)
+
+    def _tell_uses(self) -> None:
+        uses = self._uses()
+        if uses == self._said and not (uses and time.monotonic() - self._said_at >= SAY_USES_S):
+            return
+        if time.monotonic() - self._said_at < SAY_USES_S / 4:
+            # They change with every call; nobody looks that often.
+            return
+        self._say_uses(uses)
+        self._said, self._said_at = uses, time.monotonic()
 
     def _tell_unreadable(self) -> None:
         unreadable = self._present.unreadable

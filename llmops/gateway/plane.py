@@ -136,6 +136,8 @@ class Plane:
     thinking: set[str] = field(default_factory=set)
     #: records that are written and not yet in the database, as far as this process knows
     unbooked: int = 0
+    #: what is still done on credentials that are draining: id -> (calls, responses in the background)
+    uses: dict[str, tuple[int, int]] = field(default_factory=dict)
     #: monotonic: when the database last told whether something changed
     asked_at: float = field(default_factory=time.monotonic)
     view: View = field(default_factory=lambda: View(nothing()))
@@ -338,7 +340,35 @@ class Plane:
 
     # ------------------------------------------------------------------ once a second
 
+    def count_uses(self) -> None:
+        """Count what draining credentials still do. A call that has tried none yet may take any that its snapshot has in use."""
+        served = self.snapshot.live.credentials
+        draining = {
+            entry.id: provider for provider, entries in served.items() for entry in entries if entry.draining
+        }
+        if not draining:
+            if self.uses:
+                self.uses = {}
+            return
+        calls, background = dict.fromkeys(draining, 0), dict.fromkeys(draining, 0)
+        for call in self.calls:
+            if call.attempts:
+                if call.attempts[-1].credential in calls:
+                    calls[call.attempts[-1].credential] += 1
+                continue
+            then = call.view.snapshot.live.credentials
+            if then is served:
+                continue
+            for credential, provider in draining.items():
+                if any(one.id == credential and not one.draining for one in then.get(provider, ())):
+                    calls[credential] += 1
+        for credential in self.background.credentials():
+            if credential in background:
+                background[credential] += 1
+        self.uses = {one: (calls[one], background[one]) for one in draining}
+
     async def tick(self) -> None:
+        self.count_uses()
         self.purse.tick(self.view.budgets_by_id)
         if restored := self.journal.tend():
             log.error("of the journal in use, %s; it was written again and nothing is lost", restored)

@@ -21,10 +21,12 @@ DEADLINE_S = 15.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a probe; ``message`` is a sentence that holds no part of the key or the answer."""
+    """What came of a probe; ``message`` is a sentence that holds no part of the key or the answer. ``status``: what the
+    provider answered with when it refused, 0 when nothing came."""
 
     works: bool
     message: str
+    status: int = 0
 
 
 def probe(

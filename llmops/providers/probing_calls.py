@@ -102,7 +102,7 @@ async def _ask(
                     f"{asked} answered {status}, but not with JSON: this is not an OpenAI-compatible API.",
                 )
             return Outcome(True, f"Works: {asked} answered {status}.")
-        return Outcome(False, _status_sentence(asked, status))
+        return Outcome(False, _status_sentence(asked, status), status)
 
 
 def _status_sentence(asked: str, status: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from urllib.parse import SplitResult, urlsplit
 
 from llmops.core.digests import canonical_json
@@ -34,7 +35,8 @@ CREDENTIAL_STATES = [
 CREDENTIAL_MOVES: dict[str, frozenset[str]] = {
     "staged": frozenset({"probed", "active", "revoked"}),
     "probed": frozenset({"active", "revoked"}),
-    "active": frozenset({"draining", "revoked"}),
+    # Back to staged: a rotation that is taken back.
+    "active": frozenset({"draining", "revoked", "staged"}),
     "draining": frozenset({"active", "revoked"}),
     "revoked": frozenset(),
 }
@@ -330,6 +332,45 @@ def proxy_problem(url: str) -> str | None:
     if parts.path.strip("/") or parts.query or parts.fragment:
         return "leave out everything after the port"
     return host_refusal(parts.hostname, allow_private=True)
+
+
+#: A key is refused for good when a process has met so many refusals in a row, or so many processes one each.
+REFUSALS_OF_A_BURST, PROCESSES_OF_A_BURST = 3, 2
+
+
+def refused_for_good(heard: Iterable[tuple[object, str]]) -> bool:
+    """Whether what data planes heard of a key, as (process, ``refused`` or ``accepted``) in the order in which it happened, is
+    a burst: not one refusal that the provider then took back. A process tells of its first refusal and of the one that makes
+    a burst.
+    """
+    in_a_row: dict[object, int] = {}
+    for process, said in heard:
+        if said == "accepted":
+            in_a_row.pop(process, None)
+        else:
+            in_a_row[process] = in_a_row.get(process, 0) + 1
+    return len(in_a_row) >= PROCESSES_OF_A_BURST or any(times >= 2 for times in in_a_row.values())
+
+
+def still_refused(heard: Iterable[tuple[object, str]]) -> bool:
+    """Whether the last word that some data plane heard of a key was a refusal."""
+    last = dict(heard)
+    return any(said != "accepted" for said in last.values())
+
+
+_NUMBERED = re.compile(r"(.*?)[ -](\d{1,4})")
+
+
+def next_name(name: str, taken: Collection[str]) -> str:
+    """A free name for the key that follows ``name``: ``primary`` is followed by ``primary-2``, that by ``primary-3``."""
+    found = _NUMBERED.fullmatch(name)
+    stem, number = (found.group(1), int(found.group(2))) if found else (name, 1)
+    while True:
+        number += 1
+        ending = f"-{number}"
+        one = stem[: 80 - len(ending)] + ending
+        if one not in taken:
+            return one
 
 
 def may_activate(state: str, *, probed: bool, unprobed_reason: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from llmops.base.master_keys import master_keys
@@ -18,9 +20,12 @@ from llmops.providers.models import (
     OpenBreaker,
     Price,
     Provider,
+    Rotation,
     Route,
 )
+from llmops.providers.models.rotations import OPEN
 from llmops.providers.pricing import BASE_CLASSES
+from llmops.providers.secret_stores import remembered
 
 #: A data plane repeats what it cannot read every 30 s; what was not repeated for so long is over, or its process is.
 TROUBLE_LASTS = timedelta(seconds=90)
@@ -46,6 +51,22 @@ def routes_naming_policy(policy: str) -> list[str]:
 def sealing_identity(credential_id: object) -> str:
     """What a sealed provider key is bound to: its own row, so that a copy in another row does not open."""
     return f"providers.credential:{credential_id}"
+
+
+def reveal_remembered(credential: Credential, *, wait: bool) -> str:
+    """``reveal`` for the transport: what a store over a network answered is remembered, so that nobody waits for it.
+
+    ``wait``: read what is not known yet now; otherwise it is read beside, and this raises ``SecretUnavailable``.
+    """
+    if credential.source not in secret_stores.REMOTE:
+        return reveal(credential)
+    return remembered.MEMORY.value(
+        str(credential.pk),
+        source=credential.source,
+        reference=credential.reference,
+        generation=credential.set_at.isoformat() if credential.set_at else "",
+        wait=wait,
+    )
 
 
 def reveal(credential: Credential) -> str:
@@ -119,6 +140,63 @@ def refused_credentials() -> list[tuple[Credential, HealthEvent]]:
         for credential in in_use.select_related("provider").order_by("provider__slug", "name")
         # A key that was put in its place since then is another one.
         if credential.state_changed_at is None or credential.state_changed_at < refused[credential.pk].at
+    ]
+
+
+@dataclass(frozen=True)
+class DueKey:
+    """A key in use that is older than it is to become; ``days`` is its age, ``after`` the age at which it was due."""
+
+    credential: Credential
+    days: int
+    after: int
+
+    def in_words(self) -> str:
+        return f"{self.days:,} days old; it was due after {self.after:,}"
+
+
+def age_of(credential: Credential, now: datetime) -> int:
+    """Days since the key was set (or, by a reference, last read on request)."""
+    return (now - (credential.set_at or credential.created_at)).days
+
+
+def due_after(credential: Credential) -> int | None:
+    """Days after which a key is due; None: never."""
+    days: int = (
+        settings.PROVIDER_KEY_DAYS if credential.rotate_after_days is None else credential.rotate_after_days
+    )
+    return days or None
+
+
+def keys_due(now: datetime) -> list[DueKey]:
+    """Keys in use that are due to be rotated, the oldest first; a simulator's key never is, nor one that is being rotated."""
+    in_use = (
+        Credential.objects.filter(state="active", provider__archived_at=None)
+        .exclude(provider__kind="simulator")
+        .exclude(rotations_away__state__in=OPEN)
+        .select_related("provider")
+    )
+    found = [
+        DueKey(one, age_of(one, now), after)
+        for one in in_use
+        if (after := due_after(one)) is not None and age_of(one, now) >= after
+    ]
+    return sorted(found, key=lambda one: -one.days)
+
+
+def rotation_of(credential: Credential) -> Rotation | None:
+    """The rotation under way in which a key takes part."""
+    takes_part = Q(old=credential.pk) | Q(new=credential.pk)
+    return Rotation.objects.filter(takes_part, state__in=OPEN).select_related("old", "new").first()
+
+
+def returned_rotations(now: datetime) -> list[Rotation]:
+    """Rotations that were taken back within a day and not begun again since."""
+    recent = Rotation.objects.filter(state="returned", finished_at__gte=now - REFUSAL_LASTS)
+    return [
+        one
+        for one in recent.select_related("old__provider", "new__provider")
+        if not Rotation.objects.filter(old=one.old_id, created_at__gt=one.created_at).exists()
     ]
 
 

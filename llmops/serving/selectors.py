@@ -16,7 +16,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.policies.engine import prepare
 from llmops.providers.models import Credential, Provider, Route
-from llmops.providers.selectors import reveal
+from llmops.providers.selectors import reveal_remembered
 from llmops.serving.compile import compile_document
 from llmops.serving.differences import describe
 from llmops.serving.models import LivePointer, Revision
@@ -70,7 +70,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         }
         paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
-    credentials, unreadable = _credentials(stored)
+    credentials, unreadable = _credentials(stored, wait=previous is None)
     # Here, beside the requests: long lists take a moment to compile.
     prepare(document.policies, [(), *(route.policies for route in document.routes)])
     return Snapshot(
@@ -173,13 +173,16 @@ def _budgets() -> tuple[BudgetEntry, ...]:
     )
 
 
-def _credentials(stored: list[Credential]) -> tuple[dict[str, tuple[CredentialEntry, ...]], dict[str, str]]:
-    """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id."""
+def _credentials(
+    stored: list[Credential], *, wait: bool
+) -> tuple[dict[str, tuple[CredentialEntry, ...]], dict[str, str]]:
+    """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id. Without
+    ``wait`` no store over a network is waited for."""
     readable: dict[str, list[CredentialEntry]] = {}
     unreadable: dict[str, str] = {}
     for credential in stored:
         try:
-            secret = reveal(credential)
+            secret = reveal_remembered(credential, wait=wait)
         except ConsoleError as error:
             unreadable[str(credential.pk)] = error.message
             continue

@@ -88,6 +88,26 @@ API: dict[str, Change] = {
     "POST /api/v1/credentials/{pk}/revoke/": Change(
         _pk("active"), {"reason": "leaked"}, "credential.revoked"
     ),
+    "POST /api/v1/credentials/{pk}/remind-after/": Change(
+        _pk("active"), {"days": 30}, "credential.rescheduled"
+    ),
+    "POST /api/v1/credentials/{pk}/read-again/": Change(_pk("referenced"), {}, "credential.reread_requested"),
+    "POST /api/v1/rotations/": Change(
+        send=lambda world: {
+            "credential": str(world.active.pk),
+            "secret": "simulated-key-0011",
+            "unprobed_reason": "a test",
+        },
+        action="rotation.staged",
+    ),
+    "POST /api/v1/rotations/{pk}/activate/": Change(_pk("rotation"), {}, "rotation.activated"),
+    "POST /api/v1/rotations/{pk}/cancel/": Change(_pk("rotation"), {}, "rotation.cancelled"),
+    "POST /api/v1/rotations/{pk}/take-back/": Change(
+        _pk("draining_rotation"), {"reason": "slower"}, "rotation.returned"
+    ),
+    "POST /api/v1/rotations/{pk}/finish/": Change(
+        _pk("draining_rotation"), {"reason": "leaked"}, "rotation.finished"
+    ),
     "POST /api/v1/models/": Change(
         send={"slug": "new", "provider": "sim", "upstream_model": "new", **TOKENS}, action="model.created"
     ),
@@ -247,6 +267,25 @@ ADMIN: dict[str, Change] = {
     ),
     "POST /admin/providers/credential/{object_id}/drain/": Change(_pk("active"), {}, "credential.drained"),
     "POST /admin/providers/credential/{object_id}/revoke/": Change(_pk("active"), {}, "credential.revoked"),
+    "POST /admin/providers/credential/{object_id}/rotate/": Change(
+        _pk("active"),
+        {"secret": "simulated-key-0011", "unprobed_reason": "a test"},
+        "rotation.staged",
+    ),
+    "POST /admin/providers/credential/{object_id}/remind/": Change(
+        _pk("active"), {"days": "30"}, "credential.rescheduled"
+    ),
+    "POST /admin/providers/credential/{object_id}/read-again/": Change(
+        _pk("referenced"), {}, "credential.reread_requested"
+    ),
+    "POST /admin/providers/rotation/{object_id}/activate/": Change(_pk("rotation"), {}, "rotation.activated"),
+    "POST /admin/providers/rotation/{object_id}/cancel/": Change(_pk("rotation"), {}, "rotation.cancelled"),
+    "POST /admin/providers/rotation/{object_id}/take-back/": Change(
+        _pk("draining_rotation"), {"reason": "slower"}, "rotation.returned"
+    ),
+    "POST /admin/providers/rotation/{object_id}/finish/": Change(
+        _pk("draining_rotation"), {"reason": "leaked"}, "rotation.finished"
+    ),
     "POST /admin/providers/model/add/": Change(
         send=lambda world: {
             "slug": "new",

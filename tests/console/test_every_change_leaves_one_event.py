@@ -147,6 +147,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     kinds = {
         "access/project": world.support, "access/servicekey": world.key, "access/membership": world.membership,
         "auth/user": world.eve, "audit/event": world.event, "providers/credential": world.staged,
+        "providers/rotation": world.rotation,
         "providers/model": world.model, "providers/price": world.model.prices.first(),
         "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
@@ -238,6 +239,10 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
     "apply": (_apply, "project.created"),
     "createsuperuser": (_user("createsuperuser"), "user.created"),
     "changepassword": (_user("changepassword"), "user.password_set"),
+    "rotate": (
+        _plain("rotate", "begin", "sim/active", "--reference", "env:SIM_KEY", "--unprobed", "a test"),
+        "rotation.staged",
+    ),
     "prices": (_plain("prices", "update"), "prices.updated"),
     "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild_requested"),
     "axes_reset": (_plain("axes_reset"), "sign_in_guard.reset"),
@@ -302,6 +307,8 @@ TASKS = {
     "budgets.reap_leases": "leaves one event a lease that it charges; tests/budgets",
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
+    "providers.tend_rotations": "leaves one event a rotation that it takes back or finishes; tests/providers",
+    "providers.remind_of_keys": "sends an e-mail about keys that are due",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
     "usage.tell_of_drift": "sends an e-mail about drifts, which are their own record",
     "usage.make_days": "makes tables for the days to come",

@@ -54,6 +54,8 @@ GET /api/v1/credentials/{pk}/                                      1++-+-+-+----
 POST /api/v1/credentials/{pk}/activate/                            1+------------+
 POST /api/v1/credentials/{pk}/drain/                               1+------------+
 POST /api/v1/credentials/{pk}/probe/                               1+------------+
+POST /api/v1/credentials/{pk}/read-again/                          1+------------+
+POST /api/v1/credentials/{pk}/remind-after/                        1+------------+
 POST /api/v1/credentials/{pk}/replace-secret/                      1+------------+
 POST /api/v1/credentials/{pk}/revoke/                              1+------------+
 GET /api/v1/docs/                                                  1++++++-+-----+
@@ -105,6 +107,13 @@ POST /api/v1/revisions/                                            1+-----------
 GET /api/v1/revisions/pending/                                     1++-+-+-+-----+
 GET /api/v1/revisions/{number}/                                    1++-+-+-+-----+
 POST /api/v1/revisions/{number}/restore/                           1+------------+
+GET /api/v1/rotations/                                             1++-+-+-+-----+
+POST /api/v1/rotations/                                            1+------------+
+GET /api/v1/rotations/{pk}/                                        1++-+-+-+-----+
+POST /api/v1/rotations/{pk}/activate/                              1+------------+
+POST /api/v1/rotations/{pk}/cancel/                                1+------------+
+POST /api/v1/rotations/{pk}/finish/                                1+------------+
+POST /api/v1/rotations/{pk}/take-back/                             1+------------+
 GET /api/v1/routes/                                                1++++-+-+-----+
 POST /api/v1/routes/                                               1+------------+
 GET /api/v1/routes/{slug}/                                         1++++-+-+-----+
@@ -271,6 +280,12 @@ GET /admin/providers/credential/{object_id}/probe/                 L+-0-0-
 POST /admin/providers/credential/{object_id}/probe/                L+-0-0-
 GET /admin/providers/credential/{object_id}/replace/               L+-0-0-
 POST /admin/providers/credential/{object_id}/replace/              L+-0-0-
+GET /admin/providers/credential/{object_id}/read-again/            L+-0-0-
+POST /admin/providers/credential/{object_id}/read-again/           L+-0-0-
+GET /admin/providers/credential/{object_id}/remind/                L+-0-0-
+POST /admin/providers/credential/{object_id}/remind/               L+-0-0-
+GET /admin/providers/credential/{object_id}/rotate/                L+-0-0-
+POST /admin/providers/credential/{object_id}/rotate/               L+-0-0-
 GET /admin/providers/credential/{object_id}/revoke/                L+-0-0-
 POST /admin/providers/credential/{object_id}/revoke/               L+-0-0-
 GET /admin/providers/model/                                        L++++-+
@@ -312,6 +327,20 @@ GET /admin/providers/provider/{object_id}/restore/                 L+-0-0-
 POST /admin/providers/provider/{object_id}/restore/                L+-0-0-
 GET /admin/providers/provider/{object_id}/resume/                  L+-0-0-
 POST /admin/providers/provider/{object_id}/resume/                 L+-0-0-
+GET /admin/providers/rotation/                                     L++-+-+
+GET /admin/providers/rotation/add/                                 L------
+GET /admin/providers/rotation/{object_id}/                         L++++++
+GET /admin/providers/rotation/{object_id}/activate/                L+-0-0-
+POST /admin/providers/rotation/{object_id}/activate/               L+-0-0-
+GET /admin/providers/rotation/{object_id}/cancel/                  L+-0-0-
+POST /admin/providers/rotation/{object_id}/cancel/                 L+-0-0-
+GET /admin/providers/rotation/{object_id}/finish/                  L+-0-0-
+POST /admin/providers/rotation/{object_id}/finish/                 L+-0-0-
+GET /admin/providers/rotation/{object_id}/take-back/               L+-0-0-
+POST /admin/providers/rotation/{object_id}/take-back/              L+-0-0-
+GET /admin/providers/rotation/{object_id}/change/                  L++0+0+
+GET /admin/providers/rotation/{object_id}/delete/                  L--0-0-
+GET /admin/providers/rotation/{object_id}/history/                 L++0+0+
 GET /admin/providers/route/                                        L++++-+
 GET /admin/providers/route/add/                                    L+-----
 POST /admin/providers/route/add/                                   L+-----
@@ -410,7 +439,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "revisions": world.revision.number, "projects": "support", "service-keys": world.key.pk,
         "memberships": world.membership.pk, "users": world.eve.pk, "providers": world.provider.slug,
         "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
-        "approvals": world.raise_asked.pk,
+        "approvals": world.raise_asked.pk, "rotations": world.rotation.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:
         return stand_in(route, world)

@@ -101,6 +101,11 @@ def build() -> SimpleNamespace:
     providers.add_credential(
         COMMAND, provider=w.provider, name="second", secret="simulated-key-0003", activate=True
     )
+    w.referenced = providers.add_credential(
+        COMMAND, provider=w.provider, name="referenced", source="env", reference="SIM_KEY"
+    )
+    w.rotation, w.draining_rotation = (a_rotation(w.provider, name) for name in ("third", "fourth"))
+    providers.activate_rotation(COMMAND, rotation=w.draining_rotation)
     w.model = a_model(w.provider, "sim-small")
     w.spare_model = a_model(w.provider, "sim-spare")
     w.listed_provider = providers.create_provider(
@@ -181,6 +186,15 @@ def build() -> SimpleNamespace:
         "pam": signed_in(person("pam", ("admin", w.support))),
     }
     return w
+
+
+def a_rotation(provider: Any, name: str) -> Any:
+    old = providers.add_credential(
+        COMMAND, provider=provider, name=name, secret=f"simulated-key-{name}", activate=True
+    )
+    return providers.begin_rotation(
+        COMMAND, credential=old, secret=f"simulated-key-{name}-next", unprobed_reason="a test"
+    )
 
 
 def last_event() -> Any:

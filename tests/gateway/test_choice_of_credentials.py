@@ -334,3 +334,27 @@ async def test_a_rest_that_nobody_can_wait_for_is_a_429_with_its_time(rig: Rig) 
     assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
     assert 30 <= int(answer.headers["retry-after"]) <= 40
     assert len(rig.upstream.asked) == 1, "the provider said when"
+
+
+async def test_another_credential_costs_no_attempt_of_the_route(rig: Rig) -> None:
+    """A route that tries once still gets its one try when a credential is refused on the way."""
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        if asked.headers["authorization"].endswith("s-new"):
+            await reply.json({"error": {"message": "Incorrect API key"}}, status=401)
+        else:
+            await reply.json(completion("hi"))
+
+    rig.upstream.does(script)
+    rig.configure(
+        routes=(a_route(attempts=1),),
+        credentials={
+            "up": (
+                CredentialEntry(id="new", name="new", provider="up", secret="s-new"),
+                CredentialEntry(id="old", name="old", provider="up", secret="s-old", draining=True),
+            )
+        },
+    )
+    answer = await rig.chat(model="chat")
+    assert answer.status == 200, answer.body
+    assert [one.code for one in rig.outcome().attempts] == ["upstream_auth", ""]

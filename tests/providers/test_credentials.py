@@ -14,7 +14,7 @@ from llmops.base.crypto import MasterKeys, new_master_key
 from llmops.base.live import LIVE_STATE, versions
 from llmops.base.master_keys import master_keys
 from llmops.core.errors import ConfigurationRefused, Conflict, InvalidRequest
-from llmops.providers import secret_stores, services
+from llmops.providers import services
 from llmops.providers.models import Credential
 from llmops.providers.rules import CREDENTIAL_MOVES, CREDENTIAL_STATES
 from llmops.providers.selectors import reveal, sealing_identity
@@ -184,13 +184,6 @@ def test_the_fingerprint_and_nothing_do_not_replace_the_key_either():
         with pytest.raises(InvalidRequest), no_event():
             services.replace_secret(OPERATOR, credential=credential, secret=text)
     assert reveal(Credential.objects.get(pk=credential.pk)) == PLANTED
-
-
-@pytest.mark.parametrize("source", secret_stores.PLANNED)
-def test_stores_that_are_not_read_yet_say_which_are(source):
-    with pytest.raises(InvalidRequest, match="not supported yet") as refused, no_event():
-        configuring.credential(source=source, reference="secret/openai", secret="")
-    assert refused.value.param == "source"
 
 
 def test_a_reference_is_kept_as_a_reference(monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Max, Sum
+from django.utils import timezone
 
 from llmops.access.selectors import may
 from llmops.approvals.selectors import waiting
@@ -22,7 +23,14 @@ from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_models, simulated_providers
 from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Unreadable, Verdict, judge
 from llmops.providers.models import OpenBreaker, Route
-from llmops.providers.selectors import open_breakers, refused_credentials, switched, unreadable
+from llmops.providers.selectors import (
+    keys_due,
+    open_breakers,
+    refused_credentials,
+    returned_rotations,
+    switched,
+    unreadable,
+)
 from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
@@ -31,6 +39,8 @@ RECENT = 12
 NOTICES_FOR, MOST_NOTICES = timedelta(days=2), 6
 #: Figures grow old by themselves (calls leave the range), so a live page renews them at least this often, in seconds.
 STALE_AFTER = 15
+#: Keys that are due, named one by one.
+_MOST_DUE = 5
 
 
 def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
@@ -164,7 +174,7 @@ def _verdict(
             ],
             paused=_paused(reader),
             unreadable=_unreadable(reader),
-            avoided=[*_breakers(reader), *_refused(reader)],
+            avoided=[*_breakers(reader), *_refused(reader), *_keys_to_rotate(reader)],
         ),
         period=period,
     )
@@ -217,6 +227,31 @@ def _refused(reader: Reader) -> list[Avoided]:
         )
         for credential, event in refused_credentials()
     ]
+
+
+def _keys_to_rotate(reader: Reader) -> list[Avoided]:
+    """Rotations that were taken back, and provider keys that are due."""
+    if not may(reader.request, "provider.view"):
+        return []
+    now = timezone.now()
+    found = [
+        Avoided(
+            f"The rotation of {rotation.old} was taken back: {rotation.outcome}",
+            reader.link("providers.rotation", rotation.pk),
+        )
+        for rotation in returned_rotations(now)
+    ]
+    due = keys_due(now)
+    found += [
+        Avoided(
+            f"Provider key {one.credential} is due to be rotated: {one.in_words()}",
+            reader.link("providers.credential", one.credential.pk),
+        )
+        for one in due[:_MOST_DUE]
+    ]
+    if len(due) > _MOST_DUE:
+        found.append(Avoided(f"{len(due) - _MOST_DUE} more provider keys are due to be rotated"))
+    return found
 
 
 def _unreadable(reader: Reader) -> list[Unreadable]:

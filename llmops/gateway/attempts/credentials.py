@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from llmops.gateway.attempts.failures import AUTH, Failure
+from llmops.providers.rules import REFUSALS_OF_A_BURST
 from llmops.serving.snapshot import CredentialEntry
 
 #: A refused credential is left alone for so long before one call tries it again; twice as long after each further refusal.
@@ -184,7 +185,7 @@ class Credentials:
         return was
 
     def failed(self, credential: str, model: str, failure: Failure, now: float) -> str:
-        """Put it aside, or let it rest. ``refused`` or ``quota`` when that is news, else nothing."""
+        """Put it aside, or let it rest. ``refused`` or ``quota`` when that is news, or makes a burst; else nothing."""
         if failure.kind == AUTH:
             # A 403 may be about the model, or the country: other models may still be open to it.
             return self._refuse(credential, model if failure.status == 403 else "", REFUSED, now)
@@ -197,7 +198,8 @@ class Credentials:
 
     def _refuse(self, credential: str, model: str, code: str, now: float) -> str:
         standing = self._standing(credential, model) if model else self._of.setdefault(credential, Standing())
-        news = not standing.refusals
+        # The one that makes it a burst is told as well: by it a rotation is taken back (``providers.rules``).
+        news = standing.refusals in (0, REFUSALS_OF_A_BURST - 1)
         standing.avoid_until = now + min(MOST_AVOID_S, AVOID_S * 2.0 ** min(standing.refusals, 10))
         standing.refusals += 1
         return code if news else ""

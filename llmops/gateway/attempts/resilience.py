@@ -135,15 +135,23 @@ class Plan:
         step = self._step
         assert step is not None
         route = self.resolution.route
-        if self.attempts >= route.attempts or now + LEAST_S >= self.deadline:
+        if now + LEAST_S >= self.deadline:
             return None
-        if failure.kind == POLICY:
-            return self.changed(f"again after {describe(failure)}", now)
         if failure.kind == AUTH or failure.out_of_quota:
             self._refused.add(step.credential.id)
             if (another := self._other_credential(step, failure, now)) is not None:
+                # Nothing was tried yet but a key: that costs no attempt, and there are only so many keys.
+                self.attempts -= 1
                 return another
-        elif failure.status == 429 and (another := self._other_credential(step, failure, now)) is not None:
+        if self.attempts >= route.attempts:
+            return None
+        if failure.kind == POLICY:
+            return self.changed(f"again after {describe(failure)}", now)
+        if (
+            failure.status == 429
+            and not failure.out_of_quota
+            and (another := self._other_credential(step, failure, now)) is not None
+        ):
             return another
         named = self._turn_to_named(failure)
         remaining = route.attempts - self.attempts

@@ -84,6 +84,10 @@ class Background:
     def __len__(self) -> int:
         return len(self._followed)
 
+    def credentials(self) -> list[str]:
+        """Of each response that is followed, the id of the credential that made it."""
+        return [one.trial.step.credential.id for one in self._followed.values()]
+
     def room(self) -> None:
         """Raises ``QueueFull`` when no further response can be followed."""
         if len(self._followed) >= MAX_FOLLOWED:

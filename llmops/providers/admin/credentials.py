@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils.html import format_html_join
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
 from llmops.base.admin import ServiceAdmin, admin_action
@@ -24,7 +28,14 @@ from llmops.providers.admin.forms import ReasonForm
 from llmops.providers.models import Credential
 from llmops.providers.rules import CREDENTIAL_SOURCES
 from llmops.providers.secret_stores import STORES
-from llmops.providers.selectors import heard_of, troubles_of, with_troubles
+from llmops.providers.selectors import (
+    age_of,
+    due_after,
+    heard_of,
+    rotation_of,
+    troubles_of,
+    with_troubles,
+)
 
 _SOURCES = [(name, label) for name, label in CREDENTIAL_SOURCES if name == "sealed" or name in STORES]
 
@@ -45,7 +56,8 @@ class SecretFields(forms.Form):
         required=False,
         max_length=300,
         widget=UnfoldAdminTextInputWidget(),
-        help_text="For the other places: the name of an environment variable of the data plane, or the path of a file.",
+        help_text="For the other places: the name of an environment variable of the data plane, the path of a file, in Vault "
+        "path#field such as kv/openai#key, in AWS the name or ARN of the secret, with #field where it holds JSON.",
     )
 
 
@@ -53,6 +65,55 @@ class CredentialForm(SecretFields, forms.ModelForm):
     class Meta:
         model = Credential
         fields = ("provider", "name", "source", "reference")
+
+
+class RotateForm(SecretFields):
+    keep_minutes = forms.IntegerField(
+        min_value=0,
+        max_value=7 * 24 * 60,
+        initial=15,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        label="Minutes for which the old key is kept at least",
+        help_text="So long it can be put back, by you or by itself when the new one is refused.",
+    )
+    deadline_hours = forms.IntegerField(
+        min_value=1,
+        max_value=30 * 24,
+        initial=24,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        label="Hours after which the old key is revoked in any case",
+        help_text="Batches take up to a day; what is left then goes on with the new key.",
+    )
+    by_itself = forms.BooleanField(
+        required=False,
+        initial=True,
+        widget=UnfoldBooleanSwitchWidget(),
+        label="Revoke the old key by itself, when nothing uses it any more",
+    )
+    unprobed_reason = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        label="Why it is staged untried",
+        help_text="Leave empty to try the new key with a real call: if it does not work, nothing changes.",
+    )
+    reason = forms.CharField(
+        max_length=300,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Goes into the audit trail.",
+    )
+
+
+class RemindForm(forms.Form):
+    days = forms.IntegerField(
+        min_value=0,
+        max_value=3_650,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget(),
+        label="Days after which it is due",
+        help_text="Empty: as the installation has it (CONSOLE_PROVIDER_KEY_DAYS). 0: never.",
+    )
 
 
 class ActivateForm(forms.Form):
@@ -81,21 +142,32 @@ class CredentialAdmin(ServiceAdmin):
         "readable",
         "kept",
         "fingerprint",
-        "last_probe_at",
+        "age",
         "last_used_at",
     )
     list_filter = ("state", "provider")
     list_select_related = ("provider",)
     search_fields = ("name", "provider__slug", "fingerprint")
-    actions_detail = ("probe", "activate", "replace", "drain", "revoke")
+    actions_detail = (
+        "rotate",
+        "probe",
+        "activate",
+        "read_again",
+        "replace",
+        "drain",
+        "remind",
+        "revoke",
+    )
     _shown = (
         "provider",
         "name",
         "state_in_words",
         "trouble",
+        "rotation",
         "kept",
         "fingerprint",
         "state_changed_at",
+        "age",
         "last_probe_at",
         "last_probe_result",
         "last_used_at",
@@ -176,6 +248,64 @@ class CredentialAdmin(ServiceAdmin):
         if credential.source == "sealed":
             return "here, encrypted" if credential.sealed else "wiped"
         return f"{credential.source}:{credential.reference}"
+
+    @display(description="age", ordering="set_at")
+    def age(self, credential: Credential) -> str:
+        """Days since the key was set, and whether it is due."""
+        days, after = age_of(credential, timezone.now()), due_after(credential)
+        if credential.state == "revoked":
+            return ""
+        told = f"{days:,} {'day' if days == 1 else 'days'}"
+        if after is None or credential.provider.kind == "simulator":
+            return told
+        return f"{told}, due to be rotated" if days >= after else f"{told} (due after {after:,})"
+
+    @display(description="rotation")
+    def rotation(self, credential: Credential) -> str:
+        """The rotation under way in which it takes part."""
+        found = rotation_of(credential)
+        if found is None:
+            return "none"
+        address = reverse(f"{self.admin_site.name}:providers_rotation_change", args=[found.pk])
+        return format_html('<a href="{}">{}</a>', address, f"{found}: {found.get_state_display()}")
+
+    @admin_action(
+        label="Rotate",
+        question="Put a new key in the place of {obj} without a failed call? It is tried first; you then decide when it is "
+        "used, and the old one ends when nothing uses it any more.",
+        form=RotateForm,
+        available=lambda credential: credential.state == "active" and rotation_of(credential) is None,
+    )
+    def rotate(
+        self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]
+    ) -> HttpResponse:
+        rotation = services.begin_rotation(actor, credential=obj, **data)
+        messages.success(
+            request,
+            f"{rotation.probe_result or 'The new key is staged, untried.'} Nothing uses it yet: go on below.",
+        )
+        return HttpResponseRedirect(
+            reverse(f"{self.admin_site.name}:providers_rotation_change", args=[rotation.pk])
+        )
+
+    @admin_action(
+        label="Remind",
+        question="When is {obj} due to be rotated? Overview and an e-mail then say so.",
+        form=RemindForm,
+        available=_state_in("staged", "probed", "active", "draining"),
+    )
+    def remind(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.remind_after(actor, credential=obj, **data)
+        return f"{obj}: noted."
+
+    @admin_action(
+        label="Read again",
+        question="Have every process read {obj} from its store again? Do so when the secret changed there.",
+        available=lambda credential: credential.source != "sealed" and credential.state != "revoked",
+    )
+    def read_again(self, request: HttpRequest, actor: Actor, obj: Credential, data: dict[str, Any]) -> str:
+        services.read_again(actor, credential=obj)
+        return f"{obj} is read again by every process, within a second."
 
     @admin_action(
         label="Probe",

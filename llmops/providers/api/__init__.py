@@ -13,11 +13,13 @@ from rest_framework.routers import BaseRouter
 from llmops.providers.api.credentials import Credentials
 from llmops.providers.api.models import Models
 from llmops.providers.api.providers import Providers
+from llmops.providers.api.rotations import Rotations
 from llmops.providers.api.routes import Routes
 
 
 def register(router: BaseRouter | Any) -> None:
     router.register("providers", Providers)
     router.register("credentials", Credentials)
+    router.register("rotations", Rotations)
     router.register("models", Models)
     router.register("routes", Routes)

@@ -53,6 +53,8 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "fingerprint",
             "state",
             "state_changed_at",
+            "set_at",
+            "rotate_after_days",
             "last_probe_at",
             "last_probe_result",
             "last_used_at",
@@ -66,6 +68,8 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "fingerprint",
             "state",
             "state_changed_at",
+            "set_at",
+            "rotate_after_days",
             "last_probe_at",
             "last_probe_result",
             "last_used_at",
@@ -96,6 +100,15 @@ class Activation(serializers.Serializer[Any]):
     )
 
 
+class Reminder(serializers.Serializer[Any]):
+    days = serializers.IntegerField(
+        min_value=0,
+        max_value=3_650,
+        allow_null=True,
+        help_text="The key is due so many days after it was set; 0: never; null: as the installation has it.",
+    )
+
+
 class Credentials(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     """Provider keys. A secret can be written and never read. Keys in use take effect within a second."""
 
@@ -107,7 +120,17 @@ class Credentials(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
         "list": "provider.view",
         "retrieve": "provider.view",
         **dict.fromkeys(
-            ("create", "replace_secret", "probe", "activate", "drain", "revoke"), "provider.manage"
+            (
+                "create",
+                "replace_secret",
+                "probe",
+                "activate",
+                "drain",
+                "revoke",
+                "remind_after",
+                "read_again",
+            ),
+            "provider.manage",
         ),
     }
 
@@ -148,6 +171,19 @@ class Credentials(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
         return self._shown(
             services.revoke_credential(self.actor, credential=self.get_object(), **self.decoded())
         )
+
+    @extend_schema(request=Reminder, responses=CredentialSerializer)
+    @action(detail=True, methods=["post"], url_path="remind-after", serializer_class=Reminder)
+    def remind_after(self, request: Request, pk: str) -> Response:
+        """When the key is due to be rotated, of which people are reminded."""
+        return self._shown(services.remind_after(self.actor, credential=self.get_object(), **self.decoded()))
+
+    @extend_schema(request=Nothing, responses=CredentialSerializer)
+    @action(detail=True, methods=["post"], url_path="read-again", serializer_class=Nothing)
+    def read_again(self, request: Request, pk: str) -> Response:
+        """Have every process read a referenced key from its store anew."""
+        self.decoded()
+        return self._shown(services.read_again(self.actor, credential=self.get_object()))
 
     def _shown(self, credential: Credential) -> Response:
         return Response(CredentialSerializer(credential).data)

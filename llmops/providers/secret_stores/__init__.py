@@ -15,9 +15,11 @@ from llmops.core.errors import ConsoleError, InvalidRequest
 STORES = {
     "env": "llmops.providers.secret_stores.environment",
     "file": "llmops.providers.secret_stores.files",
+    "vault": "llmops.providers.secret_stores.vault",
+    "aws": "llmops.providers.secret_stores.aws",
 }
-#: Named in the vocabulary, not readable yet.
-PLANNED = ("vault", "aws")
+#: Those that are asked over a network: what they answered is remembered (``remembered``).
+REMOTE = frozenset({"vault", "aws"})
 MAX_SECRET_CHARS = 8_000
 
 
@@ -28,17 +30,16 @@ class SecretUnavailable(ConsoleError):
     status = 422
 
 
+class StoreAway(SecretUnavailable):
+    """The store gave no answer: what it said before is still true, as far as anybody knows."""
+
+
 class Store(Protocol):
     check: Callable[[str], None]
     read: Callable[[str], str]
 
 
 def _store(source: str) -> Store:
-    if source in PLANNED:
-        raise InvalidRequest(
-            f'source: "{source}:" references are not supported yet. Supported are {supported()}.',
-            param="source",
-        )
     if source not in STORES:
         raise InvalidRequest(
             f"source: {source!r} is not a place for secrets. Supported are {supported()}.", param="source"
@@ -47,7 +48,7 @@ def _store(source: str) -> Store:
 
 
 def supported() -> str:
-    return " and ".join(f'"{name}:"' for name in STORES) + " references, and secrets kept here encrypted"
+    return ", ".join(f'"{name}:"' for name in STORES) + " references, and secrets kept here encrypted"
 
 
 def check_reference(source: str, reference: str) -> None:

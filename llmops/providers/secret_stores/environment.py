@@ -10,7 +10,17 @@ from llmops.providers import secret_stores
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 #: The console's own secrets: whoever may add a provider must not be able to have them sent to it.
-_OWN = ("CONSOLE_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PGPASS", "CELERY_")
+_OWN = (
+    "CONSOLE_",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "DJANGO_",
+    "PGPASS",
+    "CELERY_",
+    "AWS_",
+    "VAULT_",
+    "EMAIL_URL",
+)
 
 
 def check(reference: str) -> None:

@@ -10,6 +10,8 @@ from llmops.providers.services.credentials import (
     add_credential,
     drain_credential,
     probe_credential,
+    read_again,
+    remind_after,
     replace_secret,
     revoke_credential,
 )
@@ -36,6 +38,13 @@ from llmops.providers.services.providers import (
     unarchive_provider,
     update_provider,
 )
+from llmops.providers.services.rotations import (
+    activate_rotation,
+    begin_rotation,
+    cancel_rotation,
+    finish_rotation,
+    return_rotation,
+)
 from llmops.providers.services.routes import (
     archive_route,
     create_route,
@@ -47,7 +56,9 @@ from llmops.providers.services.routes import (
     unarchive_route,
     update_route,
 )
+from llmops.providers.services.tending import remind_of_keys, tend_rotations
 from llmops.providers.services.troubles import report_unreadable
+from llmops.providers.services.uses import report_uses
 
 __all__ = [
     "DRAFT_LOCK",
@@ -55,17 +66,21 @@ __all__ = [
     "CredentialChange",
     "PlannedPrice",
     "activate_credential",
+    "activate_rotation",
     "add_credential",
     "add_price",
     "add_prices",
     "archive_model",
     "archive_provider",
     "archive_route",
+    "begin_rotation",
+    "cancel_rotation",
     "create_model",
     "create_provider",
     "create_route",
     "degrade_route",
     "drain_credential",
+    "finish_rotation",
     "forget_old_events",
     "forget_process",
     "note_health",
@@ -74,13 +89,19 @@ __all__ = [
     "pin_model",
     "plan_prices",
     "probe_credential",
+    "read_again",
     "recover_route",
+    "remind_after",
+    "remind_of_keys",
     "replace_secret",
     "report_unreadable",
+    "report_uses",
     "reset_breakers_route",
     "resume_provider",
     "resume_route",
+    "return_rotation",
     "revoke_credential",
+    "tend_rotations",
     "unarchive_model",
     "unarchive_provider",
     "unarchive_route",

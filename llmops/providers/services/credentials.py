@@ -19,6 +19,11 @@ from llmops.providers.models import Credential, Provider
 from llmops.providers.rules import CREDENTIAL_MOVES, looks_masked, may_activate
 from llmops.providers.selectors import reveal, sealing_identity
 from llmops.providers.services import draft
+from llmops.providers.services._open_rotations import (
+    close_for_revoked,
+    open_rotation,
+    refuse_in_rotation,
+)
 
 KIND = "providers.credential"
 IN_USE = ("active", "draining")
@@ -43,14 +48,15 @@ def add_credential(
         owner = draft.locked(provider)
         if owner.archived_at is not None:
             raise Conflict(f"{owner.slug} is archived; bring it back before you add a key.")
-        credential = Credential(provider=owner, name=name, state_changed_at=timezone.now())
-        _place(credential, source=source, secret=secret, reference=reference)
+        now = timezone.now()
+        credential = Credential(provider=owner, name=name, state_changed_at=now, set_at=now)
+        place(credential, source=source, secret=secret, reference=reference)
         credential.state = "active" if activate else "staged"
         draft.checked(credential)
         draft.inserted(credential)
         if activate:
             touch(LIVE_STATE)
-        _event(actor, credential, action="credential.added", after=_described(credential))
+        _event(actor, credential, action="credential.added", after=described(credential))
     return credential
 
 
@@ -63,20 +69,22 @@ def replace_secret(
     it is used, add a second one instead.
     """
     with transaction.atomic():
+        refuse_in_rotation(credential)
         stored = draft.locked(credential)
         if stored.state == "revoked":
             raise Conflict("This key is revoked. Add a new one instead.")
-        before = _described(stored)
-        _place(stored, source=source, secret=secret, reference=reference)
+        before = described(stored)
+        place(stored, source=source, secret=secret, reference=reference)
         if stored.state == "probed":
             stored.state, stored.state_changed_at = "staged", timezone.now()
+        stored.set_at, stored.reminded_at = timezone.now(), None
         stored.last_probe_at, stored.last_probe_result = None, ""
         stored.last_failure_at, stored.last_failure = None, ""
         draft.checked(stored)
         stored.save()
         if stored.state in IN_USE:
             touch(LIVE_STATE)
-        old, new = draft.difference(before, _described(stored))
+        old, new = draft.difference(before, described(stored))
         _event(actor, stored, action="credential.replaced", before=old, after=new)
     return stored
 
@@ -91,7 +99,7 @@ def probe_credential(actor: Actor, *, credential: Credential) -> Credential:
     if stored.state == "revoked":
         raise Conflict("This key is revoked and is not tried any more. Add a new one instead.")
     try:
-        outcome = probing.probe(stored.provider, reveal(stored), chat_model=_chat_model(stored.provider))
+        outcome = probing.probe(stored.provider, reveal(stored), chat_model=chat_model_of(stored.provider))
     except ConsoleError as error:
         outcome = probing.Outcome(works=False, message=error.message)
     with transaction.atomic():
@@ -125,6 +133,7 @@ def probe_credential(actor: Actor, *, credential: Credential) -> Credential:
 def activate_credential(actor: Actor, *, credential: Credential, unprobed_reason: str = "") -> Credential:
     """Use this key from now on. One that was never probed needs a reason, which is kept on the record."""
     with transaction.atomic():
+        refuse_in_rotation(credential)
         stored = draft.locked(credential)
         if stored.provider.archived_at is not None:
             raise Conflict(f"{stored.provider.slug} is archived.")
@@ -138,16 +147,60 @@ def activate_credential(actor: Actor, *, credential: Credential, unprobed_reason
 def drain_credential(actor: Actor, *, credential: Credential, reason: str = "") -> Credential:
     """Start no more calls on this key while another is in use; calls under way finish on it."""
     with transaction.atomic():
+        refuse_in_rotation(credential)
         return _move(
             actor, draft.locked(credential), to="draining", action="credential.drained", reason=reason
         )
 
 
 def revoke_credential(actor: Actor, *, credential: Credential, reason: str = "") -> Credential:
-    """Never use this key again. A secret that was kept here is wiped; its fingerprint stays."""
+    """Never use this key again. A secret that was kept here is wiped; its fingerprint stays.
+
+    A rotation under way in which it takes part is over; if it was the new key, the old one is in use again.
+    """
+    with transaction.atomic():
+        rotation = open_rotation(credential)
+        stored = draft.locked(credential)
+        revoked = _move(actor, stored, to="revoked", action="credential.revoked", reason=reason, sealed="")
+        if rotation is not None:
+            close_for_revoked(rotation, revoked)
+        return revoked
+
+
+def remind_after(actor: Actor, *, credential: Credential, days: int | None) -> Credential:
+    """When a key is due to be rotated: ``days`` after it was set; None: as the installation has it (``PROVIDER_KEY_DAYS``)."""
     with transaction.atomic():
         stored = draft.locked(credential)
-        return _move(actor, stored, to="revoked", action="credential.revoked", reason=reason, sealed="")
+        if stored.state == "revoked":
+            raise Conflict("This key is revoked; nothing is due any more.")
+        before = {"rotate_after_days": stored.rotate_after_days}
+        stored.rotate_after_days, stored.reminded_at = days, None
+        draft.checked(stored)
+        stored.save()
+        _event(
+            actor,
+            stored,
+            action="credential.rescheduled",
+            before=before,
+            after={"rotate_after_days": days},
+        )
+    return stored
+
+
+def read_again(actor: Actor, *, credential: Credential) -> Credential:
+    """Have every process read a referenced key from its store anew, now. A key that cannot be read stays as it was read last."""
+    with transaction.atomic():
+        stored = draft.locked(credential)
+        if stored.source == "sealed":
+            raise Conflict("This key is kept here; there is no store to read it from. Rotate it instead.")
+        if stored.state == "revoked":
+            raise Conflict("This key is revoked.")
+        stored.set_at, stored.reminded_at = timezone.now(), None
+        stored.save()
+        if stored.state in IN_USE:
+            touch(LIVE_STATE)
+        _event(actor, stored, action="credential.reread_requested", after={"reference": stored.reference})
+    return stored
 
 
 def _move(
@@ -162,7 +215,7 @@ def _move(
     return stored
 
 
-def _place(credential: Credential, *, source: str, secret: str, reference: str) -> None:
+def place(credential: Credential, *, source: str, secret: str, reference: str) -> None:
     if source == "sealed":
         if reference:
             raise InvalidRequest("reference: a key that is kept here has no reference.", param="reference")
@@ -194,7 +247,7 @@ def _place(credential: Credential, *, source: str, secret: str, reference: str) 
     credential.source, credential.reference = source, reference
 
 
-def _chat_model(provider: Provider) -> str | None:
+def chat_model_of(provider: Provider) -> str | None:
     for version in (
         provider.model_configs.filter(current_of__archived_at=None, current_of__isnull=False)
         .order_by("model__slug")
@@ -205,7 +258,7 @@ def _chat_model(provider: Provider) -> str | None:
     return None
 
 
-def _described(credential: Credential) -> dict[str, Any]:
+def described(credential: Credential) -> dict[str, Any]:
     return {
         "provider": credential.provider.slug,
         "name": credential.name,

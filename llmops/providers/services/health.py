@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from llmops.base.clock import database_now
-from llmops.providers.models import HealthEvent, OpenBreaker
+from llmops.base.tasks import send
+from llmops.providers.models import HealthEvent, OpenBreaker, Rotation
+from llmops.providers.models.rotations import DRAINING
 
 #: Events are kept for so long.
 KEPT_FOR = timedelta(days=90)
@@ -71,6 +73,9 @@ def note_health(*, process: UUID, host: str, changes: Iterable[BreakerChange | C
                 )
             )
     HealthEvent.objects.bulk_create(events)
+    refused = {one.credential for one in events if one.kind == "credential_refused"}
+    if refused and Rotation.objects.filter(new__in=refused, state=DRAINING).exists():
+        send("providers.tend_rotations")
 
 
 _CLOSED_BY = {"probe": "a probe was answered", "reset": "an operator reset it"}

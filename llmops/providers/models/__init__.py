@@ -8,6 +8,8 @@ from django.db.models import Q
 
 from llmops.access.models import slug_validator
 from llmops.base.models import TimestampedModel, UUIDModel
+from llmops.providers.models.health import CredentialTrouble, CredentialUse, HealthEvent, OpenBreaker
+from llmops.providers.models.rotations import Rotation
 from llmops.providers.rules import (
     CONTEXT_STRATEGIES,
     CREDENTIAL_SOURCES,
@@ -20,6 +22,21 @@ from llmops.providers.rules import (
     REFUSE,
     TOKEN_CLASSES,
 )
+
+__all__ = [
+    "Credential",
+    "CredentialTrouble",
+    "CredentialUse",
+    "HealthEvent",
+    "Model",
+    "ModelConfig",
+    "OpenBreaker",
+    "Price",
+    "Provider",
+    "Rotation",
+    "Route",
+    "RouteTarget",
+]
 
 #: of milliseconds: a tenth of a second to an hour
 duration = [MinValueValidator(100), MaxValueValidator(3_600_000)]
@@ -112,6 +129,15 @@ class Credential(TimestampedModel):
     fingerprint = models.CharField(max_length=12, blank=True, editable=False)
     state = models.CharField(max_length=10, choices=CREDENTIAL_STATES, default="staged", editable=False)
     state_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    set_at = models.DateTimeField("key set", null=True, blank=True, editable=False)
+    rotate_after_days = models.PositiveIntegerField(
+        "days until it is due",
+        null=True,
+        blank=True,
+        editable=False,
+        validators=[MaxValueValidator(3_650)],
+    )
+    reminded_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_probe_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_probe_result = models.CharField(max_length=300, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -134,86 +160,6 @@ class Credential(TimestampedModel):
 
     def __str__(self) -> str:
         return f"{self.provider.slug}/{self.name}"
-
-
-class CredentialTrouble(UUIDModel):
-    """One data-plane process cannot read a key. The process says so again while it lasts, so an old row says nothing."""
-
-    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, related_name="troubles")
-    process = models.UUIDField(editable=False)
-    host = models.CharField(max_length=200)
-    reason = models.CharField(max_length=500)
-    since = models.DateTimeField()
-    seen_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "providers_credential_trouble"
-        ordering = ["host", "process"]
-        constraints = [
-            models.UniqueConstraint(
-                fields=["credential", "process"], name="providers_credential_trouble_once"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.host} cannot read {self.credential}"
-
-
-class OpenBreaker(models.Model):
-    """A target of a route that one data-plane process leaves alone now, until ``until``; then it is probed. The row goes when
-    the breaker closes, or with its process. Routes, models and providers by slug, as they were then.
-    """
-
-    process = models.UUIDField(editable=False)
-    host = models.CharField(max_length=200)
-    route = models.CharField(max_length=63, blank=True)
-    model = models.CharField(max_length=63)
-    provider = models.CharField(max_length=63)
-    since = models.DateTimeField()
-    until = models.DateTimeField()
-    why = models.CharField(max_length=500, blank=True)
-
-    class Meta:
-        db_table = "providers_open_breaker"
-        ordering = ["route", "model", "since"]
-        constraints = [
-            models.UniqueConstraint(fields=["process", "route", "model"], name="providers_open_breaker_once"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.route or 'by name'} → {self.model}"
-
-
-class HealthEvent(UUIDModel):
-    """A moment in which a target's breaker opened or closed, or a provider refused a key or took it again."""
-
-    KINDS = [
-        ("breaker_opened", "Breaker opened"),
-        ("breaker_closed", "Breaker closed"),
-        ("credential_refused", "Key refused"),
-        ("credential_quota", "Key out of quota"),
-        ("credential_accepted", "Key accepted again"),
-    ]
-
-    at = models.DateTimeField()
-    kind = models.CharField(max_length=30, choices=KINDS)
-    route = models.CharField(max_length=63, blank=True)
-    model = models.CharField(max_length=63, blank=True)
-    provider = models.CharField(max_length=63, blank=True)
-    credential = models.UUIDField(null=True, blank=True)
-    process = models.UUIDField()
-    text = models.CharField(max_length=500, blank=True)
-
-    class Meta:
-        db_table = "providers_health_event"
-        ordering = ["-at", "-id"]
-        indexes = [
-            models.Index(fields=["at"], name="providers_health_at"),
-            models.Index(fields=["credential", "at"], name="providers_health_credential"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
 class Model(TimestampedModel):
