@@ -30,7 +30,7 @@ from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
 from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
-from llmops.usage.records import BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
+from llmops.usage.records import Attempt, BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -65,6 +65,8 @@ class UnderWay(Stallable, Protocol):
     """``call.Call``, as far as a plane knows its calls."""
 
     headers: dict[bytes, bytes]
+    attempts: list[Attempt]
+    view: View
 
 
 class Tracing(Protocol):
@@ -83,6 +85,7 @@ class Following(Protocol):
     def follow(self, call: Any, trial: Any, response_id: str) -> None: ...
     def saw(self, provider: str, response_id: str, body: bytes) -> None: ...
     def gone(self, provider: str, response_id: str) -> None: ...
+    def credentials(self) -> list[str]: ...
     def __len__(self) -> int: ...
 
 

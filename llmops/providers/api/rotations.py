@@ -12,10 +12,11 @@ from rest_framework.response import Response
 
 from llmops.base.drf import ConsoleViewSet
 from llmops.providers import services
-from llmops.providers.api.shared import Explanation
+from llmops.providers.api.shared import BySlug, Explanation
 from llmops.providers.draining import remaining
 from llmops.providers.models import Credential, Rotation
 from llmops.providers.models.rotations import DRAINING
+from llmops.providers.rules import CREDENTIAL_SOURCES
 
 
 class ProcessUseSerializer(serializers.Serializer[Any]):
@@ -36,7 +37,7 @@ class RemainingSerializer(serializers.Serializer[Any]):
 
 
 class RotationSerializer(serializers.ModelSerializer[Rotation]):
-    provider = serializers.SlugRelatedField(slug_field="slug", read_only=True)
+    provider = BySlug(read_only=True)
     remaining = serializers.SerializerMethodField(
         help_text="What still uses the old key, while it drains; else null."
     )
@@ -74,9 +75,6 @@ class NewRotation(serializers.Serializer[Any]):
     credential = serializers.PrimaryKeyRelatedField(
         queryset=Credential.objects.all(), help_text="Id of the key in use that another one is to replace."
     )
-    source = serializers.ChoiceField(
-        choices=Credential._meta.get_field("source").choices or [], default="sealed", required=False
-    )
     secret = serializers.CharField(
         write_only=True,
         required=False,
@@ -103,6 +101,13 @@ class NewRotation(serializers.Serializer[Any]):
         help_text="Stage the new key without trying it, and why.",
     )
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
+
+    def get_fields(self) -> dict[str, Any]:
+        # By this name a serializer keeps what it was given.
+        return {
+            **super().get_fields(),
+            "source": serializers.ChoiceField(CREDENTIAL_SOURCES, default="sealed"),
+        }
 
 
 class Rotations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):

@@ -83,13 +83,13 @@ class Command(BaseCommand):
         if step == "show":
             self._show(rotation, options["wait"])
             return
-        change: Any = {
+        changes: dict[str, Any] = {
             "activate": services.activate_rotation,
             "finish": services.finish_rotation,
             "take-back": services.return_rotation,
             "cancel": services.cancel_rotation,
-        }[step]
-        self._tell(change(actor, rotation=rotation, reason=options["reason"]))
+        }
+        self._tell(changes[step](actor, rotation=rotation, reason=options["reason"]))
 
     def _show(self, rotation: Rotation, seconds: float) -> None:
         over = time.monotonic() + seconds
@@ -132,7 +132,7 @@ def _rotation(text: str, *, ended: bool) -> Rotation:
     return rotation
 
 
-def _where(options: dict[str, Any]) -> dict[str, str]:
+def _where(options: dict[str, Any]) -> dict[str, Any]:
     if options["secret_stdin"]:
         return {"secret": sys.stdin.readline().strip()}
     source, separator, reference = options["reference"].partition(":")
