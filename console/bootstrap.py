@@ -1,6 +1,6 @@
 """The first filling of an embedded installation; running it again changes nothing that is there.
 
-What is generated (the administrator's password, three service keys) is written to ``first-run.json`` before it is used, so
+What is generated (the administrator's password, service keys) is written to ``first-run.json`` before it is used, so
 that a start that is cut off in the middle can be finished by the next one with the same values.
 """
 
@@ -18,6 +18,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from console import demo
 from console.declarative import apply_text
 from console.embedded import write_private
 from llmops.access.models import Project, ServiceKey
@@ -31,22 +32,35 @@ from llmops.providers.services import update_provider
 from llmops.serving.services import publish
 
 _DEMO = Path(__file__).parent / "demo"
+#: What the file says while the demo's history is still to be booked.
+_WANTED = "wanted\n"
 
 
 def bootstrap() -> None:
-    """Migrate, check the master keys, and make the demo's configuration, administrator and keys if they are missing."""
+    """Migrate, check the master keys, and make the demo's configuration, administrator, keys and history if they are
+    missing."""
     _migrate()
     verify_master_keys()
     actor = command_actor("bootstrap")
     first = _first_run()
     simulator_url = os.environ.get("CONSOLE_SIMULATOR_URL", "http://127.0.0.1:8001/v1")
+    # Whoever is there already had their first start: nothing is made up for them later.
+    history = settings.DATA_DIR / "demo-history"
     if not Provider.objects.exists():
+        if demo.wanted():
+            history.write_text(_WANTED)
         text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", simulator_url)
         apply_text(actor, text=text, reason="The demo's configuration")
         if os.environ.get("OPENAI_API_KEY"):
             apply_text(actor, text=(_DEMO / "openai.yaml").read_text(), reason="OpenAI as a second provider")
     _follow_simulator(actor, simulator_url)
     _people_and_keys(actor, first)
+    if history.exists() and history.read_text() == _WANTED:
+        # Imported here, because it is needed once.
+        from console.demo.history import fill
+
+        fill(actor)
+        history.write_text("added\n")
 
 
 def _migrate() -> None:
@@ -68,6 +82,7 @@ def _first_run() -> dict[str, Any]:
         "service_key": new_secret(),
         "admin_key": new_secret(),
         "experiments_key": new_secret(),
+        "search_key": new_secret(),
         "model": "chat",
     }
     write_private(path, json.dumps(first, indent=2) + "\n")
@@ -96,15 +111,17 @@ def _people_and_keys(actor: Actor, first: dict[str, Any]) -> None:
         allowed_models=["*"],
         secret=first["admin_key"],
     )
-    if "experiments_key" in first:
-        create_service_key(
-            actor,
-            project=Project.objects.get(slug="experiments"),
-            name="experiments",
-            scopes=["inference"],
-            allowed_models=["*"],
-            secret=first["experiments_key"],
-        )
+    for project in ("experiments", "search"):
+        # Installations of earlier days were begun without these.
+        if f"{project}_key" in first:
+            create_service_key(
+                actor,
+                project=Project.objects.get(slug=project),
+                name=project,
+                scopes=["inference"],
+                allowed_models=["*"],
+                secret=first[f"{project}_key"],
+            )
 
 
 def _follow_simulator(actor: Actor, url: str) -> None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from console import demo
 from console.process import BOUND, die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,10 @@ def main() -> int:
 
 def run() -> int:
     data_dir = Path(os.environ.get("CONSOLE_DATA_DIR") or ROOT / "var").absolute()
+    try:
+        demo.wanted()
+    except ValueError as wrong:
+        raise Refusal(str(wrong)) from None
     host, port = os.environ.get("HOST", "127.0.0.1"), _port()
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -380,6 +385,8 @@ def _say(text: str, stream: IO[str] | None = None) -> None:
 
 def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
     """Make the demo's calls once, beside the console; they need not be waited for."""
+    if not demo.wanted():
+        return []
     try:
         (data_dir / "demo-traffic").touch(exist_ok=False)
     except FileExistsError:

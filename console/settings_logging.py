@@ -28,6 +28,8 @@ LOGGING = {
     "loggers": {
         # Scanners send host names of all kinds; each would leave a traceback.
         "django.security.DisallowedHost": {"handlers": [], "propagate": False},
+        # A broker of files has no host name, which each process that sends would be warned of.
+        "kombu.connection": {"level": "ERROR"},
         # One line for every task of the schedule would bury the rest.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

@@ -77,6 +77,7 @@ def call_filters(reader: Reader, filters: Filters) -> CallFilters:
         feature=filters.feature,
         user=filters.user,
         tag=filters.tag,
+        brought=filters.brought,
         key_id=filters.key,
         route=filters.route,
         model=filters.model,

@@ -52,6 +52,7 @@ TEXTS = {
     "user": 16,
     "tag": 200,
     "cost_centre": 40,
+    "brought": 40,
 }
 
 
@@ -93,6 +94,8 @@ class Filters:
     user: str = ""
     tag: str = ""
     cost_centre: str = ""
+    #: a kind of outcome that a service told of the call
+    brought: str = ""
     problems: tuple[str, ...] = ()
 
     def pairs(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from llmops.dashboards.filters import FAILED, Filters
 from llmops.dashboards.overview import panels
 from llmops.dashboards.overview.shapes import FindingRow, Notice, View
 from llmops.dashboards.reader import Reader
-from llmops.dashboards.simulated import simulated_models, simulated_providers
+from llmops.dashboards.simulated import simulated_in_words, simulated_models, simulated_providers
 from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Unreadable, Verdict, judge
 from llmops.providers.models import OpenBreaker, Route
 from llmops.providers.selectors import (
@@ -79,7 +79,7 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
         and not before.calls
         and not _any_call(project_ids),
         no_project=not reader.everywhere and not reader.projects,
-        simulated=_simulated_words([group.name for group in models if group.name in simulated]),
+        simulated=simulated_in_words([group.name for group in models if group.name in simulated]),
         bucket_style={60: "minute", 3_600: "minute"}.get(figures.granularity, "day"),
     )
     view.tiles = panels.tiles(figures, before, period.words, links)
@@ -279,9 +279,3 @@ def _summary(now: Overview, standing: Sequence[Gauge], period: str) -> str:
         fullest = standing[0]
         said.append(f"fullest budget {fullest.slug} at {fullest.percent or 0}\u2009%")
     return ", ".join(said) + "."
-
-
-def _simulated_words(models: Sequence[str]) -> str:
-    if not models:
-        return ""
-    return f"Some answers of this time come from a simulated provider, not from a real model ({', '.join(models)})"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlencode
 
+from django.db.models import Sum
 from django.urls import reverse
 
 from llmops.dashboards import formats
 from llmops.dashboards.filters import stamp
-from llmops.usage.models import DriftAlert, ProviderImport
+from llmops.usage.models import Call, DriftAlert, ProviderImport, Rollup
 from llmops.usage.selectors.reconciliation import BOUND_PERCENT, Drift, drifts, percent
 from llmops.usage.services import alert_in_words
 
@@ -32,6 +33,9 @@ class Row:
     cost: str
     tokens_off: bool
     cost_off: bool
+    #: calls of it that are charged at what they held, because nobody knows what they cost
+    unknown: int = 0
+    unknown_url: str = ""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class View:
     alerts: list[str] = field(default_factory=list)
     more_alerts: int = 0
     imports: Sequence[ProviderImport] = ()
+    simulated: str = ""
 
     @property
     def cost_drift(self) -> str:
@@ -106,7 +111,8 @@ def build(provider: str, first: date, last: date, *, today: date, only_off: bool
             view.stated_tokens = (view.stated_tokens or 0) + drift.stated_tokens
             view.ledger_tokens += drift.ledger_tokens
     shown = [drift for drift in reversed(found) if drift.drifts or not only_off]
-    view.rows = [_row(drift) for drift in shown[:MOST_ROWS]]
+    unknown = _unknown(first, last) if view.off else {}
+    view.rows = [_row(drift, unknown) for drift in shown[:MOST_ROWS]]
     view.hidden = max(0, len(shown) - MOST_ROWS)
     view.imports = list(ProviderImport.objects.filter(provider=provider)[:MOST_IMPORTS])
     newest = view.imports[0].pk if view.imports else None
@@ -126,20 +132,37 @@ def signed(value: float | None) -> str:
     return "0 %" if abs(value) < 0.005 else f"{value:+.2f} %"
 
 
-def _row(drift: Drift) -> Row:
+def _unknown(first: date, last: date) -> dict[tuple[date, str], int]:
+    """(day, slug of a model) -> calls whose process died before their outcome was written down."""
+    start = datetime.combine(first, time(), tzinfo=UTC)
+    end = datetime.combine(last, time(), tzinfo=UTC) + timedelta(days=1)
+    rows = Rollup.objects.filter(
+        granularity=Rollup.DAY, bucket__gte=start, bucket__lt=end, status=Call.UNKNOWN
+    ).order_by()
+    return {
+        (bucket.astimezone(UTC).date(), model): calls
+        for bucket, model, calls in rows.values_list("bucket", "model").annotate(Sum("calls"))
+    }
+
+
+def _row(drift: Drift, unknown: Mapping[tuple[date, str], int]) -> Row:
     start = datetime.combine(drift.day, time(), tzinfo=UTC)
     query = {"from": stamp(start), "to": stamp(start + timedelta(days=1))}
     if len(drift.slugs) == 1:
         query["model"] = drift.slugs[0]
+    lost = sum(unknown.get((drift.day, slug), 0) for slug in drift.slugs) if drift.drifts else 0
+    at = reverse("dashboards:calls")
     return Row(
         drift=drift,
         model=drift.model or "all models",
         waits=_waits(drift),
-        calls_url=f"{reverse('dashboards:calls')}?{urlencode(query)}" if drift.calls else "",
+        calls_url=f"{at}?{urlencode(query)}" if drift.calls else "",
         tokens=signed(drift.token_percent),
         cost=signed(drift.cost_percent),
         tokens_off=not drift.tokens_open and _off(drift.token_percent),
         cost_off=not drift.cost_open and _off(drift.cost_percent),
+        unknown=lost,
+        unknown_url=f"{at}?{urlencode({**query, 'status': Call.UNKNOWN})}" if lost else "",
     )
 
 

@@ -43,10 +43,13 @@ def reconciliation(request: HttpRequest) -> HttpResponse:
     if chosen not in providers:
         chosen = _first(providers)
     today = datetime.now(UTC).date()
-    first, last, wrong = _days(request, today)
+    first, last, wrong = _days(request, chosen, today)
     only_off = request.GET.get("only") == "drift"
+    view = build(chosen, first, last, today=today, only_off=only_off)
+    if Provider.objects.filter(slug=chosen, kind="simulator").exists():
+        view.simulated = f"{chosen} is a simulated provider: nobody sends an invoice for it"
     context = {
-        "view": build(chosen, first, last, today=today, only_off=only_off),
+        "view": view,
         "providers": providers,
         "provider": chosen,
         "first": first.isoformat(),
@@ -66,8 +69,12 @@ def _first(providers: list[str]) -> str:
     return newest if newest in providers else providers[0] if providers else ""
 
 
-def _days(request: HttpRequest, today: date) -> tuple[date, date, str]:
+def _days(request: HttpRequest, provider: str, today: date) -> tuple[date, date, str]:
+    """The days that are asked for; otherwise those that the newest import speaks of, or the last ones."""
+    newest = ProviderImport.objects.filter(provider=provider).first()
     usual = today - timedelta(days=DAYS), today
+    if newest is not None:
+        usual = max(newest.first_day, newest.last_day - timedelta(days=MOST_DAYS)), newest.last_day
     try:
         last = date.fromisoformat(request.GET["to"]) if request.GET.get("to") else usual[1]
         first = (

@@ -11,6 +11,7 @@ from llmops.dashboards import formats
 from llmops.dashboards.filters import NONE_GIVEN
 from llmops.dashboards.overview.shapes import Figure, Tile
 from llmops.dashboards.reader import Reader
+from llmops.dashboards.simulated import simulated_spend
 from llmops.dashboards.spend import movers, tables, units
 from llmops.dashboards.spend.links import Links
 from llmops.dashboards.spend.query import SpendQuery
@@ -106,6 +107,7 @@ def build(reader: Reader, query: SpendQuery) -> View:
     )
     if view.nothing_yet:
         return view
+    view.simulated = simulated_spend(query.span, filters)
     view.tiles = _tiles(query, found, links)
     tables.breakdown(view, query, found.now, found.before, links, names)
     if found.before is not None and query.by != "day":

@@ -58,8 +58,31 @@ def sentence(found: Sequence[Moved], by: str, places: int) -> str:
     return f"{'Grew' if sign > 0 else 'Fell'} most: {GROUPS[by].lower()} {name} ({much}). {why(first)}."
 
 
+#: A second reason is told when it makes up at least so much of the change.
+_WORTH_TELLING = 0.15
+_ALSO = {
+    "calls": ("more calls", "fewer calls"),
+    "tokens": ("longer calls", "shorter calls"),
+    "mix": ("dearer models", "cheaper models"),
+    "price": ("a higher price per token", "a lower price per token"),
+}
+
+
 def why(one: Moved) -> str:
-    """The largest reason, in words with its figures."""
+    """The largest reason, in words with its figures, and the next one if it counts."""
+    first, step = _mostly(one), one.movement
+    if step.new or not one.now.calls or not step.reason:
+        return first
+    sign = 1 if step.change > 0 else -1
+    others = {name: sign * getattr(step, name) for name in PARTS if name != step.reason}
+    second = max(others, key=lambda name: others[name])
+    # Without models or tokens nobody can tell a price from a mix.
+    if others[second] < _WORTH_TELLING * abs(step.change) or not (one.before.models and one.before.tokens):
+        return first
+    return f"{first}, then {_ALSO[second][sign < 0]}"
+
+
+def _mostly(one: Moved) -> str:
     step, before, now = one.movement, one.before, one.now
     up = step.change > 0
     if step.new:

@@ -87,6 +87,7 @@ class Unit:
     spend: Amount
     kind: str
     outcomes: str
+    outcomes_href: str
     served: str
     rate: str
     cost_each: Amount
@@ -100,6 +101,7 @@ class View:
     because: str
     nothing_yet: bool
     no_project: bool
+    simulated: str = ""
     tiles: list[Tile] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     rest: Row | None = None

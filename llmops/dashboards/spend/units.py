@@ -47,6 +47,9 @@ def of_features(query: SpendQuery, filters: SpendFilters, links: Links) -> list[
                 ),
                 kind=one.kind.replace("_", "\u00a0"),
                 outcomes=formats.count(one.count),
+                outcomes_href=links.calls(
+                    Span(*query.span.days), feature=group.value or NONE_GIVEN, brought=one.kind
+                ),
                 served=formats.count(group.sums.served),
                 rate=formats.percent(one.count, group.sums.served),
                 cost_each=Amount(formats.usd_places(each, places), formats.usd_exact(each)),

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
-from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from llmops.access.models import Project, ServiceKey
@@ -35,6 +35,7 @@ class CallFilters:
 
     ``status`` and ``error_code`` take one value or several; ``errors_only`` every call with an error code,
     ``user`` is the digest of an end user. A text that is ``NONE_GIVEN`` finds calls without a value of that kind. ``fallback`` those that were answered by, or tried last at, a fallback.
+    ``brought`` those of which a service told this kind of outcome.
     """
 
     project_ids: Collection[UUID] | None = None
@@ -51,6 +52,7 @@ class CallFilters:
     request_id: str = ""
     user: str = ""
     tag: str = ""
+    brought: str = ""
     start: datetime | None = None
     end: datetime | None = None
 
@@ -118,6 +120,11 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
             calls = calls.filter(**{f"{name}__in": [wanted] if isinstance(wanted, str) else list(wanted)})
     if filters.errors_only:
         calls = calls.filter(~Q(error_code=""))
+    if filters.brought:
+        told = CallOutcome.objects.filter(
+            call_id=OuterRef("pk"), call_started_at=OuterRef("started_at"), kind=filters.brought
+        )
+        calls = calls.filter(Exists(told))
     if filters.fallback:
         calls = calls.filter(fallback_count__gt=0)
     if filters.start:
