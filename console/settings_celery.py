@@ -42,6 +42,10 @@ CELERY_BEAT_SCHEDULE = {
     "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
     "carry over what periods left": {"task": "budgets.carry_over", "schedule": timedelta(seconds=30)},
     "send exports that are due": {"task": "usage.send_exports", "schedule": timedelta(minutes=2)},
+    "ask providers for their figures": {
+        "task": "usage.fetch_statements",
+        "schedule": timedelta(minutes=10),
+    },
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "end raises of budgets": {"task": "budgets.end_raises", "schedule": timedelta(seconds=30)},
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},

@@ -14,7 +14,7 @@ from llmops.dashboards import formats
 from llmops.usage.models import Job
 
 SHOWN = 30
-KINDS = {"rebuild": "Recompute a day's spend"}
+KINDS = {"rebuild": "Recompute a day's spend", "statement": "Fetch a provider's figures"}
 STATES = {
     Job.QUEUED: ("Waiting for a worker", ""),
     Job.RUNNING: ("Running", ""),
@@ -61,7 +61,7 @@ def _row(job: Job, *, whole: bool) -> JobRow:
     took = ""
     if job.started_at and job.finished_at:
         took = formats.duration((job.finished_at - job.started_at).total_seconds() * 1_000_000)
-    day = _day(job.arguments)
+    day = _day(job.arguments) or _provider(job.arguments)
     waited = (timezone.now() - job.requested_at).total_seconds() if job.state == Job.QUEUED else 0
     return JobRow(
         id=job.pk,
@@ -88,6 +88,10 @@ def _day(arguments: Any) -> str:
         return f"{date.fromisoformat(given):%-d %B %Y}" if given else ""
     except (TypeError, ValueError):
         return ""
+
+
+def _provider(arguments: Any) -> str:
+    return str(arguments.get("provider", "")) if isinstance(arguments, dict) else ""
 
 
 def _differences(result: Any) -> list[str]:

@@ -23,6 +23,7 @@ from llmops.simulator.endpoints import (
     kept_responses,
     models,
     moderations,
+    organisation,
     responses,
     speech,
     stored_chats,
@@ -53,6 +54,9 @@ _PROVIDER: dict[tuple[str, str], Endpoint] = {
     ("GET", "/v1/chat/completions"): stored_chats.listing,
     ("POST", "/v1/files"): files.create,
     ("GET", "/v1/files"): files.listing,
+    ("GET", "/v1/organization/costs"): organisation.costs,
+    ("GET", "/v1/organization/usage/completions"): organisation.completions,
+    ("GET", "/v1/organization/usage/embeddings"): organisation.embeddings,
     ("POST", "/v1/batches"): batches.create,
     ("GET", "/v1/batches"): batches.listing,
 }

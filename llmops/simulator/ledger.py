@@ -17,6 +17,7 @@ COMPLETED = "completed"
 DROPPED = "dropped"
 CLIENT_GONE = "client_gone"
 REFUSED = "refused"
+_DAY_S = 86_400
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,6 +73,8 @@ class Ledger:
         self._file = -1
         self._next = 1
         self._totals: Counter[str] = Counter()
+        #: (day since 1970, endpoint, model) -> requests and tokens: input, cached input, output
+        self.days: dict[tuple[int, str, str], list[int]] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -84,6 +87,14 @@ class Ledger:
             os.write(self._file, line + b"\n")
         self._lines.append(line)
         totals, usage = self._totals, record.usage
+        if record.model and (usage.prompt or usage.completion):
+            day = self.days.setdefault(
+                (int(record.started) // _DAY_S, record.endpoint, record.model), [0, 0, 0, 0]
+            )
+            day[0] += 1
+            day[1] += usage.prompt
+            day[2] += usage.cached
+            day[3] += usage.completion
         totals["served"] += 1
         totals[record.outcome] += 1
         totals["prompt_tokens"] += usage.prompt
@@ -93,6 +104,7 @@ class Ledger:
         """Forget what is in memory; the file stays as it is."""
         self._lines.clear()
         self._totals.clear()
+        self.days.clear()
 
     def page(self, since: int, limit: int) -> bytes:
         """As JSON: ``records`` with a sequence above ``since``, ``totals`` since the last clearing, and whether ``more``.

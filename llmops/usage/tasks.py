@@ -47,6 +47,11 @@ def tell_of_drift(import_id: str) -> int:
     return services.tell_of_drift(int(import_id))
 
 
+@shared_task(name="usage.fetch_statements")
+def fetch_statements() -> int:
+    return services.fetch_daily()
+
+
 @shared_task(name="usage.make_days")
 def make_days() -> int:
     return len(partitions.make_ahead())

@@ -311,6 +311,7 @@ TASKS = {
     "providers.remind_of_keys": "sends an e-mail about keys that are due",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
     "usage.tell_of_drift": "sends an e-mail about drifts, which are their own record",
+    "usage.fetch_statements": "leaves one event a fetch that it asks for; tests/usage",
     "usage.make_days": "makes tables for the days to come",
     "usage.send_exports": "leaves one event an export that it sends; tests/usage",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -16,10 +18,11 @@ from django.views.decorators.http import require_http_methods
 from llmops.access.selectors import may
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
+from llmops.dashboards.reconciliation import fetching
 from llmops.dashboards.reconciliation.build import build
-from llmops.providers.models import Provider
+from llmops.providers.models import Credential, Provider
 from llmops.usage.models import DriftAlert, ProviderImport
-from llmops.usage.services import import_statement
+from llmops.usage.services import import_statement, request_fetch, set_source
 from llmops.usage.statements.reading import MAX_BYTES
 
 #: Days that the page shows unless it is asked for others, and the most it does.
@@ -36,7 +39,7 @@ def reconciliation(request: HttpRequest) -> HttpResponse:
     problems: list[str] = []
     chosen = (request.POST if request.method == "POST" else request.GET).get("provider", "").strip()[:63]
     if request.method == "POST":
-        problems = _take_over(request, chosen)
+        problems = _ACTS.get(request.POST.get("act", ""), _take_over)(request, chosen)
         if not problems:
             return HttpResponseRedirect(f"{reverse('dashboards:reconciliation')}?provider={chosen}")
     providers = list(Provider.objects.order_by("slug").values_list("slug", flat=True))
@@ -57,6 +60,9 @@ def reconciliation(request: HttpRequest) -> HttpResponse:
         "today": today.isoformat(),
         "only_off": only_off,
         "may_import": may(request, "usage.rebuild"),
+        "may_choose_key": may(request, "provider.manage"),
+        "fetching": fetching.of(chosen, today=today),
+        "wrong_act": request.POST.get("act", ""),
         "problems": problems,
         "wrong": wrong,
     }
@@ -116,6 +122,65 @@ def _take_over(request: HttpRequest, chosen: str) -> list[str]:
         return refused.message.splitlines()
     messages.success(request, _taken_over(made))
     return []
+
+
+def _fetch(request: HttpRequest, chosen: str) -> list[str]:
+    """Asks for a provider's own figures; answers what is wrong, or nothing."""
+    if not may(request, "usage.rebuild"):
+        raise PermissionDenied
+    provider = Provider.objects.filter(slug=chosen).first()
+    if provider is None:
+        return ["provider: choose the provider whose figures are wanted."]
+    try:
+        first, last = (date.fromisoformat(request.POST.get(name, "")) for name in ("from", "to"))
+    except ValueError:
+        return ["from: choose the first and the last day."]
+    said = f"Asked {chosen} for {first} to {last}. It takes some seconds; what came of it shows below."
+    return _refusals(
+        request,
+        lambda: request_fetch(actor_of(request), provider=provider, first=first, last=last),
+        said,
+    )
+
+
+def _choose_key(request: HttpRequest, chosen: str) -> list[str]:
+    """With which key the provider is asked; answers what is wrong, or nothing."""
+    if not may(request, "provider.manage"):
+        raise PermissionDenied
+    provider = Provider.objects.filter(slug=chosen).first()
+    if provider is None:
+        return ["provider: choose a provider."]
+    credential = None
+    if given := request.POST.get("credential", ""):
+        try:
+            credential = Credential.objects.filter(provider=provider, pk=UUID(given)).first()
+        except ValueError:
+            credential = None
+        if credential is None:
+            return ["credential: choose one from the list."]
+    daily = request.POST.get("daily") == "1"
+    said = f"{chosen} is asked with {credential.name}." if credential else f"{chosen} is not asked any more."
+    return _refusals(
+        request,
+        lambda: set_source(actor_of(request), provider=provider, credential=credential, daily=daily),
+        said,
+    )
+
+
+def _refusals(request: HttpRequest, work: Callable[[], object], said: str) -> list[str]:
+    try:
+        work()
+    except REFUSALS as raised:
+        refused = as_console_error(raised)
+        if refused is None:
+            raise
+        return refused.message.splitlines()
+    messages.success(request, said)
+    return []
+
+
+#: What a form of the page asks for, beside taking a file over.
+_ACTS = {"fetch": _fetch, "key": _choose_key}
 
 
 def _taken_over(made: ProviderImport) -> str:

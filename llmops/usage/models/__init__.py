@@ -5,6 +5,7 @@ from llmops.usage.models.corrections import Correction
 from llmops.usage.models.exports import ExportRun, ExportSchedule
 from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
+from llmops.usage.models.sources import StatementSource
 from llmops.usage.models.statements import DriftAlert, ProviderFigure, ProviderImport
 from llmops.usage.models.work import Job, KeptItem, KeptObject
 
@@ -27,4 +28,5 @@ __all__ = [
     "ProviderImport",
     "RetentionMark",
     "Rollup",
+    "StatementSource",
 ]

@@ -1,6 +1,7 @@
 """What changes usage: journals that open, jobs that people ask for, calls past their retention."""
 
 from llmops.usage.services.corrections import correct_call
+from llmops.usage.services.fetching import FETCH, fetch_daily, request_fetch, set_source
 from llmops.usage.services.jobs import REBUILD, request_rebuild, resume_jobs, run_job
 from llmops.usage.services.journals import (
     ROLLUPS_LOCK,
@@ -23,6 +24,7 @@ from llmops.usage.services.schedules import (
 from llmops.usage.services.statements import alert_in_words, import_statement, tell_of_drift
 
 __all__ = [
+    "FETCH",
     "REBUILD",
     "ROLLUPS_LOCK",
     "Told",
@@ -31,6 +33,7 @@ __all__ = [
     "booked_records",
     "correct_call",
     "create_schedule",
+    "fetch_daily",
     "forget_minutes",
     "forget_objects",
     "forget_outcomes",
@@ -39,12 +42,14 @@ __all__ = [
     "mark_lost",
     "open_journal",
     "report_outcomes",
+    "request_fetch",
     "request_rebuild",
     "resume_jobs",
     "run_job",
     "schedule_problems",
     "send_again",
     "send_exports",
+    "set_source",
     "stop_schedule",
     "tell_of_drift",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, ConsoleError, InvalidRequest
 from llmops.usage import rebuild
 from llmops.usage.models import Job
+from llmops.usage.services.fetching import FETCH, fetch
 from llmops.usage.services.journals import ROLLUPS_LOCK
 from llmops.usage.services.retention import calls_since
 
@@ -84,13 +86,18 @@ def run_job(job_id: UUID, *, told: Callable[[Job], None] = lambda job: None) -> 
     if job is None:
         return None
     try:
+        if job.kind == FETCH:
+            _end(job, Job.DONE, fetch(job, _Beats(job, told)))
+            return job
         while job.done < job.total:
             _step(job)
             told(job)
         _end(job, Job.DONE, rebuild.summary(job.result or {}))
     except Superseded:
         return None
-    except (IntegrityError, ConsoleError) as refusal:
+    except ConsoleError as refusal:
+        _end(job, Job.FAILED, refusal.message)
+    except IntegrityError as refusal:
         _end(job, Job.FAILED, str(refusal))
     except (DatabaseError, InterfaceError):
         raise
@@ -164,6 +171,21 @@ def _step(job: Job) -> None:
         }
         if not compare_and_set(job, expect=_mine(job) | {"done": job.done}, change=change):
             raise Superseded
+
+
+@dataclass(slots=True)
+class _Beats:
+    """Shows that the worker lives, and what it is at. Raises ``Superseded``."""
+
+    job: Job
+    told: Callable[[Job], None]
+
+    def __call__(self, message: str) -> None:
+        done = min(self.job.done + message.startswith("Read 1 "), self.job.total)
+        change = {"done": done, "message": message[:300], "heartbeat_at": database_now()}
+        if not compare_and_set(self.job, expect=_mine(self.job), change=change):
+            raise Superseded
+        self.told(self.job)
 
 
 def _end(job: Job, state: str, message: str) -> None:

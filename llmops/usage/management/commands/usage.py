@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from llmops.core.actors import command_actor
 from llmops.core.errors import ConsoleError
 from llmops.providers.models import Provider
 from llmops.usage.models import Job
-from llmops.usage.services import alert_in_words, import_statement, request_rebuild, run_job
+from llmops.usage.services import (
+    alert_in_words,
+    import_statement,
+    request_fetch,
+    request_rebuild,
+    run_job,
+)
 
 
 class Command(BaseCommand):
@@ -31,9 +37,18 @@ class Command(BaseCommand):
         statement.add_argument("--provider", required=True, help="its slug")
         statement.add_argument("-f", "--file", type=Path, required=True)
 
+        fetched = commands.add_parser(
+            "fetch", help="ask a provider itself for its usage and costs, with the key chosen for that"
+        )
+        fetched.add_argument("--provider", required=True, help="its slug")
+        fetched.add_argument("--from", dest="first", help="YYYY-MM-DD; a month back by default")
+        fetched.add_argument("--to", dest="last", help="YYYY-MM-DD; yesterday by default (days are in UTC)")
+
     def handle(self, *args: Any, **options: Any) -> None:
         if options["command"] == "import":
             self._import(options["provider"], options["file"])
+        elif options["command"] == "fetch":
+            self._fetch(options["provider"], options["first"], options["last"])
         else:
             self._rebuild(options)
 
@@ -56,6 +71,26 @@ class Command(BaseCommand):
         self.stdout.write(f"{made}: {len(alerts)} drifts above 1 %")
         for alert in alerts:
             self.stdout.write(f"  {alert_in_words(alert)}")
+
+    def _fetch(self, slug: str, first: str | None, last: str | None) -> None:
+        provider = Provider.objects.filter(slug=slug).first()
+        if provider is None:
+            raise CommandError(f"--provider: there is no provider {slug!r}.")
+        try:
+            until = date.fromisoformat(last) if last else datetime.now(UTC).date() - timedelta(days=1)
+            since = date.fromisoformat(first) if first else until - timedelta(days=30)
+        except ValueError:
+            raise CommandError("--from, --to: write days like 2026-11-20.") from None
+        try:
+            job = request_fetch(
+                command_actor("usage fetch"), provider=provider, first=since, last=until, enqueue=False
+            )
+        except ConsoleError as refusal:
+            raise CommandError(refusal.message) from None
+        done = run_job(job.pk)
+        if done is None or done.state != Job.DONE:
+            raise CommandError(done.message if done else "Another worker has taken this job over.")
+        self.stdout.write(done.message)
 
     def _rebuild(self, options: dict[str, Any]) -> None:
         try:
