@@ -66,7 +66,7 @@ async def ask(
                 )
             return outcome
         except aiohttp.ClientError as error:
-            return Outcome(False, _network_sentence(error))
+            return Outcome(False, network_sentence(error))
 
 
 async def _ask(
@@ -115,7 +115,7 @@ def _status_sentence(asked: str, status: int) -> str:
     return f"{asked} answered {status}."
 
 
-def _network_sentence(error: aiohttp.ClientError) -> str:
+def network_sentence(error: aiohttp.ClientError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, AddressRefused):

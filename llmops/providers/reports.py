@@ -22,8 +22,8 @@ from aiohttp.abc import AbstractResolver
 from llmops.core.errors import InvalidRequest, UpstreamError
 from llmops.providers.guarded_resolver import GuardedResolver
 from llmops.providers.models import Provider
-from llmops.providers.probing import _network_sentence as network_sentence
 from llmops.providers.probing import authorization
+from llmops.providers.probing_calls import network_sentence
 from llmops.providers.rules import url_problem
 
 #: For one page; pages and bytes of a report. A month by model is some 50 kB.

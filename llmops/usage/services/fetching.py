@@ -124,7 +124,7 @@ def fetch(job: Job, beat: Beat) -> str:
     secret = reveal(credential)
     first, last = (date.fromisoformat(job.arguments[name]) for name in ("from", "to"))
     start, end = (int(datetime.combine(day, time(), tzinfo=UTC).timestamp()) for day in (first, last + _DAY))
-    days = {"start_time": start, "end_time": end, "bucket_width": "1d", "limit": _PAGE}
+    days: dict[str, str | int] = {"start_time": start, "end_time": end, "bucket_width": "1d", "limit": _PAGE}
 
     def ask(path: str, group: str) -> str:
         what = path.rsplit("/", 1)[-1]
