@@ -25,6 +25,7 @@ APPS = (
     "llmops.audit",
     "llmops.providers",
     "llmops.policies",
+    "llmops.prompts",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",

@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "llmops.approvals",
     "llmops.providers",
     "llmops.policies",
+    "llmops.prompts",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
@@ -192,6 +193,7 @@ OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 PRICE_PREVIEW = "llmops.usage.repricing.preview"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
+LIVE_PROMPTS = "llmops.serving.selectors.live_prompts"
 POLICY_NAMES = "llmops.policies.selectors.policy_names"
 MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"

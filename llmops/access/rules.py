@@ -35,6 +35,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "route.manage": frozenset({OPERATOR, ADMIN}),
     "policy.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
     "policy.manage": frozenset({OPERATOR, ADMIN}),
+    "prompt.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    "prompt.manage": frozenset({OPERATOR, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "revision.publish": frozenset({OPERATOR, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
@@ -82,6 +84,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "price.manage",
             "route.manage",
             "policy.manage",
+            "prompt.manage",
             "revision.publish",
             "project.manage",
         }

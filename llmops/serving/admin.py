@@ -40,13 +40,17 @@ class PublishForm(forms.Form):
 
 
 #: Rooms of what a problem can be about; all others are of providers.
-_ROOMS = {"policy": "policies", "project": "access"}
+_ROOMS = {"policy": "policies", "project": "access", "prompt": "prompts"}
 
 
 def _address(site: str, problem: Problem) -> str | None:
     room = _ROOMS.get(problem.kind, "providers")
     model = apps.get_model(room, problem.kind)
-    pk = model._default_manager.filter(slug=problem.slug).values_list("pk", flat=True).first()
+    named: dict[str, str | None] = {"slug": problem.slug}
+    if problem.kind == "prompt":
+        project, _, slug = problem.slug.rpartition("/")
+        named = {"slug": slug, "project__slug": project or None}
+    pk = model._default_manager.filter(**named).values_list("pk", flat=True).first()
     return reverse(f"{site}:{room}_{problem.kind}_change", args=[pk]) if pk else None
 
 

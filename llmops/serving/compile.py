@@ -13,6 +13,9 @@ from django.utils import timezone
 from llmops.access.models import Project
 from llmops.budgets.models import Budget
 from llmops.policies.models import Policy, PolicyVersion
+from llmops.prompts.models import Prompt, PromptVersion
+from llmops.prompts.rendering import LAYERS
+from llmops.prompts.serving import ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.serving.snapshot import (
     FORMAT,
@@ -20,6 +23,8 @@ from llmops.serving.snapshot import (
     ModelEntry,
     PolicyEntry,
     PriceRow,
+    PromptEntry,
+    PromptVersionEntry,
     ProviderEntry,
     RevisionDocument,
     RouteEntry,
@@ -54,6 +59,13 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     policies = list(Policy.objects.select_related("current").order_by("slug"))
     in_use = [row for row in policies if row.archived_at is None and row.current is not None]
     named = {slug for row in routes for slug in row.policies}
+    prompts = list(
+        Prompt.objects.filter(archived_at=None)
+        .select_related("project")
+        .prefetch_related("labels__version")
+        .order_by("project__slug", "slug")
+    )
+    versions = served_versions(prompts)
     document = RevisionDocument(
         format=FORMAT,
         providers=tuple(_provider(row) for row in providers if row.archived_at is None),
@@ -63,6 +75,12 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
             _policy(row, row.current)
             for row in in_use
             if row.current is not None and (row.everywhere or row.slug in named)
+        ),
+        prompts=tuple(
+            sorted(
+                (_prompt(row, versions[row.pk]) for row in prompts if versions.get(row.pk)),
+                key=lambda entry: (entry.project, entry.slug),
+            )
         ),
     )
     facts = Facts(
@@ -86,6 +104,8 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         providers_with_keys=frozenset(
             Credential.objects.filter(state="active").values_list("provider__slug", flat=True)
         ),
+        unproved_prompts=unproved(prompts, versions),
+        ceilings=ceilings(prompts, versions),
         hard_budgets=Budget.objects.filter(archived_at=None, hard=True).exists(),
     )
     return document, validate(document, facts)
@@ -138,6 +158,28 @@ def _policy(row: Policy, version: PolicyVersion) -> PolicyEntry:
         version=version.number,
         checks=tuple(CheckEntry(**check) for check in version.checks),
         everywhere=row.everywhere,
+    )
+
+
+def _prompt(row: Prompt, versions: list[PromptVersion]) -> PromptEntry:
+    return PromptEntry(
+        slug=row.slug,
+        project=row.project.slug if row.project else "",
+        versions=tuple(
+            PromptVersionEntry(
+                number=version.number,
+                digest=version.digest,
+                layers={name: version.content[name] for name in LAYERS if version.content[name]},
+                variables=tuple(version.content["variables"]),
+                output_schema=version.content["output_schema"],
+                route=version.content["route"],
+                parameters=version.content["parameters"],
+            )
+            for version in versions
+        ),
+        labels={
+            label.name: label.version.number for label in sorted(row.labels.all(), key=lambda one: one.name)
+        },
     )
 
 

@@ -16,9 +16,11 @@ from llmops.serving.snapshot import (
     ModelEntry,
     PolicyEntry,
     PriceRow,
+    PromptEntry,
     RevisionDocument,
     RouteEntry,
 )
+from llmops.serving.validation.prompts import full_name
 
 _LONGEST = 120
 _LABELS = {
@@ -58,12 +60,13 @@ _LABELS = {
 
 
 def describe(old: RevisionDocument, new: RevisionDocument) -> list[str]:
-    """One line for each difference, in a stable order: providers, models, routes, policies, each by slug."""
+    """One line for each difference, in a stable order: providers, models, routes, policies, prompts, each by slug."""
     return [
         *_of_kind("provider", old.providers, new.providers),
         *_of_kind("model", old.models, new.models),
         *_of_kind("route", old.routes, new.routes),
         *_of_kind("policy", old.policies, new.policies),
+        *_prompts(old.prompts, new.prompts),
     ]
 
 
@@ -77,6 +80,51 @@ def _of_kind(kind: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[str]
         elif before[slug] != after[slug]:
             for line in _within(before[slug], after[slug]):
                 yield f"{kind} {slug}: {line}"
+
+
+def _prompts(old: Sequence[PromptEntry], new: Sequence[PromptEntry]) -> Iterator[str]:
+    before, after = {full_name(entry): entry for entry in old}, {full_name(entry): entry for entry in new}
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"prompt {name} removed: services that name it are refused"
+            continue
+        was, now = before.get(name), after[name]
+        if was is None:
+            labels = ", ".join(f"{label} → version {number}" for label, number in sorted(now.labels.items()))
+            yield f"prompt {name} added: {_numbers(now)}{f'; {labels}' if labels else ''}"
+        elif was != now:
+            yield from (f"prompt {name}: {line}" for line in _within_prompt(was, now))
+
+
+def _within_prompt(was: PromptEntry, now: PromptEntry) -> Iterator[str]:
+    for label in sorted(was.labels.keys() | now.labels.keys()):
+        old, new = was.labels.get(label), now.labels.get(label)
+        if old == new:
+            continue
+        if new is None:
+            yield f"label {label} removed (it meant version {old}): services that name it are refused"
+        elif old is None:
+            yield f"label {label} added: version {new}"
+        else:
+            yield f"{label} version {old} → version {new}"
+    kept = {version.number: version for version in was.versions}
+    here = {version.number for version in now.versions}
+    if added := [version.number for version in now.versions if version.number not in kept]:
+        yield f"version{'s' if len(added) > 1 else ''} {', '.join(map(str, added))} can be named by number"
+    if gone := sorted(kept.keys() - here):
+        yield f"version{'s' if len(gone) > 1 else ''} {', '.join(map(str, gone))} no longer served"
+    for version in now.versions:
+        if version.number in kept and kept[version.number] != version:
+            yield f"version {version.number} differs: it comes from elsewhere"
+
+
+def _numbers(entry: PromptEntry) -> str:
+    numbers = [version.number for version in entry.versions]
+    return (
+        f"version {numbers[0]}"
+        if len(numbers) == 1
+        else f"{len(numbers)} versions, the newest {max(numbers)}"
+    )
 
 
 def _summary(entry: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from django.utils import timezone
 
 from llmops.access.models import Project, ServiceKey
@@ -15,6 +16,7 @@ from llmops.budgets.selectors import open_raises
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.policies.engine import prepare
+from llmops.prompts.selectors import LivePrompt
 from llmops.providers.models import Credential, Provider, Route
 from llmops.providers.selectors import reveal_remembered
 from llmops.serving.compile import compile_document
@@ -41,6 +43,51 @@ def live_revision() -> Revision | None:
     """The revision that is live, or None before the first publish."""
     pointer = LivePointer.objects.select_related("revision").first()
     return pointer.revision if pointer else None
+
+
+class _Number(msgspec.Struct):
+    number: int
+
+
+class _PromptOfDocument(msgspec.Struct):
+    slug: str
+    project: str
+    labels: dict[str, int] = {}
+    versions: list[_Number] = []
+
+
+class _PromptsOfDocument(msgspec.Struct):
+    prompts: list[_PromptOfDocument] = []
+
+
+_decode_prompts = msgspec.json.Decoder(_PromptsOfDocument).decode
+#: The live revision's number and digest, and its prompts: they are asked for on every page about prompts.
+_live_prompts: tuple[tuple[int, str], dict[tuple[str, str], LivePrompt]] = ((0, ""), {})
+
+
+def live_prompts() -> dict[tuple[str, str], LivePrompt]:
+    """What is live of each prompt, by project (empty: shared) and slug. ``settings.LIVE_PROMPTS`` points here."""
+    global _live_prompts
+    found = LivePointer.objects.values_list("revision__number", "revision__digest").first()
+    if found is None:
+        return {}
+    if _live_prompts[0] != found:
+        try:
+            document = _decode_prompts(
+                Revision.objects.values_list("document", flat=True).get(number=found[0])
+            )
+        except msgspec.MsgspecError:
+            document = _PromptsOfDocument()
+        _live_prompts = (
+            found,
+            {
+                (entry.project, entry.slug): LivePrompt(
+                    found[0], entry.labels, frozenset(version.number for version in entry.versions)
+                )
+                for entry in document.prompts
+            },
+        )
+    return _live_prompts[1]
 
 
 def load_snapshot(previous: Snapshot | None = None) -> Snapshot:

@@ -82,6 +82,27 @@ class PolicyEntry(msgspec.Struct, frozen=True):
     everywhere: bool = False
 
 
+class PromptVersionEntry(msgspec.Struct, frozen=True):
+    """A version of a prompt as ``prompts.rendering`` compiles it. ``variables`` are declarations that were checked."""
+
+    number: int
+    digest: str
+    layers: dict[str, str]
+    variables: tuple[dict[str, object], ...] = ()
+    output_schema: dict[str, object] | None = None
+    route: str = ""
+    parameters: dict[str, object] = {}
+
+
+class PromptEntry(msgspec.Struct, frozen=True):
+    """A prompt of ``project`` (its slug; empty: shared by all). Labels name versions by their number."""
+
+    slug: str
+    project: str
+    versions: tuple[PromptVersionEntry, ...]
+    labels: dict[str, int] = {}
+
+
 class RouteEntry(msgspec.Struct, frozen=True):
     """``fallbacks_for`` maps a class of failure (``providers.rules.FAILURE_CLASSES``) to the models that are tried after it
     in place of ``fallbacks``. The strategies and last resorts are those of ``providers.rules``."""
@@ -124,6 +145,7 @@ class RevisionDocument(msgspec.Struct, frozen=True):
     models: tuple[ModelEntry, ...]
     routes: tuple[RouteEntry, ...]
     policies: tuple[PolicyEntry, ...] = ()
+    prompts: tuple[PromptEntry, ...] = ()
 
 
 class KeyEntry(msgspec.Struct, frozen=True):
@@ -248,6 +270,7 @@ class Snapshot:
         "models",
         "policies",
         "problems",
+        "prompts",
         "providers",
         "revision",
         "revision_version",
@@ -282,6 +305,8 @@ class Snapshot:
         self.models = {entry.slug: entry for entry in document.models}
         self.routes = {entry.slug: entry for entry in document.routes}
         self.policies = {entry.slug: entry for entry in document.policies}
+        #: by project (empty: shared) and slug
+        self.prompts = {(entry.project, entry.slug): entry for entry in document.prompts}
         self.budgets_by_scope: dict[tuple[str, str], list[BudgetEntry]] = {}
         for budget in live.budgets:
             self.budgets_by_scope.setdefault((budget.scope_kind, budget.scope_value), []).append(budget)

@@ -25,6 +25,7 @@ from llmops.providers.rules import (
 )
 from llmops.serving.snapshot import ModelEntry, RevisionDocument
 from llmops.serving.validation.problems import ERROR, WARNING, Facts, Problem, purpose_of
+from llmops.serving.validation.prompts import of_prompts
 from llmops.serving.validation.routes import of_routes
 
 __all__ = ["ERROR", "WARNING", "Facts", "Problem", "unpriced_classes", "validate"]
@@ -37,6 +38,7 @@ def validate(document: RevisionDocument, facts: Facts) -> list[Problem]:
         *_models(document, facts),
         *of_routes(document, facts),
         *_policies(document, facts),
+        *of_prompts(document, facts),
         *_projects(document, facts),
     ]
     return sorted(found, key=lambda problem: (problem.level, problem.kind, problem.slug, problem.code))

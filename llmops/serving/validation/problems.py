@@ -13,7 +13,7 @@ _SINGLE_PURPOSE = ("embeddings", "images", "speech", "transcription")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind`` is provider, model, route, policy or project; ``slug`` names the object; ``code`` is stable."""
+    """``kind`` is provider, model, route, policy, prompt or project; ``slug`` names the object; ``code`` is stable."""
 
     level: str
     code: str
@@ -41,6 +41,10 @@ class Facts:
     paused_providers: dict[str, str] = field(default_factory=dict)
     providers_with_keys: frozenset[str] = frozenset()
     hard_budgets: bool = False
+    #: (name, number) of versions of prompts whose samples are not rendered as when they were made -> why
+    unproved_prompts: dict[tuple[str, int], str] = field(default_factory=dict)
+    #: (name, number) of versions with a token ceiling -> the ceiling, and the most tokens of a sample by encoding
+    ceilings: dict[tuple[str, int], tuple[int, dict[str, int]]] = field(default_factory=dict)
     #: project -> the route that answers requests which name no model
     default_routes: dict[str, str] = field(default_factory=dict)
 

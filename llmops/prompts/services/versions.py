@@ -1,0 +1,122 @@
+"""From work in progress to an immutable version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from llmops.access.models import Project
+from llmops.base import drafts
+from llmops.core.actors import Actor
+from llmops.core.errors import Conflict
+from llmops.prompts import content as contents
+from llmops.prompts.models import Prompt, PromptVersion
+from llmops.prompts.services._rows import append_version, check_name, in_use, next_number, told, write
+from llmops.prompts.services.prompts import create_prompt
+from llmops.prompts.wording import differences
+
+
+def save_draft(actor: Actor, *, prompt: Prompt, draft: Any) -> Prompt:
+    """Keep work in progress, right or not yet. What the newest version says already is no draft."""
+    with transaction.atomic():
+        drafts.editing()
+        stored = in_use(prompt)
+        kept = contents.drafted(draft)
+        if stored.draft == kept:
+            return stored
+        base = stored.current.content if stored.current else contents.EMPTY
+        stored.draft, stored.draft_by, stored.draft_at = kept, actor.name[:200], timezone.now()
+        stored.save()
+        write(actor, stored, "draft_saved", after={"changes": _changes(base, kept)})
+    return stored
+
+
+def discard_draft(actor: Actor, *, prompt: Prompt) -> Prompt:
+    """Raises ``Conflict`` when there is no draft."""
+    with transaction.atomic():
+        drafts.editing()
+        stored = drafts.locked(prompt)
+        if stored.draft is None:
+            raise Conflict(f"{stored.slug} has no draft.")
+        base = stored.current.content if stored.current else contents.EMPTY
+        lost = _changes(base, stored.draft)
+        stored.draft, stored.draft_by, stored.draft_at = None, "", None
+        stored.save()
+        write(actor, stored, "draft_discarded", before={"changes": lost})
+    return stored
+
+
+def add_version(
+    actor: Actor, *, prompt: Prompt, content: Any = None, note: str = "", expected: int | None = None
+) -> PromptVersion:
+    """The next version: of ``content``, or of the draft. It serves once it is published.
+
+    ``expected`` is the newest version that the caller saw (0 for none). Raises ``InvalidRequest`` naming what is wrong,
+    ``Conflict`` when nothing differs from the newest version, or another one is the newest.
+    """
+    with transaction.atomic():
+        drafts.editing()
+        stored = in_use(prompt)
+        newest = stored.current
+        number = newest.number if newest else 0
+        if expected is not None and expected != number:
+            raise Conflict(
+                f"Version {number} of {stored.slug} was made meanwhile, by {newest.created_by if newest else 'nobody'}. "
+                "Compare with it, then make yours."
+            )
+        given = stored.draft if content is None else content
+        if given is None:
+            raise Conflict(f"{stored.slug} has no draft to make a version of.")
+        kept = contents.checked(given)
+        if newest is not None and contents.digest_of(kept) == newest.digest:
+            raise Conflict(f"Nothing differs from version {number} of {stored.slug}.")
+        version = append_version(actor, stored, kept, number=next_number(stored), note=note)
+        write(
+            actor,
+            stored,
+            "version_added",
+            before={"version": number or None},
+            after=told(version, newest),
+            reason=note.strip(),
+        )
+    return version
+
+
+def import_prompt(
+    actor: Actor,
+    *,
+    slug: str,
+    project: Project | None,
+    content: Any,
+    description: str | None = None,
+    note: str = "",
+) -> tuple[Prompt, str]:
+    """Bring a prompt in from a file: a new one, another version of the one of that name, or nothing that differs.
+
+    Returns the prompt and ``created``, ``version_added`` or ``unchanged``.
+    """
+    with transaction.atomic():
+        drafts.editing()
+        found = Prompt.objects.filter(slug=slug, project=project).first()
+        if found is None:
+            check_name(slug, project)
+            made = create_prompt(
+                actor, slug=slug, project=project, description=description or "", content=content, note=note
+            )
+            return made, "created"
+        kept = contents.checked(content)
+        if found.current is not None and contents.digest_of(kept) == found.current.digest:
+            return found, "unchanged"
+        add_version(actor, prompt=found, content=kept, note=note)
+        found.refresh_from_db()
+        return found, "version_added"
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    try:
+        return differences(before, after)
+    except (TypeError, KeyError, AttributeError, ValueError):
+        # A draft may hold anything.
+        return ["changed"]

@@ -1,0 +1,81 @@
+"""Which versions are served, and what publishing needs to know about them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from llmops.core.errors import InvalidRequest
+from llmops.prompts.content import proved
+from llmops.prompts.models import LabelMove, Prompt, PromptVersion
+from llmops.prompts.rendering import RENDERER
+
+#: Of each prompt so many of the newest versions can be named by number, besides all that a label points or pointed to.
+NEWEST = 50
+
+
+def served_versions(prompts: Sequence[Prompt]) -> dict[Any, list[PromptVersion]]:
+    """By prompt the versions that services may name, by number: the newest, and every one that a label ever pointed to.
+
+    So a service that names a number is not cut off by newer versions, nor by a label that moves on.
+    """
+    found: dict[Any, list[PromptVersion]] = defaultdict(list)
+    wanted = {prompt.pk for prompt in prompts}
+    labelled: dict[Any, set[int]] = defaultdict(set)
+    for prompt_id, number in LabelMove.objects.filter(to_version__isnull=False).values_list(
+        "prompt_id", "to_version"
+    ):
+        if number is not None:
+            labelled[prompt_id].add(number)
+    counts: dict[Any, int] = defaultdict(int)
+    for version in PromptVersion.objects.filter(prompt_id__in=wanted).order_by("prompt_id", "-number"):
+        counts[version.prompt_id] += 1
+        if counts[version.prompt_id] <= NEWEST or version.number in labelled[version.prompt_id]:
+            found[version.prompt_id].append(version)
+    return {pk: rows[::-1] for pk, rows in found.items()}
+
+
+def unproved(
+    prompts: Sequence[Prompt], versions: dict[Any, list[PromptVersion]]
+) -> dict[tuple[str, int], str]:
+    """Versions whose samples another renderer proved, and which this one renders otherwise: by name and number, why."""
+    found = {}
+    for prompt in prompts:
+        for version in versions.get(prompt.pk, ()):
+            if version.renderer != RENDERER and (problem := _problem(version)):
+                found[name_of(prompt), version.number] = problem
+    return found
+
+
+def ceilings(
+    prompts: Sequence[Prompt], versions: dict[Any, list[PromptVersion]]
+) -> dict[tuple[str, int], tuple[int, dict[str, int]]]:
+    """Versions with a token ceiling, and the most tokens that one of their samples takes, by encoding."""
+    found = {}
+    for prompt in prompts:
+        for version in versions.get(prompt.pk, ()):
+            if version.content["token_ceiling"] is None:
+                continue
+            most: dict[str, int] = {}
+            for rendering in version.renderings:
+                for encoding, count in rendering.get("tokens", {}).items():
+                    most[encoding] = max(count, most.get(encoding, 0))
+            found[name_of(prompt), version.number] = (version.content["token_ceiling"], most)
+    return found
+
+
+def name_of(prompt: Prompt) -> str:
+    """``support/triage``, or ``triage`` for a shared one."""
+    return f"{prompt.project.slug}/{prompt.slug}" if prompt.project else prompt.slug
+
+
+def _problem(version: PromptVersion) -> str:
+    try:
+        now = {one["name"]: one["digest"] for one in proved(version.content)}
+    except InvalidRequest as refused:
+        return f"can no longer be rendered: {refused.message}"
+    changed = [one["name"] for one in version.renderings if now.get(one["name"]) != one["digest"]]
+    if not changed:
+        return ""
+    return f"renders {', '.join(changed)} otherwise than when it was made. Make a new version of it."
