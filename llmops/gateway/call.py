@@ -80,6 +80,7 @@ class Call:
         "plane",
         "policing",
         "priority",
+        "prompt",
         "queue_us",
         "receive",
         "relay",
@@ -122,6 +123,8 @@ class Call:
         #: the budget with too little left whose cheaper route the call went
         self.turned: BudgetEntry | None = None
         self.origin: Origin | None = None
+        #: name and version of the prompt that the request names
+        self.prompt: tuple[str, int] | None = None
         self.plan: Plan | None = None
         #: what policies know about the call; None when none applies
         self.policing: Policing | None = None
@@ -280,6 +283,8 @@ class Call:
             if not self.resort and last.model:
                 headers.append((b"x-llmops-model", last.model.encode()))
                 headers.append(_FALLBACK[self.fallbacks > 0])
+        if self.prompt is not None:
+            headers.append((b"x-llmops-prompt", b"%s@%d" % (self.prompt[0].encode(), self.prompt[1])))
         if self.resort:
             headers.append((b"x-llmops-fallback", self.resort))
         if self.kept is not None:

@@ -1,7 +1,7 @@
 """One request from its first byte to its last.
 
     identify  key, from the snapshot                          auth.py
-    read      body, attribution, name -> targets, budgets     endpoints/, routing.py
+    read      body, attribution, name -> targets, budgets     endpoints/, prompting.py, routing.py
     police    what is asked, and later what is answered         policing.py
     recall    the answer to the same request                  cache.py, recalling.py
     admit     limits of the key and its project               limits.py, admission.py
@@ -28,7 +28,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, recalling, settle
+from llmops.gateway import admission, prompting, recalling, settle
 from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
@@ -128,7 +128,15 @@ async def read(call: Call) -> None:
     key = call.key
     assert key is not None
     endpoint = call.endpoint
-    asked = call.asked = await read_media(call) if endpoint.forms else endpoint.read(await call.read_body())
+    asked: Asked
+    if endpoint.forms:
+        asked = await read_media(call)
+    else:
+        body = await call.read_body()
+        asked = endpoint.read(body)
+        if asked.prompt:
+            asked = prompting.expand(call, body, asked)
+    call.asked = asked
     headers = call.headers
     feature = session = ""
     tags: list[str] = []

@@ -329,4 +329,6 @@ def origin_of(call: Call, *, feature: str = "", session: str = "", tags: list[st
         session=session,
         tags=tags or [],
         bytes_in=call.bytes_in,
+        prompt_name=call.prompt[0] if call.prompt is not None else "",
+        prompt_version=call.prompt[1] if call.prompt is not None else 0,
     )

@@ -240,10 +240,14 @@ class Prompts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         made = services.add_version(self.actor, prompt=prompt, **data)
         return Response(VersionSerializer(made).data, status=201)
 
-    @extend_schema(responses=VersionSerializer)
-    @action(detail=True, methods=["get"], url_path=r"versions/(?P<number>\d{1,9})", filterset_fields=())
-    def version(self, request: Request, pk: str, number: str) -> Response:
-        return Response(VersionSerializer(version_of(self.get_object(), int(number))).data)
+    @extend_schema(parameters=[OpenApiParameter("number", int)], responses=VersionSerializer)
+    @action(detail=True, methods=["get"], filterset_fields=())
+    def version(self, request: Request, pk: str) -> Response:
+        """One version in full: the newest, or the one of that ``number``."""
+        prompt = self.get_object()
+        newest = prompt.current.number if prompt.current else 0
+        number = _asked_number(request, "number") if "number" in request.query_params else newest
+        return Response(VersionSerializer(version_of(prompt, number)).data)
 
     @extend_schema(
         parameters=[OpenApiParameter("from", int, required=True), OpenApiParameter("to", int, required=True)],

@@ -50,13 +50,15 @@ def drafted(given: object) -> dict[str, Any]:
                 param=str(name)[:60],
             )
     kept = {name: given[name] if given.get(name) is not None else EMPTY[name] for name in MEMBERS}
+    # None, and not an empty list: what the layers name is declared by itself.
+    kept["variables"] = given.get("variables")
     for name in LAYERS:
         kept[name] = _layer(name, kept[name])
     if not isinstance(kept["route"], str) or len(kept["route"]) > 63:
         raise InvalidRequest("route: give the name of a route.", param="route")
     kinds: dict[str, type] = {"variables": list, "parameters": dict, "samples": list}
     for name, kind in kinds.items():
-        if not isinstance(kept[name], kind):
+        if not isinstance(kept[name], kind) and not (name == "variables" and kept[name] is None):
             raise InvalidRequest(f"{name}: give {'a list' if kind is list else 'an object'}.", param=name)
     if kept["output_schema"] is not None and not isinstance(kept["output_schema"], dict):
         raise InvalidRequest("output_schema: give a JSON Schema as an object.", param="output_schema")
@@ -69,11 +71,10 @@ def checked(given: object) -> dict[str, Any]:
     """What a version keeps. Raises ``InvalidRequest`` whose ``param`` names the member, variable or parameter that is wrong
     (``variables[0].max_length``, ``task``), and says why.
     """
-    declared = isinstance(given, Mapping) and given.get("variables") is not None
     kept = drafted(given)
     if not any(kept[name].strip() for name in LAYERS):
         raise InvalidRequest("system: a prompt says something in at least one layer.", param="system")
-    kept["variables"] = checked_variables(kept["variables"] if declared else inferred(kept))
+    kept["variables"] = checked_variables(inferred(kept) if kept["variables"] is None else kept["variables"])
     kept["parameters"] = checked_parameters(kept["parameters"])
     _check_schema(kept["output_schema"])
     ceiling = kept["token_ceiling"]

@@ -67,7 +67,7 @@ class PromptVersion(UUIDModel):
     content = models.JSONField()
     note = models.CharField(max_length=300, blank=True)
     digest = models.CharField(max_length=64, editable=False)
-    renderings = models.JSONField(default=list)
+    renderings = models.JSONField(default=list, blank=True)
     renderer = models.PositiveSmallIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=200, editable=False)

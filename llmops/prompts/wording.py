@@ -104,7 +104,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     for name in MEMBERS:
         old, new = before.get(name, EMPTY[name]), after.get(name, EMPTY[name])
-        if old == new:
+        if old == new or not (old or new):
             continue
         title = TITLES[name].lower()
         if name in LAYERS:

@@ -16,6 +16,7 @@ from llmops.budgets.selectors import open_raises
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.policies.engine import prepare
+from llmops.prompts import published
 from llmops.prompts.selectors import LivePrompt
 from llmops.providers.models import Credential, Provider, Route
 from llmops.providers.selectors import reveal_remembered
@@ -120,6 +121,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
     credentials, unreadable = _credentials(stored, wait=previous is None)
     # Here, beside the requests: long lists take a moment to compile.
     prepare(document.policies, [(), *(route.policies for route in document.routes)])
+    published.prepare(document.prompts)
     return Snapshot(
         revision=revision,
         digest=digest,

@@ -27,7 +27,7 @@ from llmops.usage import services, spend_api
 from llmops.usage.models import Call, Correction, Job
 from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
 
-_TEXTS = ("route", "model", "feature", "session", "request_id", "user", "tag")
+_TEXTS = ("route", "model", "feature", "session", "prompt", "request_id", "user", "tag")
 _FILTERS = {
     "project": "Slug of a project.",
     "key": "Id of a service key.",
@@ -38,6 +38,7 @@ _FILTERS = {
     "errors": "`true`: only calls with an error code.",
     "feature": "",
     "session": "",
+    "prompt": "Name of a prompt.",
     "request_id": "",
     "user": "Digest of an end user, as `user_digest` has it.",
     "tag": "",
@@ -117,6 +118,8 @@ class CallSerializer(serializers.ModelSerializer[Call]):
             "session",
             "tags",
             "prompt_digest",
+            "prompt_name",
+            "prompt_version",
             "request_bytes",
             "response_bytes",
         )

@@ -73,6 +73,9 @@ class Origin(msgspec.Struct, omit_defaults=True):
     tags: list[str] = []
     prompt: str = ""
     bytes_in: int = 0
+    #: of the prompt that the request named
+    prompt_name: str = ""
+    prompt_version: int = 0
 
 
 class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True):

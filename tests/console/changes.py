@@ -6,6 +6,7 @@ table; a change that is not in it fails ``test_every_change_leaves_one_event.py`
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,12 +15,17 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from llmops.prompts.files import pack
 from tests.cast import PASSWORD
 from tests.console.browser_forms import form_of
 from tests.console.world import TOMORROW, YESTERDAY
 
 World = SimpleNamespace
 TOKENS = {"context_window": 8000, "max_output_tokens": 500, "default_max_output_tokens": 100}
+
+
+#: A folder of a prompt as the API takes it.
+PROMPT_FILES = base64.b64encode(pack({"brought": {"task.md": "Say hello."}})).decode()
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,30 @@ API: dict[str, Change] = {
     "PATCH /api/v1/policies/{slug}/": Change(_slug("policy"), {"everywhere": True}, "policy.changed"),
     "POST /api/v1/policies/{slug}/roll-back/": Change(_slug("policy"), {"version": 1}, "policy.rolled_back"),
     "POST /api/v1/policies/{slug}/archive/": Change(_slug("policy"), {}, "policy.archived"),
+    "POST /api/v1/prompts/": Change(
+        send={"slug": "new", "project": "support", "content": {"task": "Say {{ word }}."}},
+        action="prompt.created",
+    ),
+    "PATCH /api/v1/prompts/{pk}/": Change(_pk("prompt"), {"description": "Renamed"}, "prompt.changed"),
+    "POST /api/v1/prompts/{pk}/versions/": Change(_pk("prompt"), {"note": "warmer"}, "prompt.version_added"),
+    "PUT /api/v1/prompts/{pk}/draft/": Change(
+        _pk("prompt"), {"content": {"task": "{{ half"}}, "prompt.draft_saved"
+    ),
+    "DELETE /api/v1/prompts/{pk}/draft/": Change(_pk("prompt"), {}, "prompt.draft_discarded"),
+    "POST /api/v1/prompts/{pk}/labels/": Change(
+        _pk("prompt"), {"name": "production", "version": 1, "reason": "ready"}, "prompt.label_moved"
+    ),
+    "POST /api/v1/prompts/{pk}/remove-label/": Change(
+        _pk("prompt"), {"name": "staging", "reason": "tried"}, "prompt.label_removed"
+    ),
+    "POST /api/v1/prompts/{pk}/duplicate/": Change(
+        _pk("prompt"), {"slug": "copy", "project": "support"}, "prompt.created"
+    ),
+    "POST /api/v1/prompts/{pk}/archive/": Change(_pk("prompt"), {}, "prompt.archived"),
+    "POST /api/v1/prompts/{pk}/restore/": Change(_pk("old_prompt"), {}, "prompt.restored"),
+    "POST /api/v1/prompts/import/": Change(
+        send={"project": "support", "archive": PROMPT_FILES}, action="prompt.created"
+    ),
     "POST /api/v1/policies/{slug}/restore/": Change(_slug("old_policy"), {}, "policy.restored"),
     "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
     "POST /api/v1/revisions/{number}/restore/": Change(
@@ -373,6 +403,7 @@ ADMIN: dict[str, Change] = {
 
 #: Bodies that are sent to look at something: they change nothing and leave no event.
 LOOKS: dict[str, Change] = {
+    "POST /api/v1/prompts/{pk}/render/": Change(_pk("prompt"), {"variables": {"name": "EMAIL_1"}}),
     "POST /api/v1/policies/{slug}/try/": Change(_slug("policy"), {"asked": "a@b.example"}),
     "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),
 }

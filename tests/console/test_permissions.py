@@ -94,6 +94,25 @@ GET /api/v1/projects/{slug}/                                       1+++++0-+----
 PATCH /api/v1/projects/{slug}/                                     1+-------+----+
 POST /api/v1/projects/{slug}/archive/                              1+-------+----+
 POST /api/v1/projects/{slug}/restore/                              1+-------0----+
+GET /api/v1/prompts/                                               1++-+++-+-----+
+POST /api/v1/prompts/                                              1++---b--+----+
+POST /api/v1/prompts/import/                                       1++---b--+----+
+GET /api/v1/prompts/{pk}/                                          1++-++0-+-----+
+PATCH /api/v1/prompts/{pk}/                                        1++---0--+----+
+POST /api/v1/prompts/{pk}/archive/                                 1++---0--+----+
+GET /api/v1/prompts/{pk}/compare/                                  1bb-bb0-b-----b
+PUT /api/v1/prompts/{pk}/draft/                                    1++---0--+----+
+DELETE /api/v1/prompts/{pk}/draft/                                 1++---0--+----+
+POST /api/v1/prompts/{pk}/duplicate/                               1++---0--+----+
+GET /api/v1/prompts/{pk}/export/                                   1++-++0-+-----+
+GET /api/v1/prompts/{pk}/history/                                  1++-++0-+-----+
+POST /api/v1/prompts/{pk}/labels/                                  1++---0--+----+
+POST /api/v1/prompts/{pk}/remove-label/                            1++---0--+----+
+POST /api/v1/prompts/{pk}/render/                                  1++-++0-+-----+
+POST /api/v1/prompts/{pk}/restore/                                 1++---0--+----+
+GET /api/v1/prompts/{pk}/version/                                  1++-++0-+-----+
+GET /api/v1/prompts/{pk}/versions/                                 1++-++0-+-----+
+POST /api/v1/prompts/{pk}/versions/                                1++---0--+----+
 GET /api/v1/providers/                                             1++-+-+-+-----+
 POST /api/v1/providers/                                            1+------------+
 GET /api/v1/providers/{slug}/                                      1++-+-+-+-----+
@@ -439,7 +458,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "revisions": world.revision.number, "projects": "support", "service-keys": world.key.pk,
         "memberships": world.membership.pk, "users": world.eve.pk, "providers": world.provider.slug,
         "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
-        "approvals": world.raise_asked.pk, "rotations": world.rotation.pk,
+        "approvals": world.raise_asked.pk, "rotations": world.rotation.pk, "prompts": world.prompt.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:
         return stand_in(route, world)

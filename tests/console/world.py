@@ -21,6 +21,7 @@ from llmops.budgets.models import Overrun
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
 from llmops.policies import services as policies
+from llmops.prompts import services as prompts
 from llmops.providers import services as providers
 from llmops.serving import services as serving
 from llmops.usage import services as usage
@@ -127,6 +128,20 @@ def build() -> SimpleNamespace:
         policy=policies.create_policy(
             COMMAND, slug="gone", checks=[{"kind": "refusal", "stage": "after", "action": "block"}]
         ),
+    )
+    hello = {"system": "You greet.", "user": "{{ name }}"}
+    w.prompt = prompts.create_prompt(COMMAND, slug="hello", project=w.support, content=hello)
+    w.first_prompt_version = w.prompt.current
+    prompts.add_version(COMMAND, prompt=w.prompt, content={**hello, "system": "You greet politely."})
+    prompts.move_label(COMMAND, prompt=w.prompt, name="staging", number=2, reason="to try")
+    w.prompt = prompts.save_draft(COMMAND, prompt=w.prompt, draft={**hello, "system": "You greet warmly."})
+    w.shared_prompt = prompts.create_prompt(COMMAND, slug="shared", content={"task": "Say hello."})
+    w.foreign_prompt = prompts.create_prompt(
+        COMMAND, slug="ranking", project=w.search, content={"task": "Rank."}
+    )
+    w.old_prompt = prompts.archive_prompt(
+        COMMAND,
+        prompt=prompts.create_prompt(COMMAND, slug="gone", project=w.support, content={"task": "Go."}),
     )
     w.route = providers.create_route(COMMAND, slug="chat", targets=[(w.model, 100)])
     w.first_revision = serving.publish(COMMAND, reason="first")

@@ -16,6 +16,7 @@ from llmops.serving.snapshot import (
     ModelEntry,
     PolicyEntry,
     PriceRow,
+    PromptEntry,
     ProviderEntry,
     RevisionDocument,
     RouteEntry,
@@ -93,6 +94,7 @@ def a_snapshot(
     providers: Iterable[ProviderEntry] | None = None,
     routes: Iterable[RouteEntry] = (),
     policies: Iterable[PolicyEntry] = (),
+    prompts: Iterable[PromptEntry] = (),
     keys: dict[str, KeyEntry | HashEntry] | None = None,
     budgets: Iterable[BudgetEntry] = (),
     credentials: dict[str, tuple[CredentialEntry, ...]] | None = None,
@@ -107,7 +109,7 @@ def a_snapshot(
         revision=7,
         digest="d",
         document=RevisionDocument(
-            1, providers, tuple(models or (a_model(),)), tuple(routes), tuple(policies)
+            1, providers, tuple(models or (a_model(),)), tuple(routes), tuple(policies), tuple(prompts)
         ),
         live=LiveState(
             keys={

@@ -74,6 +74,7 @@ class Asked:
         "media",
         "members",
         "model",
+        "prompt",
         "refers",
         "size",
         "stream",
@@ -118,6 +119,8 @@ class Asked:
         self.tells: tuple[str, ...] = ()
         #: the answer comes at once, and the work goes on at the provider
         self.background = False
+        #: a prompt is named: nothing else was read yet (``gateway.prompting``)
+        self.prompt = False
 
 
 def asked_of(members: Members, size: int) -> Asked:
@@ -132,6 +135,15 @@ def asked_of(members: Members, size: int) -> Asked:
         model=text_member(members, "model", required=True, longest=MAX_MODEL) if named else "",
         user=text_member(members, "user", longest=MAX_USER),
     )
+
+
+def naming_a_prompt(members: Members, size: int) -> Asked | None:
+    """A body that names a prompt, of which nothing else is read before the prompt is; None for any other."""
+    if bytes(members["prompt"]) == NULL:
+        return None
+    asked = Asked(members, size, model="", user="")
+    asked.prompt = True
+    return asked
 
 
 class ErrorInside(Exception):

@@ -25,6 +25,7 @@ from llmops.gateway.endpoints.base import (
     encode,
     flag_member,
     member,
+    naming_a_prompt,
     read_members,
     tier_of,
     voice_of,
@@ -126,6 +127,13 @@ class Chat:
     forms = False
 
     def read(self, body: bytes) -> Asked:
+        members = read_members(body)
+        if "prompt" in members and (named := naming_a_prompt(members, len(body))) is not None:
+            return named
+        return _ordinary(body, members) or self._read_with_care(body, members)
+
+    def read_whole(self, body: bytes) -> Asked:
+        """The same, of a body whose prompt is in it already."""
         members = read_members(body)
         return _ordinary(body, members) or self._read_with_care(body, members)
 

@@ -17,6 +17,7 @@ from llmops.gateway.endpoints.base import (
     MAX_USER,
     NULL,
     Asked,
+    Members,
     Raw,
     Whole,
     asked_of,
@@ -24,6 +25,7 @@ from llmops.gateway.endpoints.base import (
     encode,
     flag_member,
     member,
+    naming_a_prompt,
     read_members,
     text_member,
     tier_of,
@@ -61,7 +63,17 @@ class Responses:
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)
-        asked = asked_of(members, len(body))
+        if "prompt" in members and (named := naming_a_prompt(members, len(body))) is not None:
+            return named
+        return self._read(members, len(body))
+
+    def read_whole(self, body: bytes) -> Asked:
+        """The same, of a body whose prompt is in it already, or is one that the provider keeps."""
+        return self._read(read_members(body), len(body))
+
+    @staticmethod
+    def _read(members: Members, size: int) -> Asked:
+        asked = asked_of(members, size)
         read_input(asked)
         asked.stream = flag_member(members, "stream")
         if CAP in members:

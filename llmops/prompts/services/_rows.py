@@ -26,6 +26,8 @@ _NAMES = "prompts.names"
 def check_name(slug: str, project: Project | None) -> None:
     """Refuse a name under which a project would have two prompts, its own and a shared one. Locks names until the end."""
     lock(_NAMES)
+    if Prompt.objects.filter(slug=slug, project=project).exists():
+        raise Conflict(f"slug: there is a prompt {slug!r} already.", param="slug")
     if project is not None:
         if project.archived_at is not None:
             raise InvalidRequest(f"project: {project} is archived.", param="project")

@@ -91,6 +91,8 @@ COLUMNS = (
     "session",
     "tags",
     "prompt_digest",
+    "prompt_name",
+    "prompt_version",
     "request_bytes",
     "response_bytes",
 )
@@ -228,6 +230,8 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         text(origin.session, 100),
         json_text(tags),
         digested(origin.prompt),
+        text(origin.prompt_name, 63),
+        within(origin.prompt_version, _INT) or None,
         within(origin.bytes_in, _INT),
         within(outcome.bytes_out, _INT),
     )

@@ -151,6 +151,10 @@ class Call(UUIDModel):
     session = models.CharField(max_length=100, blank=True)
     tags = models.JSONField(default=list)
     prompt_digest = models.CharField(max_length=16, blank=True)
+    prompt_name = models.CharField(
+        max_length=63, blank=True, default="", db_default="", help_text="The prompt that the request named."
+    )
+    prompt_version = models.PositiveIntegerField(null=True)
     request_bytes = models.PositiveIntegerField(default=0)
     response_bytes = models.PositiveIntegerField(default=0)
 

@@ -49,6 +49,8 @@ class CallFilters:
     fallback: bool = False
     feature: str = ""
     session: str = ""
+    #: by name, of whatever version
+    prompt: str = ""
     request_id: str = ""
     user: str = ""
     tag: str = ""
@@ -107,6 +109,7 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
         "model": filters.model,
         "feature": filters.feature,
         "session": filters.session,
+        "prompt_name": filters.prompt,
         "request_id": filters.request_id,
         "user_digest": filters.user,
     }
