@@ -43,6 +43,8 @@ TABLE = {
     "route.manage": "OX",
     "policy.view": "ORAX",
     "policy.manage": "OX",
+    "prompt.view": "ORAX",
+    "prompt.manage": "OX",
     "revision.view": "OAX",
     "revision.publish": "OX",
     "budget.view": "OFAX",

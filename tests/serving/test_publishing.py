@@ -197,7 +197,7 @@ def test_a_document_holds_no_secret_and_no_id():
     assert "PLANTED" not in text
     assert str(sim.pk) not in text
     assert str(small.pk) not in text
-    assert set(json.loads(text)) == {"format", "providers", "models", "routes", "policies"}
+    assert set(json.loads(text)) == {"format", "providers", "models", "routes", "policies", "prompts"}
 
 
 @pytest.mark.django_db(transaction=True)

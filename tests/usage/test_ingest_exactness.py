@@ -101,6 +101,8 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         session="s",
         tags=["a", "b"],
         prompt="0123456789abcdef",
+        prompt_name="triage",
+        prompt_version=4,
         bytes_in=77,
     )
     scribe.hold(who, windows={window: 900})
@@ -242,6 +244,8 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
         "session": "s",
         "tags": ["a", "b"],
         "prompt_digest": "0123456789abcdef",
+        "prompt_name": "triage",
+        "prompt_version": 4,
         "request_bytes": 77,
         "response_bytes": 99,
     }
