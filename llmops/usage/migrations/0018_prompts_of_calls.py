@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("usage", "0016_series_of_latencies"),
+        ("usage", "0017_sources_of_statements"),
     ]
 
     operations = [
