@@ -64,13 +64,28 @@ _LONG = (
 
 
 def _runs_once(item: pytest.Item) -> bool:
+    if item.get_closest_marker("any_engine") is not None:
+        return True
     if item.path.relative_to(Path(__file__).parent).as_posix().startswith(_EMBEDDED):
         return True
     asked = getattr(item, "fixturenames", ())
     return item.get_closest_marker("django_db") is None and _BACKEND_FIXTURES.isdisjoint(asked)
 
 
+def _keeps_others_waiting(item: pytest.Item) -> bool:
+    """Whether it commits: what is asked then is how locks and connections get along, which each engine answers itself."""
+    database = item.get_closest_marker("django_db")
+    return "transactional_db" in getattr(item, "fixturenames", ()) or (
+        database is not None and bool(database.kwargs.get("transaction"))
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("any_engine") is not None and _keeps_others_waiting(item):
+            raise pytest.UsageError(
+                f"{item.nodeid} commits, so it runs on every engine: take any_engine off it."
+            )
     if config.getoption("backend") != "sqlite":
         once = [item for item in items if _runs_once(item)]
         # Whoever names such a file means it.

@@ -185,6 +185,7 @@ def test_bad_fields_are_named(cast, field, value):
     assert ServiceKey.objects.count() == before
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "body",
     [
@@ -212,12 +213,14 @@ def test_bodies_that_are_not_an_object_are_400(cast, body):
         assert answer.json()["error"]["message"]
 
 
+@pytest.mark.any_engine
 def test_a_body_that_is_too_large_is_413(cast, settings):
     settings.MAX_API_BYTES = 1000
     client = bearer(every_scope(cast.support).secret)
     refused(client.post(KEYS, b'{"name": "' + b"x" * 2000 + b'"}', content_type="application/json"), 413)
 
 
+@pytest.mark.any_engine
 def test_other_media_types_and_methods(cast):
     client = bearer(every_scope(cast.support).secret)
     assert client.post(KEYS, {"name": "x"}).status_code == 415
@@ -250,6 +253,7 @@ def test_what_is_not_there_is_a_404_in_json(cast, address):
     refused(answer, 404)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "address",
     ["/api/v1/projects/no%00thing/", "/api/v1/projects/?slug=%00", "/admin/access/project/?q=%00", "/%00"],
@@ -258,6 +262,7 @@ def test_an_address_with_nul_is_a_400(cast, address):
     assert signed_in(cast.root).get(address).status_code == 400
 
 
+@pytest.mark.any_engine
 def test_a_fault_is_a_500_in_json_without_its_reason(cast, monkeypatch):
     def breaks(*args, **kwargs):
         raise ZeroDivisionError("a secret reason")
@@ -385,6 +390,7 @@ def test_lists_are_pages_and_filters_bite(cast):
     assert [key["name"] for key in client.get(f"{KEYS}?project__slug=search").json()["results"]] == ["other"]
 
 
+@pytest.mark.any_engine
 def test_the_schema_and_its_page(cast):
     client = signed_in(cast.bob)
     schema = client.get("/api/v1/schema/", headers={"accept": "application/json"})

@@ -24,6 +24,7 @@ def test_any_other_is_replaced(given):
     assert len(answer["x-request-id"]) == 36
 
 
+@pytest.mark.any_engine
 def test_every_answer_has_its_headers(world):
     client = world.clients["root"]
     for address in (
@@ -44,12 +45,14 @@ def test_every_answer_has_its_headers(world):
     assert "unsafe-eval" not in client.get("/")["Content-Security-Policy"]
 
 
+@pytest.mark.any_engine
 def test_error_pages_are_html_outside_the_api(world):
     for address, status in (("/nothing-here/", 404), ("/admin/access/nothing/", 404), ("/%00", 400)):
         answer = world.clients["root"].get(address)
         assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (status, "text/html"), address
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
 @pytest.mark.parametrize(
     "address", ["/api/v1/outcomes", "/api/v1/nothing/", "/api/nothing", "/api/v1", "/api/"]
@@ -63,6 +66,7 @@ def test_an_unknown_address_of_the_api_is_told_in_json_whatever_the_method(metho
     assert ("end with a slash" in said) is not address.endswith("/")
 
 
+@pytest.mark.any_engine
 def test_a_fault_outside_the_api_is_a_page_without_its_reason(world, monkeypatch):
     from llmops.access.admin.projects import ProjectAdmin
 
@@ -77,6 +81,7 @@ def test_a_fault_outside_the_api_is_a_page_without_its_reason(world, monkeypatch
     assert answer["x-request-id"]
 
 
+@pytest.mark.any_engine
 def test_cookies_are_not_for_scripts_or_other_sites(world):
     client = Client()
     with undone():
@@ -87,5 +92,6 @@ def test_cookies_are_not_for_scripts_or_other_sites(world):
     assert session["samesite"] == "Lax"
 
 
+@pytest.mark.any_engine
 def test_another_host_is_refused():
     assert Client().get("/admin/login/", headers={"host": "evil.example"}).status_code == 400

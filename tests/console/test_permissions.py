@@ -475,6 +475,7 @@ def test_every_address_has_a_row():
     assert set(PAGE_ROWS) == shown | changed
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("kind", ["looking", "changing"])
 def test_the_api(world, kind):
     found = {}
@@ -493,6 +494,7 @@ def test_the_api(world, kind):
     assert found == {key: API_ROWS[key] for key in found}
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("area", AREAS)
 def test_the_pages(world, area):
     found = {}
@@ -522,6 +524,7 @@ def test_the_pages(world, area):
     assert found == {key: PAGE_ROWS[key] for key in found}
 
 
+@pytest.mark.any_engine
 def test_keys_open_no_page(world):
     client = world.clients["k_everything"]
     for key in PAGE_ROWS:
@@ -529,6 +532,7 @@ def test_keys_open_no_page(world):
         assert code(answer) in "L1", (key, answer.status_code)
 
 
+@pytest.mark.any_engine
 def test_what_is_the_same_for_everybody(world):
     for actor in ACTORS:
         client = world.clients[actor]
@@ -593,6 +597,7 @@ def test_lists_hold_nothing_of_another_project(world):
             assert "ranker" not in text, route
 
 
+@pytest.mark.any_engine
 def test_somebody_without_any_role_sees_nothing(world):
     with undone():
         client = Client()

@@ -67,6 +67,7 @@ def listed(client: Client, address: str) -> list[str]:
 # --- who gets in ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "address", [*OWN_PAGES, "/calls/01a1fce7-74a2-73ee-a145-f499cb5a79fb/", "/calls/?status=error"]
 )
@@ -98,6 +99,7 @@ def test_signing_in_leads_to_where_one_wanted_to_go() -> None:
         client.post("/admin/logout/")
 
 
+@pytest.mark.any_engine
 def test_live_addresses_tell_strangers_instead_of_redirecting(db: None) -> None:
     for address in ("/live/", "/jobs/live/"):
         assert Client().get(address).status_code == 401
@@ -625,6 +627,7 @@ class Markup(HTMLParser):
             self.ids[str(given["id"])] += 1
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "address", ["/?range=24h", "/calls/?range=24h", "/jobs/", "story", "/no/such/page/", "/admin/login/"]
 )
@@ -648,12 +651,14 @@ def test_own_pages_hold_nothing_that_their_policy_refuses(
     assert page.status_code == 404 or "no-store" in page["cache-control"]
 
 
+@pytest.mark.any_engine
 def test_the_admin_gets_what_it_needs_and_no_inline_script(alice: Client) -> None:
     policy = alice.get("/admin/access/project/")["content-security-policy"]
     assert "script-src 'self' 'unsafe-eval';" in f"{policy};"
     assert "frame-ancestors 'none'" in policy
 
 
+@pytest.mark.any_engine
 def test_what_callers_send_is_shown_as_text(alice: Client, stage: SimpleNamespace) -> None:
     evil = "</script><script>alert(1)</script>"
     (call,) = seed.store(
@@ -674,6 +679,7 @@ def test_what_callers_send_is_shown_as_text(alice: Client, stage: SimpleNamespac
     assert "<b>x" not in typed
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("template", ["400", "403", "403_csrf", "404", "500"])
 def test_error_pages_need_no_database_and_say_what_to_do(template: str, client: Client) -> None:
     from django.template.loader import get_template
@@ -684,6 +690,7 @@ def test_error_pages_need_no_database_and_say_what_to_do(template: str, client: 
     assert 'class="button primary"' in html
 
 
+@pytest.mark.any_engine
 def test_a_fault_ends_in_the_page_for_faults(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the database went away")
@@ -706,6 +713,7 @@ def navigation(client: Client) -> list[str]:
     return re.findall(r"<span>([^<]+)</span></a></li>", html)
 
 
+@pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
         "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",

@@ -53,6 +53,7 @@ def test_a_sound_installation_starts(installation: Installation, application: st
     assert (done.returncode, done.stdout) == (0, "up\n"), done.stderr
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("env", "says"),
     [
@@ -84,6 +85,7 @@ def test_pending_migrations_are_a_sentence(installation: Installation) -> None:
         refused(start(installation, application), "pending", "usage.0001", "migrate")
 
 
+@pytest.mark.any_engine
 def test_the_wrong_master_key_is_named(installation: Installation) -> None:
     application = "console.asgi_gateway"
     assert start(installation, application).returncode == 0
@@ -98,6 +100,7 @@ def test_the_wrong_master_key_is_named(installation: Installation) -> None:
     assert other not in done.stderr
 
 
+@pytest.mark.any_engine
 def test_a_journal_directory_that_can_not_be_written_is_a_sentence(
     installation: Installation, tmp_path: Path
 ) -> None:

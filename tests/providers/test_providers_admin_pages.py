@@ -61,6 +61,7 @@ def management(*names: str) -> dict[str, str]:
     return {f"{prefix}-{name}_FORMS": "0" for prefix in names for name in ("TOTAL", "INITIAL")}
 
 
+@pytest.mark.any_engine
 def test_every_page_opens_with_its_rows(client):
     configuring.everything()
     small = configuring.model("spare")
@@ -333,6 +334,7 @@ def test_pause_and_archive_are_buttons(client, kind, index):
         assert client.post(f"{address}/restore/", {}).status_code == 302
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("who", "opens"),
     [

@@ -272,6 +272,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("who", LOOKERS)
 def test_who_may_look(cast, who):
     configuring.everything()
@@ -280,6 +281,7 @@ def test_who_may_look(cast, who):
     assert allowed == LOOKERS[who]
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("who", ["bob", "carla", "dan", "rita", "charlie"])
 def test_a_role_in_one_project_changes_nothing_of_the_organisation(cast, who):
     configuring.everything()
@@ -290,6 +292,7 @@ def test_a_role_in_one_project_changes_nothing_of_the_organisation(cast, who):
         assert response.status_code in (403, 404), (path, response.content)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "scopes", [("inference",), ("read",), ("configure",), ("read", "budgets", "organisation")]
 )
@@ -311,6 +314,7 @@ def test_a_key_with_the_scopes_may(cast):
         assert response.status_code in (200, 201), (path, response.content)
 
 
+@pytest.mark.any_engine
 def test_nobody_is_told_anything_without_a_key(cast, client):
     from django.test import Client
 

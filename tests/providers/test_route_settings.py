@@ -202,6 +202,7 @@ def test_a_default_route_exists_and_is_not_put_away(models, cast):
 # Paths passed through ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "pattern",
     ["/vector_stores", "/vector_stores/*", "/fine_tuning/jobs/*/events", "/a/*/b/*", "/containers/v1.2/~x"],
@@ -210,6 +211,7 @@ def test_plain_paths_are_passed_through(pattern):
     assert passthrough_problem([pattern]) is None
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
@@ -245,6 +247,7 @@ def test_other_patterns_are_refused_with_a_reason(pattern, words):
         assert words in problem, problem
 
 
+@pytest.mark.any_engine
 def test_a_list_of_patterns_is_bounded_and_names_each_once():
     assert "named twice" in passthrough_problem(["/a", "/a"])
     assert "at most" in passthrough_problem([f"/a{number}" for number in range(51)])
@@ -259,11 +262,13 @@ def test_a_bad_pattern_is_refused_at_its_field():
     assert Provider.objects.get(pk=sim.pk).passthrough == ["/vector_stores/*"]
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("listed", ["vs_abc123", "pmpt_*", "file-AbC.1:2~3@4=5", "vec*"])
 def test_ids_and_beginnings_of_ids_are_objects_for_every_project(listed):
     assert shared_objects_problem([listed]) is None
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("listed", "words"),
     [
@@ -303,6 +308,7 @@ def test_objects_for_every_project_are_set_in_the_form_and_over_the_api(cast):
     assert refused.status_code == 400 and "pmpt_*" in refused.content.decode()
 
 
+@pytest.mark.any_engine
 def test_everything_that_the_gateway_answers_is_kept_from_being_passed_through():
     addresses = [path for path in (*ORDINARY, *OTHERS) if path.startswith("/v1/")]
     # Those that begin with a parameter are the pass-through itself.
@@ -311,6 +317,7 @@ def test_everything_that_the_gateway_answers_is_kept_from_being_passed_through()
     assert served <= SERVED_SEGMENTS
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("pattern", "path", "allowed"),
     [
@@ -336,6 +343,7 @@ def test_which_paths_a_pattern_covers(pattern, path, allowed):
 segments = st.one_of(st.just("*"), st.from_regex(r"[a-z]{1,3}", fullmatch=True))
 
 
+@pytest.mark.any_engine
 @given(
     st.lists(segments, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts)),
     st.lists(st.sampled_from(["chat", "files", "a", "b", ".", "..", "", "%2e"]), max_size=5),

@@ -54,12 +54,14 @@ def test_two_installations_share_nothing(
             psycopg.connect(url)
 
 
+@pytest.mark.any_engine
 def test_a_failing_command_shows_what_it_printed(installation: Installation) -> None:
     with pytest.raises(pytest.fail.Exception, match="no_such_command"):
         installation.manage("no_such_command")
     assert installation.manage("no_such_command", check=False).returncode == 1
 
 
+@pytest.mark.any_engine
 def test_a_kill_takes_the_children_too_and_a_restart_gets_the_port(installation: Installation) -> None:
     port = installation.free_port()
     for _ in range(2):
@@ -72,6 +74,7 @@ def test_a_kill_takes_the_children_too_and_a_restart_gets_the_port(installation:
         assert server.returncode == -signal.SIGKILL
 
 
+@pytest.mark.any_engine
 def test_a_killed_leader_does_not_hide_its_children(installation: Installation) -> None:
     server = installation.spawn(["python", "-c", _SERVER, port := installation.free_port()])
     installation.wait_ready(f"http://127.0.0.1:{port}/")
@@ -84,6 +87,7 @@ def test_a_killed_leader_does_not_hide_its_children(installation: Installation) 
     assert not _alive(child)
 
 
+@pytest.mark.any_engine
 def test_the_end_of_the_fixture_ends_what_runs(installation_template: Template, tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="a test that fails"),
@@ -95,6 +99,7 @@ def test_the_end_of_the_fixture_ends_what_runs(installation_template: Template, 
     assert not _alive(sleeper.pid)
 
 
+@pytest.mark.any_engine
 def test_waiting_for_a_process_that_died_fails_with_its_log(installation: Installation) -> None:
     broken = installation.spawn(["python", "-c", "raise SystemExit('the reason it died')"], name="broken")
     with pytest.raises(pytest.fail.Exception, match=r"(?s)broken-1 ended with status 1 .*the reason it died"):
