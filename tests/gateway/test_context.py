@@ -76,7 +76,7 @@ def strict(window: int = WINDOW, *, tell: bool = True, factor: float = 1.0) -> A
     async def script(asked: Asked, reply: Reply) -> None:
         if asked.json["model"] != "sim-small":
             await reply.json(
-                completion("The summary." if "writer" in asked.json["model"] else "large", usage(100, 20))
+                completion("The summary." if "writer" in asked.json["model"] else "large", usage(2_000, 20))
             )
             return
         wanted = int(count_chat(asked.json["messages"], "sim-small") * factor) + asked.json["max_tokens"]
@@ -277,7 +277,7 @@ async def test_the_oldest_turns_are_summarised_by_a_call_of_its_own(rig: Rig) ->
     assert said[-1] == "the last question"
     summary, attempt = rig.outcome().attempts
     assert (summary.model, summary.code, summary.status) == ("writer", "", 200)
-    assert summary.cost == 100 * IN + 20 * OUT
+    assert summary.cost == 2_000 * IN + 20 * OUT
     assert summary.why.startswith("summarises the ")
     assert "summarised" in attempt.why
     assert rig.outcome().cost == summary.cost + attempt.cost

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens import count_text
-from llmops.gateway.money.charging import ESTIMATED, UNDERSTATED, UNKNOWN_BILL
+from llmops.gateway.money.charging import ESTIMATED, UNDERSTATED, UNDERSTATED_INPUT, UNKNOWN_BILL
 from llmops.providers.rules import looks_reasoning
 from tests.gateway.responding import PATH, created, delta, ended, event, responds, used
 from tests.gateway.responding import ask as respond
@@ -278,3 +278,102 @@ def test_names_that_say_nothing(name: str) -> None:
 )  # fmt: skip
 def test_names_that_say_that_a_model_reasons(name: str) -> None:
     assert looks_reasoning(name)
+
+
+# ---------------------------------------------------------------------- input
+
+ASKED = "Please read what follows with care, and tell me in one word how it made you feel. " * 200
+ASKED_TOKENS = count_text(ASKED, "sim-small")
+EMBED = {"embedding": [0.1], "index": 0, "object": "embedding"}
+
+
+def says(prompt: int) -> dict[str, Any]:
+    """Scripts by kind of answer, each of which states ``prompt`` input tokens."""
+    return {
+        "chat": answers("Fine.", usage(prompt, 2)),
+        "chat stream": streams(
+            chunk("Fine."), chunk(finish="stop"), chunk(choices=[], used=usage(prompt, 2)), DONE
+        ),
+        "response": responds("Fine.", used(prompt, 2)),
+        "response stream": streams(created(), delta("Fine.", 1), ended(number=2, usage=used(prompt, 2))),
+        "embeddings": answers(data=[EMBED], usage={"prompt_tokens": prompt, "total_tokens": prompt}),
+    }
+
+
+def asks(text: Any = ASKED) -> dict[str, tuple[str, dict[str, Any]]]:
+    parts = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+    spoken = [{"role": "user", "content": [{"type": "input_text", "text": text}]}]
+    return {
+        "chat": ("/v1/chat/completions", ask(text=text, max_completion_tokens=50)),
+        "chat stream": ("/v1/chat/completions", ask(messages=parts, stream=True, max_completion_tokens=50)),
+        "response": (PATH, respond(input=text, max_output_tokens=50)),
+        "response stream": (PATH, respond(input=spoken, stream=True, max_output_tokens=50)),
+        "embeddings": ("/v1/embeddings", {"model": "small", "input": [text]}),
+    }
+
+
+@pytest.mark.parametrize("kind", asks())
+@pytest.mark.parametrize("stated", [1, 20, ASKED_TOKENS // 10])
+async def test_input_that_is_plainly_understated_is_not_believed(rig: Rig, kind: str, stated: int) -> None:
+    budgeted(rig)
+    rig.upstream.does(says(stated)[kind])
+    path, body = asks()[kind]
+    assert (await rig.call(body, path=path)).status == 200
+    outcome = rig.outcome()
+    output = 0 if kind == "embeddings" else 2
+    assert (outcome.tokens.input, outcome.tokens.output) == (ASKED_TOKENS, output)
+    assert outcome.cost == ASKED_TOKENS * IN + output * OUT <= hold(rig)
+    assert (outcome.tokens.estimated, outcome.attempts[0].note) == (True, UNDERSTATED_INPUT)
+    rig.nothing_held()
+
+
+@pytest.mark.parametrize("kind", asks())
+@pytest.mark.parametrize("stated", [ASKED_TOKENS * 2 // 3, ASKED_TOKENS, ASKED_TOKENS * 2])
+async def test_input_as_another_tokenizer_counts_it_is_believed(rig: Rig, kind: str, stated: int) -> None:
+    budgeted(rig)
+    rig.upstream.does(says(stated)[kind])
+    path, body = asks()[kind]
+    assert (await rig.call(body, path=path)).status == 200
+    outcome = rig.outcome()
+    assert (outcome.tokens.input, outcome.tokens.estimated) == (stated, False)
+    assert outcome.attempts[0].note == ""
+
+
+async def test_input_that_a_small_window_may_have_cut_off_is_believed(rig: Rig) -> None:
+    budgeted(rig, context_window=512, default_max_output_tokens=0)
+    rig.upstream.does(says(1_000)["embeddings"])
+    body = {"model": "small", "input": [ASKED, ASKED]}
+    assert (await rig.call(body, path="/v1/embeddings")).status == 200
+    assert (rig.outcome().tokens.input, rig.outcome().tokens.estimated) == (1_000, False)
+    rig.upstream.does(says(20)["embeddings"])
+    assert (await rig.call(body, path="/v1/embeddings")).status == 200
+    assert rig.ended()[-1].outcome.tokens.input == 1_024
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"messages": [{"role": "user", "content": " " * 3_000}]},
+        {"metadata": {"note": "x" * 5_000}},
+        {"prediction": {"type": "content", "content": ASKED}},
+        {"messages": [{"role": "assistant", "content": "Hi", "reasoning_content": ASKED}]},
+        {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9_000}}
+        ]}]},
+        {"input": ASKED},
+    ],
+)  # fmt: skip
+async def test_what_may_be_no_input_says_nothing_about_it(rig: Rig, members: dict[str, Any]) -> None:
+    rig.configure(keys={KEY: a_key()}, models=[a_model()])
+    rig.upstream.does(answers("Fine.", usage(count_text(" " * 3_000, "sim-small"), 2)))
+    assert (await rig.chat(**members)).status == 200
+    assert not rig.outcome().tokens.estimated
+
+
+async def test_both_sides_understated_are_told(rig: Rig) -> None:
+    budgeted(rig)
+    rig.upstream.does(answers(LONG, usage(1, 1)))
+    assert (await rig.chat(text=ASKED, max_completion_tokens=CAP)).status == 200
+    outcome = rig.outcome()
+    assert outcome.cost == ASKED_TOKENS * IN + COUNTED * OUT
+    assert outcome.attempts[0].note == f"{UNDERSTATED}; {UNDERSTATED_INPUT}"

@@ -20,6 +20,7 @@ class Trial:
     __slots__ = (
         "broke",
         "complete",
+        "doubts",
         "followed",
         "holding",
         "output_tokens",
@@ -47,6 +48,8 @@ class Trial:
         self.output_tokens = 0
         #: what it would have cost by the provider's own figures, where they are not believed
         self.stated: int | None = None
+        #: why not
+        self.doubts: list[str] = []
         target = step.target
         self.record = Attempt(
             n=len(call.attempts) + 1,

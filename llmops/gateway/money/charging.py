@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNKNOWN_BILL = "the bill is not known: charged at its hold"
 ESTIMATED = "no usage was sent: tokens were counted"
 UNDERSTATED = "the provider's usage says less than the answer holds: tokens were counted"
+UNDERSTATED_INPUT = "the provider's usage says less than the request holds: tokens were counted"
 
 
 def of_answer(trial: Trial, tokens: Tokens, *, charge_hold: bool) -> int:
@@ -31,7 +32,7 @@ def of_answer(trial: Trial, tokens: Tokens, *, charge_hold: bool) -> int:
         trial.record.note = ESTIMATED
     if trial.stated is not None:
         cost = max(cost, trial.stated)
-        trial.record.note = UNDERSTATED
+        trial.record.note = "; ".join(trial.doubts)
     return cost
 
 

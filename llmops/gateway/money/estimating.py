@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from llmops.core.tokens import count_text
 from llmops.gateway.endpoints.base import member
 from llmops.gateway.money import charging
+from llmops.gateway.policing.texts import asked_places
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.trial import Trial
     from llmops.gateway.call import Call
-    from llmops.gateway.endpoints.base import Endpoint, Whole
+    from llmops.gateway.endpoints.base import Endpoint, Members, Whole
     from llmops.gateway.streaming.events import Relay
     from llmops.usage.records import Tokens
 
@@ -29,6 +30,9 @@ _TIMES, _MORE = 2, 16
 #: Members by which a request asks a model to think, and values that ask it not to.
 _THINKING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 _NOT = (None, False, "", "none", "disabled", 0)
+#: Members whose texts are input, by endpoint, and what such texts are called within them.
+_INPUT = {"chat.completions": ("messages",), "responses": ("instructions", "input"), "embeddings": ("input",)}
+_COUNTED = frozenset(("input", "instructions", "content", "text", "output", "arguments"))
 
 
 async def of_whole(call: Call, trial: Trial, endpoint: Endpoint, said: Whole, body: bytes) -> Tokens:
@@ -38,7 +42,8 @@ async def of_whole(call: Call, trial: Trial, endpoint: Endpoint, said: Whole, bo
         return await charging.count(call, trial, endpoint.text(body) if endpoint.has_output else "")
     if endpoint.has_output and len(body) > SUSPICIOUS + PLAIN * tokens.output:
         text = endpoint.text(body)
-        return await _checked(call, trial, tokens, len(text), lambda: text)
+        await _check_output(call, trial, tokens, len(text), lambda: text)
+    await _check_input(call, trial, tokens)
     return tokens
 
 
@@ -48,24 +53,71 @@ async def of_stream(call: Call, trial: Trial, relay: Relay) -> Tokens:
     if tokens is None:
         return await charging.count(call, trial, relay.text())
     if call.endpoint.has_output:
-        return await _checked(call, trial, tokens, sum(map(len, relay.parts)), relay.text)
+        await _check_output(call, trial, tokens, sum(map(len, relay.parts)), relay.text)
+    await _check_input(call, trial, tokens)
     return tokens
 
 
-async def _checked(call: Call, trial: Trial, tokens: Tokens, length: int, text: Callable[[], str]) -> Tokens:
-    """The usage as it is stated, unless the answer plainly holds more: then its output as it was counted."""
+def understates(call: Call, tokens: Tokens) -> bool:
+    """Whether a usage has so few input tokens that the request is looked at. Most are decided by their size."""
+    asked = call.asked
+    return asked is not None and asked.size > SUSPICIOUS + PLAIN * tokens.input
+
+
+async def _check_input(call: Call, trial: Trial, tokens: Tokens) -> None:
+    """The input as it is stated, unless the request plainly holds more: then what its texts come to."""
+    asked, entry, names = call.asked, trial.step.target.entry, _INPUT.get(call.endpoint.name)
+    if asked is None or not names or not understates(call, tokens) or trial.holding.prices is None:
+        return
+    members = {name: asked.members[name] for name in names if name in asked.members}
+    try:
+        # Whatever a model's window does not hold, a provider may have cut off.
+        least = await call.plane.off_loop(
+            lambda: least_input(members, entry.upstream_model, entry.context_window), size=asked.size
+        )
+    except RuntimeError:
+        return
+    if least <= _MORE + _TIMES * tokens.input:
+        return
+    _doubt(trial, tokens, charging.UNDERSTATED_INPUT)
+    tokens.input = least
+
+
+def least_input(members: Members, model: str, window: int) -> int:
+    """Tokens that ``members`` have at the least: those of the texts that every provider counts, without images, sounds, or what
+    the model once thought. One text to embed may come to ``window`` tokens, as all of a chat may."""
+    texts: dict[str | int, list[str]] = {}
+    for path, text in asked_places(members)[0]:
+        if isinstance(path[-1], int) or path[-1] in _COUNTED:
+            # Texts to embed are inputs of their own.
+            texts.setdefault(path[1] if len(path) == 2 and isinstance(path[1], int) else "", []).append(
+                text.text
+            )
+    return sum(min(count_text("\n".join(some), model), window) for some in texts.values())
+
+
+def _doubt(trial: Trial, tokens: Tokens, why: str) -> None:
+    if trial.stated is None:
+        trial.stated = charging.cost_of(trial, tokens)
+    trial.doubts.append(why)
+    tokens.estimated = True
+
+
+async def _check_output(
+    call: Call, trial: Trial, tokens: Tokens, length: int, text: Callable[[], str]
+) -> None:
+    """The output as it is stated, unless the answer plainly holds more: then as it was counted."""
     if length <= _FEW + PLAIN * tokens.output or trial.holding.prices is None:
-        return tokens
+        return
     model, said = trial.step.target.entry.upstream_model, text()
     try:
         counted = await call.plane.off_loop(lambda: count_text(said, model), size=length)
     except RuntimeError:
-        return tokens
+        return
     if counted <= _MORE + _TIMES * tokens.output:
-        return tokens
-    trial.stated = charging.cost_of(trial, tokens)
-    tokens.output, tokens.estimated = counted, True
-    return tokens
+        return
+    _doubt(trial, tokens, charging.UNDERSTATED)
+    tokens.output = counted
 
 
 def hides(call: Call, trial: Trial, thought: bool) -> bool:

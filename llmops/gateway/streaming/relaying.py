@@ -58,8 +58,10 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     unknown = False
     if tokens is None and asked.billing != BILLED and trial.holding.prices is None:
         tokens = Tokens()
-    elif tokens is None or (
-        endpoint.has_output and len(body) > estimating.SUSPICIOUS + estimating.PLAIN * tokens.output
+    elif (
+        tokens is None
+        or (endpoint.has_output and len(body) > estimating.SUSPICIOUS + estimating.PLAIN * tokens.output)
+        or estimating.understates(call, tokens)
     ):
         tokens = await estimating.of_whole(call, trial, endpoint, said, body)
         unknown = tokens.estimated and estimating.hides(call, trial, said.thought)
