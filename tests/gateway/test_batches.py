@@ -47,7 +47,8 @@ A_BATCH = {
     "error_file_id": None,
 }
 DONE = A_BATCH | {"status": "completed", "output_file_id": "file-out", "error_file_id": "file-err"}
-BODY = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+CHAT = "/v1/chat/completions"
+BODY = {"input_file_id": "file-1", "endpoint": CHAT, "completion_window": "24h"}
 
 
 @pytest.fixture(autouse=True)
@@ -65,10 +66,15 @@ async def kept(rig: Rig) -> AsyncIterator[Rig]:
 
 def lines(*models: str) -> bytes:
     return b"".join(
-        json.dumps({"custom_id": str(n), "method": "POST", "url": "/x", "body": {"model": model}}).encode()
+        json.dumps({"custom_id": str(n), "method": "POST", "url": CHAT, "body": {"model": model}}).encode()
         + b"\n"
         for n, model in enumerate(models)
     )
+
+
+def a_line(**changes: Any) -> bytes:
+    line = {"custom_id": "a", "method": "POST", "url": CHAT, "body": {"model": "sim-small"}} | changes
+    return json.dumps({name: value for name, value in line.items() if value is not ...}).encode() + b"\n"
 
 
 def answered(*used: tuple[str, Any]) -> bytes:
@@ -205,13 +211,83 @@ async def test_a_line_must_not_refer_to_anothers_object(kept: Rig, upstream: Ups
         ("file-none1", 200),
     ):
         part = {"type": "input_file", "file_id": name, "previous_response_id": name}
-        line = json.dumps({"custom_id": "1", "body": {"model": "sim-small", "input": [part]}}).encode()
+        line = a_line(custom_id="other", body={"model": "sim-small", "input": [part]})
         if escaped:
             line = line.replace(b"_id", b"\\u005fid")
         upstream.does(at(content=bytes_of(lines("sim-small") + line), batches=gives(A_BATCH)))
         answer = await create(kept)
         assert answer.status == status, answer.body
     assert len([one for one in upstream.asked if one.path.endswith("/batches")]) == 2
+
+
+GOOD = a_line()
+TWICE = GOOD.replace(b'"model"', b'"model": "sim-dear", "model"')
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (a_line(url="/v1/files"), "its url must be"),
+        (a_line(url="/v1/files/file-theirs1/content", method="GET"), "its method must be"),
+        (a_line(method="DELETE"), "its method must be"),
+        (a_line(method="post"), "its method must be"),
+        (a_line(method=...), "its method must be"),
+        (a_line(url=...), "its url must be"),
+        (a_line(url="/v1/responses"), "its url must be"),
+        (a_line(url=CHAT + "?x=1"), "its url must be"),
+        (a_line(url="http://elsewhere" + CHAT), "its url must be"),
+        (a_line(custom_id=...), "its custom_id must be text"),
+        (a_line(custom_id=7), "its custom_id must be text"),
+        (a_line(custom_id=""), "its custom_id must be text"),
+        (GOOD + a_line(), "line 2: its custom_id 'a' is that of another line"),
+        (a_line(body={"model": "sim-small", "stream": True}), "leave 'stream' out"),
+        (a_line(body={"model": "sim-small", "background": True}), "leave 'background' out"),
+        (a_line(body=[]), "not a request in JSON with a model in its body"),
+        (b'["a"]\n', "not a request in JSON with a model in its body"),
+        (TWICE, "the member 'model' is given twice"),
+        (GOOD.replace(b'"url"', b'"url": "/v1/files", "url"'), "the member 'url' is given twice"),
+        (GOOD.replace(b'"sim-small"', b'"sim-small", "x": NaN'), "not a request in JSON"),
+        (b"[" * 50_000, "not a request in JSON"),
+        (b"\xff\xfe{\x00", "not a request in JSON"),
+    ],
+)
+async def test_a_line_is_a_call_to_the_batchs_own_address_and_nothing_else(
+    kept: Rig, upstream: Upstream, content: bytes, says: str
+) -> None:
+    upstream.does(at(content=bytes_of(content), batches=gives(A_BATCH)))
+    refused = await create(kept)
+    assert (refused.status, refused.error["param"]) == (400, "input_file_id")
+    assert says in refused.error["message"]
+    assert not [one for one in upstream.asked if one.path.endswith("/batches")]
+
+
+async def test_what_a_line_says_beyond_that_is_its_own(kept: Rig, upstream: Upstream) -> None:
+    body = {"model": "sim-small", "stream": False, "odd": [1.50, None]}
+    content = a_line(body=body, note="x") + b"\n" + a_line(custom_id="b", url="/chat/completions")
+    upstream.does(at(content=bytes_of(content), batches=gives(A_BATCH)))
+    assert (await create(kept)).status == 200
+    assert (await create(kept, body={"endpoint": "/chat/completions"})).status == 200
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/files", "/v1/audio/speech", "", None, 3, "/v1/chat/completions/x"])
+async def test_a_batch_is_for_an_address_whose_answers_tell_what_they_cost(
+    kept: Rig, upstream: Upstream, endpoint: Any
+) -> None:
+    upstream.does(at(content=bytes_of(lines("sim-small")), batches=gives(A_BATCH)))
+    refused = await create(kept, body={"endpoint": endpoint})
+    assert (refused.status, refused.error["param"]) == (400, "endpoint")
+    assert not upstream.asked
+
+
+async def test_a_model_without_a_price_is_refused_under_any_budget(kept: Rig, upstream: Upstream) -> None:
+    models = [a_model(), a_model("free", prices=())]
+    upstream.does(at(content=bytes_of(lines("sim-small", "sim-free")), batches=gives(A_BATCH)))
+    configure(kept, models=models, budgets=[a_budget("loose", hard=False)])
+    refused = await create(kept)
+    assert (refused.status, refused.error["code"]) == (422, "model_not_priced")
+    assert "line 2" in refused.error["message"]
+    configure(kept, models=models)
+    assert (await create(kept)).status == 200
 
 
 @pytest.mark.parametrize("body", [{"input_file_id": None}, {"input_file_id": 3}, {"input_file_id": "../x"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -18,12 +19,18 @@ from tests.gateway.test_policing import EMAIL, SECRET, nothing_kept, policy, ver
 def line(text: str, model: str = "sim-small", name: str = "messages") -> bytes:
     told: Any = [{"role": "user", "content": text}] if name == "messages" else text
     body = {"model": model, name: told}
-    return json.dumps({"custom_id": "1", "method": "POST", "url": "/x", "body": body}).encode() + b"\n"
+    return (
+        json.dumps({"custom_id": "NUMBER", "method": "POST", "url": "ENDPOINT", "body": body}).encode()
+        + b"\n"
+    )
 
 
 async def made(
     rig: Rig, content: bytes, *policies: PolicyEntry, endpoint: str = "/v1/chat/completions", **what: Any
 ) -> Answer:
+    content = content.replace(b"ENDPOINT", endpoint.encode())
+    named = iter(range(1_000_000))
+    content = re.sub(b"NUMBER", lambda _: b"%d" % next(named), content)
     configure(rig, policies=policies, **what)
     rig.plane.objects.made("file", "file-1", key=MINE, provider="up")
     pieces = [content[at_ : at_ + 30_000] for at_ in range(0, len(content), 30_000)]
@@ -100,7 +107,12 @@ async def test_policies_of_the_routes_that_lead_to_a_model_hold_for_its_lines(ri
 
 
 async def test_a_line_that_cannot_be_read_is_refused(rig: Rig) -> None:
-    deep = b'{"body": {"model": "sim-small", "messages": ' + b"[" * 2_000 + b"]" * 2_000 + b"}}\n"
+    deep = (
+        b'{"custom_id": "deep", "method": "POST", "url": "ENDPOINT", "body": {"model": "sim-small", "messages": '
+        + b"[" * 2_000
+        + b"]" * 2_000
+        + b"}}\n"
+    )
     answer = await made(rig, line("fine") + deep, policy(("secrets", BEFORE, BLOCK, {})))
     assert (answer.status, answer.error["param"]) == (400, "input_file_id")
     assert "line 2" in answer.error["message"]

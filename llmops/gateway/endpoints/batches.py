@@ -6,21 +6,22 @@ names the provider's own models, and only such as the key may call.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-import msgspec
-
-from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnprocessableEntity
+from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnpricedModel, UnprocessableEntity
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.upstream import Failed
 from llmops.gateway.call import Call
-from llmops.gateway.endpoints.base import decode_any, member, text_member
+from llmops.gateway.endpoints.base import text_member
+from llmops.gateway.endpoints.batch_lines import ADDRESSES as ADDRESSES_OF_LINES
+from llmops.gateway.endpoints.batch_lines import Judge, Line, address_of
 from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of
 from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
 from llmops.gateway.kept.lines import read_lines
 from llmops.gateway.kept.listing import of_objects
 from llmops.gateway.kept.metering import FIRST_LOOK_S, note_files
-from llmops.gateway.kept.owners import BATCH, FILE, MAX_ID, Owner, texts_like_ids
+from llmops.gateway.kept.owners import BATCH, FILE, MAX_ID, Owner
 from llmops.gateway.kept.places import Place, place_of
 from llmops.gateway.policing.lines import Lines
 from llmops.gateway.routing import Budgets
@@ -28,21 +29,9 @@ from llmops.gateway.routing import Budgets
 #: Models of one batch that are remembered.
 _MAX_MODELS = 20
 _INPUT = "input_file_id"
-#: A line without any of these refers to nothing that is kept (an escape may stand for anything).
-_MARKS = (b"_id", b"conversation", b"container", b"item_reference", b"\\u")
-#: Texts of one file that may be ids of objects, at most.
-_MAX_NAMED = 20_000
-
-
-class _Body(msgspec.Struct):
-    model: str
-
-
-class _Line(msgspec.Struct):
-    body: _Body
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+#: Lines that are judged together, beside the loop, in bytes.
+_TOGETHER = 256 * 1024
+_MODERATIONS = "/v1/moderations"
 
 
 async def _create(call: Call, visit: Visit) -> None:
@@ -56,7 +45,12 @@ async def _create(call: Call, visit: Visit) -> None:
         raise NotFound(f"{_INPUT}: there is no file with the id {source!r}.", param=_INPUT) from None
     budgets = _budgets(call)
     place = place_of(call, owner)
-    models = await _models(call, place, source, str(member(members, "endpoint")))
+    endpoint = address_of(text_member(members, "endpoint", required=True, longest=100))
+    if not endpoint:
+        raise InvalidRequest(
+            f"endpoint: a batch here is for one of {', '.join(sorted(ADDRESSES_OF_LINES))}.", param="endpoint"
+        )
+    models = await _models(call, place, source, endpoint, budgets)
     fetched = await fetch(call, place, Errand("POST", "/batches", visit.query, body))
     assert call.key is not None and call.origin is not None
     call.plane.objects.made(
@@ -74,7 +68,7 @@ async def _create(call: Call, visit: Visit) -> None:
             "tags": call.origin.tags,
             "budgets": [budget.id for budget in budgets],
             "models": sorted(models)[:_MAX_MODELS],
-            "endpoint": str(member(members, "endpoint"))[:100],
+            "endpoint": endpoint,
         },
         due_in=FIRST_LOOK_S,
     )
@@ -96,54 +90,63 @@ def _budgets(call: Call) -> Budgets:
     return found
 
 
-async def _models(call: Call, place: Place, source: str, endpoint: str) -> set[str]:
+async def _models(call: Call, place: Place, source: str, endpoint: str, budgets: Budgets) -> set[str]:
     """The models that a batch's file names.
 
-    Raises ``InvalidRequest`` for a line with one that the key may not call, ``NotFound`` for one that refers to an object of
-    another project, ``PolicyBlocked`` or ``ApprovalRequired`` for one that policies do not let pass.
+    Raises ``InvalidRequest`` for a line that is no such call, or has a model that the key may not call, ``UnpricedModel`` for
+    one without a price, ``NotFound`` for one that refers to an object of another project, ``PolicyBlocked`` or
+    ``ApprovalRequired`` for one that policies do not let pass.
     """
     policed = Lines(call, place, endpoint, _INPUT)
-    allowed = callable_at(call, place)
-    found: set[str] = set()
-    named: set[str] = set()
-    number = 0
+    judge = Judge(_INPUT, endpoint, callable_at(call, place), place.provider.slug)
+    waiting: list[Line] = []
+    size = number = 0
+
+    async def look() -> None:
+        nonlocal waiting, size
+        lines, bytes_of_them = waiting, size
+        waiting, size = [], 0
+        models = await call.plane.off_loop(lambda: judge.look(lines), size=bytes_of_them)
+        for (line_number, line), model in zip(lines, models, strict=True):
+            await policed.add(line_number, line, model)
+
     try:
         async for line in read_lines(call.plane.transport, place, source, f"{call.id}.0"):
             number += 1
-            try:
-                model = _decode_line(line).body.model
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise InvalidRequest(
-                    f"{_INPUT}: line {number} is not a request in JSON with a model in its body.",
-                    param=_INPUT,
-                ) from None
-            if model not in found and model not in allowed:
-                known = ", ".join(sorted(allowed)[:10]) or "none"
-                raise InvalidRequest(
-                    f"{_INPUT}: line {number} names the model {model[:100]!r}. The lines of a batch name the provider's "
-                    f"own models; of those at {place.provider.slug!r} this key may call: {known}.",
-                    param=_INPUT,
-                    code="model_not_found",
-                )
-            found.add(model)
-            await policed.add(number, line, model)
-            if any(mark in line for mark in _MARKS):
-                named.update(texts_like_ids(decode_any(line)))
-                if len(named) > _MAX_NAMED:
-                    raise InvalidRequest(
-                        f"{_INPUT}: the lines refer to more than {_MAX_NAMED} kept objects.", param=_INPUT
-                    )
+            waiting.append((number, line))
+            size += len(line)
+            if size > _TOGETHER:
+                await look()
     except Failed as failed:
         raise GaveUp(failed.failure, place) from None
+    await look()
     await policed.end()
-    if named:
+    if budgets and endpoint != _MODERATIONS:
+        for model, first in judge.models.items():
+            _check_price(call, place, model, first, budgets)
+    if judge.named:
         assert call.key is not None
         strangers = await call.plane.objects.foreign(
-            named, provider=place.provider.slug, project_id=call.key.project_id
+            judge.named, provider=place.provider.slug, project_id=call.key.project_id
         )
         if strangers:
             raise NotFound(f"{_INPUT}: there is no object with the id {min(strangers)!r}.", param=_INPUT)
-    return found
+    return set(judge.models)
+
+
+def _check_price(call: Call, place: Place, model: str, line: int, budgets: Budgets) -> None:
+    now = time.time()
+    for target in call.view.targets.values():
+        if (target.provider.slug, target.entry.upstream_model) != (place.provider.slug, model):
+            continue
+        prices = target.prices.at(now)
+        if prices is not None and (prices.by_tokens or prices.images is not None):
+            return
+    raise UnpricedModel(
+        f"{_INPUT}: line {line}: the model {model!r} has no price, so it cannot be called under the budget "
+        f"{budgets[0].slug!r}. Give it a price in the console and publish.",
+        param=_INPUT,
+    )
 
 
 def callable_at(call: Call, place: Place) -> set[str]:

@@ -100,6 +100,8 @@ async def _advance(exchange: Exchange, batch: Batch) -> None:
         lines = [
             msgspec.json.decode(line, type=_Line) for line in b"".join(source.pieces()).splitlines() if line
         ]
+        if any(line.url != shown["endpoint"] for line in lines):
+            raise ValueError("The URL provided for this request does not match the batch endpoint.")
     except Exception as error:
         shown |= {"status": "failed", "failed_at": int(time.time())}
         shown["errors"] = {"object": "list", "data": [{"message": str(error), "code": "invalid_json_line"}]}
