@@ -52,6 +52,11 @@ CELERY_BEAT_SCHEDULE = {
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
     "forget rollups by minute": {"task": "usage.forget_minutes", "schedule": timedelta(hours=1)},
+    "make summaries of what was booked": {"task": "usage.renew_summaries", "schedule": timedelta(seconds=20)},
+    "make summaries of the last days anew": {
+        "task": "usage.recheck_summaries",
+        "schedule": timedelta(hours=24),
+    },
     "make tables for the days to come": {"task": "usage.make_days", "schedule": timedelta(hours=1)},
     "forget what providers keep no longer": {
         "task": "usage.forget_objects",

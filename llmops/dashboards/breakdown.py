@@ -1,4 +1,4 @@
-"""Figures by route and by model, from rollups alone: two queries each, however many calls there were."""
+"""Figures by route and by model, from summaries and rollups alone, however many calls there were."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
-from django.db.models import Case, Sum, When
-
-from llmops.core.histogram import quantile
+from llmops.core.sketches import quantiles
 from llmops.usage.models import LatencyRollup, Rollup
-from llmops.usage.selectors.overview import ERRORS, WORK
+from llmops.usage.selectors.overview import ERRORS
 from llmops.usage.selectors.spans import cover
+from llmops.usage.selectors.summaries import pieces
+
+_AT_CALLS, _AT_FALLBACK, _AT_COST = (
+    Rollup.SUMS.index(name) for name in ("calls", "fallback_calls", "cost_nano")
+)
 
 
 @dataclass(slots=True)
@@ -44,38 +47,20 @@ def by(
     """Groups of the calls that started in ``[start, end)`` (whole buckets of ``granularity`` s), most calls first,
     those without a name last.
     """
-    whole = cover(start, end, granularity)
-    conditions: dict[str, Any] = {}
-    if project_ids is not None:
-        conditions["project_id__in"] = list(project_ids)
     groups: dict[str, Group] = {}
-    counted = (
-        Rollup.objects.filter(whole, **conditions)
-        .order_by()
-        .annotate(work=Case(When(WORK, then=True), default=False))
-        .values_list(dimension, "status", "work")
-        .annotate(Sum("calls"), Sum("fallback_calls"), Sum("cost_nano"))
-    )
-    for name, status, work, calls, fallback, cost in counted:
-        group = groups.setdefault(name, Group(name))
-        group.cost_nano += cost
-        if not work:
-            continue
-        group.calls += calls
-        group.fallback += fallback
-        if status in ERRORS:
-            group.failed += calls
-    sketches: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    measured = (
-        LatencyRollup.objects.filter(whole, **conditions, metric=LatencyRollup.TOTAL)
-        .order_by()
-        .values_list(dimension, "log_bucket")
-        .annotate(Sum("calls"))
-    )
-    for name, log_bucket, calls in measured:
-        sketches[name].append((log_bucket, calls))
-    for name, sketch in sketches.items():
-        if name in groups:
-            groups[name].p50_us, groups[name].p95_us = quantile(sketch, 0.5), quantile(sketch, 0.95)
+    sketches: dict[str, int] = defaultdict(int)
+    for piece in pieces(cover(start, end, granularity), project_ids=project_ids, by=dimension):
+        group = groups.setdefault(piece.value, Group(piece.value))
+        sketches[piece.value] += piece.summed.sketches.get(LatencyRollup.TOTAL, 0)
+        for (status, _, work), sums in piece.summed.counts.items():
+            group.cost_nano += sums[_AT_COST]
+            if not work:
+                continue
+            group.calls += sums[_AT_CALLS]
+            group.fallback += sums[_AT_FALLBACK]
+            if status in ERRORS:
+                group.failed += sums[_AT_CALLS]
+    for name, group in groups.items():
+        group.p50_us, group.p95_us = quantiles(sketches[name], (0.5, 0.95))
     told = [group for group in groups.values() if group.calls or group.cost_nano]
     return sorted(told, key=lambda group: (not group.name, -group.calls, group.name))

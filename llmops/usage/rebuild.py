@@ -1,7 +1,8 @@
 """Recomputing a day's rollups from its calls, in steps short enough to hold up the ingester only for moments.
 
 A step recomputes the minutes of a quarter of an hour from calls, then an hour from its minutes, at last the day from its
-hours, its figures by end user and tag from its calls; it replaces only what differs. Each runs alone under ``ROLLUPS_LOCK``, so what it leaves is exact at that moment,
+hours, its figures by end user and tag from its calls; it replaces only what differs. Summaries of all these are made anew
+by workers, right or wrong. Each runs alone under ``ROLLUPS_LOCK``, so what it leaves is exact at that moment,
 and what is booked later adds to it. A step that is run again changes nothing.
 """
 
@@ -17,11 +18,10 @@ from django.db.models.functions import Cast, Ceil, Ln, TruncMinute
 
 from llmops.core.histogram import GAMMA
 from llmops.core.money import format_usd
-from llmops.usage import attributions
+from llmops.usage import attributions, summaries
 from llmops.usage.ingest import write
 from llmops.usage.ingest.rows import CACHED
 from llmops.usage.models import Call, LatencyRollup, Rollup
-from llmops.usage.work import MODEL_WORK
 
 _QUARTERS = 4
 _PER_HOUR = _QUARTERS + 1
@@ -55,8 +55,7 @@ _CALL_SUMS = {
 }
 _BY = [name for name in Rollup.DIMENSIONS if name not in ("granularity", "bucket")]
 _LATENCY_BY = [name for name in write.LATENCY_DIMENSIONS if name not in ("granularity", "bucket")]
-_WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
-_ANSWERED = Q(status=Call.OK, attempt_count__gt=0) & _WORK
+_ANSWERED = Q(status=Call.OK, attempt_count__gt=0) & summaries.WORK
 
 Key = tuple[Any, ...]
 Table = dict[Key, tuple[int, ...]]
@@ -111,7 +110,11 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     measured: Table = {}
     for metric, micros, which in (
         (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
-        (LatencyRollup.TTFT, F("ttft_us"), Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN) & _WORK),
+        (
+            LatencyRollup.TTFT,
+            F("ttft_us"),
+            Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN) & summaries.WORK,
+        ),
         (LatencyRollup.OVERHEAD, F("total_us") - F("upstream_us"), _ANSWERED & Q(upstream_us__isnull=False)),
     ):
         grouped = (
@@ -125,6 +128,7 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
             key = (row["bucket"], row["project_id"], row["route"], row["model"], metric, row["log_bucket"])
             measured[key] = (row["sum_calls"],)
     _replace_latencies(Rollup.MINUTE, start, end, measured, found)
+    summaries.mark_made(Rollup.MINUTE, start, end)
 
 
 def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[str, Any]) -> None:
@@ -142,6 +146,7 @@ def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[s
         for row in _rows(grouped.annotate(sum_calls=Sum("calls")))
     }
     _replace_latencies(coarse, start, start + _MINUTE, measured, found)
+    summaries.mark([summaries.Bucket(coarse, start)])
 
 
 def _replace_counts(

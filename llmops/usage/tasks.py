@@ -42,6 +42,16 @@ def forget_minutes() -> int:
     return services.forget_minutes(job_actor("usage.forget_minutes"), days=settings.MINUTE_ROLLUP_DAYS)
 
 
+@shared_task(name="usage.renew_summaries")
+def renew_summaries() -> int:
+    return services.renew_summaries()
+
+
+@shared_task(name="usage.recheck_summaries")
+def recheck_summaries() -> int:
+    return services.recheck_summaries()
+
+
 @shared_task(name="usage.tell_of_drift")
 def tell_of_drift(import_id: str) -> int:
     return services.tell_of_drift(int(import_id))

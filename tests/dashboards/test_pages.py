@@ -29,7 +29,7 @@ from tests.dashboards.conftest import signed_in
 pytestmark = pytest.mark.django_db
 OWN_PAGES = ("/", "/calls/", "/jobs/")
 #: Queries of each page with the cast's data, sessions and roles included. A rise is a decision, not an accident.
-QUERIES = {"/": 29, "/live/": 29, "/calls/": 10, "/calls/<id>/": 14, "/jobs/": 3, "/jobs/live/": 3}
+QUERIES = {"/": 31, "/live/": 31, "/calls/": 10, "/calls/<id>/": 14, "/jobs/": 3, "/jobs/live/": 3}
 
 
 @pytest.fixture

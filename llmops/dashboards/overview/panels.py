@@ -122,11 +122,11 @@ def charts(now: Overview, links: Links, period: str) -> tuple[list[Chart], dict[
         "href": links.calls(),
     }
 
+    # Once for all charts: a week has 168 of them.
+    buckets = [(point, _bucket_href(links, point.at, now.granularity)) for point in reversed(busy)]
+
     def rows(cells: Any) -> tuple[ChartRow, ...]:
-        return tuple(
-            ChartRow(point.at, _bucket_href(links, point.at, now.granularity), cells(point))
-            for point in reversed(busy)
-        )
+        return tuple(ChartRow(point.at, href, cells(point)) for point, href in buckets)
 
     peak = max((point.calls for point in busy), default=0)
     return [

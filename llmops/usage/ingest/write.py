@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import connection, models
 
+from llmops.usage import summaries
 from llmops.usage.ingest.batch import Attributions, Latencies, Rollups
 from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
 from llmops.usage.models import (
@@ -45,8 +46,14 @@ def insert_calls(rows: Sequence[CallRow]) -> None:
 
 
 def add_rollups(rollups: Rollups) -> None:
-    """Add sums to the rollups; rows are touched in one order everywhere, so that two writers cannot deadlock."""
+    """Add sums to the rollups, whose summaries are behind from then on.
+
+    Rows are touched in one order everywhere, so that two writers cannot deadlock.
+    """
     moments = _moments(key[1] for key in rollups)
+    summaries.mark(
+        [summaries.Bucket(length, moments[at]) for length, at in sorted({key[:2] for key in rollups})]
+    )
     rows = [
         (key[0], moments[key[1]], *key[2:], *sums)
         for key, sums in sorted(rollups.items(), key=lambda item: item[0])

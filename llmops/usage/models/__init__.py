@@ -7,9 +7,11 @@ from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
 from llmops.usage.models.sources import StatementSource
 from llmops.usage.models.statements import DriftAlert, ProviderFigure, ProviderImport
+from llmops.usage.models.summaries import ORGANISATION, StaleSummary, Summary
 from llmops.usage.models.work import Job, KeptItem, KeptObject
 
 __all__ = [
+    "ORGANISATION",
     "AttributionRollup",
     "Call",
     "CallOutcome",
@@ -28,5 +30,7 @@ __all__ = [
     "ProviderImport",
     "RetentionMark",
     "Rollup",
+    "StaleSummary",
     "StatementSource",
+    "Summary",
 ]

@@ -1,4 +1,4 @@
-"""The figures of the Overview page, from rollups alone."""
+"""The figures of the Overview page, from summaries and rollups alone."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import EmptyResultSet
-from django.db import connection
-from django.db.models import Case, FloatField, Q, QuerySet, Sum, When
-from django.db.models.functions import Cast
-
 from llmops.core.errors import InvalidRequest
-from llmops.core.histogram import quantile, value_of
+from llmops.core.sketches import calls_in, quantiles
 from llmops.usage.models import Call, LatencyRollup, RetentionMark, Rollup
-from llmops.usage.selectors.spans import cover
-from llmops.usage.work import MODEL_WORK
+from llmops.usage.selectors.spans import Stretch, ceil, cover, floor
+from llmops.usage.selectors.summaries import Piece, pieces
+from llmops.usage.summaries import METRICS, Summed
 
 #: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
 ERRORS = (Call.ERROR, Call.INTERRUPTED, Call.UNKNOWN)
@@ -27,8 +22,7 @@ _MOST_POINTS = 1500
 #: What errands are not counted in: what a batch cost is spent all the same.
 _COUNTS = frozenset({"calls", "streamed", "attempts", "retries", "fallback_calls", "cache_hits"})
 _OF_ERRANDS = tuple(name for name in Rollup.SUMS if name not in _COUNTS)
-#: What a model works for; all other calls are errands.
-WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
+_AT_CALLS, _AT_COST = Rollup.SUMS.index("calls"), Rollup.SUMS.index("cost_nano")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +116,7 @@ def overview(
     model: str | None = None,
     series: bool = True,
 ) -> Overview:
-    """Figures of the calls that started in the range, in these projects (None: in all). Two queries, and two for the
-    series, which may be left out.
+    """Figures of the calls that started in the range, in these projects (None: in all), with or without their series.
 
     ``granularity`` is 60, 3600 or 86400 seconds; left out, it follows from the length of the range. Minutes that are
     not kept any longer are answered by the hour. Raises ``InvalidRequest`` for an empty range or one that has too many buckets.
@@ -131,26 +124,21 @@ def overview(
     granularity = _granularity(start, end, granularity)
     if granularity == Rollup.MINUTE and _minutes_are_gone(start):
         granularity = Rollup.HOUR
-    start, end = _floor(start, granularity), _ceil(end, granularity)
+    start, end = floor(start, granularity), ceil(end, granularity)
     if (end - start) / timedelta(seconds=granularity) > _MOST_POINTS:
         raise InvalidRequest(
             f"granularity: {granularity} s gives more than {_MOST_POINTS} points for this range. Choose a coarser one.",
             param="granularity",
         )
-    conditions: dict[str, Any] = {}
-    if project_ids is not None:
-        conditions["project_id__in"] = list(project_ids)
-    conditions |= {name: value for name, value in (("route", route), ("model", model)) if value is not None}
-    whole = cover(start, end, granularity)
+    whole = [Stretch(granularity, start, end)] if series else cover(start, end, granularity)
+    found = pieces(whole, project_ids=project_ids, route=route, model=model)
+    together = Summed()
+    for piece in found:
+        together.add(piece.summed)
     errands: dict[str, int] = defaultdict(int)
-    sums, statuses, codes = _counts(Rollup.objects.filter(whole, **conditions), errands)
-    latency = _latency(LatencyRollup.objects.filter(whole, **conditions))
-    points: dict[datetime, Point] = {}
-    if series:
-        points = _empty_series(start, end, granularity)
-        conditions |= {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
-        _count_points(Rollup.objects.filter(**conditions), points)
-        _time_points(LatencyRollup.objects.filter(**conditions), points)
+    sums, statuses, codes = _counts(together, errands)
+    latency = {metric: _percentiles(together.sketches.get(metric, 0)) for metric in METRICS}
+    points = _series(found, start, end, granularity) if series else []
     calls, refused = sums["calls"], statuses.get(Call.REFUSED, 0)
     errors = sum(statuses.get(status, 0) for status in ERRORS)
     return Overview(
@@ -183,7 +171,7 @@ def overview(
         ),
         errands=sum(errands.values()),
         errands_failed=sum(errands[status] for status in ERRORS),
-        series=list(points.values()),
+        series=points,
     )
 
 
@@ -208,138 +196,58 @@ def _minutes_are_gone(start: datetime) -> bool:
     return since is not None and start < since
 
 
-def _floor(at: datetime, granularity: int) -> datetime:
-    seconds = int(at.timestamp()) // granularity * granularity
-    return datetime.fromtimestamp(seconds, tz=UTC)
+def _series(found: list[Piece], start: datetime, end: datetime, granularity: int) -> list[Point]:
+    by_bucket: dict[datetime, Summed] = {at: Summed() for _, at in Stretch(granularity, start, end).buckets()}
+    for piece in found:
+        by_bucket[floor(piece.bucket.at, granularity)].add(piece.summed)
+    return [_point(at, summed) for at, summed in by_bucket.items()]
 
 
-def _ceil(at: datetime, granularity: int) -> datetime:
-    floor = _floor(at, granularity)
-    return floor if floor == at else floor + timedelta(seconds=granularity)
-
-
-def _empty_series(start: datetime, end: datetime, granularity: int) -> dict[datetime, Point]:
-    step, points = timedelta(seconds=granularity), {}
-    while start < end:
-        points[start] = Point(at=start)
-        start += step
-    return points
-
-
-def _counts(
-    rollups: QuerySet[Rollup], errands: dict[str, int]
-) -> tuple[dict[str, int], dict[str, int], list[CodeCount]]:
-    sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
-    statuses: dict[str, int] = defaultdict(int)
-    codes: dict[tuple[str, str], int] = defaultdict(int)
-    grouped: Any = (
-        rollups.order_by()
-        .annotate(work=Case(When(WORK, then=True), default=False))
-        .values("status", "error_code", "work")
-        .annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS})
-    )
-    for row in grouped:
-        calls, status = row["sum_calls"], row["status"]
-        for name in Rollup.SUMS if row["work"] else _OF_ERRANDS:
-            sums[name] += row[f"sum_{name}"]
-        if not row["work"]:
-            errands[status] += calls
-            continue
-        statuses[status] += calls
-        if row["error_code"]:
-            codes[row["error_code"], status] += calls
-    counted = [CodeCount(code, status, calls) for (code, status), calls in codes.items()]
-    return sums, dict(statuses), sorted(counted, key=lambda one: (-one.calls, one.code, one.status))
-
-
-def _count_points(rollups: QuerySet[Rollup], points: dict[datetime, Point]) -> None:
-    grouped = (
-        rollups.order_by()
-        .annotate(work=Case(When(WORK, then=True), default=False))
-        .values_list("bucket", "status", "work")
-        .annotate(Sum("calls"), Sum("cost_nano"))
-    )
-    for bucket, status, work, calls, cost in grouped:
-        point = points[bucket]
-        point.spend_nano += cost
+def _point(at: datetime, summed: Summed) -> Point:
+    point = Point(at)
+    for (status, _, work), sums in summed.counts.items():
+        point.spend_nano += sums[_AT_COST]
         if not work:
             continue
+        calls = sums[_AT_CALLS]
         point.calls += calls
         if status in ERRORS:
             point.errors += calls
         elif status == Call.REFUSED:
             point.refused += calls
-
-
-def _latency(rollups: QuerySet[LatencyRollup]) -> dict[str, Percentiles]:
-    whole: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    grouped = rollups.order_by().values_list("metric", "log_bucket").annotate(Sum("calls"))
-    for metric, log_bucket, calls in grouped:
-        whole[metric].append((log_bucket, calls))
-    return {
-        metric: _percentiles(whole[metric])
-        for metric in (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
-    }
-
-
-#: Nearest rank (``core.histogram.quantile``) where the rows are: the first logarithmic bucket up to which there are at least
-#: so many of a hundred. The sketches themselves would be tens of thousands of rows. Counts are summed as doubles, which are
-#: exact up to 2**53 and several times as fast as PostgreSQL's sums of big integers; one order serves both sums.
-_RANKS = """
-SELECT bucket, metric, min(CASE WHEN upto * 100 >= n * 50 THEN log_bucket END),
-       min(CASE WHEN upto * 100 >= n * 95 THEN log_bucket END)
-FROM (SELECT bucket, metric, log_bucket,
-             sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket ROWS UNBOUNDED PRECEDING) AS upto,
-             sum(calls) OVER (PARTITION BY bucket, metric ORDER BY log_bucket
-                              ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS n
-      FROM ({sketches}) AS sketches (bucket, metric, log_bucket, calls)) AS ranks
-GROUP BY bucket, metric
-"""
-
-
-def _time_points(rollups: QuerySet[LatencyRollup], points: dict[datetime, Point]) -> None:
-    sketches = (
-        rollups.filter(metric__in=(LatencyRollup.TOTAL, LatencyRollup.TTFT))
-        .order_by()
-        .values_list("bucket", "metric", "log_bucket")
-        .annotate(calls__sum=Cast(Sum("calls"), FloatField()))
+    quick = (0.5, 0.95)
+    point.p50_us, point.p95_us = _whole(quantiles(summed.sketches.get(LatencyRollup.TOTAL, 0), quick))
+    point.ttft_p50_us, point.ttft_p95_us = _whole(
+        quantiles(summed.sketches.get(LatencyRollup.TTFT, 0), quick)
     )
-    try:
-        query, parameters = sketches.query.sql_with_params()
-    except EmptyResultSet:
-        return
-    statement = _RANKS.format(sketches=query)
-    if connection.vendor == "sqlite":
-        # It has no names for the columns of a subquery; they go by those of the query within.
-        statement = statement.replace(
-            ") AS sketches (bucket, metric, log_bucket, calls)", ") AS sketches"
-        ).replace("sum(calls)", 'sum("calls__sum")')
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows = cursor.fetchall()
-    for bucket, metric, middle, late in rows:
-        point = points[_moment(bucket)]
-        p50, p95 = round(value_of(middle)), round(value_of(late))
-        if metric == LatencyRollup.TOTAL:
-            point.p50_us, point.p95_us = p50, p95
-        else:
-            point.ttft_p50_us, point.ttft_p95_us = p50, p95
+    return point
 
 
-def _moment(bucket: datetime) -> datetime:
-    # SQLite tells it in UTC, without saying so.
-    return bucket if bucket.tzinfo else bucket.replace(tzinfo=UTC)
+def _counts(
+    together: Summed, errands: dict[str, int]
+) -> tuple[dict[str, int], dict[str, int], list[CodeCount]]:
+    sums: dict[str, int] = dict.fromkeys(Rollup.SUMS, 0)
+    statuses: dict[str, int] = defaultdict(int)
+    codes: dict[tuple[str, str], int] = defaultdict(int)
+    for (status, code, work), added in together.counts.items():
+        named = dict(zip(Rollup.SUMS, added, strict=True))
+        calls = named["calls"]
+        for name in Rollup.SUMS if work else _OF_ERRANDS:
+            sums[name] += named[name]
+        if not work:
+            errands[status] += calls
+            continue
+        statuses[status] += calls
+        if code:
+            codes[code, status] += calls
+    counted = [CodeCount(code, status, calls) for (code, status), calls in codes.items()]
+    return sums, dict(statuses), sorted(counted, key=lambda one: (-one.calls, one.code, one.status))
 
 
-def _percentiles(counts: list[tuple[int, int]]) -> Percentiles:
-    return Percentiles(
-        p50=_rounded(counts, 0.5),
-        p95=_rounded(counts, 0.95),
-        p99=_rounded(counts, 0.99),
-        calls=sum(calls for _, calls in counts),
-    )
+def _percentiles(sketch: int) -> Percentiles:
+    p50, p95, p99 = _whole(quantiles(sketch, (0.5, 0.95, 0.99)))
+    return Percentiles(p50=p50, p95=p95, p99=p99, calls=calls_in(sketch))
 
 
-def _rounded(counts: list[tuple[int, int]], q: float) -> int | None:
-    value = quantile(counts, q)
-    return None if value is None else round(value)
+def _whole(values: list[float | None]) -> list[int | None]:
+    return [None if value is None else round(value) for value in values]

@@ -22,6 +22,7 @@ from llmops.usage.services.schedules import (
     stop_schedule,
 )
 from llmops.usage.services.statements import alert_in_words, import_statement, tell_of_drift
+from llmops.usage.services.summaries import recheck_summaries, renew_summaries
 
 __all__ = [
     "FETCH",
@@ -41,6 +42,8 @@ __all__ = [
     "journal_closed",
     "mark_lost",
     "open_journal",
+    "recheck_summaries",
+    "renew_summaries",
     "report_outcomes",
     "request_fetch",
     "request_rebuild",

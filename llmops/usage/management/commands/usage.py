@@ -1,7 +1,9 @@
-"""``manage.py usage rebuild --day YYYY-MM-DD`` recomputes a day's figures; ``usage import`` takes a provider's export over."""
+"""``manage.py usage rebuild --day YYYY-MM-DD`` recomputes a day's figures, ``usage summarise`` makes what pages read of them;
+``usage import`` takes a provider's export over."""
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from llmops.usage.models import Job
 from llmops.usage.services import (
     alert_in_words,
     import_statement,
+    renew_summaries,
     request_fetch,
     request_rebuild,
     run_job,
@@ -30,6 +33,10 @@ class Command(BaseCommand):
         rebuild = commands.add_parser("rebuild", help="recompute the rollups of a day (UTC) from its calls")
         rebuild.add_argument("--day", required=True, help="YYYY-MM-DD")
         rebuild.add_argument("--reason", default="")
+        commands.add_parser(
+            "summarise",
+            help="make every summary that is behind, as workers do by and by; may be stopped and run again",
+        )
         statement = commands.add_parser(
             "import",
             help="take over a provider's usage or cost export (CSV) and tell where the ledger drifts",
@@ -49,6 +56,8 @@ class Command(BaseCommand):
             self._import(options["provider"], options["file"])
         elif options["command"] == "fetch":
             self._fetch(options["provider"], options["first"], options["last"])
+        elif options["command"] == "summarise":
+            self.stdout.write(f"{renew_summaries(most_seconds=math.inf):,} summaries were made")
         else:
             self._rebuild(options)
 

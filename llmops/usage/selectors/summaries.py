@@ -1,0 +1,161 @@
+"""What calls of a range of time add up to, bucket by bucket: from summaries where they are up to date, else from rollups.
+
+So that it is right while calls are booked and while summaries are still being made, and takes a few rows a bucket otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from llmops.usage.models import ORGANISATION, LatencyRollup, Rollup, StaleSummary, Summary
+from llmops.usage.selectors.spans import Stretch
+from llmops.usage.summaries import Bucket, Summed, add_up, read
+
+_DAY = timedelta(days=1)
+#: So many days without a summary are put together from those of their hours; the day that is not over, as a rule.
+_FEW_DAYS = 2
+#: More ranges than this are asked for as one.
+_MOST_RANGES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``value`` is that of the dimension asked for, empty if none was. Pieces of one bucket and value may be several."""
+
+    bucket: Bucket
+    value: str
+    summed: Summed
+
+
+def pieces(
+    stretches: Collection[Stretch],
+    *,
+    project_ids: Collection[UUID] | None,
+    by: str = Summary.WHOLE,
+    route: str | None = None,
+    model: str | None = None,
+) -> list[Piece]:
+    """What the calls in ``stretches`` add up to in these projects (None: in all), as a whole or ``by`` route or model.
+
+    A day may come in pieces of its hours. Two queries, two more where summaries are behind, and one for a day that is.
+    """
+    narrowed = {name: value for name, value in (("route", route), ("model", model)) if value is not None}
+    if project_ids is not None and not project_ids:
+        return []
+    stretches, clean = _state(stretches)
+    dimension = by or next(iter(narrowed), Summary.WHOLE)
+    if len(narrowed) > (not by):
+        # Of a route and a model together only rollups tell.
+        clean = set()
+    found = _from_summaries(stretches, clean, project_ids, dimension, None if by else narrowed)
+    behind = [bucket for stretch in stretches for bucket in stretch.buckets() if bucket not in clean]
+    return found + _from_rollups(behind, project_ids, by, narrowed)
+
+
+def _state(stretches: Collection[Stretch]) -> tuple[list[Stretch], set[Bucket]]:
+    """The stretches, with days that are behind given by the hour, and their buckets of which summaries are up to date."""
+    clean = _up_to_date(stretches)
+    found: list[Stretch] = []
+    split: list[Stretch] = []
+    for stretch in stretches:
+        days = []
+        if stretch.granularity == Rollup.DAY:
+            days = [day.at for day in stretch.buckets() if day not in clean]
+        if not 0 < len(days) <= _FEW_DAYS:
+            found.append(stretch)
+            continue
+        split += [Stretch(Rollup.HOUR, day, day + _DAY) for day in days]
+        edges = [stretch.start, *(edge for day in days for edge in (day, day + _DAY)), stretch.end]
+        found += [
+            Stretch(Rollup.DAY, first, last)
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
+            if first < last
+        ]
+    return (found + split, clean | _up_to_date(split)) if split else (found, clean)
+
+
+def _up_to_date(stretches: Collection[Stretch]) -> set[Bucket]:
+    """One query, so that what is told here was so at one moment. Whoever reads summaries afterwards finds none that is older."""
+    behind = StaleSummary.objects.filter(granularity=OuterRef("granularity"), bucket=OuterRef("bucket"))
+    made = Summary.objects.filter(
+        _within(stretches), ~Exists(behind), project_id=ORGANISATION, dimension=Summary.WHOLE
+    )
+    return {Bucket(*row) for row in made.order_by().values_list("granularity", "bucket")}
+
+
+def _from_summaries(
+    stretches: Collection[Stretch],
+    clean: set[Bucket],
+    project_ids: Collection[UUID] | None,
+    dimension: str,
+    narrowed: dict[str, str] | None,
+) -> list[Piece]:
+    if not clean:
+        return []
+    rows = Summary.objects.filter(_within(stretches), dimension=dimension)
+    rows = (
+        rows.filter(project_id=ORGANISATION)
+        if project_ids is None
+        else rows.filter(project_id__in=list(project_ids))
+    )
+    if narrowed:
+        rows = rows.filter(value__in=list(narrowed.values()))
+    found: Iterable[Any] = rows.order_by().values_list(
+        "granularity", "bucket", "value", "counts", "total", "ttft", "overhead"
+    )
+    return [
+        Piece(bucket, "" if narrowed else value, read(stored))
+        for granularity, at, value, *stored in found
+        if (bucket := Bucket(granularity, at)) in clean
+    ]
+
+
+def _from_rollups(
+    behind: list[Bucket], project_ids: Collection[UUID] | None, by: str, narrowed: dict[str, str]
+) -> list[Piece]:
+    if not behind:
+        return []
+    wanted, where = set(behind), _within(_joined(behind))
+    conditions: dict[str, Any] = dict(narrowed)
+    if project_ids is not None:
+        conditions["project_id__in"] = list(project_ids)
+    rollups: QuerySet[Rollup] = Rollup.objects.filter(where, **conditions)
+    latencies: QuerySet[LatencyRollup] = LatencyRollup.objects.filter(where, **conditions)
+    return [
+        Piece(bucket, value[0] if value else "", summed)
+        for (granularity, at, *value), summed in add_up(
+            rollups, latencies, ("granularity", "bucket", *((by,) if by else ()))
+        ).items()
+        if (bucket := Bucket(granularity, at)) in wanted
+    ]
+
+
+def _joined(buckets: list[Bucket]) -> list[Stretch]:
+    """Stretches that hold these buckets, in their order; where they would be too many, others between them as well."""
+    found: list[Stretch] = []
+    for granularity, at in buckets:
+        end = at + timedelta(seconds=granularity)
+        if found and found[-1].granularity == granularity and found[-1].end == at:
+            found[-1] = found[-1]._replace(end=end)
+        else:
+            found.append(Stretch(granularity, at, end))
+    if len(found) <= _MOST_RANGES:
+        return found
+    return [
+        Stretch(granularity, min(one.start for one in same), max(one.end for one in same))
+        for granularity in sorted({one.granularity for one in found})
+        if (same := [one for one in found if one.granularity == granularity])
+    ]
+
+
+def _within(stretches: Collection[Stretch]) -> Q:
+    found = Q(pk__in=())
+    for granularity, start, end in stretches:
+        found |= Q(granularity=granularity, bucket__gte=start, bucket__lt=end)
+    return found

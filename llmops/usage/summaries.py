@@ -1,0 +1,178 @@
+"""Summaries of rollups: how they are made, and what they are made of.
+
+``Summed`` is what calls add up to, whoever's and whenever. Workers make the summaries of buckets that ``StaleSummary`` names:
+they remember its rows, add up the rollups, and replace the summary only if all of those rows are still there to be removed.
+What was booked before they looked is then in it; what was booked later left rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import connection, transaction
+from django.db.models import BigIntegerField, Case, Q, QuerySet, Sum, When
+from django.db.models.functions import Cast
+
+from llmops.core.sketches import decode, encode, sketch_of
+from llmops.usage.models import ORGANISATION, LatencyRollup, Rollup, StaleSummary, Summary
+from llmops.usage.work import MODEL_WORK
+
+#: What a model works for; all other calls are errands.
+WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
+METRICS = (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
+_COUNTS = msgspec.json.Decoder(list[tuple[str, str, bool, list[int]]])
+
+
+class Bucket(NamedTuple):
+    granularity: int
+    at: datetime
+
+
+@dataclass(slots=True)
+class Summed:
+    """``counts`` is (status, error code, whether a model worked) -> sums in the order of ``Rollup.SUMS``; ``sketches``,
+    metric -> sketch (``core.sketches``)."""
+
+    counts: dict[tuple[str, str, bool], list[int]] = field(default_factory=dict)
+    sketches: dict[str, int] = field(default_factory=dict)
+
+    def count(self, key: tuple[str, str, bool], sums: Iterable[int]) -> None:
+        known = self.counts.get(key)
+        self.counts[key] = list(sums) if known is None else [a + b for a, b in zip(known, sums, strict=True)]
+
+    def measure(self, metric: str, sketch: int) -> None:
+        self.sketches[metric] = self.sketches.get(metric, 0) + sketch
+
+    def add(self, other: Summed) -> None:
+        for key, sums in other.counts.items():
+            self.count(key, sums)
+        for metric, sketch in other.sketches.items():
+            self.measure(metric, sketch)
+
+
+def add_up(
+    rollups: QuerySet[Rollup], latencies: QuerySet[LatencyRollup], by: tuple[str, ...]
+) -> dict[tuple[Any, ...], Summed]:
+    """What rollups add up to, by columns that both tables have. Two queries."""
+    found: dict[tuple[Any, ...], Summed] = defaultdict(Summed)
+    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in Rollup.SUMS}
+    counted: Any = (
+        rollups.order_by()
+        .annotate(work=Case(When(WORK, then=True), default=False))
+        .values_list(*by, "status", "error_code", "work")
+        .annotate(**sums)
+    )
+    width = len(by)
+    for row in counted:
+        status, code, work = row[width : width + 3]
+        found[row[:width]].count((status, code, bool(work)), row[width + 3 :])
+    sketches: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
+    measured: Any = (
+        latencies.order_by()
+        .values_list(*by, "metric", "log_bucket")
+        .annotate(sum_calls=Cast(Sum("calls"), BigIntegerField()))
+    )
+    for *place, log_bucket, calls in measured:
+        sketches[tuple(place)].append((log_bucket, calls))
+    for (*place, metric), pairs in sketches.items():
+        found[tuple(place)].measure(metric, sketch_of(pairs))
+    return found
+
+
+def read(row: tuple[str, bytes, bytes, bytes]) -> Summed:
+    """``counts``, ``total``, ``ttft`` and ``overhead`` of a summary."""
+    counts, *sketches = row
+    return Summed(
+        {(status, code, work): sums for status, code, work, sums in _COUNTS.decode(counts)},
+        {metric: decode(stored) for metric, stored in zip(METRICS, sketches, strict=True) if stored},
+    )
+
+
+def mark(buckets: Collection[Bucket]) -> None:
+    """Note, in the caller's transaction, that the rollups of these buckets are not what they were."""
+    if not buckets:
+        return
+    table = StaleSummary._meta.db_table
+    with connection.cursor() as cursor:
+        marks = ", ".join(["(%s, %s)"] * len(buckets))
+        cursor.execute(
+            f"INSERT INTO {table} (granularity, bucket) VALUES {marks}",  # noqa: S608
+            [
+                value
+                for bucket in buckets
+                for value in (bucket.granularity, connection.ops.adapt_datetimefield_value(bucket.at))
+            ],
+        )
+
+
+def mark_made(granularity: int, start: datetime, end: datetime) -> None:
+    """Note that the summaries there are of buckets in ``[start, end)`` are to be made anew."""
+    made = Summary.objects.filter(
+        granularity=granularity,
+        bucket__gte=start,
+        bucket__lt=end,
+        project_id=ORGANISATION,
+        dimension=Summary.WHOLE,
+    )
+    mark([Bucket(granularity, at) for at in made.values_list("bucket", flat=True)])
+
+
+def stale(most: int) -> Iterator[tuple[Bucket, list[int]]]:
+    """Buckets that are behind, newest first, with what was noted of them."""
+    found: dict[Bucket, list[int]] = defaultdict(list)
+    rows = StaleSummary.objects.order_by("-bucket", "granularity").values_list("granularity", "bucket", "pk")
+    for granularity, at, pk in rows[:most]:
+        found[Bucket(granularity, at)].append(pk)
+    yield from found.items()
+
+
+def make(bucket: Bucket, notes: Collection[int]) -> bool:
+    """Make the summary of a bucket anew; False when somebody else did since ``notes`` were read.
+
+    Not to be called in a transaction that began before they were: it would look at rollups of then.
+    """
+    where = {"granularity": bucket.granularity, "bucket": bucket.at}
+    rows = [
+        Summary(
+            **where,
+            project_id=project,
+            dimension=dimension,
+            value=value,
+            counts=msgspec.json.encode(
+                [(*key, sums) for key, sums in sorted(summed.counts.items())]
+            ).decode(),
+            **{metric: encode(summed.sketches.get(metric, 0)) for metric in METRICS},
+        )
+        for (project, dimension, value), summed in _summaries(where).items()
+    ]
+    with transaction.atomic():
+        # First, so that a second one waits here and then finds them gone.
+        if StaleSummary.objects.filter(pk__in=notes).delete()[0] != len(notes):
+            transaction.set_rollback(True)
+            return False
+        Summary.objects.filter(**where).delete()
+        Summary.objects.bulk_create(rows, batch_size=500)
+    return True
+
+
+def _summaries(where: dict[str, Any]) -> dict[tuple[UUID, str, str], Summed]:
+    found: dict[tuple[UUID, str, str], Summed] = defaultdict(Summed)
+    # The organisation's is there even if nothing was called: it says that the summary was made.
+    found[ORGANISATION, Summary.WHOLE, ""] = Summed()
+    added_up = add_up(
+        Rollup.objects.filter(**where),
+        LatencyRollup.objects.filter(**where),
+        ("project_id", "route", "model"),
+    )
+    for (project, route, model), summed in added_up.items():
+        for whose in (ORGANISATION, project):
+            found[whose, Summary.WHOLE, ""].add(summed)
+            found[whose, Summary.ROUTE, route].add(summed)
+            found[whose, Summary.MODEL, model].add(summed)
+    return found
