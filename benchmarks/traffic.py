@@ -169,11 +169,11 @@ def _shapes(chance: random.Random) -> Iterator[Shape]:
     from llmops.usage.ingest.rows import call_row
 
     places = _places()
-    journal = uuid4()
+    journal = str(uuid4())
     for number in range(SHAPES):
         call, outcome = _call(chance, places, number)
         row = call_row(call, outcome, journal)
-        values = tuple(write._sqlite(value) for value in row.values[2:])
+        values = write._sqlite_call(row.values)[2:]
         text = "\t".join(_escaped(value) for value in row.values[2:])
         yield Shape(values, text, row.facts, call.cost)
 
@@ -212,7 +212,7 @@ def _picked(chance: random.Random, shares: dict[str, float]) -> str:
 
 def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], number: int) -> tuple[Any, Any]:
     from llmops.core.ids import uuid7
-    from llmops.usage.ingest.rows import OpenCall
+    from llmops.usage.ingest.rows import OpenCall, identity
     from llmops.usage.journal import Position
     from llmops.usage.records import Attempt, Origin, Outcome, Tokens
 
@@ -283,7 +283,7 @@ def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], numbe
         bytes_out=chance.randrange(500, 9_000),
     )
     call = OpenCall(
-        first=Position(0, 0, 0), origin=origin, attempts=tries if upstream else 0, cost=cost, held=cost * 3
+        Position(), origin, identity(origin), attempts=tries if upstream else 0, cost=cost, held=cost * 3
     )
     return call, outcome
 

@@ -7,7 +7,8 @@ call. A call that never went upstream (refused) is an ``Ended`` without a hold. 
 counts the records of a journal from 1 without gaps over all its segments; a torn last line (no newline) is what a dying
 process left and is ignored.
 
-Times are Unix nanoseconds, durations microseconds, amounts nanodollars, ids UUIDs as text.
+Times are Unix nanoseconds, durations microseconds, amounts nanodollars, ids UUIDs as text. Records are trees, so that the
+collector of cycles need not look at them (``gc=False``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from llmops.core.verdicts import Verdict
 
 
-class Opened(msgspec.Struct, tag="open", tag_field="t", omit_defaults=True):
+class Opened(msgspec.Struct, tag="open", tag_field="t", omit_defaults=True, gc=False):
     n: int
     at: int
     journal: str
@@ -29,14 +30,14 @@ class Opened(msgspec.Struct, tag="open", tag_field="t", omit_defaults=True):
     version: int = 1
 
 
-class HeldCharge(msgspec.Struct, array_like=True):
+class HeldCharge(msgspec.Struct, array_like=True, gc=False):
     """What one attempt holds on one window of a hard budget."""
 
     window: int
     held: int
 
 
-class Charge(msgspec.Struct, array_like=True):
+class Charge(msgspec.Struct, array_like=True, gc=False):
     """What one attempt held on a window and what of it was spent; ``overrun`` is what it cost beyond the hold."""
 
     window: int
@@ -45,14 +46,14 @@ class Charge(msgspec.Struct, array_like=True):
     overrun: int = 0
 
 
-class Shortage(msgspec.Struct, array_like=True):
+class Shortage(msgspec.Struct, array_like=True, gc=False):
     """A window of a hard budget that had too little left for a call, and the limit that it had."""
 
     window: int
     limit: int
 
 
-class Origin(msgspec.Struct, omit_defaults=True):
+class Origin(msgspec.Struct, omit_defaults=True, gc=False):
     """Who asked for what: the members of a call that are known before it goes upstream.
 
     ``user`` and ``prompt`` are digests (16 hex digits); whatever else stands there is digested when it is booked.
@@ -78,7 +79,7 @@ class Origin(msgspec.Struct, omit_defaults=True):
     prompt_version: int = 0
 
 
-class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True):
+class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True, gc=False):
     """An attempt is about to go upstream. If no ``Ended`` follows, its outcome is unknown."""
 
     n: int
@@ -94,7 +95,7 @@ class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True):
     cap: int | None = None
 
 
-class Attempt(msgspec.Struct, omit_defaults=True):
+class Attempt(msgspec.Struct, omit_defaults=True, gc=False):
     """One try at one target, for the call's story. ``code`` is empty for success."""
 
     n: int
@@ -113,7 +114,7 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     why: str = ""
 
 
-class Media(msgspec.Struct, omit_defaults=True):
+class Media(msgspec.Struct, omit_defaults=True, gc=False):
     """What of a call was not text: tokens that ``input`` and ``output`` of ``Tokens`` include, and what is billed in other
     units: characters spoken, seconds of audio heard (begun ones count), images made."""
 
@@ -126,7 +127,7 @@ class Media(msgspec.Struct, omit_defaults=True):
     images: int = 0
 
 
-class Tokens(msgspec.Struct, omit_defaults=True):
+class Tokens(msgspec.Struct, omit_defaults=True, gc=False):
     """Billed tokens. ``input`` includes ``cached`` and ``cache_write``; ``output`` includes ``reasoning``.
 
     ``tier`` is the service tier that the answer names, empty for the default one.
@@ -146,7 +147,7 @@ class Tokens(msgspec.Struct, omit_defaults=True):
 MAX_TOOLS, MAX_TOOL_NAME = 16, 64
 
 
-class Outcome(msgspec.Struct, omit_defaults=True):
+class Outcome(msgspec.Struct, omit_defaults=True, gc=False):
     """What became of a call. ``status`` is one of ``usage.models.Call.STATUSES``.
 
     ``cost`` is the sum over its attempts, as their ``Ended`` records carry it.
@@ -184,7 +185,7 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     bytes_out: int = 0
 
 
-class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
+class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True, gc=False):
     """An attempt has ended: its charges are settled. ``outcome`` comes with the last attempt of the call.
 
     ``cost`` is what this attempt cost in all, overrun included; ``cause`` says why there is an overrun. ``attempt`` is 0 for a
@@ -203,7 +204,7 @@ class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True):
     short: Shortage | None = None
 
 
-class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True):
+class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defaults=True, gc=False):
     """A provider refused (or, with a ``status`` below 400, first accepted again) a credential, named by its id."""
 
     n: int
@@ -213,7 +214,7 @@ class CredentialSeen(msgspec.Struct, tag="credential", tag_field="t", omit_defau
     code: str = ""
 
 
-class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True):
+class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True, gc=False):
     """A provider made an object and keeps it (a response, a file, a batch ...): it belongs to the project whose key asked.
 
     ``model`` is the slug of the route or model that was named. ``details`` is what whoever looks after the object later
@@ -235,7 +236,7 @@ class Kept(msgspec.Struct, tag="kept", tag_field="t", omit_defaults=True):
     items: list[str] = []
 
 
-class Holds(msgspec.Struct, tag="holds", tag_field="t", omit_defaults=True):
+class Holds(msgspec.Struct, tag="holds", tag_field="t", omit_defaults=True, gc=False):
     """A kept object of a project holds things with ids of their own: output items of a response that was streamed."""
 
     n: int
@@ -246,7 +247,7 @@ class Holds(msgspec.Struct, tag="holds", tag_field="t", omit_defaults=True):
     items: list[str]
 
 
-class Gone(msgspec.Struct, tag="gone", tag_field="t", omit_defaults=True):
+class Gone(msgspec.Struct, tag="gone", tag_field="t", omit_defaults=True, gc=False):
     """The provider deleted an object that it had kept for a project."""
 
     n: int
@@ -256,7 +257,7 @@ class Gone(msgspec.Struct, tag="gone", tag_field="t", omit_defaults=True):
     project: str
 
 
-class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True):
+class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True, gc=False):
     """What a kept object came to cost, once it ended; ``end`` is the whole call that says so.
 
     Booked only if the object's cost is not booked yet: of any number of these records for one object one counts.
@@ -269,7 +270,7 @@ class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True):
     end: Ended
 
 
-class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=True):
+class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=True, gc=False):
     """A breaker of this process opened or closed (``state`` ``open`` or ``closed``). ``by`` says what made it: the failure
     ``rate``, a ``probe``, ``another`` process, an operator's ``reset``. ``until`` is when the next probe is due."""
 

@@ -19,6 +19,7 @@ from llmops.usage.ingest.rows import (
     AT_INPUT,
     AT_OUTPUT,
     AT_SAVED,
+    STATUSES,
     BadRecord,
     CallRow,
     Facts,
@@ -27,6 +28,7 @@ from llmops.usage.ingest.rows import (
     abandoned,
     call_row,
     identifier,
+    identity,
     kept_row,
     moment,
     text,
@@ -58,6 +60,15 @@ Rollups = dict[tuple[int, int, UUID, UUID, str, str, str, str, str, str], list[i
 Attributions = dict[tuple[int, int, str, UUID, str], list[int]]
 #: (granularity, bucket as Unix seconds, project, route, model, metric, logarithmic bucket) -> calls
 Latencies = dict[tuple[int, int, UUID, str, str, str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What calls add to rollups."""
+
+    rollups: Rollups
+    latencies: Latencies
+    attributions: Attributions
 
 
 @dataclass(slots=True)
@@ -97,6 +108,9 @@ class Batch:
         self.calls.append(metered.call)
         self.soft.extend(metered.soft)
 
+    def sums(self) -> Sums:
+        return Sums(self.rollups(), self.latencies(), self.attributions())
+
     def days(self) -> set[date]:
         """The days (UTC) on which the calls began."""
         numbers = {row.facts.minute // _DAY for row in self.calls}
@@ -126,53 +140,55 @@ class Batch:
 
     def attributions(self) -> Attributions:
         """What the calls add to the figures by end user and by tag, by day and month."""
-        days: dict[tuple[int, str, UUID, str], list[int]] = {}
+        days: dict[tuple[int, str, UUID], dict[str, list[int]]] = {}
         for row in self.calls:
             facts = row.facts
-            if not facts.user and not facts.tags:
+            user, tags = facts.user, facts.tags
+            if not user and not tags:
                 continue
+            sums = facts.sums
             day, project = facts.minute - facts.minute % _DAY, facts.dimensions[0]
-            added = (
-                1,
-                int(facts.dimensions[6] == "refused"),
-                facts.sums[AT_INPUT],
-                facts.sums[AT_OUTPUT],
-                facts.sums[AT_COST],
-                facts.sums[AT_SAVED],
-            )
-            named = [("user", facts.user), ("user", "")] if facts.user else []
-            if facts.tags:
-                named += [("tag", tag) for tag in (*facts.tags, "")]
-            for kind, value in named:
-                sums = days.get((day, kind, project, value))
-                if sums is None:
-                    days[day, kind, project, value] = list(added)
-                else:
-                    _add(sums, added)
+            refused = int(facts.dimensions[6] == "refused")
+            added = (1, refused, sums[AT_INPUT], sums[AT_OUTPUT], sums[AT_COST], sums[AT_SAVED])
+            if user:
+                _attribute(days, (day, "user", project), (user, ""), added)
+            if tags:
+                _attribute(days, (day, "tag", project), (*tags, ""), added)
         found: Attributions = {}
-        for (day, *named_by), sums in days.items():
-            found[_DAY, day, *named_by] = sums  # type: ignore[index]
-            month = (_MONTH, month_of(day), *named_by)
-            if month in found:
-                _add(found[month], sums)
-            else:
-                found[month] = list(sums)  # type: ignore[index]
+        for (day, kind, project), values in days.items():
+            month = month_of(day)
+            for value, sums in values.items():
+                found[_DAY, day, kind, project, value] = sums
+                key = (_MONTH, month, kind, project, value)
+                if key in found:
+                    _add(found[key], sums)
+                else:
+                    found[key] = list(sums)
         return found
 
     def latencies(self) -> Latencies:
         """What the calls add to the latency sketches of every granularity."""
-        minutes: dict[tuple[int, UUID, str, str, str, int], int] = {}
+        minutes: dict[tuple[int, UUID, str, str], dict[tuple[str, int], int]] = {}
         for row in self.calls:
             facts = row.facts
-            for metric, value in _measured(facts):
-                project, _, _, route, model, *_ = facts.dimensions
-                key = (facts.minute, project, route, model, metric, bucket_of(value))
-                minutes[key] = minutes.get(key, 0) + 1
+            measured = _measured(facts)
+            if not measured:
+                continue
+            project, _, _, route, model, *_ = facts.dimensions
+            place = (facts.minute, project, route, model)
+            sketch = minutes.get(place)
+            if sketch is None:
+                sketch = minutes[place] = {}
+            for metric, value in measured:
+                key = (metric, bucket_of(value))
+                sketch[key] = sketch.get(key, 0) + 1
         found: Latencies = {}
-        for (minute, *dimensions), calls in minutes.items():
+        for (minute, project, route, model), sketch in minutes.items():
             for length in GRANULARITIES:
-                long_key = (length, minute - minute % length, *dimensions)
-                found[long_key] = found.get(long_key, 0) + calls  # type: ignore[index, arg-type]
+                bucket = minute - minute % length
+                for (metric, log_bucket), calls in sketch.items():
+                    long_key = (length, bucket, project, route, model, metric, log_bucket)
+                    found[long_key] = found.get(long_key, 0) + calls
         return found
 
 
@@ -181,6 +197,7 @@ class Ledger:
 
     def __init__(self, journal_id: UUID) -> None:
         self.journal_id = journal_id
+        self._journal = str(journal_id)
         self.open: dict[str, OpenCall] = {}
 
     def floor(self, position: Position) -> Position:
@@ -261,48 +278,56 @@ class Ledger:
             raise BadRecord(f"is of a kind that is not known: {type(record).__name__}")
 
     def _hold(self, held: Held, start: Position) -> None:
-        if held.attempt < 1 or any(one.held < 0 for one in held.charges) or held.worst_cost < 0:
+        if held.attempt < 1 or min([held.worst_cost, *[one.held for one in held.charges]]) < 0:
             raise BadRecord("holds a negative amount or numbers its attempt below 1")
-        call = self.open.get(held.origin.call)
+        origin = held.origin
+        call = self.open.get(origin.call)
         if call is not None and held.attempt in call.holds:
-            raise BadRecord(f"holds twice for attempt {held.attempt} of call {held.origin.call}")
+            raise BadRecord(f"holds twice for attempt {held.attempt} of call {origin.call}")
         if call is None:
-            _check_ids(held)
-            call = self.open[held.origin.call] = OpenCall(first=start, origin=held.origin)
+            # A hold whose call could not be stored is refused when it is read, not when its process has died.
+            call = OpenCall(start, origin, identity(origin))
+            for budget in held.soft:
+                identifier(budget, "budget")
+            self.open[origin.call] = call
         call.holds[held.attempt] = held
 
     def _end(self, ended: Ended, start: Position, batch: Batch) -> None:
-        call = self.open.get(ended.origin.call)
+        origin, outcome = ended.origin, ended.outcome
+        call = self.open.get(origin.call)
         if ended.attempt and (call is None or ended.attempt not in call.holds):
-            raise BadRecord(f"ends attempt {ended.attempt} of call {ended.origin.call}, which holds nothing")
-        if ended.cost < 0 or any(min(one.held, one.cost, one.overrun) < 0 for one in ended.charges):
+            raise BadRecord(f"ends attempt {ended.attempt} of call {origin.call}, which holds nothing")
+        if (
+            ended.cost < 0
+            or min([min(one.held, one.cost, one.overrun) for one in ended.charges], default=0) < 0
+        ):
             raise BadRecord("settles a negative amount")
-        if ended.outcome is None:
-            if call is None:
-                raise BadRecord(f"ends call {ended.origin.call} without an outcome or an attempt")
-            self._charge(ended, batch)
-            call.end(ended)
-            return
         if call is None:
-            call = OpenCall(first=start, origin=ended.origin)
-        elif set(call.holds) - {ended.attempt}:
-            raise BadRecord(f"ends call {ended.origin.call} while another attempt of it holds money")
+            if outcome is None:
+                raise BadRecord(f"ends call {origin.call} without an outcome or an attempt")
+            call = OpenCall(start, origin, identity(origin))
+        elif outcome is not None and (len(call.holds) > 1 or set(call.holds) - {ended.attempt}):
+            raise BadRecord(f"ends call {origin.call} while another attempt of it holds money")
+        if outcome is not None and outcome.status not in STATUSES:
+            raise BadRecord(f"has the status {outcome.status!r}, which is not known")
         # Everything that may be refused comes before the first change.
-        row_call = _after(call, ended)
-        row = call_row(row_call, ended.outcome, self.journal_id)
         self._charge(ended, batch)
+        call.end(ended)
+        if outcome is None:
+            return
         if (short := ended.short) is not None:
             batch.refusals[short.window] = max(short.limit, batch.refusals.get(short.window, 0))
-        self._add(row, row_call, ended.outcome, ended.at, batch)
-        self.open.pop(ended.origin.call, None)
+        self._store(call, outcome, ended.at, batch)
+        self.open.pop(origin.call, None)
 
     def _store(self, call: OpenCall, outcome: Outcome, at: int, batch: Batch) -> None:
-        self._add(call_row(call, outcome, self.journal_id), call, outcome, at, batch)
+        self._add(call_row(call, outcome, self._journal), outcome, at, batch)
 
-    def _add(self, row: CallRow, call: OpenCall, outcome: Outcome, at: int, batch: Batch) -> None:
+    def _add(self, row: CallRow, outcome: Outcome, at: int, batch: Batch) -> None:
         batch.calls.append(row)
         key = row.facts.dimensions[1]
-        batch.keys_used[key] = max(at, batch.keys_used.get(key, 0))
+        if at > batch.keys_used.get(key, 0):
+            batch.keys_used[key] = at
         for attempt in outcome.attempts:
             if attempt.credential:
                 self._credential_used(attempt.credential, at, batch)
@@ -349,59 +374,59 @@ class Ledger:
             raise BadRecord(
                 f"meters {metered.object!r} with something that is not a whole call without holds"
             )
-        call = _after(OpenCall(first=start, origin=ended.origin), ended)
+        if ended.outcome.status not in STATUSES:
+            raise BadRecord(f"has the status {ended.outcome.status!r}, which is not known")
+        call = OpenCall(start, ended.origin, identity(ended.origin))
+        call.end(ended)
         soft = [(identifier(budget, "budget"), moment(metered.at), ended.cost) for budget in ended.soft]
-        row = call_row(call, ended.outcome, self.journal_id)
+        row = call_row(call, ended.outcome, self._journal)
         batch.metered.append(MeteredRow((metered.object, metered.provider), moment(metered.at), row, soft))
 
     def _charge(self, ended: Ended, batch: Batch) -> None:
-        soft = [(identifier(budget, "budget"), moment(ended.origin.started)) for budget in ended.soft]
+        """Changes nothing when it raises ``BadRecord``."""
+        if ended.soft:
+            at = moment(ended.origin.started)
+            batch.soft.extend([(identifier(budget, "budget"), at, ended.cost) for budget in ended.soft])
         for charge in ended.charges:
-            amounts = batch.charges.setdefault(charge.window, [0, 0])
-            amounts[0] += charge.cost
-            amounts[1] += charge.overrun
             if charge.overrun:
+                moment(ended.at)
+                identifier(ended.origin.call, "call")
+        for charge in ended.charges:
+            amounts = batch.charges.get(charge.window)
+            if amounts is None:
+                amounts = batch.charges[charge.window] = [0, 0]
+            amounts[0] += charge.cost
+            if charge.overrun:
+                amounts[1] += charge.overrun
                 call = identifier(ended.origin.call, "call")
                 cause = text(ended.cause, 200) or "not told"
                 batch.overruns.append((charge.window, call, charge.overrun, cause, moment(ended.at)))
-        batch.soft.extend((budget, at, ended.cost) for budget, at in soft)
 
 
 def held_at(call: OpenCall) -> int:
     return max((held.at for held in call.holds.values()), default=call.origin.started)
 
 
-def _after(call: OpenCall, ended: Ended) -> OpenCall:
-    """``call`` with its last attempt ended, as a copy: nothing changes when the record turns out to be bad."""
-    copy = OpenCall(
-        first=call.first,
-        origin=call.origin,
-        holds=dict(call.holds),
-        attempts=call.attempts,
-        cost=call.cost,
-        held=call.held,
-        overrun=call.overrun,
-        charges={window: list(amounts) for window, amounts in call.charges.items()},
-        soft=dict(call.soft),
-    )
-    copy.end(ended)
-    return copy
-
-
-def _check_ids(held: Held) -> None:
-    """A hold whose call could not be stored must be refused when it is read, not when its process has died."""
-    origin = held.origin
-    identifier(origin.call, "call")
-    identifier(origin.project, "project")
-    identifier(origin.key, "key")
-    moment(origin.started)
-    for budget in held.soft:
-        identifier(budget, "budget")
-
-
 def _measured(facts: Facts) -> list[tuple[str, int]]:
     found = (("total", facts.total_us), ("ttft", facts.ttft_us), ("overhead", facts.overhead_us))
     return [(metric, value) for metric, value in found if value is not None]
+
+
+def _attribute(
+    days: dict[tuple[int, str, UUID], dict[str, list[int]]],
+    place: tuple[int, str, UUID],
+    values: tuple[str, ...],
+    added: tuple[int, ...],
+) -> None:
+    known = days.get(place)
+    if known is None:
+        known = days[place] = {}
+    for value in values:
+        sums = known.get(value)
+        if sums is None:
+            known[value] = list(added)
+        else:
+            _add(sums, added)
 
 
 @lru_cache(maxsize=1024)

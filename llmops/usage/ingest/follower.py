@@ -18,7 +18,7 @@ from llmops.providers.models import Credential
 from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
 from llmops.usage import journal, partitions
 from llmops.usage.ingest import write
-from llmops.usage.ingest.batch import Batch, Ledger
+from llmops.usage.ingest.batch import Batch, Ledger, Sums
 from llmops.usage.ingest.rows import BadRecord
 from llmops.usage.journal import Claim, Entry, JournalDamaged, JournalReader, Position
 from llmops.usage.models import Journal
@@ -178,9 +178,11 @@ class Follower:
         if taken < len(entries):
             self._reader.position = entries[taken].start
         self._days.prepare(batch.days())
+        # Before the transaction: SQLite has one writer, and nobody waits for what is only thought about.
+        sums = batch.sums()
         with transaction.atomic():
             self._advance()
-            write_batch(self.journal_id, batch, keys=self._keys_to_note(batch))
+            write_batch(self.journal_id, batch, sums, keys=self._keys_to_note(batch))
         self._careful = max(0, self._careful - taken)
         self._seen = time.monotonic()
         self._tidy()
@@ -193,7 +195,7 @@ class Follower:
         self._days.prepare(batch.days())
         with transaction.atomic():
             self._advance(state=Journal.CLOSED)
-            write_batch(self.journal_id, batch, keys=batch.keys_used, closing=True)
+            write_batch(self.journal_id, batch, batch.sums(), keys=batch.keys_used, closing=True)
         self.closed = True
         log.info("Journal %s is finished; %s calls ended unknown", self.journal_id, unknown)
 
@@ -270,20 +272,25 @@ class Follower:
             )
 
 
-def write_batch(journal_id: UUID, batch: Batch, *, keys: dict[UUID, int], closing: bool = False) -> None:
-    """Everything a batch adds to the database, inside the caller's transaction."""
+def write_batch(
+    journal_id: UUID, batch: Batch, sums: Sums, *, keys: dict[UUID, int], closing: bool = False
+) -> None:
+    """Everything a batch, whose calls add up to ``sums``, adds to the database, inside the caller's transaction."""
     # Whoever recomputes rollups holds this lock alone; until then calls and rollups move together.
     lock(ROLLUPS_LOCK, shared=True)
     write.lose_objects(batch.gone)
     write.keep_objects(batch.kept)
     write.keep_items(batch.items)
+    before = len(batch.calls)
     for metered in sorted(batch.metered, key=lambda one: one.object):
         if write.meter_object(metered.object, metered.at):
             batch.count(metered)
+    if len(batch.calls) > before:
+        sums = batch.sums()
     write.insert_calls(batch.calls)
-    write.add_rollups(batch.rollups())
-    write.add_latencies(batch.latencies())
-    write.add_attributions(batch.attributions())
+    write.add_rollups(sums.rollups)
+    write.add_latencies(sums.latencies)
+    write.add_attributions(sums.attributions)
     write.note_use(ServiceKey, [(key, _moment(at)) for key, at in keys.items()])
     write.note_use(Credential, [(key, _moment(at)) for key, at in batch.credentials_used.items()])
     for key, (at, failure) in sorted(batch.credential_failures.items()):

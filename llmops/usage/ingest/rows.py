@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -24,14 +24,18 @@ from llmops.usage.work import is_model_work
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
 _DIGEST = re.compile(r"[0-9a-f]{0,16}")
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_MEDIA = (0,) * 7
+_EMPTY_LIST = "[]"
+_encoder = msgspec.json.Encoder()
 UNKNOWN = "unknown"
 UNKNOWN_CODE = "outcome_unknown"
 #: An answer came out of the response cache.
 CACHED = frozenset({"hit", "joined", "stale"})
 STATUSES = frozenset({"ok", "error", "refused", "client_closed", "interrupted", UNKNOWN})
 
-#: Columns of ``usage_call`` in the order of ``CallRow.values``.
+#: Columns of ``usage_call`` in the order of ``CallRow.values``. Ids and the moment among the first five are texts there, as
+#: ``str`` writes UUIDs and times in UTC: making objects of them and texts again would cost more than all the others.
 COLUMNS = (
     "id",
     "started_at",
@@ -102,12 +106,22 @@ class BadRecord(Exception):
     """A record that decodes but cannot be booked; the text says why."""
 
 
+class Identity(NamedTuple):
+    """What a call's origin says of whose it is, found to make sense; ``call`` and ``started`` as they are stored."""
+
+    call: str
+    started: str
+    project: UUID
+    key: UUID
+
+
 @dataclass(slots=True)
 class OpenCall:
     """A call whose end has not been read. Amounts nanodollars; ``charges`` is window -> [held, cost, overrun]."""
 
     first: Position
     origin: Origin
+    identity: Identity
     holds: dict[int, Held] = field(default_factory=dict)
     attempts: int = 0
     cost: int = 0
@@ -160,34 +174,42 @@ class CallRow:
     facts: Facts
 
 
-def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
-    """The row of a call that has ended, and what rollups need of it. Raises ``BadRecord``."""
+def identity(origin: Origin) -> Identity:
+    """Raises ``BadRecord`` for ids that are none, and for times that no calendar has."""
+    return Identity(
+        call_id(origin.call),
+        moment_text(origin.started),
+        identifier(origin.project, "project"),
+        identifier(origin.key, "key"),
+    )
+
+
+def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
+    """The row of a call that has ended, and what rollups need of it."""
     origin, tokens = call.origin, outcome.tokens
-    if outcome.status not in STATUSES:
-        raise BadRecord(f"has the status {outcome.status!r}, which is not known")
-    project, key = identifier(origin.project, "project"), identifier(origin.key, "key")
+    call_text, started, project, key = call.identity
     endpoint, route, model = text(origin.endpoint, 40), text(origin.route, 63), text(outcome.model, 63)
-    feature, code = text(origin.feature, 100), text(outcome.code, 60)
-    attempt_count = max(call.attempts, len(outcome.attempts))
+    feature, code, status = text(origin.feature, 100), text(outcome.code, 60), outcome.status
+    attempts = outcome.attempts
+    attempt_count = within(max(call.attempts, len(attempts)), _SMALL)
     total_us = within(outcome.total_us, _BIG)
     ttft_us, upstream_us = optional(outcome.ttft_us, _BIG), optional(outcome.upstream_us, _BIG)
     counts = (
-        within(tokens.input, _INT),
-        within(tokens.cached, _INT),
-        within(tokens.cache_write, _INT),
-        within(tokens.output, _INT),
-        within(tokens.reasoning, _INT),
+        *bounded(
+            (tokens.input, tokens.cached, tokens.cache_write, tokens.output, tokens.reasoning),
+            _INT,
+        ),
         *(_NO_MEDIA if tokens.media is None else _media(tokens.media)),
     )
     saved = within(outcome.saved, _BIG)
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
     user, tags = digested(origin.user), [text(tag, 200) for tag in origin.tags]
     values = (
-        identifier(origin.call, "call"),
-        moment(origin.started),
+        call_text,
+        started,
         journal_id,
-        project,
-        key,
+        _as_text(project),
+        _as_text(key),
         endpoint,
         route,
         model,
@@ -195,16 +217,18 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         text(outcome.provider, 63),
         text(outcome.upstream_model, 120),
         within(origin.revision, _INT),
-        outcome.status,
+        status,
         within(outcome.http, _SMALL),
         code,
         text(outcome.message, 500),
         origin.streamed,
         text(outcome.finish, 30),
-        json_text([text(name, MAX_TOOL_NAME) for name in outcome.tools[:MAX_TOOLS]]),
-        json_text(outcome.attempts),
-        json_text(outcome.verdicts[:MAX_VERDICTS]),
-        within(attempt_count, _SMALL),
+        json_text([text(name, MAX_TOOL_NAME) for name in outcome.tools[:MAX_TOOLS]])
+        if outcome.tools
+        else _EMPTY_LIST,
+        json_text(attempts) if attempts else _EMPTY_LIST,
+        json_text(outcome.verdicts[:MAX_VERDICTS]) if outcome.verdicts else _EMPTY_LIST,
+        attempt_count,
         retries,
         fallbacks,
         *counts,
@@ -217,7 +241,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         call.overrun,
         text(outcome.cache, 8),
         saved,
-        json_text(_charges(call)),
+        _charges(call) if call.charges or call.soft else _EMPTY_LIST,
         total_us,
         ttft_us,
         upstream_us,
@@ -228,18 +252,18 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
         feature,
         user,
         text(origin.session, 100),
-        json_text(tags),
+        json_text(tags) if tags else _EMPTY_LIST,
         digested(origin.prompt),
         text(origin.prompt_name, 63),
         within(origin.prompt_version, _INT) or None,
         within(origin.bytes_in, _INT),
         within(outcome.bytes_out, _INT),
     )
-    answered = outcome.status == "ok" and attempt_count > 0 and is_model_work(endpoint, model)
-    overhead_us = max(0, total_us - upstream_us) if answered and upstream_us is not None else None
+    worked = is_model_work(endpoint, model)
+    answered = status == "ok" and attempt_count > 0 and worked
     facts = Facts(
         minute=origin.started // 60_000_000_000 * 60,
-        dimensions=(project, key, endpoint, route, model, feature, outcome.status, code),
+        dimensions=(project, key, endpoint, route, model, feature, status, code),
         sums=(
             1,
             int(origin.streamed),
@@ -253,23 +277,26 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: UUID) -> CallRow:
             saved,
         ),
         total_us=total_us if answered else None,
-        ttft_us=ttft_us if outcome.status != UNKNOWN and is_model_work(endpoint, model) else None,
-        overhead_us=overhead_us,
+        ttft_us=ttft_us if worked and status != UNKNOWN else None,
+        overhead_us=max(0, total_us - upstream_us) if answered and upstream_us is not None else None,
         user=user,
-        tags=tuple(dict.fromkeys(tag for tag in tags if tag)) if tags else (),
+        tags=tuple(dict.fromkeys(filter(None, tags))) if tags else (),
     )
     return CallRow(values, facts)
 
 
 def _media(media: Media) -> tuple[int, ...]:
-    return (
-        within(media.audio_input, _INT),
-        within(media.image_input, _INT),
-        within(media.audio_output, _INT),
-        within(media.image_output, _INT),
-        within(media.characters, _INT),
-        within(media.seconds, _INT),
-        within(media.images, _INT),
+    return bounded(
+        (
+            media.audio_input,
+            media.image_input,
+            media.audio_output,
+            media.image_output,
+            media.characters,
+            media.seconds,
+            media.images,
+        ),
+        _INT,
     )
 
 
@@ -344,16 +371,55 @@ def _known_identifier(value: str) -> UUID:
 
 def identifier(value: str, what: str) -> UUID:
     try:
-        return UUID(value) if what == "call" else _known_identifier(value)
+        return _known_identifier(value)
     except ValueError:
-        raise BadRecord(f"names as its {what} {value[:80]!r}, which is not a UUID") from None
+        raise _no_uuid(value, what) from None
+
+
+def call_id(value: str) -> str:
+    """The id of a call as text, in the one form in which it is stored."""
+    if _CANONICAL.fullmatch(value):
+        return value
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise _no_uuid(value, "call") from None
+
+
+def _no_uuid(value: str, what: str) -> BadRecord:
+    return BadRecord(f"names as its {what} {value[:80]!r}, which is not a UUID")
+
+
+@lru_cache(maxsize=4096)
+def _as_text(value: UUID) -> str:
+    return str(value)
 
 
 def moment(nanoseconds: int) -> datetime:
     try:
         return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
     except OverflowError:
-        raise BadRecord(f"tells the time {nanoseconds} ns, which no calendar has") from None
+        raise _no_time(nanoseconds) from None
+
+
+def moment_text(nanoseconds: int) -> str:
+    """``str`` of ``moment``."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    microseconds = rest // 1000
+    try:
+        whole = _second_text(seconds)
+    except OverflowError:
+        raise _no_time(nanoseconds) from None
+    return f"{whole}.{microseconds:06d}+00:00" if microseconds else f"{whole}+00:00"
+
+
+@lru_cache(maxsize=4096)
+def _second_text(seconds: int) -> str:
+    return str((_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None))
+
+
+def _no_time(nanoseconds: int) -> BadRecord:
+    return BadRecord(f"tells the time {nanoseconds} ns, which no calendar has")
 
 
 def text(value: str, width: int) -> str:
@@ -363,7 +429,14 @@ def text(value: str, width: int) -> str:
 
 
 def within(value: int, most: int) -> int:
-    return 0 if value < 0 else min(value, most)
+    return 0 if value < 0 else value if value <= most else most
+
+
+def bounded(values: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """``within`` of each of them, which nearly always are within."""
+    if min(values) >= 0 and max(values) <= most:
+        return values
+    return tuple(within(value, most) for value in values)
 
 
 def optional(value: int | None, most: int) -> int | None:
@@ -371,17 +444,19 @@ def optional(value: int | None, most: int) -> int | None:
 
 
 def digested(value: str) -> str:
-    return value if _DIGEST.fullmatch(value) else sha256_hex(value.encode())[:16]
+    return value if not value or _DIGEST.fullmatch(value) else sha256_hex(value.encode())[:16]
 
 
 def json_text(value: Any) -> str:
+    found = _encoder.encode(value).decode()
     # PostgreSQL's jsonb takes every character but NUL.
-    return msgspec.json.encode(value).replace(b"\\u0000", b"\\ufffd").decode()
+    return found.replace("\\u0000", "\\ufffd") if "\\u0000" in found else found
 
 
-def _charges(call: OpenCall) -> list[dict[str, Any]]:
-    hard: list[dict[str, Any]] = [
-        {"window": window, "held": held, "cost": cost, "overrun": overrun}
+def _charges(call: OpenCall) -> str:
+    parts = [
+        f'{{"window":{window},"held":{held},"cost":{cost},"overrun":{overrun}}}'
         for window, (held, cost, overrun) in call.charges.items()
     ]
-    return hard + [{"budget": budget, "cost": cost} for budget, cost in call.soft.items()]
+    parts += [f'{{"budget":{json_text(budget)},"cost":{cost}}}' for budget, cost in call.soft.items()]
+    return f"[{','.join(parts)}]"

@@ -41,8 +41,14 @@ def insert_calls(rows: Sequence[CallRow]) -> None:
         marks = ", ".join(["%s"] * len(COLUMNS))
         cursor.executemany(
             f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608
-            [[_sqlite(value) for value in row.values] for row in rows],
+            [_sqlite_call(row.values) for row in rows],
         )
+
+
+def _sqlite_call(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    call, started, *ids = values[:5]
+    # Ids without hyphens, UTC without saying so.
+    return (call.replace("-", ""), started[:-6], *(one.replace("-", "") for one in ids), *values[5:])
 
 
 def add_rollups(rollups: Rollups) -> None:
@@ -102,9 +108,8 @@ def _add(
             )
             return
         marks = ", ".join(["%s"] * len(columns))
-        cursor.executemany(
-            f"{into} VALUES ({marks}) {conflict}", [[_sqlite(value) for value in row] for row in rows]
-        )
+        columns_of_rows = [_sqlite_column(column) for column in zip(*rows, strict=True)]
+        cursor.executemany(f"{into} VALUES ({marks}) {conflict}", zip(*columns_of_rows, strict=True))
 
 
 def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
@@ -172,11 +177,21 @@ def note_use(model: type[models.Model], times: Iterable[tuple[UUID, datetime]]) 
 def _array(column: Sequence[Any]) -> str:
     """PostgreSQL's text form of an array; the driver takes several times as long to make it from a list."""
     if isinstance(column[0], str):
-        column = ['"' + value.replace("\\", r"\\").replace('"', r"\"") + '"' for value in column]
-    elif isinstance(column[0], datetime):
-        texts = {value: f'"{value.isoformat()}"' for value in set(column)}
+        joined = '","'.join(column)
+        if "\\" in joined or joined.count('"') > 2 * (len(column) - 1):
+            joined = '","'.join([value.replace("\\", r"\\").replace('"', r"\"") for value in column])
+        return f'{{"{joined}"}}'
+    if isinstance(column[0], datetime | UUID):
+        texts = {value: f'"{value}"' for value in set(column)}
         column = [texts[value] for value in column]
     return "{" + ",".join(map(str, column)) + "}"
+
+
+def _sqlite_column(column: Sequence[Any]) -> Sequence[Any]:
+    if not isinstance(column[0], datetime | UUID):
+        return column
+    stored = {value: _sqlite(value) for value in set(column)}
+    return [stored[value] for value in column]
 
 
 def _plain(value: Any) -> Any:

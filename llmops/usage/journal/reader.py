@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -19,8 +19,7 @@ class JournalDamaged(Exception):
     """A journal cannot be read on: the text names the file, the place and what is wrong there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Up to where a journal was read: bytes of ``segment``, and ``sequence``, the number of the last record read."""
 
     segment: int = 0
@@ -28,8 +27,10 @@ class Position:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+START = Position()
+
+
+class Entry(NamedTuple):
     """A record and where it begins: ``sequence`` is the number of the record before it."""
 
     record: Record
@@ -39,7 +40,7 @@ class Entry:
 class JournalReader:
     """Reads whole records from ``position`` on, across segments; safe beside a writer that goes on writing."""
 
-    def __init__(self, directory: Path, journal_id: UUID, position: Position = Position()) -> None:
+    def __init__(self, directory: Path, journal_id: UUID, position: Position = START) -> None:
         self.directory = directory
         self.journal_id = journal_id
         self.position = position
