@@ -90,6 +90,50 @@ def test_calls_are_all_there_once_oldest_first(
     assert "'+key" in {row["service_key"] for row in rows}
 
 
+def test_whatever_callers_sent_stays_in_its_cell(
+    traffic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts are joined in the database: nothing in them may look like the end of a cell, a line or a formula."""
+    monkeypatch.setattr(calls, "CHUNK", 9)
+    odd = [
+        "a,b",
+        'say "so"',
+        "two\r\nlines",
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\tt",
+        "\uff1dx",
+        "\x1fx",
+        "\x1f",
+        "\u2028",
+        ",",
+        '"',
+        "'=1",
+        "%s",
+    ]
+    stored = list(Call.objects.order_by("started_at", "id"))
+    for number, call in enumerate(stored[::3]):
+        first, second = odd[number % len(odd)], odd[number * 7 % len(odd)]
+        Call.objects.filter(pk=call.pk).update(
+            session=first, request_id=second, endpoint=first[:40], finish_reason=second,
+            tags=["plain", first], started_at=call.started_at.replace(microsecond=number % 2 * 250_000), cost_nano=-number,
+        )  # fmt: skip
+    content = b"".join(export(Wanted("calls", SPAN, SpendFilters())).chunks).decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    expected = Call.objects.order_by("started_at", "id")
+    assert len(rows) == len(expected) == len(stored)
+    for row, call in zip(rows, expected, strict=True):
+        for name in calls._TEXTS:
+            assert row[name] == cells.text(getattr(call, name)), name
+        for name in calls._NUMBERS:
+            assert row[name] == str(getattr(call, name))
+        assert row["tags"] == cells.text(" ".join(call.tags))
+        assert (row["call_id"], Decimal(row["cost_usd"]) * NANO) == (str(call.pk), call.cost_nano)
+        assert row["started_at_utc"] == call.started_at.isoformat().replace("+00:00", "Z")
+
+
 @pytest.mark.parametrize("group_by", ["project", "feature", "model", "key", "user", "cost_centre", "day"])
 def test_spend_by_anything_adds_up(traffic: SimpleNamespace, group_by: str) -> None:
     rows = read(Wanted("spend", SPAN, SpendFilters(), group_by))
@@ -160,6 +204,7 @@ def test_names_of_files_say_what_they_hold(db: None) -> None:
 @given(st.text(max_size=30))
 def test_no_text_is_a_formula(value: str) -> None:
     cell = cells.text(value)
+    assert cells.lines([[value and cell, "x"]]).decode() == f"{cells.cell(value)},x\r\n"
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert cell.removeprefix("'") == value.replace("\0", "").removeprefix("'") or "\0" in value
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: A spreadsheet takes text that begins with one of these for a formula (OWASP, "CSV Injection").
-_FORMULA = frozenset("=+-@\t\r\n\uff0b\uff0d\uff1d\uff20")
+FORMULA = frozenset("=+-@\t\r\n\uff0b\uff0d\uff1d\uff20")
+_QUOTED = re.compile('[",\r\n]')
 _NANO = 10**9
 
 
 def text(value: str) -> str:
     """Text as a cell: an apostrophe before what would be a formula, nothing that is not plain text."""
-    if value and value[0] in _FORMULA:
+    if value and value[0] in FORMULA:
         value = "'" + value
     return value.replace("\0", "") if "\0" in value else value
 
 
-class Texts(dict[str, str]):
-    """``text`` of values that come again and again: models, features, tags. Forgets them all when they are too many."""
-
-    MOST = 20_000
-
-    def __missing__(self, value: str) -> str:
-        if len(self) >= self.MOST:
-            self.clear()
-        self[value] = found = text(value)
-        return found
+def cell(value: str) -> str:
+    """``text`` as it stands in a line: quoted if it has to be."""
+    value = text(value)
+    return '"' + value.replace('"', '""') + '"' if _QUOTED.search(value) else value
 
 
 def usd(nano: int) -> str:

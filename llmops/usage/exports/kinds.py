@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from llmops.core.errors import InvalidRequest
 from llmops.usage.exports import calls, cells, focus, spend
@@ -38,18 +37,20 @@ class Export:
 class _Kind:
     title: str
     columns: Sequence[str]
-    rows: Callable[[Wanted], Iterator[Sequence[Sequence[Any]]]]
+    chunks: Callable[[Wanted], Iterator[bytes]]
 
 
 KINDS: dict[str, _Kind] = {
     SPEND: _Kind(
         "Spend, a line a day and group",
         spend.COLUMNS,
-        lambda wanted: spend.rows(wanted.group_by, wanted.span, wanted.filters),
+        lambda wanted: map(cells.lines, spend.rows(wanted.group_by, wanted.span, wanted.filters)),
     ),
     CALLS: _Kind("Calls, a line each", calls.COLUMNS, lambda wanted: calls.rows(wanted.span, wanted.filters)),
     FOCUS: _Kind(
-        "FOCUS 1.2, for FinOps tools", focus.COLUMNS, lambda wanted: focus.rows(wanted.span, wanted.filters)
+        "FOCUS 1.2, for FinOps tools",
+        focus.COLUMNS,
+        lambda wanted: map(cells.lines, focus.rows(wanted.span, wanted.filters)),
     ),
 }
 
@@ -75,6 +76,4 @@ def export(wanted: Wanted) -> Export:
 def _chunks(kind: _Kind, wanted: Wanted) -> Iterator[bytes]:
     # The mark tells spreadsheets that this is UTF-8; FOCUS is for programs, which it confuses.
     yield (b"" if wanted.what == FOCUS else _BOM) + cells.lines([kind.columns])
-    for rows in kind.rows(wanted):
-        if rows:
-            yield cells.lines(rows)
+    yield from filter(None, kind.chunks(wanted))
