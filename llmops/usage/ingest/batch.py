@@ -146,10 +146,17 @@ class Batch:
             user, tags = facts.user, facts.tags
             if not user and not tags:
                 continue
-            sums = facts.sums
+            added_up = facts.sums
             day, project = facts.minute - facts.minute % _DAY, facts.dimensions[0]
             refused = int(facts.dimensions[6] == "refused")
-            added = (1, refused, sums[AT_INPUT], sums[AT_OUTPUT], sums[AT_COST], sums[AT_SAVED])
+            added = (
+                1,
+                refused,
+                added_up[AT_INPUT],
+                added_up[AT_OUTPUT],
+                added_up[AT_COST],
+                added_up[AT_SAVED],
+            )
             if user:
                 _attribute(days, (day, "user", project), (user, ""), added)
             if tags:

@@ -195,7 +195,7 @@ class Follower:
         self._days.prepare(batch.days())
         with transaction.atomic():
             self._advance(state=Journal.CLOSED)
-            write_batch(self.journal_id, batch, batch.sums(), keys=batch.keys_used, closing=True)
+            write_batch(self.journal_id, batch, keys=batch.keys_used, closing=True)
         self.closed = True
         log.info("Journal %s is finished; %s calls ended unknown", self.journal_id, unknown)
 
@@ -273,9 +273,14 @@ class Follower:
 
 
 def write_batch(
-    journal_id: UUID, batch: Batch, sums: Sums, *, keys: dict[UUID, int], closing: bool = False
+    journal_id: UUID,
+    batch: Batch,
+    sums: Sums | None = None,
+    *,
+    keys: dict[UUID, int],
+    closing: bool = False,
 ) -> None:
-    """Everything a batch, whose calls add up to ``sums``, adds to the database, inside the caller's transaction."""
+    """Everything a batch adds to the database, inside the caller's transaction; ``sums`` are the batch's, if they are made."""
     # Whoever recomputes rollups holds this lock alone; until then calls and rollups move together.
     lock(ROLLUPS_LOCK, shared=True)
     write.lose_objects(batch.gone)
@@ -285,7 +290,7 @@ def write_batch(
     for metered in sorted(batch.metered, key=lambda one: one.object):
         if write.meter_object(metered.object, metered.at):
             batch.count(metered)
-    if len(batch.calls) > before:
+    if sums is None or len(batch.calls) > before:
         sums = batch.sums()
     write.insert_calls(batch.calls)
     write.add_rollups(sums.rollups)

@@ -109,7 +109,7 @@ def _add(
             return
         marks = ", ".join(["%s"] * len(columns))
         columns_of_rows = [_sqlite_column(column) for column in zip(*rows, strict=True)]
-        cursor.executemany(f"{into} VALUES ({marks}) {conflict}", zip(*columns_of_rows, strict=True))
+        cursor.executemany(f"{into} VALUES ({marks}) {conflict}", list(zip(*columns_of_rows, strict=True)))
 
 
 def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
