@@ -6,6 +6,8 @@ import os
 
 from django.core.exceptions import ImproperlyConfigured
 
+from llmops.core.logs import without_traceback
+
 LOG_FORMATS = ("line", "json")
 LOG_FORMAT = os.environ.get("CONSOLE_LOG_FORMAT", "line")
 if LOG_FORMAT not in LOG_FORMATS:
@@ -24,10 +26,12 @@ LOGGING = {
         },
         "json": {"()": "llmops.core.logs.JsonFormatter"},
     },
+    "filters": {"refused": {"()": "django.utils.log.CallbackFilter", "callback": without_traceback}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "loggers": {
         # Scanners send host names of all kinds; each would leave a traceback.
         "django.security.DisallowedHost": {"handlers": [], "propagate": False},
+        "django.request": {"filters": ["refused"]},
         # A broker of files has no host name, which each process that sends would be warned of.
         "kombu.connection": {"level": "ERROR"},
         # One line for every task of the schedule would bury the rest.

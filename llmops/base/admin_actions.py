@@ -79,6 +79,30 @@ def admin_action(
     return decorate
 
 
+def ask(
+    admin: Any,
+    request: HttpRequest,
+    *,
+    work: Work,
+    label: str,
+    question: str,
+    form: type[Form],
+    template: str = "base/action.html",
+) -> HttpResponse:
+    """A page that asks and then does ``work``, as an action without a row has it, for a view of its own. Whoever calls it has
+    checked that the person may."""
+    how = {
+        "label": label,
+        "question": question,
+        "form": form,
+        "danger": False,
+        "shows": False,
+        "template": template,
+        "facts": None,
+    }
+    return require_http_methods(["GET", "HEAD", "POST"])(_page)(request, admin, how, work, None)
+
+
 def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str | None) -> HttpResponse:
     how = view.console
     obj = admin.get_object(request, unquote(object_id)) if object_id is not None else None

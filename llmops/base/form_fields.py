@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminSplitDateTimeWidget, UnfoldAdminTextareaWidget
+
+
+class MomentField(forms.SplitDateTimeField):
+    """A moment in UTC, as a date and a time, each of which says for itself what it is."""
+
+    def __init__(self, *, label: str, **kwargs: Any) -> None:
+        kwargs.setdefault("widget", UnfoldAdminSplitDateTimeWidget())
+        super().__init__(label=label, **kwargs)
+        what = label.removesuffix(" (UTC)")
+        for widget, part in zip(self.widget.widgets, ("date", "time"), strict=True):
+            widget.attrs["aria-label"] = f"{what}: {part} in UTC"
+            if self.required:
+                widget.attrs["aria-required"] = "true"
 
 
 class LinesField(forms.CharField):

@@ -44,6 +44,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A filter: what was refused on purpose (below 500) is a line, not thirty."""
+    if int(getattr(record, "status_code", 500)) < 500:
+        record.exc_info = record.exc_text = None
+    return True
+
+
 class LineFormatter(logging.Formatter):
     """The same for people: ``extra`` and the request id follow the message."""
 

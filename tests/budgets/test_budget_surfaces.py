@@ -223,3 +223,21 @@ def test_the_admin_keeps_tenants_apart(cast: SimpleNamespace) -> None:
     with one_event("budget.created"):
         carla.post(f"{ADMIN}add/", FORM | {"project": str(cast.support.pk)})
     assert Budget.objects.get(slug="from-admin").project == cast.support
+
+
+def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None:
+    wrong = {
+        "slug": "Not A Slug", "scope_kind": "project", "scope_value": "nobody", "period": "month", "timezone": "Mars/Base",
+        "limit_usd": "1.00", "carry_over_usd": "5", "at_limit_route": "no-such-route", "thresholds": "5000",
+        "notify": "nobody", "reason": "",
+    }  # fmt: skip
+    with no_event():
+        answer = signed_in(cast.root).post("/admin/budgets/budget/add/", wrong)
+    assert answer.status_code == 200
+    errors = answer.context["adminform"].form.errors
+    assert set(errors) == {
+        "slug", "scope_value", "timezone", "at_limit_route", "carry_over_usd", "thresholds", "notify",
+    }  # fmt: skip
+    # What could not even be read does not keep the rest from being told.
+    answer = signed_in(cast.root).post("/admin/budgets/budget/add/", wrong | {"limit_usd": "much"})
+    assert {"limit_usd", "scope_value", "timezone"} <= set(answer.context["adminform"].form.errors)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmops.core.logs import JsonFormatter, LineFormatter, request_id
+from llmops.core.logs import JsonFormatter, LineFormatter, request_id, without_traceback
 
 SECRET = "sk-proj-" + "A1b2C3d4" * 6
 
@@ -65,3 +65,18 @@ def test_an_object_is_logged_by_its_text_and_a_line_never_fails() -> None:
     told = json.loads(JsonFormatter().format(a_record("x %s", "y", what=object(), many=[1, 2])))
     assert told["many"] == "[1, 2]"
     assert told["what"].startswith("<object")
+
+
+def test_what_was_refused_on_purpose_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def logged(status: int) -> logging.LogRecord:
+        try:
+            raise PermissionError("not yours")
+        except PermissionError:
+            record = logging.LogRecord("django.request", 30, "", 1, "Forbidden: /x/", None, sys.exc_info())
+        record.status_code = status
+        assert without_traceback(record)
+        return record
+
+    formatter = LineFormatter("{levelname} {message}", style="{")
+    assert "\n" not in formatter.format(logged(403))
+    assert "Traceback" in formatter.format(logged(500))

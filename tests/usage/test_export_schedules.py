@@ -235,3 +235,48 @@ def test_periods_are_those_of_their_zone(cast: SimpleNamespace) -> None:
     run = ExportRun.objects.get()
     assert run.ends_at == local.astimezone(UTC)
     assert 28 <= (run.ends_at - run.starts_at).days <= 31
+
+
+def test_the_last_period_is_sent_at_once_when_somebody_asks(calls: SimpleNamespace) -> None:
+    schedule = made(calls)
+    post = Post()
+    with one_event("export.sent_now") as seen:
+        run = services.send_now(acting(calls.carla), schedule_id=schedule.pk)
+    assert seen.event.after["recipients"] == schedule.recipients
+    now = datetime.now(UTC)
+    assert run.ends_at <= now < run.ends_at + timedelta(days=1)
+    with no_event(), pytest.raises(Conflict, match="on its way"):
+        services.send_now(acting(calls.carla), schedule_id=schedule.pk)
+    assert services.send_exports(send=post) == 1
+    # Sent once more because a person said so; the schedule itself goes on with the period under way.
+    services.send_now(acting(calls.carla), schedule_id=schedule.pk)
+    assert services.send_exports(send=post) == 1
+    schedule.refresh_from_db()
+    assert schedule.next_run_at > now
+    assert services.send_exports(send=post, now=due(schedule)) == 1
+    assert ExportRun.objects.count() == 2 and len(post.taken) == 3
+    services.stop_schedule(acting(calls.carla), schedule_id=schedule.pk)
+    with no_event(), pytest.raises(Conflict, match="stopped"):
+        services.send_now(acting(calls.carla), schedule_id=schedule.pk)
+
+
+def test_the_page_sends_now_for_who_may(calls: SimpleNamespace) -> None:
+    schedule = made(calls)
+    page = signed_in(calls.carla)
+    assert "Send now" in page.get("/spend/exports/").content.decode()
+    with no_event():
+        assert signed_in(calls.dan).post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 403
+        assert signed_in(calls.charlie).post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 404
+    with one_event("export.sent_now"):
+        assert page.post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 302
+
+
+def test_an_export_that_is_due_within_the_hour_is_not_made_twice(calls: SimpleNamespace) -> None:
+    schedule = made(calls)
+    # The day is over, its export is due in half an hour: a person who does not want to wait gets this one.
+    yesterday = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ExportSchedule.objects.filter(pk=schedule.pk).update(next_run_at=yesterday + timedelta(hours=1))
+    services.send_now(acting(calls.carla), schedule_id=schedule.pk)
+    post = Post()
+    assert services.send_exports(send=post, now=datetime.now(UTC) + timedelta(minutes=1)) == 1
+    assert ExportRun.objects.count() == 1

@@ -101,5 +101,10 @@ def test_the_form_shows_it_before_anything_is_saved(
     assert "1 calls would have cost 0.0002 USD instead of 0.00018" in page
     assert 'value="10.00"' in page and 'value="a letter"' in page
     assert priced.prices.filter(token_class="output").count() == 1
+    # The same where a price is added from the list of prices.
+    plain = {**typed, "model": str(priced.pk)}
+    with no_event():
+        page = alice.post("/admin/providers/price/add/", {**plain, "_preview": ""}).content.decode()
+    assert "1 calls would have cost 0.0002 USD instead of 0.00018" in page and "Preview on last month" in page
     alice.post(address, typed)
     assert priced.prices.filter(token_class="output").count() == 2

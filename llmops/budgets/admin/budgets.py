@@ -11,15 +11,16 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 from unfold.widgets import (
-    UnfoldAdminSplitDateTimeWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.admin_actions import show_refusal
+from llmops.base.form_fields import MomentField
 from llmops.base.mail import mail_note
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
@@ -34,7 +35,8 @@ from llmops.budgets.models import (
 )
 from llmops.budgets.selectors import gauges_of, open_raises, scope_text
 from llmops.core.actors import Actor
-from llmops.core.money import format_usd
+from llmops.core.errors import InvalidRequest
+from llmops.core.money import NANO, format_usd
 
 _FIXED = ("scope_kind", "scope_value", "project", "period", "timezone")
 
@@ -105,7 +107,13 @@ class BudgetForm(forms.ModelForm):
             "hard",
             "at_limit_route",
         )
-        labels = {"at_limit_route": "Cheaper route at the limit"}
+        labels = {
+            "slug": "Name",
+            "scope_kind": "Scope",
+            "scope_value": "Which one",
+            "timezone": "Time zone",
+            "at_limit_route": "Cheaper route at the limit",
+        }
         help_texts = {
             "hard": "Refuses what it cannot pay for, to the last cent. Off: a soft budget, which only tells.",
             "at_limit_route": "Slug of a route that serves calls which no longer fit, as long as they fit there. Empty: such "
@@ -126,6 +134,17 @@ class BudgetForm(forms.ModelForm):
             self.initial["notify"] = self.instance.notify
             self.initial["carry_over_usd"] = self.instance.carry_over_nano or None
 
+    def clean(self) -> dict[str, Any] | None:
+        """Tells all that is wrong at once: what the service would refuse, too."""
+        data = super().clean()
+        budget = None if self.instance._state.adding else self.instance
+        given = _arguments(self.cleaned_data)
+        given.pop("reason", None)
+        # Validation has not written on the instance yet; the service is asked about what is stored.
+        if problems := services.budget_problems(given, budget):
+            show_refusal(self, InvalidRequest("", data={"problems": problems}))
+        return data
+
 
 class ArchiveForm(forms.Form):
     reason = forms.CharField(
@@ -135,15 +154,13 @@ class ArchiveForm(forms.Form):
 
 class RaiseForm(forms.Form):
     amount_usd = UsdFormField(label="Raise by, USD", help_text="On top of the limit, such as 25.00")
-    ends_at = forms.SplitDateTimeField(
+    ends_at = MomentField(
         label="Until (UTC)",
-        widget=UnfoldAdminSplitDateTimeWidget,
         help_text="Then the limit is what it was before.",
     )
-    starts_at = forms.SplitDateTimeField(
+    starts_at = MomentField(
         label="From (UTC)",
         required=False,
-        widget=UnfoldAdminSplitDateTimeWidget,
         help_text="Empty: as soon as it is approved.",
     )
     reason = forms.CharField(
@@ -180,9 +197,10 @@ class WindowsInline(ReadOnlyInline):
 
     @display(description="settled + held of limit, USD")
     def stand(self, window: Window) -> Any:
-        settled = format_usd(window.settled_nano)
+        settled = usd_text(window.settled_nano)
         rest = gauge_text(window.settled_nano, window.leased_nano, window.limit_nano).removeprefix(settled)
-        return format_html("{}{}", calls_of(window, settled), rest)
+        exact = f"{format_usd(window.settled_nano)} + {format_usd(window.leased_nano)} of {format_usd(window.limit_nano)}"
+        return format_html('<span title="{}">{}{}</span>', exact, calls_of(window, settled), rest)
 
     @display(description="refused calls")
     def refusals(self, window: Window) -> Any:
@@ -194,9 +212,10 @@ class WindowsInline(ReadOnlyInline):
         parts += [f"{format_usd(window.passed_on_nano)} out"] if window.passed_on_nano else []
         return ", ".join(parts) or "-"
 
-    @display(description="thresholds crossed (UTC)")
-    def crossed(self, window: Window) -> str:
-        return ", ".join(map(_crossing_text, reversed(window.crossings.all()))) or "-"
+    @display(description="thresholds crossed")
+    def crossed(self, window: Window) -> Any:
+        told = [_crossing_text(one) for one in reversed(window.crossings.all())]
+        return format_html_join(", ", "{}", ((one,) for one in told)) if told else "-"
 
     @display(description="overrun, USD")
     def overrun(self, window: Window) -> Any:
@@ -229,16 +248,17 @@ class BudgetAdmin(ServiceAdmin):
     )
 
     def get_fields(self, request: HttpRequest, obj: Budget | None = None) -> Any:
-        """With what the limit is now, where that is more than the form says."""
-        if obj is None or not _raised(obj):
+        """With what the limit is now, where that is more than the form says, and what is used of it."""
+        if obj is None:
             return self.fields
         after = self.fields.index(("limit_usd", "carry_over_usd")) + 1
-        return (*self.fields[:after], "limit_now", *self.fields[after:])
+        shown = ("limit_now", "used_now") if _raised(obj) else ("used_now",)
+        return (*self.fields[:after], *shown, *self.fields[after:])
 
     def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        return ("limit_now", *(_FIXED if obj.windows.exists() else ()))
+        return ("limit_now", "used_now", *(_FIXED if obj.windows.exists() else ()))
 
     def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
         return self.inlines if obj is not None else ()
@@ -287,6 +307,18 @@ class BudgetAdmin(ServiceAdmin):
         ]
         return f"{format_usd(budget.limit_nano)} ({', '.join(parts)})"
 
+    @display(description="used now, USD")
+    def used_now(self, budget: Budget) -> Any:
+        """Explains why what a refusal says is left may be less than what this page shows as free."""
+        if not budget.hard:
+            return self.stand(budget)
+        return format_html(
+            '{}<br><span class="zone-note">Held is what data planes have taken to spend without asking: the worst case of calls '
+            "under way, and a little ahead, which comes back within seconds. A refusal names what its call would have needed at "
+            "worst and what was free at that moment, so both may differ from what stands here later.</span>",
+            self.stand(budget),
+        )
+
     @display(description="resets")
     def resets(self, budget: Budget) -> Any:
         return gauges_of([budget], timezone.now())[budget.pk].resets_at or "never"
@@ -332,15 +364,20 @@ def _raised(budget: Budget) -> list[tuple[int, datetime]]:
     ]
 
 
-def _crossing_text(crossing: ThresholdCrossing) -> str:
+def _crossing_text(crossing: ThresholdCrossing) -> Any:
     text = "first refusal" if crossing.refusing else f"{crossing.percent} %"
     if crossing.limit_nano != crossing.window.limit_nano:
         # The limit was another one then, so that the same threshold may stand there twice.
         text += f" of {format_usd(crossing.limit_nano)}"
-    text += f" on {crossing.crossed_at:%d %b %H:%M}"
     notices = crossing.notices.all()
     missed = sum(one.state in (ThresholdNotice.FAILED, ThresholdNotice.UNKNOWN) for one in notices)
-    return f"{text} ({missed} of {len(notices)} e-mails not sent)" if missed else text
+    return format_html(
+        '{} on <time datetime="{}" data-as="moment">{} UTC</time>{}',
+        text,
+        crossing.crossed_at.isoformat(),
+        f"{crossing.crossed_at.astimezone(UTC):%d %b %H:%M}",
+        f" ({missed} of {len(notices)} e-mails not sent)" if missed else "",
+    )
 
 
 def _leading(amount: int, model: str, query: str) -> Any:
@@ -354,7 +391,12 @@ def _leading(amount: int, model: str, query: str) -> Any:
 def gauge_text(settled: int, held: int, limit: int) -> str:
     """Such as ``12.50 + 0.75 of 50.00 (26 %)``."""
     percent = f" ({(settled + held) * 100 // limit} %)" if limit else ""
-    return f"{format_usd(settled)} + {format_usd(held)} of {format_usd(limit)}{percent}"
+    return f"{usd_text(settled)} + {usd_text(held)} of {usd_text(limit)}{percent}"
+
+
+def usd_text(nano: int) -> str:
+    """To the cent, or to a millionth where it is less than a dollar; what is exact stands in titles and exports."""
+    return format_usd(nano, places=2 if abs(nano) >= NANO or not nano else 6)
 
 
 def _arguments(data: dict[str, Any]) -> dict[str, Any]:

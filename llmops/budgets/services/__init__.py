@@ -8,6 +8,7 @@ from llmops.budgets.services.booking import OverrunOfCall, SoftCharge, WindowCha
 from llmops.budgets.services.carrying import carry_over, carry_over_all
 from llmops.budgets.services.changes import (
     archive_budget,
+    budget_problems,
     create_budget,
     no_such_scope,
     resolved_scope,
@@ -44,6 +45,7 @@ __all__ = [
     "archive_budget",
     "ask_raise",
     "book",
+    "budget_problems",
     "carry_over",
     "carry_over_all",
     "close_leases",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -157,6 +157,42 @@ def update_budget(
     return budget
 
 
+def budget_problems(values: Mapping[str, Any], budget: Budget | None = None) -> dict[str, str]:
+    """Field -> what is wrong with it, of all fields at once, before a change is tried. ``values`` are arguments of
+    ``create_budget`` or, with ``budget``, of ``update_budget``, as far as they could be read; needs a transaction."""
+    found: dict[str, str] = {}
+
+    def note(check: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except InvalidRequest as refused:
+            found.setdefault(refused.param or "", refused.message)
+
+    checks: dict[str, Callable[[Any], Any]] = {
+        "slug": rules.checked_slug,
+        "period": rules.checked_period,
+        "timezone": rules.checked_timezone,
+        "limit_nano": rules.checked_limit,
+        "thresholds": rules.checked_thresholds,
+        "notify": rules.checked_addresses,
+        "carry_over_nano": rules.checked_carry_over,
+    }
+    for name, check in checks.items():
+        if name in values:
+            note(check, values[name])
+    if "at_limit_route" in values:
+        note(_known_route, values["at_limit_route"], budget.at_limit_route if budget else "")
+    if {"scope_kind", "scope_value"} <= values.keys():
+        note(resolved_scope, values["scope_kind"], values["scope_value"], values.get("project_id"))
+    taken = Budget.objects.filter(slug=values.get("slug", "")).exclude(pk=budget.pk if budget else None)
+    if "slug" not in found and taken.exists():
+        found["slug"] = _taken(values["slug"])
+    kept = budget or Budget()
+    names = ("hard", "period", "at_limit_route", "carry_over_nano")
+    note(rules.refuse_without_effect, *(values.get(name, getattr(kept, name)) for name in names))
+    return found
+
+
 def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget:
     """Take a budget out of force; its windows stay as history. Raises ``Conflict`` when it is archived already."""
     with transaction.atomic():
@@ -255,9 +291,13 @@ def _save(budget: Budget, *, new: bool) -> None:
         if not Budget.objects.filter(slug=budget.slug).exclude(pk=budget.pk).exists():
             raise
         raise InvalidRequest(
-            f"slug: there is a budget named {budget.slug!r} already (it may be archived). Choose another name.",
+            _taken(budget.slug),
             param="slug",
         ) from None
+
+
+def _taken(slug: str) -> str:
+    return f"slug: there is a budget named {slug!r} already (it may be archived). Choose another name."
 
 
 def _apply_to_windows(budget: Budget) -> None:

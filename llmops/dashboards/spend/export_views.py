@@ -92,8 +92,9 @@ def schedules(request: HttpRequest) -> HttpResponse:
     given: dict[str, str] = {}
     if request.method == "POST":
         given = request.POST.dict()
-        if "stop" in given or "again" in given:
-            return _stop(request, given["stop"]) if "stop" in given else _again(request, given["again"])
+        for name, act in (("stop", _stop), ("now", _now), ("again", _again)):
+            if name in given:
+                return act(request, given[name])
         problems = _create(request, given)
         if not problems:
             return HttpResponseRedirect(reverse("dashboards:exports"))
@@ -143,6 +144,17 @@ def _stop(request: HttpRequest, given: str) -> HttpResponse:
     if not may(request, "export.manage", found.project):
         raise PermissionDenied
     return _done(request, lambda: services.stop_schedule(actor_of(request), schedule_id=found.pk), "Stopped.")
+
+
+def _now(request: HttpRequest, given: str) -> HttpResponse:
+    seen = visible(ExportSchedule.objects.select_related("project"), request, "usage.view")
+    found = seen.filter(pk=_id(given)).first()
+    if found is None:
+        raise Http404
+    if not may(request, "export.manage", found.project):
+        raise PermissionDenied
+    said = "The last period that is over is sent now; its state stands below."
+    return _done(request, lambda: services.send_now(actor_of(request), schedule_id=found.pk), said)
 
 
 def _again(request: HttpRequest, given: str) -> HttpResponse:

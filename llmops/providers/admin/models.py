@@ -6,18 +6,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
-    UnfoldAdminSplitDateTimeWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
 )
 
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.admin_actions import ask
+from llmops.base.form_fields import MomentField
 from llmops.core.actors import Actor
 from llmops.core.money import format_usd
 from llmops.providers import services
@@ -130,10 +132,10 @@ class ModelForm(forms.ModelForm):
 class PriceForm(forms.Form):
     token_class = forms.ChoiceField(choices=TOKEN_CLASSES, widget=UnfoldAdminSelectWidget)
     usd_per_million = UsdField(label="USD per million")
-    effective_from = forms.SplitDateTimeField(
+    effective_from = MomentField(
+        label="From (UTC)",
         required=False,
-        widget=UnfoldAdminSplitDateTimeWidget,
-        help_text="UTC. Empty: from now on. Prices are never edited; a correction is a later one.",
+        help_text="Empty: from now on. Prices are never edited; a correction is a later one.",
     )
     source = forms.CharField(
         max_length=200,
@@ -279,12 +281,7 @@ class ModelAdmin(ServiceAdmin):
     def price(
         self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]
     ) -> str | dict[str, Any]:
-        if "_preview" in request.POST:
-            since = data["effective_from"] or timezone.now()
-            return {"preview": preview([NewPrice(obj, data["token_class"], data["usd_per_million"], since)])}
-        price = _add_price(actor, obj, data)
-        usd, unit = format_usd(price.nano_per_million), unit_of(price.token_class)
-        return f"{price} costs {usd} USD per million {unit}, once published."
+        return _priced(request, actor, obj, data)
 
     @admin_action(
         label="Load listed prices",
@@ -319,6 +316,16 @@ class ModelAdmin(ServiceAdmin):
         return f"{obj} is back as a draft."
 
 
+def _priced(request: HttpRequest, actor: Actor, model: Model, data: dict[str, Any]) -> str | dict[str, Any]:
+    """Adds a price, or shows what it would have meant for last month's traffic."""
+    if "_preview" in request.POST:
+        since = data["effective_from"] or timezone.now()
+        return {"preview": preview([NewPrice(model, data["token_class"], data["usd_per_million"], since)])}
+    price = _add_price(actor, model, data)
+    usd, unit = format_usd(price.nano_per_million), unit_of(price.token_class)
+    return f"{price} costs {usd} USD per million {unit}, once published."
+
+
 @admin.register(Price)
 class PriceAdmin(ServiceAdmin):
     """Prices are added and looked at; a correction is a later one."""
@@ -342,6 +349,26 @@ class PriceAdmin(ServiceAdmin):
 
     def create(self, actor: Actor, data: dict[str, Any]) -> Price:
         return _add_price(actor, data["model"], data)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """The same page as a model's own "Add price": what the price would have meant can be seen first."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return ask(
+            self,
+            request,
+            work=self._priced,
+            label="Add price",
+            question="What does a model cost, in USD per million tokens (or characters, seconds, images)?",
+            form=NewPriceForm,
+            template="providers/price.html",
+        )
+
+    @staticmethod
+    def _priced(
+        admin: PriceAdmin, request: HttpRequest, actor: Actor, obj: None, data: dict[str, Any]
+    ) -> str | dict[str, Any]:
+        return _priced(request, actor, data["model"], data)
 
     @display(description="USD per million", ordering="nano_per_million")
     def usd(self, price: Price) -> str:

@@ -19,6 +19,7 @@ from llmops.usage.services.schedules import (
     schedule_problems,
     send_again,
     send_exports,
+    send_now,
     stop_schedule,
 )
 from llmops.usage.services.statements import alert_in_words, import_statement, tell_of_drift
@@ -52,6 +53,7 @@ __all__ = [
     "schedule_problems",
     "send_again",
     "send_exports",
+    "send_now",
     "set_source",
     "stop_schedule",
     "tell_of_drift",

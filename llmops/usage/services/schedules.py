@@ -20,6 +20,7 @@ from llmops.access.models import Project
 from llmops.access.selectors import may
 from llmops.audit.services import record
 from llmops.base.clock import database_now
+from llmops.base.tasks import send as send_task
 from llmops.base.transitions import compare_and_set
 from llmops.budgets.periods import bounds
 from llmops.core.actors import Actor, job_actor
@@ -182,6 +183,44 @@ def send_again(actor: Actor, *, run_id: UUID) -> None:
             object_name=str(run),
             project_id=run.schedule.project_id,
         )
+
+
+def send_now(actor: Actor, *, schedule_id: UUID) -> ExportRun:
+    """Have the export of the last period that is over sent now, also when it was sent before. Raises ``Conflict`` when it is on
+    its way already or the schedule was stopped."""
+    with transaction.atomic():
+        schedule = ExportSchedule.objects.select_for_update(of=("self",)).filter(pk=schedule_id).first()
+        if schedule is None:
+            raise NotFound("There is no such schedule.")
+        if schedule.stopped_at is not None:
+            raise Conflict("This schedule was stopped; make another.")
+        now = database_now()
+        under_way, _ = _period(schedule.period, schedule.timezone, now)
+        starts_at, ends_at = _period(schedule.period, schedule.timezone, under_way - timedelta(hours=1))
+        run, made = ExportRun.objects.get_or_create(
+            schedule=schedule, starts_at=starts_at, defaults={"ends_at": ends_at, "due_at": now}
+        )
+        if not made:
+            change = {"state": ExportRun.WAITING, "tries": 0, "due_at": now, "problem": ""}
+            over = (ExportRun.SENT, ExportRun.FAILED, ExportRun.UNKNOWN)
+            if not compare_and_set(run, expect={"state": over}, change=change):
+                raise Conflict("This export is on its way already. Reload to see its present state.")
+        following = _period(schedule.period, schedule.timezone, now)[1] + _AFTER
+        if schedule.next_run_at < following:
+            # The period that is sent now is not to be sent again in an hour.
+            schedule.next_run_at = following
+            schedule.save(update_fields=["next_run_at"])
+        record(
+            actor,
+            action="export.sent_now",
+            object_type="usage.exportrun",
+            object_id=run.pk,
+            object_name=str(run),
+            project_id=schedule.project_id,
+            after={"recipients": schedule.recipients, "from": starts_at.isoformat()},
+        )
+        send_task("usage.send_exports")
+    return run
 
 
 def send_exports(*, send: Send | None = None, now: datetime | None = None) -> int:
