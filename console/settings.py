@@ -199,7 +199,10 @@ MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"
 DATA_PLANES = "llmops.usage.selectors.work.open_data_planes"
 #: Acts that take a second person, by name, and the room that carries each out.
-APPROVAL_KINDS = {"budget.raise": "llmops.budgets.services.raises.KIND"}
+APPROVAL_KINDS = {
+    "budget.raise": "llmops.budgets.services.raises.KIND",
+    "budget.loosen": "llmops.budgets.services.loosening.KIND",
+}
 #: The Celery application, for those who send tasks (llmops.base.tasks).
 TASK_APP = "console.celery.app"
 #: Addresses or networks whose X-Forwarded-For is believed; "unix" for a proxy on a Unix socket.

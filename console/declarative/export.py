@@ -231,6 +231,7 @@ def _budgets(state: State) -> Iterator[dict[str, Any]]:
             "notify": values["notify"],
             "at_limit_route": values["at_limit_route"] or None,
             "carry_over_usd": format_usd(values["carry_over_nano"]) if values["carry_over_nano"] else None,
+            "second_person": values["second_person"] or None,
         }
         yield _without_defaults("budget", row)
 

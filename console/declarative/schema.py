@@ -258,6 +258,8 @@ def _budgets(file: Item) -> Iterator[Entry]:
                 "notify": list(dict.fromkeys(item["notify"])),
                 "at_limit_route": item["at_limit_route"] or "",
                 "carry_over_nano": item["carry_over_usd"] or 0,
+                # A file that does not speak of it leaves it as it is.
+                **({} if item["second_person"] is None else {"second_person": item["second_person"]}),
             },
             {
                 **item.lines,

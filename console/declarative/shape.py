@@ -271,6 +271,7 @@ _BUDGET = {
     "notify": Member(list_of(text(most=254, blank=False), most=20), list),
     "at_limit_route": Member(slug),
     "carry_over_usd": Member(usd),
+    "second_person": Member(yes_or_no),
 }
 _SERVICE_KEY = {
     "name": Member(text(most=80, blank=False), required=True),

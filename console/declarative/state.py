@@ -218,6 +218,7 @@ def _budgets() -> dict[str, Present]:
                 "notify": list(row.notify),
                 "at_limit_route": row.at_limit_route,
                 "carry_over_nano": row.carry_over_nano,
+                "second_person": row.second_person,
             },
             _archived(row),
         )

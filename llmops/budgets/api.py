@@ -94,6 +94,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "notify",
             "at_limit_route",
             "carry_over_usd",
+            "second_person",
             "gauge",
             "reason",
             "archived_at",

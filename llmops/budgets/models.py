@@ -56,6 +56,12 @@ class Budget(TimestampedModel):
         validators=[MinValueValidator(0)],
         help_text="The most that a period hands on of what it leaves over. Zero: nothing.",
     )
+    second_person = models.BooleanField(
+        "looser only by two",
+        default=False,
+        db_default=False,
+        help_text="A higher limit, a soft budget, archiving, and an end of this rule itself take a second person.",
+    )
     raised_until = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="The end of its last raise; empty without one."
     )

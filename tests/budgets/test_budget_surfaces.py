@@ -231,13 +231,14 @@ def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None
         "limit_usd": "1.00", "carry_over_usd": "5", "at_limit_route": "no-such-route", "thresholds": "5000",
         "notify": "nobody", "reason": "",
     }  # fmt: skip
+    root = signed_in(cast.root)
     with no_event():
-        answer = signed_in(cast.root).post("/admin/budgets/budget/add/", wrong)
+        answer = root.post("/admin/budgets/budget/add/", wrong)
     assert answer.status_code == 200
     errors = answer.context["adminform"].form.errors
     assert set(errors) == {
         "slug", "scope_value", "timezone", "at_limit_route", "carry_over_usd", "thresholds", "notify",
     }  # fmt: skip
     # What could not even be read does not keep the rest from being told.
-    answer = signed_in(cast.root).post("/admin/budgets/budget/add/", wrong | {"limit_usd": "much"})
+    answer = root.post("/admin/budgets/budget/add/", wrong | {"limit_usd": "much"})
     assert {"limit_usd", "scope_value", "timezone"} <= set(answer.context["adminform"].form.errors)

@@ -263,6 +263,11 @@ ADMIN: dict[str, Change] = {
         },
         "budget.raise_requested",
     ),
+    "POST /admin/budgets/budget/{object_id}/ask-to-loosen/": Change(
+        _pk("strict_budget"),
+        {"what": "limit", "limit_usd": "8", "reason": "it is needed"},
+        "budget.loosen_requested",
+    ),
     "POST /admin/approvals/request/{object_id}/approve/": Change(
         _pk("raise_asked"), {}, "budget.raise_approved"
     ),

@@ -241,6 +241,8 @@ GET /admin/budgets/budget/{object_id}/archive/                     L+-+-00
 POST /admin/budgets/budget/{object_id}/archive/                    L+-+-00
 GET /admin/budgets/budget/{object_id}/ask-for-a-raise/             L+++-00
 POST /admin/budgets/budget/{object_id}/ask-for-a-raise/            L+++-00
+GET /admin/budgets/budget/{object_id}/ask-to-loosen/               L+++-00
+POST /admin/budgets/budget/{object_id}/ask-to-loosen/              L+++-00
 GET /admin/budgets/budget/{object_id}/change/                      L++++00
 POST /admin/budgets/budget/{object_id}/change/                     L+-+-00
 GET /admin/budgets/budget/{object_id}/delete/                      L----00

@@ -170,6 +170,10 @@ def build() -> SimpleNamespace:
         COMMAND, slug="search-month", scope_kind="project", scope_value="search",
         project_id=w.search.pk, limit_nano=parse_usd("5", field="limit"),
     )  # fmt: skip
+    w.strict_budget = budgets.create_budget(
+        COMMAND, slug="support-strict", scope_kind="feature", scope_value="strict", project_id=w.support.pk,
+        limit_nano=parse_usd("5", field="limit"), second_person=True,
+    )  # fmt: skip
     w.raise_asked = budgets.ask_raise(
         user_actor(w.bob), budget_id=w.budget.pk, amount_nano=10**9, ends_at=TOMORROW, reason="a busy day"
     )

@@ -54,7 +54,8 @@ def prefixes(page) -> list[str]:
 
 def errors_of(response) -> dict[str, list[str]]:
     assert response.status_code == 200
-    return {name: list(found) for name, found in response.context["adminform"].form.errors.items()}
+    form = response.context["adminform"].form if "adminform" in response.context else response.context["form"]
+    return {name: list(found) for name, found in form.errors.items()}
 
 
 def management(*names: str) -> dict[str, str]:

@@ -264,9 +264,10 @@ def test_the_page_sends_now_for_who_may(calls: SimpleNamespace) -> None:
     schedule = made(calls)
     page = signed_in(calls.carla)
     assert "Send now" in page.get("/spend/exports/").content.decode()
+    auditor, stranger = signed_in(calls.dan), signed_in(calls.charlie)
     with no_event():
-        assert signed_in(calls.dan).post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 403
-        assert signed_in(calls.charlie).post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 404
+        assert auditor.post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 403
+        assert stranger.post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 404
     with one_event("export.sent_now"):
         assert page.post("/spend/exports/", {"now": str(schedule.pk)}).status_code == 302
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 from unfold.widgets import (
+    UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
@@ -34,6 +35,7 @@ from llmops.budgets.models import (
     Window,
 )
 from llmops.budgets.selectors import gauges_of, open_raises, scope_text
+from llmops.budgets.services.loosening import WHAT
 from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import NANO, format_usd
@@ -106,6 +108,7 @@ class BudgetForm(forms.ModelForm):
             "timezone",
             "hard",
             "at_limit_route",
+            "second_person",
         )
         labels = {
             "slug": "Name",
@@ -162,6 +165,18 @@ class RaiseForm(forms.Form):
         label="From (UTC)",
         required=False,
         help_text="Empty: as soon as it is approved.",
+    )
+    reason = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="Whoever approves it decides by this.",
+    )
+
+
+class LoosenForm(forms.Form):
+    what = forms.ChoiceField(choices=WHAT, widget=UnfoldAdminSelectWidget)
+    limit_usd = UsdFormField(
+        label="New limit, USD", required=False, help_text="For a higher limit: per period, such as 75.00"
     )
     reason = forms.CharField(
         max_length=500,
@@ -235,7 +250,7 @@ class BudgetAdmin(ServiceAdmin):
     list_select_related = ("project",)
     search_fields = ("slug", "scope_value", "project__slug")
     inlines = (WindowsInline, RaisesInline)
-    actions_detail = ("ask_for_a_raise", "archive")
+    actions_detail = ("ask_for_a_raise", "ask_to_loosen", "archive")
     fields = (
         "slug",
         ("scope_kind", "scope_value"),
@@ -244,6 +259,7 @@ class BudgetAdmin(ServiceAdmin):
         ("limit_usd", "carry_over_usd"),
         ("hard", "at_limit_route"),
         ("thresholds", "notify"),
+        "second_person",
         "reason",
     )
 
@@ -342,11 +358,24 @@ class BudgetAdmin(ServiceAdmin):
         return f"Asked: {row.title}. It waits under Approvals for another person."
 
     @admin_action(
+        label="Ask to loosen",
+        question="Ask to make {obj} looser for good? Another person has to approve it.",
+        permission="budget.request",
+        form=LoosenForm,
+        available=lambda budget: budget.archived_at is None and budget.second_person,
+    )
+    def ask_to_loosen(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
+        row = services.ask_loosening(
+            actor, budget_id=obj.pk, what=data["what"], limit_nano=data["limit_usd"], reason=data["reason"]
+        )
+        return f"Asked: {row.title}. It waits under Approvals for another person."
+
+    @admin_action(
         label="Archive",
         question="Archive {obj}? Calls are no longer held against it. What was spent stays on record.",
         form=ArchiveForm,
         danger=True,
-        available=lambda budget: budget.archived_at is None,
+        available=lambda budget: budget.archived_at is None and not budget.second_person,
     )
     def archive(self, request: HttpRequest, actor: Actor, obj: Budget, data: dict[str, Any]) -> str:
         services.archive_budget(actor, budget_id=obj.pk, **data)
@@ -396,7 +425,7 @@ def gauge_text(settled: int, held: int, limit: int) -> str:
 
 def usd_text(nano: int) -> str:
     """To the cent, or to a millionth where it is less than a dollar; what is exact stands in titles and exports."""
-    return format_usd(nano, places=2 if abs(nano) >= NANO or not nano else 6)
+    return format_usd(nano, places=2) if abs(nano) >= NANO else format_usd(round(nano, -3))
 
 
 def _arguments(data: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from llmops.budgets.services.leases import (
     reap_leases,
     renew_leases,
 )
+from llmops.budgets.services.loosening import ask_loosening
 from llmops.budgets.services.notices import send_notices
 from llmops.budgets.services.raises import ask_raise, end_raises
 
@@ -43,6 +44,7 @@ __all__ = [
     "WindowCharge",
     "WindowState",
     "archive_budget",
+    "ask_loosening",
     "ask_raise",
     "book",
     "budget_problems",

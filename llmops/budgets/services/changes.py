@@ -21,7 +21,12 @@ from llmops.budgets.services.thresholds import note_crossings
 from llmops.budgets.services.windows import ceiling, follow_limit, is_current
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
-from llmops.core.money import format_usd
+from llmops.core.money import format_usd, parse_usd
+
+_BY_TWO = (
+    '{what} takes a second person, as is set for the budget {slug}. Ask for it under "Ask to loosen" on its page; it is done '
+    "when somebody else approves."
+)
 
 
 class _Unchanged:
@@ -39,6 +44,7 @@ _FIELDS = (
     "thresholds",
     "notify",
     "at_limit_route",
+    "second_person",
 )
 _FIXED = ("scope_kind", "scope_value", "project_id", "period", "timezone")
 
@@ -58,6 +64,7 @@ def create_budget(
     notify: Iterable[str] = (),
     at_limit_route: str = "",
     carry_over_nano: int = 0,
+    second_person: bool = False,
     reason: str = "",
 ) -> Budget:
     """A new budget, in force for calls that begin within a second. Raises ``InvalidRequest`` naming the field.
@@ -75,6 +82,7 @@ def create_budget(
         notify=rules.checked_addresses(notify),
         at_limit_route=_known_route(at_limit_route),
         carry_over_nano=rules.checked_carry_over(carry_over_nano),
+        second_person=second_person,
     )
     rules.refuse_without_effect(budget.hard, budget.period, budget.at_limit_route, budget.carry_over_nano)
     with transaction.atomic():
@@ -103,13 +111,15 @@ def update_budget(
     notify: Iterable[str] | None = None,
     at_limit_route: str | None = None,
     carry_over_nano: int | None = None,
+    second_person: bool | None = None,
     reason: str = "",
 ) -> Budget:
     """Change what is given; what is left out (or equal) stays. A call that changes nothing leaves no audit event.
 
     A new limit counts at once, for the present window too: a lower one stops new leases now, and the window's own
     limit comes down as money that processes hold already is spent or given back. Scope, period and time zone are
-    fixed once the budget has a window, because what was spent was spent under them: raises ``Conflict``.
+    fixed once the budget has a window, because what was spent was spent under them: raises ``Conflict``. So does what makes a
+    budget looser that only two may loosen (``loosening.ask_loosening``).
     """
     with transaction.atomic():
         budget = _locked(budget_id)
@@ -132,6 +142,8 @@ def update_budget(
             budget.at_limit_route = _known_route(at_limit_route, budget.at_limit_route)
         if carry_over_nano is not None:
             budget.carry_over_nano = rules.checked_carry_over(carry_over_nano)
+        if second_person is not None:
+            budget.second_person = second_person
         rules.refuse_without_effect(budget.hard, budget.period, budget.at_limit_route, budget.carry_over_nano)
         if (scope_kind, scope_value) != (None, None) or not isinstance(project_id, _Unchanged):
             budget.scope_kind, budget.scope_value, budget.project = scope_after(
@@ -142,9 +154,10 @@ def update_budget(
         if not changed:
             return budget
         _refuse_fixed(budget, before, changed)
+        _refuse_looser(budget, before)
         _save(budget, new=False)
         if {"limit_usd", "hard", "thresholds"} & set(changed):
-            _apply_to_windows(budget)
+            apply_to_windows(budget)
         touch(LIVE_STATE)
         _audit(
             actor,
@@ -184,7 +197,9 @@ def budget_problems(values: Mapping[str, Any], budget: Budget | None = None) -> 
         note(_known_route, values["at_limit_route"], budget.at_limit_route if budget else "")
     if {"scope_kind", "scope_value"} <= values.keys():
         note(resolved_scope, values["scope_kind"], values["scope_value"], values.get("project_id"))
-    taken = Budget.objects.filter(slug=values.get("slug", "")).exclude(pk=budget.pk if budget else None)
+    taken = Budget.objects.filter(slug=values.get("slug", ""))
+    if budget is not None:
+        taken = taken.exclude(pk=budget.pk)
     if "slug" not in found and taken.exists():
         found["slug"] = _taken(values["slug"])
     kept = budget or Budget()
@@ -197,6 +212,8 @@ def archive_budget(actor: Actor, *, budget_id: UUID, reason: str = "") -> Budget
     """Take a budget out of force; its windows stay as history. Raises ``Conflict`` when it is archived already."""
     with transaction.atomic():
         budget = _locked(budget_id)
+        if budget.second_person:
+            raise Conflict(_BY_TWO.format(what="Archiving", slug=budget.slug))
         budget.archived_at = django_timezone.now()
         budget.save(update_fields=["archived_at", "updated_at"])
         touch(LIVE_STATE)
@@ -273,6 +290,23 @@ def no_such_scope(kind: str, value: str) -> InvalidRequest:
     return InvalidRequest(text, param="scope_value")
 
 
+def _refuse_looser(budget: Budget, before: dict[str, Any]) -> None:
+    """A budget that only two may loosen is made tighter by one, and looser by nobody alone."""
+    if not before["second_person"]:
+        return
+    for what, param, looser in (
+        (
+            "A higher limit",
+            "limit_usd",
+            budget.limit_nano > parse_usd(before["limit_usd"], field="limit_usd"),
+        ),
+        ("Making it soft", "hard", before["hard"] and not budget.hard),
+        ("Ending this rule", "second_person", not budget.second_person),
+    ):
+        if looser:
+            raise Conflict(f"{param}: {_BY_TWO.format(what=what, slug=budget.slug)}", param=param)
+
+
 def _refuse_fixed(budget: Budget, before: dict[str, Any], changed: list[str]) -> None:
     fixed = [name for name in _FIXED if name in changed]
     if fixed and Window.objects.filter(budget=budget).exists():
@@ -300,7 +334,7 @@ def _taken(slug: str) -> str:
     return f"slug: there is a budget named {slug!r} already (it may be archived). Choose another name."
 
 
-def _apply_to_windows(budget: Budget) -> None:
+def apply_to_windows(budget: Budget) -> None:
     for window in Window.objects.select_for_update(of=("self",)).filter(budget=budget).order_by("pk"):
         if not is_current(window):
             continue
