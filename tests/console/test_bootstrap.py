@@ -40,6 +40,8 @@ def env(tmp_path: Path) -> dict[str, str]:
         "CONSOLE_SECRET_KEY": "x" * 50,
         "CONSOLE_MASTER_KEYS": "k:" + "QUFB" * 10 + "QUE=",
         "DJANGO_SETTINGS_MODULE": "console.settings",
+        # The history has tests of its own (test_demo_history.py), and takes time.
+        "CONSOLE_DEMO": "no",
     }
 
 

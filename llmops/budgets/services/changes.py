@@ -204,7 +204,9 @@ def budget_problems(values: Mapping[str, Any], budget: Budget | None = None) -> 
         found["slug"] = _taken(values["slug"])
     kept = budget or Budget()
     names = ("hard", "period", "at_limit_route", "carry_over_nano")
-    note(rules.refuse_without_effect, *(values.get(name, getattr(kept, name)) for name in names))
+    hard, period, route, carried = (values.get(name, getattr(kept, name)) for name in names)
+    note(rules.refuse_without_effect, hard, period, route, 0)
+    note(rules.refuse_without_effect, hard, period, "", carried)
     return found
 
 
