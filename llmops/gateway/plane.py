@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import QueueFull, ServiceUnavailable
+from llmops.core.stopping import Stop
 from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
 from llmops.gateway.attempts.shared_breakers import SharedBreakers
@@ -148,7 +149,7 @@ class Plane:
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=2, thread_name_prefix="gateway-count")
     )
-    #: for work on large texts, which may take minutes and cannot be stopped: it must not be in everybody's way
+    #: for work on large texts, which may take minutes: it must not be in everybody's way
     slow_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-large")
     )
@@ -242,9 +243,17 @@ class Plane:
             self.tracing.leave(call)
 
     async def off_loop(self, work: Callable[[], Result], *, size: int = 0) -> Result:
-        """Run CPU-bound ``work`` beside the loop; ``size``: on a text of so many bytes."""
-        threads = self.threads if size <= LARGE_BYTES else self.slow_thread
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+        """Run CPU-bound ``work`` beside the loop; ``size``: on a text of so many bytes. Once nobody waits for it, work on a
+        large one ends where it asks ``core.stopping.go_on``: others are in line behind it."""
+        loop = asyncio.get_running_loop()
+        if size <= LARGE_BYTES:
+            return await loop.run_in_executor(self.threads, work)
+        stop = Stop()
+        try:
+            return await loop.run_in_executor(self.slow_thread, stop.run, work)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
 
     # ------------------------------------------------------------------ records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from llmops.core.stopping import go_on
 from llmops.core.verdicts import ALLOW, BLOCK, MAX_VERDICTS, Finding, Verdict, bounded, strictest
 from llmops.policies.checks.base import Check, Span, TextCheck
 from llmops.policies.patterns import Pattern
@@ -124,6 +125,7 @@ def masked(check: TextCheck, data: bytes, span: Span, placeholders: Placeholders
 def redacted(check: TextCheck, data: bytes, spans: Sequence[Span], placeholders: Placeholders) -> bytes:
     pieces, at = [], 0
     for span in spans:
+        go_on()
         pieces += [data[at : span.start], masked(check, data, span, placeholders)]
         at = span.end
     return b"".join((*pieces, data[at:]))

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from llmops.core.errors import InvalidRequest
+from llmops.core.stopping import go_on
 from llmops.gateway.kept.owners import texts_like_ids
 
 #: Addresses whose calls a batch may hold: those whose answers tell what they are billed by.
@@ -60,7 +61,11 @@ class Judge:
 
     def look(self, lines: Sequence[Line]) -> list[str]:
         """The model of each line. Raises ``InvalidRequest`` saying which line may not go, and why. May run beside the loop."""
-        return [self._look(*line) for line in lines]
+        models = []
+        for line in lines:
+            go_on()
+            models.append(self._look(*line))
+        return models
 
     def _look(self, number: int, line: bytes) -> str:
         if number > MAX_LINES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from llmops.core.errors import ApprovalRequired, InvalidRequest, PolicyBlocked
+from llmops.core.stopping import go_on
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, REDACT
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Raw
@@ -92,6 +93,7 @@ class Lines:
 
     def _look_at(self, lines: list[tuple[int, bytes, tuple[Guard, ...]]]) -> None:
         for one in lines:
+            go_on()
             self._look(*one)
 
     def _look(self, number: int, line: bytes, guards: tuple[Guard, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
+from llmops.core.stopping import go_on
 from llmops.core.verdicts import AFTER, REDACT
 from llmops.policies.checks.base import FINDS_PLACES, SettingRefused, Span, TextCheck, TextSettings
 from llmops.policies.patterns import Pattern, char_after, char_before, is_word
@@ -115,6 +116,7 @@ class PersonalData(TextCheck):
         no_address = 0
         email, other = self._email(data, start), self._find(data, start, no_address)
         while True:
+            go_on()
             if 0 <= email[0] < start:
                 email = self._email(data, start)
             if 0 <= other[0] < start:

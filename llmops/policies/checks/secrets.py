@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
+from llmops.core.stopping import go_on
 from llmops.policies.checks.base import FINDS_PLACES, Span, TextCheck, TextSettings
 from llmops.policies.patterns import Pattern, char_before, is_word
 
@@ -96,6 +97,7 @@ class Secrets(TextCheck):
     def spans(self, data: bytes, start: int = 0) -> list[Span]:
         found: list[Span] = []
         while True:
+            go_on()
             first, end = self._any.find(data, start)
             if first < 0:
                 return found

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from llmops.core.stopping import go_on
 from llmops.policies.checks.base import SettingRefused, Span
 from llmops.policies.patterns import (
     ExpressionRefused,
@@ -100,6 +101,7 @@ class WordList:
         for part in self._parts:
             at = start
             while True:
+                go_on()
                 first, end = part.pattern.find(data, at)
                 if first < 0:
                     break
