@@ -55,6 +55,7 @@ PROFILES = (
         "sim-transcribe", "transcription", 16_000, 0, 200, 100, "2.50", "2.50", "10.00",
         more=(("audio_input", "6.00"),),
     ),
+    Profile("sim-rerank", "rerank", 32_768, 0, 40, 0, "0.05", "", ""),
 )  # fmt: skip
 _BY_LENGTH = sorted(PROFILES, key=lambda profile: -len(profile.name))
 _DEFAULT = {
@@ -64,6 +65,7 @@ _DEFAULT = {
     "images": PROFILES[9],
     "speech": PROFILES[12],
     "transcription": PROFILES[14],
+    "rerank": PROFILES[15],
 }
 CREATED = 1_700_000_000
 

@@ -197,6 +197,23 @@ def test_a_batch_can_be_tried_with_the_key_that_is_made_for_it(embedded: Embedde
             assert make()
 
 
+def test_a_passed_through_path_can_be_tried_with_that_key(embedded: Embedded) -> None:
+    first = embedded.first
+    documents = ["Reset my password", "Where is my parcel?"]
+    for name, refused in (("experiments_key", False), ("service_key", True)):
+        client = openai.OpenAI(base_url=first["gateway_url"], api_key=first[name], max_retries=0)
+
+        def ranked(client: openai.OpenAI = client) -> Any:
+            body = {"model": "sim-rerank", "query": "parcel", "documents": documents}
+            return client.post("/rerank", body=body, cast_to=object)
+
+        if refused:
+            with pytest.raises(openai.UnprocessableEntityError, match="hard one"):
+                ranked()
+        else:
+            assert [one["index"] for one in ranked()["results"]] == [1, 0]
+
+
 def test_a_second_start_on_the_same_data_or_port_is_a_sentence(embedded: Embedded, tmp_path: Path) -> None:
     same_data = embedded.run(PORT=str(free_port()))
     assert same_data.returncode == 3

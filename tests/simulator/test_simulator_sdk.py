@@ -498,3 +498,19 @@ async def test_async_client_and_many_at_once(simulator: RunningSimulator, count:
     assert len(records) == len({record["id"] for record in records}) == 200
     assert {record["outcome"] for record in records} == {"completed"}
     assert sum(r["usage"]["prompt"] + r["usage"]["completion"] for r in records) == sum(totals)
+
+
+def test_documents_come_in_the_order_of_how_near_they_are(client: openai.OpenAI, count: Any) -> None:
+    documents = ["Reset my password", {"text": "Where is my parcel?"}, "The parcel is late"]
+    body = {"model": "sim-rerank+instant", "query": "my parcel", "documents": documents, "top_n": 2}
+    made: Any = client.post("/rerank", body=body, cast_to=object)
+    first, second = made["results"]
+    assert first["document"] == {"text": "Where is my parcel?"}
+    assert first["relevance_score"] > second["relevance_score"]
+    assert made["usage"]["prompt_tokens"] == 3 * count("my parcel") + sum(
+        count(one if isinstance(one, str) else one["text"]) for one in documents
+    )
+    bare: Any = client.post("/rerank", body=body | {"return_documents": False}, cast_to=object)
+    assert set(bare["results"][0]) == {"index", "relevance_score"}
+    with pytest.raises(openai.BadRequestError):
+        client.post("/rerank", body=body | {"documents": []}, cast_to=object)
