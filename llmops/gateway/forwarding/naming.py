@@ -23,6 +23,9 @@ from llmops.gateway.kept.owners import MAX_ID
 MAX_NAMED = 10_000
 #: Ids of whatever provider: UUIDs, numbers, words with a prefix. What is letters alone is a word.
 _ID_LIKE = re.compile(r"(?=[A-Za-z]*[0-9_.:@=+~-])[A-Za-z0-9._~:@=+-]{4,200}")
+#: What ids stand within, and how long such a text is at most; prose names nothing.
+_WITHIN, _SPACE, _BETWEEN = re.compile(r"[/?&,;{\[]"), re.compile(r"\s"), re.compile(r"[^A-Za-z0-9._~:@+-]+")
+_ADDRESS = 2_048
 #: A number of more digits has no use, and takes long to be read.
 _MAX_DIGITS = 1_000
 #: Bytes that tell an encoding, and so many blanks as begin no file.
@@ -40,8 +43,11 @@ class Names:
         for text in texts:
             if 4 <= len(text) <= MAX_ID and _ID_LIKE.fullmatch(text):
                 found.add(text)
-                if len(found) > MAX_NAMED:
-                    raise InvalidRequest(f"The request names more than {MAX_NAMED} objects.")
+            elif len(text) <= _ADDRESS and _WITHIN.search(text) and not _SPACE.search(text):
+                # An address, a list, or some JSON: what stands between its marks.
+                found.update(one for one in _BETWEEN.split(text) if _ID_LIKE.fullmatch(one))
+            if len(found) > MAX_NAMED:
+                raise InvalidRequest(f"The request names more than {MAX_NAMED} objects.")
 
     def query(self, query: bytes) -> None:
         try:
@@ -49,8 +55,7 @@ class Names:
         except ValueError:
             raise InvalidRequest(f"The query has more than {MAX_NAMED} parameters.") from None
         for pair in pairs:
-            for text in pair:
-                self.add((text, *text.split(",")))
+            self.add(pair)
 
     def json(self, body: bytes) -> dict[str, Any]:
         """The object that a body is. Raises ``InvalidRequest`` also for a member that is given twice."""
@@ -76,7 +81,7 @@ class Names:
                     param=part.name[:100],
                 )
             text = part.value.decode("utf-8", "replace").strip()
-            self.add((text, *text.split(",")))
+            self.add((text,))
             if text[:1] in ("{", "["):
                 try:
                     self.add(_texts(msgspec.json.decode(text)))
@@ -112,11 +117,22 @@ def _texts(value: Any) -> Iterator[str]:
         one = waiting.pop()
         if isinstance(one, str):
             yield one
+            if one[:1] in ("{", "[") and (inner := _inner(one)) is not None:
+                waiting.append(inner)
         elif isinstance(one, list):
             waiting += one
         elif isinstance(one, dict):
             waiting += one.values()
             yield from one
+
+
+def _inner(text: str) -> Any:
+    """What a text says that is JSON itself; None when it is not."""
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, RecursionError):
+        return None
+    return found if isinstance(found, list | dict) else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
