@@ -140,8 +140,8 @@ class Call:
         self.fitting: Fitting | None = None
         #: what was answered when nothing else could
         self.resort = b""
-        #: a piece of the answer is on its way, and not taken yet
-        self.blocked = False
+        #: a piece of the answer is on its way, and not taken yet: how much had gone out with it; 0 when none is
+        self.blocked = 0
         #: the credential that the provider was asked with last; empty when it is too short to be told from other words
         self.secret = b""
         self.bytes_in = 0
@@ -355,7 +355,7 @@ class Call:
             rest = at_once(self.send({"type": "http.response.body", "body": data, "more_body": not last}))
         except OSError as error:
             raise ClientGone from error
-        self.blocked = rest is not None
+        self.blocked = 0 if rest is None else self.bytes_out
         return rest
 
     async def wait_for(self, rest: Awaitable[None]) -> None:
@@ -364,7 +364,7 @@ class Call:
             await rest
         except OSError as error:
             raise ClientGone from error
-        self.blocked = False
+        self.blocked = 0
 
     async def send_comment(self, data: bytes) -> None:
         """Part of a stream that is not part of its answer."""

@@ -21,11 +21,10 @@ class Interruptible(Protocol):
 
 
 class Stallable(Protocol):
-    """``call.Call``: ``blocked`` while a piece is on its way, ``bytes_out`` with it."""
+    """``call.Call``: ``blocked`` is 0, or how much had gone out with the piece that is not taken yet."""
 
     id: str
-    blocked: bool
-    bytes_out: int
+    blocked: int
 
     @property
     def watch(self) -> Interruptible: ...
@@ -34,7 +33,7 @@ class Stallable(Protocol):
 class Stalls:
     def __init__(self) -> None:
         self._due = 0.0
-        #: call -> how much had gone out when it was first seen to wait there, and when that was
+        #: call -> the piece that was seen not to be taken, and when it was seen first
         self._seen: dict[str, tuple[int, float]] = {}
 
     def tick(self, calls: Iterable[Stallable], now: float) -> None:
@@ -46,11 +45,11 @@ class Stalls:
         for call in calls:
             if not call.blocked:
                 continue
-            size, since = self._seen.get(call.id, (-1, now))
-            if size != call.bytes_out:
+            piece, since = self._seen.get(call.id, (0, now))
+            if piece != call.blocked:
                 since = now
             if now - since >= STALLED_S:
                 call.watch.fire("client")
             else:
-                seen[call.id] = (call.bytes_out, since)
+                seen[call.id] = (call.blocked, since)
         self._seen = seen

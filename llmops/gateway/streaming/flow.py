@@ -38,7 +38,9 @@ class KeepAlive:
         now = self._loop.time()
         due = self.last + self._every
         if due <= now:
-            self.saying = self._loop.create_task(self._say())
+            # To a client that has not taken yet what was sent nothing needs to be said.
+            if not self._call.blocked:
+                self.saying = self._loop.create_task(self._say())
             self.last = now
             due = now + self._every
         self._timer = self._loop.call_at(due, self._look)
