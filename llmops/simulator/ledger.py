@@ -7,6 +7,7 @@ before the last byte of an answer leaves. What the file holds survives the death
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class Ledger:
         self._totals: Counter[str] = Counter()
         #: (day since 1970, endpoint, model) -> requests and tokens: input, cached input, output
         self.days: dict[tuple[int, str, str], list[int]] = {}
+        #: seconds since 1970
+        self.began = int(time.time())
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

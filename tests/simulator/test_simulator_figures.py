@@ -10,7 +10,7 @@ import pytest
 from tests.simulator.running import RunningSimulator
 
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-START, END = int((MIDNIGHT - timedelta(days=2)).timestamp()), int((MIDNIGHT + timedelta(days=2)).timestamp())
+START, END = int(MIDNIGHT.timestamp()), int((MIDNIGHT + timedelta(days=4)).timestamp())
 
 
 def test_usage_and_costs_add_up_by_day_and_model(simulator: RunningSimulator, client: openai.OpenAI) -> None:
@@ -54,3 +54,13 @@ def test_a_key_for_calls_may_not_ask(simulator: RunningSimulator) -> None:
         pytest.raises(openai.PermissionDeniedError, match=r"api\.usage\.read"),
     ):
         client.admin.organization.usage.costs(start_time=START)
+
+
+def test_it_knows_nothing_of_days_before_it_was_started(simulator: RunningSimulator) -> None:
+    with (
+        openai.OpenAI(
+            base_url=simulator.url, api_key="x", admin_api_key="sk-admin-1", max_retries=0
+        ) as admin,
+        pytest.raises(openai.BadRequestError, match="since it was started"),
+    ):
+        admin.admin.organization.usage.costs(start_time=START - 30 * 86_400)

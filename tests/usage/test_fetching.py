@@ -146,6 +146,15 @@ def test_a_refusal_says_what_to_do_and_takes_nothing_over(
     assert not ProviderImport.objects.exists()
 
 
+def test_days_without_any_use_are_told_as_such(source: SimpleNamespace) -> None:
+    source.server.script = answer(200, page([]))
+    job = fetch(source)
+    assert job.state == Job.DONE, job.message
+    usage, costs = ProviderImport.objects.order_by("pk")
+    assert (usage.has_tokens, usage.has_cost, costs.has_tokens, costs.has_cost) == (True, False, False, True)
+    assert {one.input_tokens for one in ProviderFigure.objects.all()} == {0}
+
+
 def test_a_provider_that_hangs_is_given_up(source: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     released = source.server.stop
     source.server.script = lambda request: released.wait(20)

@@ -316,12 +316,16 @@ class BudgetAdmin(ServiceAdmin):
         return gauge_text(gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
 
     @display(description="limit now, USD")
-    def limit_now(self, budget: Budget) -> str:
-        parts = [
-            f"raised to {format_usd(limit)} until {until.astimezone(UTC):%d %b %Y %H:%M} UTC"
-            for limit, until in _raised(budget)
-        ]
-        return f"{format_usd(budget.limit_nano)} ({', '.join(parts)})"
+    def limit_now(self, budget: Budget) -> Any:
+        raised = format_html_join(
+            ", ",
+            'raised to {} until <time datetime="{}" data-as="moment">{} UTC</time>',
+            (
+                (format_usd(limit), until.isoformat(), f"{until.astimezone(UTC):%d %b %Y %H:%M}")
+                for limit, until in _raised(budget)
+            ),
+        )
+        return format_html("{} ({})", format_usd(budget.limit_nano), raised)
 
     @display(description="used now, USD")
     def used_now(self, budget: Budget) -> Any:

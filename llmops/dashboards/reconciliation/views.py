@@ -81,6 +81,8 @@ def _days(request: HttpRequest, provider: str, today: date) -> tuple[date, date,
     usual = today - timedelta(days=DAYS), today
     if newest is not None:
         usual = max(newest.first_day, newest.last_day - timedelta(days=MOST_DAYS)), newest.last_day
+    if not (request.GET.get("from") or request.GET.get("to")):
+        return *usual, ""
     try:
         last = date.fromisoformat(request.GET["to"]) if request.GET.get("to") else usual[1]
         first = (

@@ -146,6 +146,9 @@ class PriceForm(forms.Form):
 
 
 class NewPriceForm(PriceForm, forms.ModelForm):
+    model = forms.ModelChoiceField(queryset=Model.objects.all(), widget=UnfoldAdminSelectWidget)
+    field_order = ("model", "token_class", "usd_per_million", "effective_from", "source")
+
     class Meta:
         model = Price
         fields = ("model", "token_class", "source")

@@ -1,7 +1,7 @@
 """GET /v1/organization/costs and /v1/organization/usage/{completions,embeddings}: what this process served since it
 started, by day and model, as OpenAI's organisation API tells it (openai 3.x, ``types/admin/organization``).
 
-Only for keys that begin with ``sk-admin-``, as at OpenAI. Costs are at the catalogue's prices.
+Only for keys that begin with ``sk-admin-``, as at OpenAI, and for days since the simulator was started. Costs are at the catalogue's prices.
 """
 
 from __future__ import annotations
@@ -99,6 +99,12 @@ async def _page(exchange: Exchange, what: str, results: Any) -> None:
     start, end = number("start_time", -1), number("end_time", int(exchange.started) + _DAY_S)
     if start < 0:
         raise wrong("Missing required parameter: 'start_time'.", "start_time")
+    began = exchange.app.ledger.began // _DAY_S
+    if start // _DAY_S < began:
+        raise wrong(
+            f"This simulator knows what it served since it was started, on day {began} since 1970; choose days from then on.",
+            "start_time",
+        )
     limit = number("limit", _USUAL)
     if not 1 <= limit <= _MOST[what]:
         raise wrong(f"'limit' is from 1 to {_MOST[what]}.", "limit")

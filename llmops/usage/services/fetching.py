@@ -143,9 +143,16 @@ def fetch(job: Job, beat: Beat) -> str:
     actor = job_actor(f"usage.fetch for {job.requested_by}"[:60])
     with transaction.atomic():
         made = [
-            import_statement(actor, provider=provider, text=text, file_name=f"{what} of {first} to {last}", source="api")
-            for what, text in (("usage", tokens), ("costs", costs))
-        ]  # fmt: skip
+            import_statement(
+                actor,
+                provider=provider,
+                text=text,
+                file_name=f"{what} of {first} to {last}",
+                source="api",
+                speaks=speaks,
+            )
+            for what, text, speaks in (("usage", tokens, "tokens"), ("costs", costs, "cost"))
+        ]
     return _in_words(made, first, last)
 
 

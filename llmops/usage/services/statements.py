@@ -28,16 +28,22 @@ _MOST_TOLD = 30
 
 
 def import_statement(
-    actor: Actor, *, provider: Provider, text: str, file_name: str = "", source: str = "csv"
+    actor: Actor,
+    *,
+    provider: Provider,
+    text: str,
+    file_name: str = "",
+    source: str = "csv",
+    speaks: str = "",
 ) -> ProviderImport:
     """Take over a provider's export, whole or not at all; what it says of a day replaces what was said before.
 
     The same text again changes nothing and answers the import that is there, unless a day of it was not over then and is
-    now: it is judged anew. Raises ``BadStatement`` with the line of every
+    now: it is judged anew. ``speaks`` as in ``statements.read``. Raises ``BadStatement`` with the line of every
     fault, ``InvalidRequest`` for days to come. Drifts above 1 % on days that are over leave a ``DriftAlert`` each, and one
     e-mail goes to whoever keeps the books of the whole organisation.
     """
-    statement = read(text)
+    statement = read(text, speaks=speaks)
     digest = sha256_hex(text.encode())
     with transaction.atomic():
         lock(f"usage.statement:{provider.slug}")

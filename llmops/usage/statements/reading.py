@@ -138,12 +138,13 @@ class _Reader:
         return nano
 
 
-def read(text: str) -> Statement:
-    """Raises ``BadStatement`` with every problem found, each with its line (the header is line 1)."""
+def read(text: str, *, speaks: str = "") -> Statement:
+    """``speaks`` is what pages of the organisation API tell (``tokens`` or ``cost``), where somebody knows: days on which nothing
+    was used do not show it. Raises ``BadStatement`` with every problem found, each with its line (the header is line 1)."""
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES:
         raise BadStatement([(1, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB")])
-    rows = _pages(text) if looks_like_pages(text) else _rows(text)
+    rows = _pages(text, speaks) if looks_like_pages(text) else _rows(text)
     header = next(rows, (1, []))[1]
     reader = _Reader(_places(header))
     _refuse_unknown(reader.places, header)
@@ -190,7 +191,11 @@ def read(text: str) -> Statement:
     )
 
 
-def _pages(text: str) -> Iterator[tuple[int, list[str]]]:
+#: what pages speak of -> a column that stands for it, whether a result has it or not
+_SPEAKING = {"tokens": "input_tokens", "cost": "amount_value"}
+
+
+def _pages(text: str, speaks: str) -> Iterator[tuple[int, list[str]]]:
     """Pages of the organisation API as if they were a CSV, without the columns that no result speaks of."""
     try:
         found = list(pages.rows(text))
@@ -199,7 +204,7 @@ def _pages(text: str) -> Iterator[tuple[int, list[str]]]:
     told = [
         place
         for place, name in enumerate(pages.COLUMNS)
-        if name in ("start_time", "model") or any(row[place] for row in found)
+        if name in ("start_time", "model", _SPEAKING.get(speaks)) or any(row[place] for row in found)
     ]
     yield 1, [pages.COLUMNS[place] for place in told]
     for number, row in enumerate(found, start=2):
