@@ -20,7 +20,8 @@ from llmops.usage.ingest.follower import Follower
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.1
+#: Between two looks while nothing is left behind: each transaction has a price, however little it books.
+POLL_S = 0.2
 _LOOK_EVERY_S = 0.5
 _FINISH_EVERY_S = 1.0
 _TIDY_EVERY_S = 300.0
@@ -37,6 +38,8 @@ class Ingester:
         self.directory = directory
         self._batch = batch or default_batch()
         self._followers: dict[UUID, Follower] = {}
+        #: whether the last batches left something to book
+        self.behind = False
         self._looked = self._finished = self._tidied = float("-inf")
 
     def run(self, stop: threading.Event, *, poll: float = POLL_S) -> None:
@@ -44,8 +47,9 @@ class Ingester:
         pause = _BACK_OFF_S[0]
         away = False
         while not stop.is_set():
+            begun = time.monotonic()
             try:
-                booked = self.tick()
+                self.tick()
             except (DatabaseError, InterfaceError) as error:
                 if not away:
                     log.error(
@@ -60,8 +64,8 @@ class Ingester:
             if away:
                 log.warning("The database is back; booking goes on.")
                 away, pause = False, _BACK_OFF_S[0]
-            if not booked:
-                stop.wait(poll)
+            if not self.behind:
+                stop.wait(max(0.0, begun + poll - time.monotonic()))
 
     def run_once(self) -> int:
         """Book everything that is there, finish the journals of dead processes; the number of records booked."""
@@ -79,7 +83,9 @@ class Ingester:
         if now - self._looked >= _LOOK_EVERY_S:
             self._look()
             self._looked = now
-        booked = sum([follower.step(self._batch) for follower in list(self._followers.values())])
+        steps = [follower.step(self._batch) for follower in list(self._followers.values())]
+        booked = sum(steps)
+        self.behind = any(step >= self._batch for step in steps)
         if not booked and now - self._finished >= _FINISH_EVERY_S:
             self._finish()
             self._finished = now
