@@ -19,7 +19,7 @@ from tests.gateway.making import (
     post_form,
     says,
 )
-from tests.gateway.rig import Asked, Reply, Rig, a_budget, a_model, ask
+from tests.gateway.rig import Answer, Asked, Reply, Rig, a_budget, a_model, ask, streams
 from tests.gateway.test_policing import EMAIL, SECRET, nothing_kept, policy, verdicts
 
 EDITS, TRANSCRIPTIONS, SPEECH = "/v1/images/edits", "/v1/audio/transcriptions", "/v1/audio/speech"
@@ -253,6 +253,57 @@ async def test_a_streamed_transcript_is_judged_as_a_whole(rig: Rig) -> None:
     rig.upstream.does(told("far too long a text", 4))
     answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "small"), ("stream", "true"))
     assert "policy_blocked" in answer.body.decode() and b"transcript.text.done" not in answer.body
+
+
+def spoken(*parts: str) -> Any:
+    """A transcript that comes in parts, and whole at its end."""
+    text = " ".join(parts)
+    segments = [
+        event("transcript.text.segment", id=f"seg_{n}", speaker="A", start=n, end=n + 1, text=part)
+        for n, part in enumerate(parts)
+    ]
+    return streams(*segments, event("transcript.text.done", text=text, usage=heard_usage()))
+
+
+async def in_parts(rig: Rig, *parts: str) -> Answer:
+    rig.upstream.does(spoken(*parts))
+    fields = (("model", "small"), ("stream", "true"), ("response_format", "diarized_json"))
+    return await post_form(rig, TRANSCRIPTIONS, SOUND, *fields)
+
+
+async def test_parts_of_a_streamed_transcript_are_redacted_each(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+    events = data_of((await in_parts(rig, "Hello.", f"Call {EMAIL}", "and", "bye")).body)
+    assert [one["text"] for one in events] == [
+        "Hello.", "Call [EMAIL_1]", "and", "bye", "Hello. Call [EMAIL_1] and bye",
+    ]  # fmt: skip
+    assert rig.outcome().status == "ok"
+
+
+@pytest.mark.parametrize("action", [REDACT, BLOCK])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("Hello.", "My card is 4111 1111", "1111 1111 and", "that is all"),
+        ("Hello.", "It is 4111", "1111", "1111 1111"),
+    ],
+)
+async def test_what_parts_tell_together_does_not_go_out(
+    rig: Rig, parts: tuple[str, ...], action: str
+) -> None:
+    under(rig, ("personal_data", AFTER, action, {"kinds": ["card"]}))
+    answer = await in_parts(rig, *parts)
+    said = " ".join(one.get("text", "") for one in data_of(answer.body))
+    assert "1111 1111 1111" not in said and "transcript.text.done" not in answer.body.decode()
+    assert "policy_blocked" in answer.body.decode()
+    assert rig.outcome().code == "policy_blocked"
+
+
+async def test_parts_that_tell_nothing_come_as_they_are_and_in_order(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, BLOCK, {}))
+    answer = await in_parts(rig, "One", "two", "three")
+    assert [one["text"] for one in data_of(answer.body)] == ["One", "two", "three", "One two three"]
+    assert [one.get("id") for one in data_of(answer.body)] == ["seg_0", "seg_1", "seg_2", None]
 
 
 # ---------------------------------------------------------------------- log probabilities

@@ -28,7 +28,6 @@ from llmops.gateway.endpoints.making import AskedMedia, reworded
 from llmops.gateway.policing.opinions import opinion
 from llmops.gateway.policing.plain import plain_answers, plain_asked, spoken
 from llmops.gateway.policing.state import Policing
-from llmops.gateway.policing.streams import watcher_of
 from llmops.gateway.policing.texts import (
     Place,
     answer_places,
@@ -39,6 +38,7 @@ from llmops.gateway.policing.texts import (
     rewritten,
     schema_asked,
 )
+from llmops.gateway.policing.watching import watcher_of
 from llmops.policies.checks import describe
 from llmops.policies.checks.base import Answer, Text
 from llmops.policies.checks.base import Asked as Texts

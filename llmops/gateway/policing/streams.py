@@ -7,7 +7,6 @@ with the next event of that text, or in an event of its own before the text ends
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -404,32 +403,3 @@ def _changed(event: bytes, payload: bytes, changes: dict[Path, Any]) -> bytes:
 @lru_cache(maxsize=256)
 def _where_item(key: Any) -> str:
     return where(("output", key[0], "content", key[2]))
-
-
-class TranscriptWatcher(ResponsesWatcher):
-    """Events of a transcript: deltas of one text, its parts, and the whole in the last event."""
-
-    def answers(self, schema: Any) -> list[Answer]:
-        return answers_of({"text": self._said}, schema)
-
-    def _rest(self, relay: Relay) -> bytes:
-        out = super()._rest(relay)
-        value = _decode_any(payload_of(relay.tail) or b"null")
-        self._said = str(value.get("text") or "") if isinstance(value, dict) else ""
-        return out
-
-    _said = ""
-
-
-_WATCHERS: dict[str, Callable[[Guard, Placeholders], Watcher]] = {
-    "chat.completions": ChatWatcher,
-    "responses": ResponsesWatcher,
-    "audio.transcriptions": TranscriptWatcher,
-    "audio.translations": TranscriptWatcher,
-}
-
-
-def watcher_of(endpoint: str, guard: Guard, placeholders: Placeholders) -> Watcher | None:
-    """Who watches the streams of an endpoint; None for one whose streams have no texts."""
-    made = _WATCHERS.get(endpoint)
-    return made(guard, placeholders) if made is not None else None
