@@ -42,6 +42,8 @@ from llmops.core.actors import Actor
 from llmops.core.errors import UnprocessableEntity
 from llmops.policies import services as policies
 from llmops.policies.models import Policy
+from llmops.prompts import services as prompts
+from llmops.prompts.models import Prompt
 from llmops.providers import secret_stores
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, Provider, Route
@@ -62,6 +64,9 @@ class Applied:
     @property
     def nothing_to_do(self) -> bool:
         return not self.plan.steps and self.revision is None
+
+
+_DECLARED = "declared in an applied file"
 
 
 class _Rehearsed(Exception):
@@ -137,6 +142,7 @@ def _hold(entries: list[Entry]) -> None:
         Model.objects.filter(slug__in=names["model"]),
         Policy.objects.filter(slug__in=names["policy"]),
         Route.objects.filter(slug__in=names["route"]),
+        Prompt.objects.filter(slug__in={key.rpartition("/")[2] for key in names["prompt"]}),
         ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
         Budget.objects.filter(slug__in=names["budget"]),
     ]
@@ -311,6 +317,29 @@ def _policy(actor: Actor, step: Step) -> None:
         policies.update_policy(actor, policy=policy, changes=values, checks=checks)
 
 
+def _prompt(actor: Actor, step: Step) -> None:
+    values = dict(step.values)
+    if step.action == CREATE:
+        project = Project.objects.get(slug=values["project"]) if values["project"] else None
+        prompts.create_prompt(actor, **{**values, "project": project})
+        return
+    project_slug, _, slug = step.key.rpartition("/")
+    prompt = Prompt.objects.get(slug=slug, project__slug=project_slug or None)
+    if step.action == BRING_BACK:
+        prompts.unarchive_prompt(actor, prompt=prompt)
+    elif "version" in values:
+        version = values["version"]
+        prompts.add_version(actor, prompt=prompt, content=version["content"], note=version["note"])
+    elif "label" in values and values["number"] is None:
+        prompts.remove_label(actor, prompt=prompt, name=values["label"], reason=_DECLARED)
+    elif "label" in values:
+        prompts.move_label(
+            actor, prompt=prompt, name=values["label"], number=values["number"], reason=_DECLARED
+        )
+    else:
+        prompts.update_prompt(actor, prompt=prompt, changes=values)
+
+
 def _service_key(actor: Actor, step: Step) -> None:
     values = dict(step.values)
     if step.action == CREATE:
@@ -350,6 +379,7 @@ _DO: dict[str, Callable[[Actor, Step], None]] = {
     "model": _model,
     "policy": _policy,
     "route": _route,
+    "prompt": _prompt,
     "service key": _service_key,
     "budget": _budget,
 }

@@ -17,6 +17,7 @@ from console.declarative.shape import FILE_DEFAULTS, VERSION
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 from llmops.core.money import format_usd
+from llmops.prompts.content import inferred
 
 
 def export_text(state: State) -> str:
@@ -28,6 +29,7 @@ def export_text(state: State) -> str:
         ("models", _models),
         ("policies", _policies),
         ("routes", _routes),
+        ("prompts", _prompts),
         ("budgets", _budgets),
         ("service_keys", _service_keys),
     ):
@@ -155,6 +157,27 @@ def _policies(state: State) -> Iterator[dict[str, Any]]:
     for slug, present in _in_use(state, "policy"):
         checks = [_without_defaults("check", dict(check)) for check in present.values["checks"]]
         yield _without_defaults("policy", {"slug": slug, **present.values, "checks": checks})
+
+
+def _prompts(state: State) -> Iterator[dict[str, Any]]:
+    for _, present in _in_use(state, "prompt"):
+        values = present.values
+        if not values["versions"] or (
+            values["project"] is not None and not _usable(state, "project", values["project"])
+        ):
+            continue
+        yield _without_defaults(
+            "prompt", {**values, "versions": [_prompt_version(one) for one in values["versions"]]}
+        )
+
+
+def _prompt_version(version: dict[str, Any]) -> dict[str, Any]:
+    content = version["content"]
+    row = _without_defaults("prompt version", {"note": version["note"], **content})
+    # Left out, they are what the layers name, as texts.
+    if content["variables"] == inferred(content):
+        row.pop("variables", None)
+    return row
 
 
 def _routes(state: State) -> Iterator[dict[str, Any]]:

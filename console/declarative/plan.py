@@ -22,6 +22,8 @@ from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
 from llmops.policies.wording import differences
+from llmops.prompts.content import digest_of
+from llmops.prompts.wording import differences as prompt_differences
 from llmops.providers.rules import looks_floating, unit_of
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
@@ -232,6 +234,45 @@ class _Planner:
             words += differences(present.values["checks"], entry.values["checks"])
             yield replace(step, words=tuple(words))
 
+    def prompt(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        if entry.values["project"] is not None:
+            self._refer(entry, "project", "project", entry.values["project"])
+        wanted, known = entry.values["versions"], present.values["versions"] if present else []
+        for index, (ours, theirs) in enumerate(zip(wanted, known, strict=False)):
+            if digest_of(ours["content"]) != digest_of(theirs["content"]):
+                words = "; ".join(prompt_differences(theirs["content"], ours["content"]))
+                self._bad(
+                    entry,
+                    "versions",
+                    f"version {index + 1} is recorded otherwise ({words[:300]}), and versions never change; put yours at the end "
+                    "of the list",
+                )
+        newest = max(len(wanted), len(known))
+        for label, number in entry.values["labels"].items():
+            if number > newest:
+                self._bad(entry, "labels", f"{label} means version {number}, and there are {newest}")
+        first = 1 if present is None else 0
+        if present is None:
+            about = {name: entry.values[name] for name in ("slug", "project", "description")}
+            yield self._step(CREATE, entry, {**about, **wanted[0]}, ("version 1",))
+        else:
+            if present.gone:
+                yield self._step(BRING_BACK, entry, {}, ())
+            if entry.values["description"] != present.values["description"]:
+                words = f"description: {_shown('', present.values['description'])} → {_shown('', entry.values['description'])}"
+                yield self._step(CHANGE, entry, {"description": entry.values["description"]}, (words,))
+        before = known[-1]["content"] if known else wanted[0]["content"]
+        for index, version in list(enumerate(wanted))[max(first, len(known)) :]:
+            changes = prompt_differences(before, version["content"])
+            yield self._step(CHANGE, entry, {"version": version}, (f"version {index + 1}", *changes))
+            before = version["content"]
+        labels: dict[str, int] = present.values["labels"] if present else {}
+        for name in sorted({**labels, **entry.values["labels"]}):
+            was, now = labels.get(name), entry.values["labels"].get(name)
+            if was != now:
+                words = f"label {name}: {f'version {was}' if was else 'none'} → {f'version {now}' if now else 'none'}"
+                yield self._step(CHANGE, entry, {"label": name, "number": now}, (words,))
+
     def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         if present is None:
             self._refer(entry, "project", "project", entry.values["project"])
@@ -333,6 +374,7 @@ _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]]
     "model": _Planner.model,
     "policy": _Planner.policy,
     "route": _Planner.route,
+    "prompt": _Planner.prompt,
     "service key": _Planner.service_key,
     "budget": _Planner.budget,
 }

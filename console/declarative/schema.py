@@ -271,12 +271,38 @@ def _budgets(file: Item) -> Iterator[Entry]:
         )
 
 
+def prompt_key(project: str | None, slug: str) -> str:
+    """``support/triage``, or ``triage`` for a shared one."""
+    return f"{project}/{slug}" if project else slug
+
+
+def _prompts(file: Item) -> Iterator[Entry]:
+    for item in file["prompts"]:
+        path = f"prompts.{item['slug']}"
+        if not item["versions"]:
+            raise BadFile([Found(item.line_of("versions"), path, "a prompt has at least one version")])
+        yield Entry(
+            "prompt",
+            prompt_key(item["project"], item["slug"]),
+            item.line,
+            {
+                "slug": item["slug"],
+                "project": item["project"],
+                "description": item["description"],
+                "versions": item["versions"],
+                "labels": item["labels"],
+            },
+            item.lines,
+        )
+
+
 _SECTIONS = (
     _projects,
     _providers,
     _models,
     _policies,
     _routes,
+    _prompts,
     _default_routes,
     _service_keys,
     _budgets,

@@ -42,6 +42,10 @@ from llmops.core.errors import InvalidRequest
 from llmops.core.verdicts import ACTIONS, STAGES
 from llmops.policies.checks import CHECKS, validate
 from llmops.policies.rules import MOST_CHECKS
+from llmops.prompts import content as contents
+from llmops.prompts.content import LARGEST_CEILING, MOST_SAMPLES
+from llmops.prompts.rendering import LAYERS
+from llmops.prompts.templating import MOST_SOURCE
 from llmops.providers.rules import (
     CAPABILITIES,
     CONTEXT_STRATEGIES,
@@ -288,12 +292,41 @@ _SERVICE_KEY = {
 }
 
 
-def _no_prompts(node: yaml.Node, path: str, report: Report) -> Any:
-    return report.bad(
-        node,
-        path,
-        "prompts are not supported yet; take this section out. Everything else of the file can be applied",
-    )
+_PROMPT_VERSION = {
+    "note": Member(text(most=300), ""),
+    **{name: Member(text(most=MOST_SOURCE, lines=True), "") for name in LAYERS},
+    "output_schema": Member(mapping_of(json_text)),
+    "variables": Member(list_of(json_text)),
+    "route": Member(slug),
+    "parameters": Member(mapping_of(json_text), dict),
+    "token_ceiling": Member(whole(1, LARGEST_CEILING)),
+    "samples": Member(list_of(json_text, most=MOST_SAMPLES), list),
+}
+
+
+def _prompt_version(node: yaml.Node, path: str, report: Report) -> Any:
+    """One version of a prompt, checked as a whole; what is wrong is told with the line of that very member."""
+    item = record(_PROMPT_VERSION)(node, path, report)
+    if item is BAD:
+        return BAD
+    content = {name: value for name, value in item.values.items() if name != "note"}
+    try:
+        kept = contents.checked({**content, "route": content["route"] or ""})
+        contents.proved(kept)
+    except InvalidRequest as refused:
+        where = refused.param or ""
+        reason = refused.message.removeprefix(f"{where}: ").removesuffix(".")
+        return report.bad(node_at(node, f".{where}"), f"{path}.{where}", reason)
+    return {"note": item["note"].strip(), "content": kept}
+
+
+_PROMPT = {
+    "slug": Member(slug, required=True),
+    "project": Member(slug),
+    "description": Member(text(most=300), ""),
+    "versions": Member(list_of(_prompt_version, most=1_000), required=True),
+    "labels": Member(mapping_of(whole(1, 1_000_000)), dict),
+}
 
 
 def _version(node: yaml.Node, path: str, report: Report) -> Any:
@@ -332,6 +365,8 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "queue": _as_written(_QUEUE, {"timeout": 1000}),
     "stream": _as_written(_STREAM),
     "policy": _as_written(_POLICY),
+    "prompt": _as_written(_PROMPT),
+    "prompt version": {**_as_written(_PROMPT_VERSION), "route": ""},
     "check": _as_written(_CHECK),
     "budget": _as_written(_BUDGET),
     "service key": _as_written(_SERVICE_KEY),
@@ -352,6 +387,6 @@ FILE: Check = record(
         "routes": _section(_ROUTE),
         "budgets": _section(_BUDGET),
         "service_keys": _section(_SERVICE_KEY),
-        "prompts": Member(_no_prompts),
+        "prompts": _section(_PROMPT),
     }
 )

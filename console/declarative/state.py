@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Prefetch
 from django.utils import timezone
 
-from console.declarative.schema import DEFAULT_ROUTE
+from console.declarative.schema import DEFAULT_ROUTE, prompt_key
 from llmops.access.models import Project, ServiceKey
 from llmops.access.services.projects import CHANGEABLE
 from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.policies.models import Policy
+from llmops.prompts.models import Prompt, PromptVersion
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.models import VERSION_FIELDS
 from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
@@ -66,6 +68,7 @@ def read_state(*, at: datetime | None = None) -> State:
             "model": _models(now),
             "policy": _policies(),
             "route": _routes(),
+            "prompt": _prompts(),
             "service key": _service_keys(),
             "budget": _budgets(),
         },
@@ -148,6 +151,29 @@ def _policies() -> dict[str, Present]:
         for row in Policy.objects.select_related("current")
         if row.current is not None
     }
+
+
+def _prompts() -> dict[str, Present]:
+    found: dict[str, Present] = {}
+    rows = Prompt.objects.select_related("project").prefetch_related(
+        "labels__version", Prefetch("versions", PromptVersion.objects.order_by("number"))
+    )
+    for row in rows:
+        project = row.project.slug if row.project else None
+        found[prompt_key(project, row.slug)] = Present(
+            row.pk,
+            {
+                "slug": row.slug,
+                "project": project,
+                "description": row.description,
+                "versions": [
+                    {"note": version.note, "content": version.content} for version in row.versions.all()
+                ],
+                "labels": {label.name: label.version.number for label in row.labels.all()},
+            },
+            _archived(row),
+        )
+    return found
 
 
 def _routes() -> dict[str, Present]:

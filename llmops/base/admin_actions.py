@@ -113,7 +113,7 @@ def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str
 
 def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponse:
     posted = request.method == "POST"
-    form = how["form"](request.POST if posted else None)
+    form = how["form"](request.POST, request.FILES) if posted else how["form"]()
     shown: dict[str, Any] = {}
     if posted and form.is_valid():
         try:

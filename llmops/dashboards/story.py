@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import ceil
 from uuid import UUID
 
+from django.db.models import Q
 from django.urls import reverse
 
 from llmops.access.selectors import may
@@ -20,6 +21,7 @@ from llmops.dashboards.filters import CUSTOM, Filters, Period
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
 from llmops.policies.checks import CHECKS, describe
+from llmops.prompts.models import Prompt
 from llmops.providers.models import Credential, Model, ModelConfig, Route
 from llmops.providers.pricing import PriceBook, Prices
 from llmops.serving.models import Revision
@@ -405,6 +407,17 @@ def _links(reader: Reader, told: CallStory) -> dict[str, str]:
         else None
     )
     links["model"] = reader.link("providers.model", version[1]) if version else ""
+    prompts = (
+        dict(
+            Prompt.objects.filter(slug=call.prompt_name)
+            .filter(Q(project=call.project_id) | Q(project=None))
+            .values_list("slug", "pk")
+        )
+        if call.prompt_name
+        else {}
+    )
+    if prompts:
+        links["prompt"] = reader.link("prompts.prompt", prompts[call.prompt_name])
     if call.charged_at_hold and may(reader.request, "usage.correct", call.project_id):
         links["correct"] = reader.link("usage.call", call.pk).removesuffix("change/") + "correct/"
     return links

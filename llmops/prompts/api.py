@@ -162,6 +162,11 @@ class Try(serializers.Serializer[Any]):
     variables = serializers.DictField(required=False, default=dict)
 
 
+class Draw(serializers.Serializer[Any]):
+    content = ContentField()
+    variables = serializers.DictField(required=False, default=dict)
+
+
 class Archive(serializers.Serializer[Any]):
     project = ProjectField(required=False, allow_null=True, default=None)
     archive = serializers.CharField(help_text="A ZIP archive in base64, one folder a prompt.")
@@ -181,7 +186,7 @@ class Prompts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     project_path = "project"
     permission_map = {
         **dict.fromkeys(
-            ("list", "retrieve", "versions", "version", "compare", "history", "render", "export"), "prompt.view"
+            ("list", "retrieve", "versions", "version", "compare", "history", "render", "preview", "export"), "prompt.view"
         ),
         **dict.fromkeys(
             (
@@ -319,6 +324,14 @@ class Prompts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
             content = version_of(prompt, number).content
         priced = may_anywhere(request, "model.view")
         return Response(preview_body(preview(content, data["variables"], priced=priced)))
+
+    @extend_schema(request=Draw, responses={200: {"type": "object"}})
+    @action(detail=False, methods=["post"], filterset_fields=())
+    def preview(self, request: Request) -> Response:
+        """What ``content`` says with these variables, as ``render`` tells it, before there is a prompt of it."""
+        data = self.decoded(Draw)
+        priced = may_anywhere(request, "model.view")
+        return Response(preview_body(preview(data["content"], data["variables"], priced=priced)))
 
     @extend_schema(request=Copy, responses={201: PromptSerializer})
     @action(detail=True, methods=["post"])

@@ -124,6 +124,9 @@ def configurations(draw):
         "models": pinned,
         "policies": named,
         "routes": [draw(route(slug, pinned, [row["slug"] for row in named])) for slug in routes],
+        "prompts": draw(
+            st.lists(prompt(projects, routes), max_size=2, unique_by=lambda row: row["slug"])
+        ),
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys, routes)),
     }  # fmt: skip
@@ -197,6 +200,46 @@ def policy(draw, slug):
         "everywhere": draw(st.booleans()),
         "checks": draw(st.lists(st.one_of(checks, said), min_size=1, max_size=3)),
     }
+
+
+@st.composite
+def prompt(draw, projects, routes):
+    versions = draw(st.lists(prompt_version(routes), min_size=1, max_size=3, unique_by=str))
+    labels = st.dictionaries(
+        slugs.map(lambda slug: f"l{slug}"[:63]), st.integers(1, len(versions)), max_size=2
+    )
+    return {
+        "slug": draw(slugs),
+        "description": draw(words),
+        "versions": versions,
+        "labels": draw(labels),
+        **({"project": draw(st.sampled_from(projects))} if projects and draw(st.booleans()) else {}),
+    }
+
+
+@st.composite
+def prompt_version(draw, routes):
+    declared = st.fixed_dictionaries(
+        {"name": st.just("ticket")},
+        optional={"max_length": st.integers(100, 200), "description": words, "trusted": st.booleans()},
+    )
+    plain = answers.filter(lambda text: not {"{", "<", "["} & set(text))
+    found = {
+        "system": "Triage: " + draw(plain),
+        "user": "{{ ticket }}",
+        "note": draw(words).strip(),
+        **({"variables": [draw(declared)]} if draw(st.booleans()) else {}),
+        **({"route": draw(st.sampled_from(routes))} if routes and draw(st.booleans()) else {}),
+        "parameters": draw(
+            st.fixed_dictionaries(
+                {}, optional={"temperature": st.sampled_from([0, 0.5, 1]), "stop": st.just(["a\nb"])}
+            )
+        ),
+        "samples": draw(st.sampled_from([[], [{"name": "one", "variables": {"ticket": "It\nburns: yes"}}]])),
+    }
+    if draw(st.booleans()):
+        found["output_schema"] = {"type": "object", "properties": {"a": {"type": "string"}}}
+    return found
 
 
 @st.composite

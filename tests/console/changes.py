@@ -383,6 +383,44 @@ ADMIN: dict[str, Change] = {
     ),
     "POST /admin/providers/route/{object_id}/archive/": Change(_pk("route"), {}, "route.archived"),
     "POST /admin/providers/route/{object_id}/restore/": Change(_pk("old_route"), {}, "route.restored"),
+    "POST /admin/prompts/prompt/add/": Change(
+        send=lambda world: {"slug": "new", "project": world.support.pk, "task": "Say hello."},
+        action="prompt.created",
+    ),
+    "POST /admin/prompts/prompt/{object_id}/change/": Change(
+        _pk("prompt"), {"task": "Say hello to them."}, "prompt.draft_saved"
+    ),
+    "POST /admin/prompts/prompt/{object_id}/point-label/": Change(
+        _pk("prompt"), {"name": "production", "version": 1, "reason": "ready"}, "prompt.label_moved"
+    ),
+    "POST /admin/prompts/prompt/{object_id}/duplicate/": Change(
+        _pk("prompt"), {"slug": "copy"}, "prompt.created"
+    ),
+    "POST /admin/prompts/prompt/{object_id}/discard-draft/": Change(
+        _pk("prompt"), {}, "prompt.draft_discarded"
+    ),
+    "POST /admin/prompts/prompt/{object_id}/archive/": Change(_pk("prompt"), {}, "prompt.archived"),
+    "POST /admin/prompts/prompt/{object_id}/restore/": Change(_pk("old_prompt"), {}, "prompt.restored"),
+    "POST /admin/prompts/prompt/import-files/": Change(
+        send=lambda world: {
+            "archive": SimpleUploadedFile("p.zip", base64.b64decode(PROMPT_FILES)),
+            "project": "support",
+        },
+        action="prompt.created",
+    ),
+    "POST /admin/prompts/promptversion/{object_id}/edit-from-here/": Change(
+        _pk("first_prompt_version"), {}, "prompt.draft_saved"
+    ),
+    "POST /admin/prompts/promptversion/{object_id}/point-label/": Change(
+        _pk("first_prompt_version"), {"name": "production", "reason": "ready"}, "prompt.label_moved"
+    ),
+    "POST /admin/prompts/label/{object_id}/back/": Change(_pk("label"), {}, "prompt.label_moved"),
+    "POST /admin/prompts/label/{object_id}/move/": Change(
+        _pk("label"), {"version": 1, "reason": "ready"}, "prompt.label_moved"
+    ),
+    "POST /admin/prompts/label/{object_id}/take-away/": Change(
+        _pk("label"), {"reason": "over"}, "prompt.label_removed"
+    ),
     "POST /admin/policies/policy/add/": Change(
         send={
             "slug": "new",
@@ -408,6 +446,8 @@ ADMIN: dict[str, Change] = {
 
 #: Bodies that are sent to look at something: they change nothing and leave no event.
 LOOKS: dict[str, Change] = {
+    "POST /api/v1/prompts/preview/": Change(send={"content": {"task": "EMAIL_1"}}),
+    "POST /admin/prompts/prompt/{object_id}/compare/": Change(_pk("prompt"), {}),
     "POST /api/v1/prompts/{pk}/render/": Change(_pk("prompt"), {"variables": {"name": "EMAIL_1"}}),
     "POST /api/v1/policies/{slug}/try/": Change(_slug("policy"), {"asked": "a@b.example"}),
     "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),

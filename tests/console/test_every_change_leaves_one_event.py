@@ -149,6 +149,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "auth/user": world.eve, "audit/event": world.event, "providers/credential": world.staged,
         "providers/rotation": world.rotation,
         "providers/model": world.model, "providers/price": world.model.prices.first(),
+        "prompts/promptversion": world.first_prompt_version, "prompts/prompt": world.prompt, "prompts/label": world.label,
         "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
         "approvals/request": world.raise_asked, "budgets/lease": world.lost_lease, "budgets/overrun": world.overrun,

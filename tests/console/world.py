@@ -133,8 +133,9 @@ def build() -> SimpleNamespace:
     w.prompt = prompts.create_prompt(COMMAND, slug="hello", project=w.support, content=hello)
     w.first_prompt_version = w.prompt.current
     prompts.add_version(COMMAND, prompt=w.prompt, content={**hello, "system": "You greet politely."})
-    prompts.move_label(COMMAND, prompt=w.prompt, name="staging", number=2, reason="to try")
-    w.prompt = prompts.save_draft(COMMAND, prompt=w.prompt, draft={**hello, "system": "You greet warmly."})
+    for number in (1, 2):
+        w.label = prompts.move_label(COMMAND, prompt=w.prompt, name="staging", number=number, reason="to try")
+    w.prompt = prompts.save_draft(COMMAND, prompt=w.prompt, draft={**hello, "system": "You greet EMAIL_1."})
     w.shared_prompt = prompts.create_prompt(COMMAND, slug="shared", content={"task": "Say hello."})
     w.foreign_prompt = prompts.create_prompt(
         COMMAND, slug="ranking", project=w.search, content={"task": "Rank."}

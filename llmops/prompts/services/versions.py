@@ -18,18 +18,19 @@ from llmops.prompts.services.prompts import create_prompt
 from llmops.prompts.wording import differences
 
 
-def save_draft(actor: Actor, *, prompt: Prompt, draft: Any) -> Prompt:
-    """Keep work in progress, right or not yet. What the newest version says already is no draft."""
+def save_draft(actor: Actor, *, prompt: Prompt, draft: Any, description: str | None = None) -> Prompt:
+    """Keep work in progress, right or not yet, and the prompt's ``description`` if one is given."""
     with transaction.atomic():
         drafts.editing()
         stored = in_use(prompt)
         kept = contents.drafted(draft)
-        if stored.draft == kept:
+        described = _describe(stored, description)
+        if stored.draft == kept and not described:
             return stored
         base = stored.current.content if stored.current else contents.EMPTY
         stored.draft, stored.draft_by, stored.draft_at = kept, actor.name[:200], timezone.now()
         stored.save()
-        write(actor, stored, "draft_saved", after={"changes": _changes(base, kept)})
+        write(actor, stored, "draft_saved", after={"changes": _changes(base, kept), **described})
     return stored
 
 
@@ -49,7 +50,13 @@ def discard_draft(actor: Actor, *, prompt: Prompt) -> Prompt:
 
 
 def add_version(
-    actor: Actor, *, prompt: Prompt, content: Any = None, note: str = "", expected: int | None = None
+    actor: Actor,
+    *,
+    prompt: Prompt,
+    content: Any = None,
+    note: str = "",
+    expected: int | None = None,
+    description: str | None = None,
 ) -> PromptVersion:
     """The next version: of ``content``, or of the draft. It serves once it is published.
 
@@ -72,13 +79,14 @@ def add_version(
         kept = contents.checked(given)
         if newest is not None and contents.digest_of(kept) == newest.digest:
             raise Conflict(f"Nothing differs from version {number} of {stored.slug}.")
+        described = _describe(stored, description)
         version = append_version(actor, stored, kept, number=next_number(stored), note=note)
         write(
             actor,
             stored,
             "version_added",
             before={"version": number or None},
-            after=told(version, newest),
+            after={**told(version, newest), **described},
             reason=note.strip(),
         )
     return version
@@ -112,6 +120,15 @@ def import_prompt(
         add_version(actor, prompt=found, content=kept, note=note)
         found.refresh_from_db()
         return found, "version_added"
+
+
+def _describe(prompt: Prompt, description: str | None) -> dict[str, str]:
+    """Set the description, where one is given that differs; what of it goes on record."""
+    if description is None or description == prompt.description:
+        return {}
+    prompt.description = description
+    drafts.checked(prompt, lines=("draft",))
+    return {"description": description}
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
