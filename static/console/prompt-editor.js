@@ -6,8 +6,12 @@ const startEditor = () => {
   const rows = document.querySelector("[data-variables]");
   if (!form || !panel || !rows) return;
   const $ = (name, root = panel) => root.querySelector(`[data-${name}]`);
-  const field = (name) => form.elements[name];
+  const field = (name) => form.elements.namedItem(name);
   const units = { text: "(characters)", integer: "", number: "", list: "(items)", object: "(characters of JSON)" };
+
+  // Right below what it shows; without this script it stands at the end.
+  field("user").closest("fieldset")?.after(panel);
+  panel.classList.add("prompt-placed");
 
   // Variables ---------------------------------------------------------------------------------------------------------
   const part = (row, name) => row.querySelector(`[data-variable-part="${name}"]`);

@@ -558,6 +558,10 @@ def test_the_pages(world, area):
             if key in PAGES and change:
                 # Anew for each: a file that one has sent is at its end.
                 form = change.sent(world)
+            elif change:
+                for sent in form.values():
+                    if hasattr(sent, "seek"):
+                        sent.seek(0)
             if change is None:
                 codes += code(client.get(looked_at(key.split()[1], world)))
                 continue

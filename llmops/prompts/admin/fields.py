@@ -22,7 +22,7 @@ from llmops.prompts.variables import (
     TYPES,
 )
 
-SPARE_ROWS = 2
+SPARE_ROWS = 1
 PARTS = ("name", "type", "required", "trusted", "default", "least", "most", "choices", "description")
 TYPE_WORDS = {
     TEXT: "text",

@@ -133,14 +133,16 @@ class PromptAdmin(ServiceAdmin):
         return super().holds(request, permission, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Prompt | None = None) -> Any:
-        if obj is None or self.has_change_permission(request, obj):
+        if obj is None:
             return self.fieldsets
+        if self.has_change_permission(request, obj):
+            return ((None, {"fields": ("slug", "where", "description")}), *self._content)
         return ((None, {"fields": self._shown}),)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Prompt | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        return ("slug", "project") if self.has_change_permission(request, obj) else self._shown
+        return ("slug", "where") if self.has_change_permission(request, obj) else self._shown
 
     def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
         return (obj is None or obj.archived_at is None) and super().has_change_permission(request, obj)
@@ -187,7 +189,7 @@ class PromptAdmin(ServiceAdmin):
 
     @display(description="belongs to", ordering="project__slug")
     def where(self, prompt: Prompt) -> str:
-        return str(prompt.project) if prompt.project else "shared"
+        return str(prompt.project) if prompt.project else "shared by all projects"
 
     @display(description="live")
     def live(self, prompt: Prompt) -> str:
