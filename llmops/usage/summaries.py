@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection, transaction
-from django.db.models import BigIntegerField, Case, Q, QuerySet, Sum, When
+from django.db.models import Aggregate, BigIntegerField, Case, Q, QuerySet, Sum, TextField, When
 from django.db.models.functions import Cast
 
 from llmops.core.sketches import decode, encode, sketch_of
@@ -27,6 +27,18 @@ from llmops.usage.work import MODEL_WORK
 WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
 METRICS = (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
 _COUNTS = msgspec.json.Decoder(list[tuple[str, str, bool, list[int]]])
+
+
+class _Pairs(Aggregate):
+    """``bucket:calls,...`` of all rows in one text, which is read many times as fast as a row for each."""
+
+    function = "string_agg"
+    template = "%(function)s(%(expressions)s, ',')"
+    arg_joiner = " || ':' || "
+    output_field = TextField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, function="group_concat", **context)
 
 
 class Bucket(NamedTuple):
@@ -72,16 +84,12 @@ def add_up(
     for row in counted:
         status, code, work = row[width : width + 3]
         found[row[:width]].count((status, code, bool(work)), row[width + 3 :])
-    sketches: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(list)
     measured: Any = (
-        latencies.order_by()
-        .values_list(*by, "metric", "log_bucket")
-        .annotate(sum_calls=Cast(Sum("calls"), BigIntegerField()))
+        latencies.order_by().values_list(*by, "metric").annotate(pairs=_Pairs("log_bucket", "calls"))
     )
-    for *place, log_bucket, calls in measured:
-        sketches[tuple(place)].append((log_bucket, calls))
-    for (*place, metric), pairs in sketches.items():
-        found[tuple(place)].measure(metric, sketch_of(pairs))
+    for *place, metric, pairs in measured:
+        numbers = [int(number) for number in pairs.replace(":", ",").split(",")]
+        found[tuple(place)].measure(metric, sketch_of(zip(numbers[::2], numbers[1::2], strict=True)))
     return found
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import lru_cache
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llmops.dashboards import formats
+from llmops.dashboards.overview.shapes import ChartRow
 
 register = template.Library()
 register.filter("count", formats.count)
@@ -34,6 +36,19 @@ def when(moment: datetime | None, style: str = "instant") -> SafeString | str:
         at.strftime("%Y-%m-%d %H:%M:%S"),
         at.strftime("%H:%M:%S" if style == "second" else "%Y-%m-%d" if style == "day" else "%Y-%m-%d %H:%M"),
     )
+
+
+@register.filter
+def chart_row(row: ChartRow, style: str) -> SafeString:
+    """A line of the table behind a chart. Not a template: a week on Overview has five hundred of them."""
+    cells = format_html_join("", '<td class="n">{}</td>', ((cell,) for cell in row.cells))
+    return format_html('<tr><th scope="row">{}</th>{}</tr>', _bucket_link(row.href, row.at, style), cells)
+
+
+@lru_cache(maxsize=1024)
+def _bucket_link(href: str, at: datetime, style: str) -> SafeString:
+    # The charts of a page have the same buckets.
+    return format_html('<a href="{}">{}</a>', href, when(at, style))
 
 
 @register.filter
