@@ -24,7 +24,7 @@ BENCHMARKS = {
 }
 #: Only run when they are named: they take long, or install what other people made.
 OPTIONAL = {
-    "dashboards": "pages of figures over ten million calls, which take half an hour to make",
+    "dashboards": "pages of figures over ten million calls, which take a quarter of an hour to make",
     "peers": "requests/s beside other gateways (LiteLLM, Portkey), which it installs for the time being",
 }
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 
 DAY = timedelta(days=1)
-_MINUTE, _HOUR, _A_DAY, _MONTH = 60, 3_600, 86_400, 31 * 86_400
+_HOUR, _A_DAY, _MONTH = 3_600, 86_400, 31 * 86_400
 
 
-def repeat(source: date, target: date, *, until: datetime | None = None, minutes: bool = False) -> int:
-    """Add what was called on ``source`` to ``target`` (days UTC), up to a whole hour ``until``; how many calls that were.
+def repeat(source: date, target: date) -> int:
+    """Add what was called on ``source`` to ``target`` (days UTC); how many calls that were.
 
-    In one transaction. Rollups by minute come along where they are wanted. Those by month are left to ``months``.
+    In one transaction. Without rollups by minute, which are kept for a week; those by month are left to ``months``.
     """
     from django.db import connection, transaction
 
@@ -25,10 +25,9 @@ def repeat(source: date, target: date, *, until: datetime | None = None, minutes
 
     start, to = (datetime.combine(day, time(), tzinfo=UTC) for day in (source, target))
     shift = to - start
-    end = min(start + DAY, until - shift) if until else start + DAY
+    end = start + DAY
     partitions.make_days({target})
     others = ", ".join(name for name in COLUMNS if name not in ("id", "started_at"))
-    granularities = [_MINUTE, _HOUR] if minutes else [_HOUR]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -48,8 +47,8 @@ def repeat(source: date, target: date, *, until: datetime | None = None, minutes
             conflict = f"ON CONFLICT (granularity, bucket, {', '.join(by)}) DO UPDATE SET {added}"
             cursor.execute(
                 f"INSERT INTO {table} (granularity, bucket, {columns}) SELECT granularity, bucket + %s, {columns} FROM {table} "
-                f"WHERE granularity = ANY(%s) AND bucket >= %s AND bucket < %s {conflict}",
-                [shift, granularities, start, end],
+                f"WHERE granularity = {_HOUR} AND bucket >= %s AND bucket < %s {conflict}",
+                [shift, start, end],
             )
             summed = ", ".join(f"sum({name})" for name in sums)
             cursor.execute(

