@@ -20,6 +20,7 @@ from hashlib import sha256
 
 import msgspec
 
+from llmops.core.once import quotes
 from llmops.gateway.endpoints.base import NULL, Members, decode_any
 from llmops.serving.snapshot import RouteEntry
 
@@ -181,9 +182,12 @@ def _says(members: Members, name: str) -> bool:
 
 
 def digest(*, project: str, name: str, revision: str, endpoint: str, members: Members) -> bytes:
-    """The key of a request."""
+    """The key of a request; empty for one that can be read in two ways, so that nobody is answered as another was asked."""
     told = sha256(_encode([project, name, revision, endpoint]))
     for member in sorted(members):
         if member not in _IGNORED:
-            told.update(_encode([member, decode_any(members[member])]))
+            encoded = _encode(decode_any(members[member]))
+            if quotes(encoded) != quotes(bytes(members[member])):
+                return b""
+            told.update(_encode(member) + encoded)
     return told.digest()

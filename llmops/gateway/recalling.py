@@ -27,9 +27,11 @@ async def remember(call: Call) -> None:
             members=members,
         )
 
-    call.cache_key = (
-        work() if asked.size <= OFF_LOOP_BYTES else await call.plane.off_loop(work, size=asked.size)
-    )
+    key_of_call = work() if asked.size <= OFF_LOOP_BYTES else await call.plane.off_loop(work, size=asked.size)
+    if key_of_call:
+        call.cache_key = key_of_call
+    else:
+        call.cache_word = BYPASS
 
 
 async def find(call: Call) -> Kept | None:

@@ -9,6 +9,7 @@ from llmops.core.errors import InvalidRequest, NotFound, ServiceUnavailable
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import Reference
 from llmops.gateway.kept.owners import MAX_ID
+from llmops.gateway.policing.texts import refuse_twice
 from llmops.gateway.routing import Resolution
 
 #: More objects than this in one request are not looked up.
@@ -26,6 +27,7 @@ async def where_kept(call: Call, resolution: Resolution) -> tuple[Resolution, st
     asked, key = call.asked, call.key
     assert asked is not None and key is not None
     references = list(dict.fromkeys(asked.refers))
+    refuse_twice(asked.members)
     if len(references) + len(asked.tells) > MAX_REFERENCES:
         where = references[0].param if references else "input"
         raise InvalidRequest(

@@ -34,6 +34,7 @@ from llmops.gateway.policing.texts import (
     answers_of,
     asked_places,
     form_places,
+    refuse_twice,
     rewrite_members,
     rewritten,
     schema_asked,
@@ -91,6 +92,8 @@ async def before(call: Call) -> None:
             plain = plain_asked(members) if form is None else None
             if plain is not None and guard.finds_nothing(*plain, state.placeholders):
                 return [], Decision()
+            if form is None:
+                refuse_twice(members)
             places, messages = asked_places(members) if form is None else form_places(form)
             texts = [place.text for place in places]
             return places, guard.check_before(Texts(texts, messages), state.placeholders)

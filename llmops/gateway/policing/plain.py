@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llmops.core.once import told_once
 from llmops.gateway.endpoints.base import Members, Raw
 from llmops.policies.checks.base import Answer
 
@@ -19,7 +20,7 @@ _TIMES = re.compile(r"(?:^[0-9]+[ \t]*\r?\n)?^[^\r\n]*-->[^\r\n]*\r?$|\AWEBVTT[^
 _ELSEWHERE = ("instructions", "input", "prompt", "prediction")
 
 
-class _Message(msgspec.Struct, forbid_unknown_fields=True):
+class _Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     role: str = ""
     content: str | None = None
     name: str | None = None
@@ -73,6 +74,8 @@ def plain_asked(members: Members) -> tuple[str, int] | None:
     try:
         messages = _decode_messages(raw)
     except _UNREADABLE:
+        return None
+    if not told_once(bytes(raw), messages):
         return None
     return "\n".join([one.content for one in messages if one.content]), len(messages)
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from llmops.core.errors import InvalidRequest
+from llmops.core.once import told_once
 from llmops.gateway.endpoints.base import Members, Raw, decode_any, encode
 from llmops.gateway.forms.multipart import MAX_FIELD, Form
 from llmops.policies.checks.base import Answer, Text
@@ -66,6 +68,15 @@ def asked_places(members: Members) -> tuple[list[Place], int]:
         elif isinstance(value, Mapping):
             places += _texts((name,), role, value)
     return places, messages
+
+
+def refuse_twice(members: Members) -> None:
+    """Raises ``InvalidRequest`` naming the member in which one is given twice, and what decoding raises."""
+    for name, raw in members.items():
+        if isinstance(raw, Raw) and not told_once(bytes(raw), decode_any(raw)):
+            raise InvalidRequest(
+                f"{name}: a member is given twice in one of its objects; give each once.", param=name
+            )
 
 
 def form_places(form: Form) -> tuple[list[Place], int]:
