@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmops.core.errors import ConfigurationRefused
+from llmops.core.memory import give_back
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -123,6 +124,7 @@ def _load(name: str) -> Encoding:
     # A second copy of the ranks, as 200,000 Python objects (28 MB), that tiktoken only reads when it pickles an
     # encoding which is not in its registry. Ours is.
     loaded._mergeable_ranks = {}
+    give_back()
     return loaded
 
 
