@@ -71,6 +71,10 @@ CELERY_BEAT_SCHEDULE = {
         "task": "providers.tend_rotations",
         "schedule": timedelta(seconds=15),
     },
+    "remind of old secrets that end soon": {
+        "task": "access.remind_of_graces",
+        "schedule": timedelta(minutes=5),
+    },
     "remind of provider keys that are due": {
         "task": "providers.remind_of_keys",
         "schedule": timedelta(hours=1),

@@ -139,10 +139,21 @@ class ServiceKeySerializer(serializers.ModelSerializer[ServiceKey]):
             "revoked_at",
             "last_used_at",
             "previous_valid_until",
+            "previous_prefix",
+            "previous_last_used_at",
+            "rotated_at",
             "created_at",
             "updated_at",
         )
-        read_only_fields = ("prefix", "revoked_at", "last_used_at", "previous_valid_until")
+        read_only_fields = (
+            "prefix",
+            "revoked_at",
+            "last_used_at",
+            "previous_valid_until",
+            "previous_prefix",
+            "previous_last_used_at",
+            "rotated_at",
+        )
         # The service answers 409 for a name that is taken.
         validators: list[Any] = []
 
@@ -177,6 +188,7 @@ class ServiceKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
         "create": "service_key.manage",
         "partial_update": "service_key.manage",
         "rotate": "service_key.manage",
+        "end_grace": "service_key.manage",
         "revoke": "service_key.manage",
     }
 
@@ -201,6 +213,13 @@ class ServiceKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
         return self._issued(
             services.rotate_service_key(self.actor, key=key, grace=grace, reason=data["reason"])
         )
+
+    @extend_schema(request=Reason, responses=ServiceKeySerializer)
+    @action(detail=True, methods=["post"], url_path="end-grace", serializer_class=Reason)
+    def end_grace(self, request: Request, pk: str) -> Response:
+        """End the earlier secret before its time."""
+        key = services.end_grace(self.actor, key=self.get_object(), **self.decoded())
+        return Response(ServiceKeySerializer(key).data)
 
     @extend_schema(request=Reason, responses=ServiceKeySerializer)
     @action(detail=True, methods=["post"], serializer_class=Reason)

@@ -76,6 +76,10 @@ def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey |
         return None
     if key.last_used_at is None or now - key.last_used_at > _TOUCH_EVERY:
         ServiceKey.objects.filter(pk=key.pk).update(last_used_at=now)
+    if equal(key.previous_hash or "", hashed):
+        used = key.previous_last_used_at
+        if used is None or now - used > _TOUCH_EVERY:
+            ServiceKey.objects.filter(pk=key.pk, previous_hash=hashed).update(previous_last_used_at=now)
     return key
 
 

@@ -95,7 +95,8 @@ class ServiceKey(TimestampedModel):
     """A bearer key of a service. Only SHA-256 of the key is stored; the key itself is shown once.
 
     Keys are 256 random bits (or at least 24 characters when declared), so a plain fast hash is enough. While
-    ``previous_valid_until`` lies ahead, the key's predecessor (``previous_hash``) works too.
+    ``previous_valid_until`` lies ahead, the key's predecessor (``previous_hash``) works too, and
+    ``previous_last_used_at`` says who has not moved to the new one yet.
     """
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="service_keys")
@@ -106,6 +107,10 @@ class ServiceKey(TimestampedModel):
     secret_hash = models.CharField(max_length=64, unique=True, editable=False)
     previous_hash = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)
     previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
+    previous_prefix = models.CharField(max_length=16, blank=True, default="", db_default="", editable=False)
+    previous_last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    rotated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    grace_reminded_at = models.DateTimeField(null=True, blank=True, editable=False)
     scopes = models.JSONField(default=list)
     allowed_routes = models.JSONField(
         default=list, help_text='Route names, or "*" for every published route.'

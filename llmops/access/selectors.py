@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -114,6 +115,60 @@ def visible(
     if project is None:
         return queryset if any(map(powers.allow_anywhere, _listed(permissions))) else queryset.none()
     return queryset.filter(_among(powers, permissions, project))
+
+
+#: An old secret that ends so soon, or whose grace has only so much of itself left, is told of.
+ENDS_SOON, LAST_SHARE = timedelta(hours=1), 4
+
+
+def in_grace(now: datetime) -> QuerySet[ServiceKey]:
+    """Keys whose predecessor works too, the one that ends first first."""
+    return (
+        ServiceKey.objects.filter(previous_hash__isnull=False, previous_valid_until__gt=now, revoked_at=None)
+        .select_related("project")
+        .order_by("previous_valid_until")
+    )
+
+
+def graces_that_end_soon(now: datetime, among: QuerySet[ServiceKey] | None = None) -> list[ServiceKey]:
+    """Keys whose old secret ends soon and was used since it was replaced."""
+    found = in_grace(now).filter(previous_last_used_at__isnull=False)
+    if among is not None:
+        found = found & among
+    return [key for key in found if _ends_soon(key, now)]
+
+
+def _ends_soon(key: ServiceKey, now: datetime) -> bool:
+    assert key.previous_valid_until is not None
+    left = key.previous_valid_until - now
+    whole = key.previous_valid_until - (key.rotated_at or now)
+    return left <= max(ENDS_SOON, whole / LAST_SHARE)
+
+
+def grace_in_words(key: ServiceKey, now: datetime) -> str:
+    """Until when the old secret works, and whether somebody still calls with it; empty where there is none."""
+    if key.previous_hash is None or key.previous_valid_until is None or key.previous_valid_until <= now:
+        return ""
+    which = f"The old secret {key.previous_prefix}…" if key.previous_prefix else "The old secret"
+    used = (
+        f"was last used at {key.previous_last_used_at:%Y-%m-%d %H:%M:%S} UTC"
+        if key.previous_last_used_at
+        else "was not used since"
+    )
+    return f"{which} of {key.name} works for {time_left(key.previous_valid_until - now)} more; it {used}."
+
+
+def time_left(left: timedelta) -> str:
+    """A duration in its two largest units: ``1 d 3 h``, ``59 min``, ``40 s``."""
+    seconds = max(0, int(left.total_seconds()))
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    for index, (name, size) in enumerate(units):
+        if seconds >= size:
+            number, rest = divmod(seconds, size)
+            following = units[index + 1 : index + 2] if name in ("d", "h") else ()
+            more = "".join(f" {rest // each} {unit}" for unit, each in following if rest // each)
+            return f"{number} {name}{more}"
+    return "0 s"
 
 
 def addresses_of_administrators() -> list[str]:

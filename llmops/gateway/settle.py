@@ -331,4 +331,5 @@ def origin_of(call: Call, *, feature: str = "", session: str = "", tags: list[st
         bytes_in=call.bytes_in,
         prompt_name=call.prompt[0] if call.prompt is not None else "",
         prompt_version=call.prompt[1] if call.prompt is not None else 0,
+        old_secret=key.replaced,
     )

@@ -180,7 +180,8 @@ def _keys(now: datetime) -> dict[str, HashEntry]:
         )
         keys[row.secret_hash] = HashEntry(entry)
         if row.previous_hash and row.previous_valid_until and row.previous_valid_until > now:
-            keys.setdefault(row.previous_hash, HashEntry(entry, row.previous_valid_until.timestamp()))
+            old = msgspec.structs.replace(entry, replaced=True)
+            keys.setdefault(row.previous_hash, HashEntry(old, row.previous_valid_until.timestamp()))
     return keys
 
 

@@ -165,6 +165,8 @@ class KeyEntry(msgspec.Struct, frozen=True):
     expires: float | None = None
     #: ``interactive`` or ``batch``: who waits first when there is not enough for all
     priority: str = "interactive"
+    #: this entry stands for the secret that was replaced and still works for a while
+    replaced: bool = False
 
     def may_route(self, slug: str) -> bool:
         return "*" in self.allowed_routes or slug in self.allowed_routes

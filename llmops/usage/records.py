@@ -77,6 +77,8 @@ class Origin(msgspec.Struct, omit_defaults=True, gc=False):
     #: of the prompt that the request named
     prompt_name: str = ""
     prompt_version: int = 0
+    #: the key's earlier secret was sent, which works for a while beside the present one
+    old_secret: bool = False
 
 
 class Held(msgspec.Struct, tag="hold", tag_field="t", omit_defaults=True, gc=False):

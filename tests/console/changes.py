@@ -59,6 +59,7 @@ API: dict[str, Change] = {
     ),
     "PATCH /api/v1/service-keys/{pk}/": Change(_pk("key"), {"rpm": 5}, "service_key.changed"),
     "POST /api/v1/service-keys/{pk}/rotate/": Change(_pk("key"), {"grace_seconds": 5}, "service_key.rotated"),
+    "POST /api/v1/service-keys/{pk}/end-grace/": Change(_pk("rotated_key"), {}, "service_key.grace_ended"),
     "POST /api/v1/service-keys/{pk}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
     "POST /api/v1/memberships/": Change(
         send={"user": "eve", "project": "support", "role": "reviewer"}, action="member.added"
@@ -220,6 +221,9 @@ ADMIN: dict[str, Change] = {
         _pk("key"), {"rpm": "5"}, "service_key.changed"
     ),
     "POST /admin/access/servicekey/{object_id}/rotate/": Change(_pk("key"), {}, "service_key.rotated"),
+    "POST /admin/access/servicekey/{object_id}/end-grace/": Change(
+        _pk("rotated_key"), {}, "service_key.grace_ended"
+    ),
     "POST /admin/access/servicekey/{object_id}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
     "POST /admin/access/membership/add/": Change(
         send=lambda world: {"person": "eve", "role": "reviewer", "project": str(world.support.pk)},

@@ -309,6 +309,7 @@ TASKS = {
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "providers.tend_rotations": "leaves one event a rotation that it takes back or finishes; tests/providers",
+    "access.remind_of_graces": "sends e-mails about secrets that end soon",
     "providers.remind_of_keys": "sends an e-mail about keys that are due",
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
     "usage.tell_of_drift": "sends an e-mail about drifts, which are their own record",

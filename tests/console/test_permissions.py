@@ -150,6 +150,7 @@ GET /api/v1/service-keys/                                          1++-+-+-+----
 POST /api/v1/service-keys/                                         1++---b---+---+
 GET /api/v1/service-keys/{pk}/                                     1++-+-0-+-----+
 PATCH /api/v1/service-keys/{pk}/                                   1++---0---+---+
+POST /api/v1/service-keys/{pk}/end-grace/                          1++---0---+---+
 POST /api/v1/service-keys/{pk}/revoke/                             1++---0---+---+
 POST /api/v1/service-keys/{pk}/rotate/                             1++---0---+---+
 GET /api/v1/spend/                                                 1++++-+-+-----+
@@ -195,7 +196,9 @@ GET /admin/access/servicekey/{object_id}/change/                   L++0+00
 POST /admin/access/servicekey/{object_id}/change/                  L++0-00
 GET /admin/access/servicekey/{object_id}/delete/                   L--0-00
 GET /admin/access/servicekey/{object_id}/history/                  L++0+00
+GET /admin/access/servicekey/{object_id}/end-grace/                L++0-00
 GET /admin/access/servicekey/{object_id}/revoke/                   L++0-00
+POST /admin/access/servicekey/{object_id}/end-grace/               L++0-00
 POST /admin/access/servicekey/{object_id}/revoke/                  L++0-00
 GET /admin/access/servicekey/{object_id}/rotate/                   L++0-00
 POST /admin/access/servicekey/{object_id}/rotate/                  L++0-00

@@ -64,6 +64,7 @@ def build() -> SimpleNamespace:
     w.old_project = access.archive_project(COMMAND, project=access.create_project(COMMAND, slug="old"))
     w.membership = Membership.objects.get(user=w.rita)
     w.key = issue(w.support, name="worker").key
+    w.rotated_key = access.rotate_service_key(COMMAND, key=issue(w.support, name="rotated").key).key
     w.foreign_key = issue(w.search, name="ranker").key
 
     w.provider = providers.create_provider(

@@ -20,6 +20,7 @@ from llmops.access import services
 from llmops.access.admin.projects import ReasonForm
 from llmops.access.models import ServiceKey
 from llmops.access.rules import SCOPES
+from llmops.access.selectors import grace_in_words, time_left
 from llmops.base.admin import ServiceAdmin, admin_action
 from llmops.base.admin_actions import back_to
 from llmops.base.form_fields import LinesField
@@ -86,25 +87,34 @@ class RotateForm(ReasonForm):
 class ServiceKeyAdmin(ServiceAdmin):
     view_permission, manage_permission = "service_key.view", "service_key.manage"
     form = ServiceKeyForm
-    list_display = ("name", "project", "prefix", "state", "scopes_in_words", "expires_at", "last_used_at")
+    list_display = (
+        "name",
+        "project",
+        "prefix",
+        "state",
+        "grace_left",
+        "scopes_in_words",
+        "expires_at",
+        "last_used_at",
+    )
     # Django's usual filter would name every project of the organisation.
     list_filter = (("project", admin.RelatedOnlyFieldListFilter),)
     list_select_related = ("project",)
     search_fields = ("name", "prefix", "project__slug")
-    actions_detail = ("rotate", "revoke")
+    actions_detail = ("rotate", "end_grace", "revoke")
     fieldsets = (
         (None, {"fields": ("project", "name", "scopes")}),
         ("What it may call", {"fields": ("allowed_routes", "allowed_models")}),
         ("Limits", {"fields": (("rpm", "tpm", "concurrency"), "priority", "expires_at")}),
     )
-    _state = ("Now", {"fields": ("prefix", "state", "previous_valid_until", "revoked_at", "last_used_at")})
+    _shown = ("prefix", "state", "last_used_at", "grace", "rotated_at", "revoked_at")
+    _state = ("Now", {"fields": _shown})
 
     def get_fieldsets(self, request: HttpRequest, obj: ServiceKey | None = None) -> Any:
         return self.fieldsets if obj is None else (*self.fieldsets, self._state)
 
     def get_readonly_fields(self, request: HttpRequest, obj: ServiceKey | None = None) -> tuple[str, ...]:
-        shown = ("prefix", "state", "previous_valid_until", "revoked_at", "last_used_at")
-        return shown if obj is None else ("project", *shown)
+        return self._shown if obj is None else ("project", *self._shown)
 
     def create(self, actor: Actor, data: dict[str, Any]) -> ServiceKey:
         issued = services.create_service_key(actor, **data)
@@ -136,6 +146,18 @@ class ServiceKeyAdmin(ServiceAdmin):
             return "revoked"
         return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
 
+    @display(description="earlier secret")
+    def grace(self, key: ServiceKey) -> str:
+        """How long the secret that was replaced works yet, and whether somebody still sends it."""
+        return grace_in_words(key, timezone.now()) or "none works"
+
+    @display(description="earlier secret ends in")
+    def grace_left(self, key: ServiceKey) -> str:
+        now, until = timezone.now(), key.previous_valid_until
+        if key.previous_hash is None or until is None or until <= now:
+            return ""
+        return f"{time_left(until - now)}, {'still used' if key.previous_last_used_at else 'not used'}"
+
     @display(description="scopes")
     def scopes_in_words(self, key: ServiceKey) -> str:
         return ", ".join(key.scopes)
@@ -153,6 +175,17 @@ class ServiceKeyAdmin(ServiceAdmin):
         return self._shown_once(
             request, services.rotate_service_key(actor, key=obj, grace=grace, reason=data["reason"])
         )
+
+    @admin_action(
+        label="End the earlier secret",
+        question="End the earlier secret of {obj} now? Whoever still sends it is refused within a second.",
+        form=ReasonForm,
+        danger=True,
+        available=lambda key: bool(grace_in_words(key, timezone.now())),
+    )
+    def end_grace(self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> str:
+        services.end_grace(actor, key=obj, **data)
+        return f"Only the present secret of {obj} works."
 
     @admin_action(
         label="Revoke",

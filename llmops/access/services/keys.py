@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
+from django.conf import settings
+from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -14,13 +19,20 @@ from django.utils import timezone
 from llmops.access import secrets
 from llmops.access.models import Project, ServiceKey
 from llmops.access.rules import INTERACTIVE, SCOPE_PERMISSIONS, SCOPES, WIDE_SCOPES
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import (
+    addresses_of_administrators,
+    grace_in_words,
+    graces_that_end_soon,
+    powers_of_actor,
+)
 from llmops.access.services._rows import apply, check_limits, locked, seen
 from llmops.audit.services import record_about
 from llmops.base.live import LIVE_STATE, touch
 from llmops.core.actors import Actor
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
+
+log = logging.getLogger(__name__)
 
 CHANGEABLE = (
     "name",
@@ -145,6 +157,9 @@ def rotate_service_key(
     plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
     _refuse_taken(stored, plain)
     before = {"prefix": stored.prefix}
+    stored.previous_prefix = stored.prefix if grace else ""
+    stored.rotated_at = timezone.now()
+    stored.previous_last_used_at = stored.grace_reminded_at = None
     stored.previous_hash = stored.secret_hash if grace else None
     stored.previous_valid_until = timezone.now() + grace if grace else None
     stored.prefix, stored.secret_hash = secrets.prefix_of(plain), sha256_hex(plain.encode())
@@ -167,7 +182,7 @@ def revoke_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> Se
     stored = _usable(key)
     _must_hold(actor, stored.project, ())
     stored.revoked_at = timezone.now()
-    stored.previous_hash = stored.previous_valid_until = None
+    _end_predecessor(stored)
     stored.save()
     touch(LIVE_STATE)
     record_about(
@@ -179,6 +194,81 @@ def revoke_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> Se
         reason=reason,
     )
     return stored
+
+
+@transaction.atomic
+def end_grace(actor: Actor, *, key: ServiceKey, reason: str = "") -> ServiceKey:
+    """End the predecessor of ``key`` before its time; felt by every data plane within a second."""
+    stored = _usable(key)
+    _must_hold(actor, stored.project, ())
+    until = stored.previous_valid_until
+    if stored.previous_hash is None or until is None or until <= timezone.now():
+        raise Conflict(f"No earlier secret of {stored.name} works any more.")
+    before = {"previous_prefix": stored.previous_prefix, "previous_valid_until": until}
+    _end_predecessor(stored)
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="service_key.grace_ended",
+        before=before,
+        after={"previous_prefix": "", "previous_valid_until": None},
+        reason=reason,
+    )
+    return stored
+
+
+def remind_of_graces(*, now: datetime | None = None) -> int:
+    """E-mail owners of projects about secrets that end soon and were used since they were replaced; how many it told of.
+
+    Each is told of once. Observations, like a key's last use: no audit event.
+    """
+    now = now or timezone.now()
+    told = 0
+    for key in graces_that_end_soon(now):
+        if key.grace_reminded_at is not None:
+            continue
+        with transaction.atomic():
+            claimed = ServiceKey.objects.filter(pk=key.pk, grace_reminded_at=None).update(
+                grace_reminded_at=now
+            )
+            if not claimed:
+                continue
+            told += 1
+            addresses = [key.project.owner] if key.project.owner else addresses_of_administrators()
+            subject = f"The old secret of {key.name} ends at {key.previous_valid_until:%Y-%m-%d %H:%M} UTC"
+            text = (
+                f"{grace_in_words(key, now)}\n\nWhoever still calls with it is refused then. Give them the new secret, or "
+                f"rotate with a longer grace.\n\n{settings.PUBLIC_URL}/admin/access/servicekey/{key.pk}/change/\n"
+            )
+            transaction.on_commit(partial(_send, subject, text, addresses))
+    return told
+
+
+def note_old_secrets(used: Mapping[UUID, datetime]) -> None:
+    """Earlier secrets were sent in calls at these moments, by key; inside the caller's transaction. Not about a secret that was
+    replaced since."""
+    for pk, at in sorted(used.items()):
+        ServiceKey.objects.filter(
+            Q(previous_last_used_at=None) | Q(previous_last_used_at__lt=at),
+            pk=pk,
+            previous_hash__isnull=False,
+            rotated_at__lte=at,
+        ).update(previous_last_used_at=at)
+
+
+def _send(subject: str, text: str, addresses: list[str]) -> None:
+    for one in addresses:
+        try:
+            send_mail(subject, text, None, [one])
+        except Exception:
+            log.exception("an e-mail about the grace of a service key was not sent")
+
+
+def _end_predecessor(key: ServiceKey) -> None:
+    key.previous_hash = key.previous_valid_until = key.previous_last_used_at = None
+    key.previous_prefix = ""
 
 
 def _usable(key: ServiceKey) -> ServiceKey:

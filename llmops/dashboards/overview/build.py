@@ -10,7 +10,8 @@ from uuid import UUID
 from django.db.models import Max, Sum
 from django.utils import timezone
 
-from llmops.access.selectors import may
+from llmops.access.models import ServiceKey
+from llmops.access.selectors import grace_in_words, graces_that_end_soon, may, visible
 from llmops.approvals.selectors import waiting
 from llmops.budgets.selectors import Gauge, gauges, recent_crossings
 from llmops.core.digests import sha256_hex
@@ -174,7 +175,7 @@ def _verdict(
             ],
             paused=_paused(reader),
             unreadable=_unreadable(reader),
-            avoided=[*_breakers(reader), *_refused(reader), *_keys_to_rotate(reader)],
+            avoided=[*_breakers(reader), *_refused(reader), *_keys_to_rotate(reader), *_old_secrets(reader)],
         ),
         period=period,
     )
@@ -252,6 +253,16 @@ def _keys_to_rotate(reader: Reader) -> list[Avoided]:
     if len(due) > _MOST_DUE:
         found.append(Avoided(f"{len(due) - _MOST_DUE} more provider keys are due to be rotated"))
     return found
+
+
+def _old_secrets(reader: Reader) -> list[Avoided]:
+    """Secrets of service keys that end soon and are still sent by somebody."""
+    now = timezone.now()
+    seen = visible(ServiceKey.objects.all(), reader.request, "service_key.view")
+    return [
+        Avoided(grace_in_words(key, now), reader.link("access.servicekey", key.pk))
+        for key in graces_that_end_soon(now, seen)[:_MOST_DUE]
+    ]
 
 
 def _unreadable(reader: Reader) -> list[Unreadable]:

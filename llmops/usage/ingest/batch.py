@@ -94,6 +94,8 @@ class Batch:
     #: windows of hard budgets that refused a call -> the highest limit at which they did
     refusals: dict[int, int] = field(default_factory=dict)
     keys_used: dict[UUID, int] = field(default_factory=dict)
+    #: those of ``keys_used`` whose earlier secret was sent
+    old_secrets_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
     health: list[BreakerSeen | CredentialSeen] = field(default_factory=list)
@@ -328,7 +330,11 @@ class Ledger:
         self.open.pop(origin.call, None)
 
     def _store(self, call: OpenCall, outcome: Outcome, at: int, batch: Batch) -> None:
-        self._add(call_row(call, outcome, self._journal), outcome, at, batch)
+        row = call_row(call, outcome, self._journal)
+        self._add(row, outcome, at, batch)
+        if call.origin.old_secret:
+            key, started = row.facts.dimensions[1], call.origin.started
+            batch.old_secrets_used[key] = max(started, batch.old_secrets_used.get(key, 0))
 
     def _add(self, row: CallRow, outcome: Outcome, at: int, batch: Batch) -> None:
         batch.calls.append(row)

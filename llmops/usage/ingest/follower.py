@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, transaction
 
 from llmops.access.models import ServiceKey
+from llmops.access.services import note_old_secrets
 from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.budgets.services import OverrunOfCall, SoftCharge, WindowCharge, book
@@ -297,6 +298,7 @@ def write_batch(
     write.add_latencies(sums.latencies)
     write.add_attributions(sums.attributions)
     write.note_use(ServiceKey, [(key, _moment(at)) for key, at in keys.items()])
+    note_old_secrets({key: _moment(at) for key, at in batch.old_secrets_used.items()})
     write.note_use(Credential, [(key, _moment(at)) for key, at in batch.credentials_used.items()])
     for key, (at, failure) in sorted(batch.credential_failures.items()):
         Credential.objects.filter(pk=key).update(last_failure_at=_moment(at), last_failure=failure[:120])
