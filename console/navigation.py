@@ -82,6 +82,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Service keys", "key", model="access.servicekey"),
             Entry("Members", "member", model="access.membership"),
             Entry("Users", "user", model="auth.user"),
+            Entry("Master keys", "lock", model="base.masterkeyverifier"),
             Entry("Budgets", "budget", model="budgets.budget"),
             Entry("Approvals", "approval", model="approvals.request"),
         ),

@@ -198,6 +198,8 @@ POLICY_NAMES = "llmops.policies.selectors.policy_names"
 MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"
 DATA_PLANES = "llmops.usage.selectors.work.open_data_planes"
+#: The columns in which values are sealed under master keys, so that they can be sealed anew (llmops.base.sealed).
+SEALED = ["llmops.providers.sealed.CREDENTIALS"]
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",

@@ -71,6 +71,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "providers.tend_rotations",
         "schedule": timedelta(seconds=15),
     },
+    "go on with sealing anew": {"task": "access.resume_resealings", "schedule": timedelta(seconds=30)},
     "remind of old secrets that end soon": {
         "task": "access.remind_of_graces",
         "schedule": timedelta(minutes=5),

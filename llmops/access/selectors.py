@@ -14,6 +14,9 @@ from django.db.models import Model, Q, QuerySet
 
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.access.rules import ADMIN, ORGANISATION_WIDE, PERMISSIONS, roles_allow, scopes_allow
+from llmops.base.master_keys import master_keys
+from llmops.base.models import MasterKeyVerifier, Resealing
+from llmops.base.sealed import values_by_key
 from llmops.core.actors import Actor
 
 _M = TypeVar("_M", bound=Model)
@@ -231,3 +234,35 @@ def powers_of_roles(roles: Mapping[UUID | None, Iterable[str]]) -> Powers:
     }
     everywhere = held.pop(None, frozenset())
     return Powers(everywhere=everywhere, by_project={key: value for key, value in held.items() if key})
+
+
+@dataclass(frozen=True)
+class MasterKeyRow:
+    """A master key that was ever used, and how it stands in this process."""
+
+    key_id: str
+    standing: str
+    values: int
+
+
+def master_key_rows() -> list[MasterKeyRow]:
+    """Every master key that is known, that stored values name, or that this process has; the active one first."""
+    keys, counted = master_keys(), values_by_key()
+    known = {one.key_id: one for one in MasterKeyVerifier.objects.all()}
+    ids = sorted({*known, *counted, *keys.ids}, key=lambda one: (one != keys.active_id, one))
+    return [MasterKeyRow(one, standing_of(one, known.get(one)), counted.get(one, 0)) for one in ids]
+
+
+def standing_of(key_id: str, known: MasterKeyVerifier | None) -> str:
+    """``seals now``, ``opens``, ``missing here``, ``retired``, or ``retired, still in the settings``."""
+    keys = master_keys()
+    if known is not None and known.retired_at is not None:
+        return "retired, still in the settings" if key_id in keys.ids else "retired"
+    if key_id == keys.active_id:
+        return "seals now"
+    return "opens" if key_id in keys.ids else "missing here"
+
+
+def resealing() -> Resealing | None:
+    """The run that is under way, or else the last one."""
+    return Resealing.objects.filter(state=Resealing.RUNNING).first() or Resealing.objects.first()

@@ -48,6 +48,40 @@ class MasterKeyVerifier(models.Model):
 
     class Meta:
         db_table = "base_master_key_verifier"
+        ordering = ["-enrolled_at"]
+        verbose_name = "master key"
 
     def __str__(self) -> str:
         return self.key_id
+
+
+class Resealing(UUIDModel):
+    """A run that seals everything anew under ``to_key``. ``done`` counts what this run sealed; what is left, the values say."""
+
+    RUNNING, DONE, FAILED = "running", "done", "failed"
+
+    to_key = models.CharField(max_length=60)
+    state = models.CharField(
+        max_length=10,
+        default=RUNNING,
+        choices=[(RUNNING, "Running"), (DONE, "Done"), (FAILED, "Failed")],
+    )
+    total = models.PositiveIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)
+    message = models.CharField(max_length=500, blank=True)
+    started_by = models.CharField(max_length=200)
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "base_resealing"
+        ordering = ["-started_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=models.Q(state="running"), name="base_resealing_one_at_a_time"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"sealing anew under {self.to_key}"

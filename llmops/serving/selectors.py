@@ -118,7 +118,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         }
         paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
-    credentials, unreadable = _credentials(stored, wait=previous is None)
+    credentials, unreadable = _credentials(stored, previous)
     # Here, beside the requests: long lists take a moment to compile.
     prepare(document.policies, [(), *(route.policies for route in document.routes)])
     published.prepare(document.prompts)
@@ -224,18 +224,24 @@ def _budgets() -> tuple[BudgetEntry, ...]:
 
 
 def _credentials(
-    stored: list[Credential], *, wait: bool
+    stored: list[Credential], previous: Snapshot | None
 ) -> tuple[dict[str, tuple[CredentialEntry, ...]], dict[str, str]]:
-    """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id. Without
-    ``wait`` no store over a network is waited for."""
+    """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id.
+
+    After the first time no store over a network is waited for. A key that this process has opened before and now cannot, though
+    it is the same (it was sealed anew under a master key that is not here), goes on as it was, and is named all the same.
+    """
+    opened = _opened(previous)
     readable: dict[str, list[CredentialEntry]] = {}
     unreadable: dict[str, str] = {}
     for credential in stored:
         try:
-            secret = reveal_remembered(credential, wait=wait)
+            secret = reveal_remembered(credential, wait=previous is None)
         except ConsoleError as error:
             unreadable[str(credential.pk)] = error.message
-            continue
+            secret = opened.get(str(credential.pk), "")
+            if not secret or sha256_hex(secret.encode())[:12] != credential.fingerprint:
+                continue
         except Exception as error:
             # One key must not keep the others, nor a revocation, from being served; the text may hold what was read.
             unreadable[str(credential.pk)] = f"Reading it failed ({type(error).__name__})."
@@ -252,6 +258,12 @@ def _credentials(
     for entries in readable.values():
         entries.sort(key=lambda entry: entry.draining)
     return {provider: tuple(entries) for provider, entries in readable.items()}, unreadable
+
+
+def _opened(previous: Snapshot | None) -> dict[str, str]:
+    """Secrets that this process holds, by the id of their key."""
+    served = previous.live.credentials.values() if previous is not None else ()
+    return {entry.id: entry.secret for entries in served for entry in entries}
 
 
 def _switched(model: type[Route] | type[Provider], since: str, reason: str) -> dict[str, str]:

@@ -225,6 +225,10 @@ ADMIN: dict[str, Change] = {
         _pk("rotated_key"), {}, "service_key.grace_ended"
     ),
     "POST /admin/access/servicekey/{object_id}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
+    "POST /admin/base/masterkeyverifier/reseal/": Change(action="master_key.resealing_started"),
+    "POST /admin/base/masterkeyverifier/{object_id}/retire/": Change(
+        _pk("old_master_key"), {}, "master_key.retired"
+    ),
     "POST /admin/access/membership/add/": Change(
         send=lambda world: {"person": "eve", "role": "reviewer", "project": str(world.support.pk)},
         action="member.added",

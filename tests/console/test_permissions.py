@@ -237,6 +237,16 @@ POST /admin/auth/user/{object_id}/set-password/                    L+00000
 GET /admin/auth/user/{object_id}/unlock/                           L+00000
 POST /admin/auth/user/{object_id}/unlock/                          L+00000
 GET /admin/autocomplete/                                           L------
+GET /admin/base/masterkeyverifier/                                 L+-----
+GET /admin/base/masterkeyverifier/add/                             L------
+GET /admin/base/masterkeyverifier/reseal/                          L+-----
+POST /admin/base/masterkeyverifier/reseal/                         L+-----
+GET /admin/base/masterkeyverifier/{object_id}/                     L++++++
+GET /admin/base/masterkeyverifier/{object_id}/change/              L+00000
+GET /admin/base/masterkeyverifier/{object_id}/delete/              L-00000
+GET /admin/base/masterkeyverifier/{object_id}/history/             L+00000
+GET /admin/base/masterkeyverifier/{object_id}/retire/              L+00000
+POST /admin/base/masterkeyverifier/{object_id}/retire/             L+00000
 GET /admin/budgets/budget/                                         L++++-+
 GET /admin/budgets/budget/add/                                     L+-+---
 POST /admin/budgets/budget/add/                                    L+-+---

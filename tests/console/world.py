@@ -15,6 +15,8 @@ from django.test import Client
 from llmops.access import services as access
 from llmops.access.models import Membership, Project
 from llmops.access.rules import SCOPES
+from llmops.base.master_keys import verify_master_keys
+from llmops.base.models import MasterKeyVerifier
 from llmops.base.requests import user_actor
 from llmops.budgets import services as budgets
 from llmops.budgets.models import Overrun
@@ -108,6 +110,9 @@ def build() -> SimpleNamespace:
     )
     w.rotation, w.draining_rotation = (a_rotation(w.provider, name) for name in ("third", "fourth"))
     providers.activate_rotation(COMMAND, rotation=w.draining_rotation)
+    verify_master_keys()
+    w.master_key = MasterKeyVerifier.objects.get()
+    w.old_master_key = MasterKeyVerifier.objects.create(key_id="earlier", sealed=w.master_key.sealed)
     w.model = a_model(w.provider, "sim-small")
     w.spare_model = a_model(w.provider, "sim-spare")
     w.listed_provider = providers.create_provider(

@@ -122,7 +122,8 @@ def test_a_rotated_key_is_known_under_both_secrets_until_its_grace_ends(cast):
     old, new = (keys[sha256_hex(issued.secret.encode())] for issued in (first, second))
     assert new.valid_until is None
     assert old.valid_until == second.key.previous_valid_until.timestamp()
-    assert old.key == new.key
+    assert (old.key.replaced, new.key.replaced) == (True, False)
+    assert msgspec.structs.replace(old.key, replaced=False) == new.key
     ServiceKey.objects.filter(pk=first.key.pk).update(
         previous_valid_until=timezone.now() - timedelta(seconds=1)
     )

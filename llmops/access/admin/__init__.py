@@ -8,4 +8,4 @@ from django.contrib.auth.models import Group, User
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
-from llmops.access.admin import keys, people, projects  # noqa: E402, F401
+from llmops.access.admin import keys, master_keys, people, projects  # noqa: E402, F401

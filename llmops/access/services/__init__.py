@@ -14,6 +14,13 @@ from llmops.access.services.keys import (
     rotate_service_key,
     update_service_key,
 )
+from llmops.access.services.master_keys import (
+    reseal,
+    resume_resealings,
+    retire_master_key,
+    start_resealing,
+    unreadable_values,
+)
 from llmops.access.services.members import add_member, change_role, remove_member
 from llmops.access.services.people import (
     activate_user,
@@ -46,11 +53,16 @@ __all__ = [
     "note_old_secrets",
     "remind_of_graces",
     "remove_member",
+    "reseal",
     "restore_project",
+    "resume_resealings",
+    "retire_master_key",
     "revoke_service_key",
     "rotate_service_key",
     "set_password",
+    "start_resealing",
     "unlock_user",
+    "unreadable_values",
     "update_project",
     "update_service_key",
     "update_user",

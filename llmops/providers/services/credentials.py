@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from llmops.audit.services import record
 from llmops.base.live import LIVE_STATE, touch
-from llmops.base.master_keys import master_keys
+from llmops.base.master_keys import usable_for_sealing
 from llmops.base.transitions import move
 from llmops.core.actors import Actor
 from llmops.core.digests import sha256_hex
@@ -233,7 +233,7 @@ def place(credential: Credential, *, source: str, secret: str, reference: str) -
                 f"{secret_stores.MAX_SECRET_CHARS} characters.",
                 param="secret",
             )
-        credential.sealed = master_keys().seal(secret, identity=sealing_identity(credential.pk))
+        credential.sealed = usable_for_sealing().seal(secret, identity=sealing_identity(credential.pk))
         credential.fingerprint = sha256_hex(secret.encode())[:12]
     else:
         if secret:
