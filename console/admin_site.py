@@ -47,7 +47,20 @@ class ConsoleAdminSite(UnfoldAdminSite):
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if REDIRECT_FIELD_NAME not in request.GET and REDIRECT_FIELD_NAME not in request.POST:
             extra_context = {REDIRECT_FIELD_NAME: reverse("dashboards:overview"), **(extra_context or {})}
-        response = super().login(request, extra_context)
+        if request.method == "GET" and self.has_permission(request):
+            return HttpResponseRedirect(reverse("dashboards:overview"))
+        from llmops.access.account_views import SignInView
+
+        request.current_app = self.name
+        response = SignInView.as_view(
+            template_name=self.login_template,
+            authentication_form=self.login_form,
+            extra_context={
+                **self.each_context(request),
+                "app_path": request.get_full_path(),
+                **(extra_context or {}),
+            },
+        )(request)
         # The sign-in page is one of our own: it gets along without what the admin's policy allows.
         response._csp_config = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]
         return response

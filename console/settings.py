@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "llmops.access.second_factor.SecondFactorMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
@@ -199,7 +200,7 @@ MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"
 DATA_PLANES = "llmops.usage.selectors.work.open_data_planes"
 #: The columns in which values are sealed under master keys, so that they can be sealed anew (llmops.base.sealed).
-SEALED = ["llmops.providers.sealed.CREDENTIALS"]
+SEALED = ["llmops.providers.sealed.CREDENTIALS", "llmops.access.sealed.SECOND_FACTORS"]
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",
@@ -223,6 +224,8 @@ AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
+#: Who must have a second factor: ``all``, or roles (held anywhere; superusers count as ``admin``).
+SECOND_FACTOR_REQUIRED = env.list("CONSOLE_SECOND_FACTOR_REQUIRED", default=[])
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "dashboards:overview"
 

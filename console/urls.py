@@ -16,6 +16,7 @@ urlpatterns: list[Any] = [
     path("api/v1/", include(api.urlpatterns())),
     path("api/", api.no_such_address),
     path("api/<path:rest>", api.no_such_address),
+    path("account/", include("llmops.access.urls")),
     path("", include("llmops.dashboards.urls")),
 ]
 

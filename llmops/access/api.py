@@ -324,6 +324,8 @@ class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         "activate": "member.manage",
         "set_password": "member.manage",
         "unlock": "member.manage",
+        "end_sessions": "member.manage",
+        "reset_second_factor": "member.manage",
     }
 
     @extend_schema(request=NewUserSerializer)
@@ -354,6 +356,22 @@ class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     def unlock(self, request: Request, pk: str) -> Response:
         user = self.get_object()
         services.unlock_user(self.actor, user=user, **self.decoded())
+        return self._changed(user)
+
+    @extend_schema(request=Reason, responses=UserSerializer)
+    @action(detail=True, methods=["post"], url_path="end-sessions", serializer_class=Reason)
+    def end_sessions(self, request: Request, pk: str) -> Response:
+        """Sign somebody out everywhere."""
+        user = self.get_object()
+        services.end_sessions(self.actor, user=user, **self.decoded())
+        return self._changed(user)
+
+    @extend_schema(request=Reason, responses=UserSerializer)
+    @action(detail=True, methods=["post"], url_path="reset-second-factor", serializer_class=Reason)
+    def reset_second_factor(self, request: Request, pk: str) -> Response:
+        """Remove the second factor of somebody whose phone and recovery codes are lost."""
+        user = self.get_object()
+        services.reset_factor(self.actor, user=user, **self.decoded())
         return self._changed(user)
 
     def _changed(self, user: Any) -> Response:

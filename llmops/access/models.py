@@ -7,7 +7,7 @@ from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 
 from llmops.access.rules import INTERACTIVE, PRIORITIES, ROLES
-from llmops.base.models import TimestampedModel
+from llmops.base.models import TimestampedModel, UUIDModel
 
 slug_validator = RegexValidator(
     r"^[a-z0-9][a-z0-9._-]{0,62}$",
@@ -149,3 +149,44 @@ class ServiceKey(TimestampedModel):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class SecondFactor(TimestampedModel):
+    """The seed of a person's one-time passwords, sealed, and hashes of recovery codes. ``last_step`` is the step whose code was
+    taken last: none is taken twice. ``failures`` in a row close it until ``closed_until``.
+    """
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="second_factor"
+    )
+    sealed = models.TextField(editable=False)
+    last_step = models.BigIntegerField(default=0, editable=False)
+    recovery_hashes = models.JSONField(default=list, editable=False)
+    failures = models.PositiveIntegerField(default=0, editable=False)
+    closed_until = models.DateTimeField(null=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        db_table = "access_second_factor"
+
+    def __str__(self) -> str:
+        return f"second factor of {self.user}"
+
+
+class SignIn(UUIDModel):
+    """A session of a person: from where, since when, seen last when. It goes with the session."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="sign_ins")
+    session_key = models.CharField(max_length=40, unique=True, editable=False)
+    ip = models.CharField(max_length=64, blank=True)
+    agent = models.CharField(max_length=200, blank=True)
+    how = models.CharField(max_length=20, blank=True)
+    signed_in_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "access_sign_in"
+        ordering = ["-seen_at"]
+
+    def __str__(self) -> str:
+        return f"session of {self.user} from {self.ip or 'nowhere'}"

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.dispatch import receiver
 from django.utils import timezone
 
+from llmops.access.services.sessions import forget_sign_in, note_sign_in
 from llmops.audit.selectors import events
 from llmops.audit.services import record, record_about
 from llmops.base.requests import NOBODY, actor_of, client_ip, user_actor
@@ -22,8 +23,11 @@ MOST_REFUSALS, REFUSALS_WINDOW = 60, timedelta(minutes=15)
 
 @receiver(user_logged_in, dispatch_uid="access.signed_in")
 def signed_in(sender: Any, request: Any, user: Any, **_: Any) -> None:
+    how = getattr(request, "signed_in_by", "password")
     with transaction.atomic():
-        record_about(_actor(request, user), user, action="session.signed_in")
+        if request is not None:
+            note_sign_in(request, user, how)
+        record_about(_actor(request, user), user, action="session.signed_in", after={"by": how})
 
 
 @receiver(user_logged_out, dispatch_uid="access.signed_out")
@@ -31,7 +35,13 @@ def signed_out(sender: Any, request: Any, user: Any, **_: Any) -> None:
     if user is None:
         return
     with transaction.atomic():
+        forget_sign_in(request)
         record_about(_actor(request, user), user, action="session.signed_out")
+
+
+def code_refused(request: Any, user: Any) -> None:
+    """One event for a wrong second factor, a bounded number for an address."""
+    _refused(request, user)
 
 
 @receiver(user_login_failed, dispatch_uid="access.sign_in_refused")
@@ -42,12 +52,16 @@ def sign_in_refused(sender: Any, credentials: dict[str, Any], request: Any = Non
     """
     if request is None or getattr(request, "axes_locked_out", False):
         return
+    named = str(credentials.get("username") or "")
+    user = get_user_model().objects.filter(username=named).first() if "\0" not in named else None
+    _refused(request, user)
+
+
+def _refused(request: Any, user: Any) -> None:
     ip = client_ip(request)
     recent = events(action="session.refused", since=timezone.now() - REFUSALS_WINDOW).filter(ip=ip)
     if recent[:MOST_REFUSALS].count() >= MOST_REFUSALS:
         return
-    named = str(credentials.get("username") or "")
-    user = get_user_model().objects.filter(username=named).first() if "\0" not in named else None
     with transaction.atomic():
         record(
             NOBODY.from_request(ip=ip, request_id=getattr(request, "request_id", "")),

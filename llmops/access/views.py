@@ -29,4 +29,5 @@ class OwnPasswordView(PasswordChangeView):
             show_refusal(form, refused)
             return self.form_invalid(form)
         update_session_auth_hash(self.request, user)
+        services.key_changed(self.request)
         return HttpResponseRedirect(self.get_success_url())

@@ -7,6 +7,7 @@ table; a change that is not in it fails ``test_every_change_leaves_one_event.py`
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -15,6 +16,11 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from llmops.access import services as access
+from llmops.access.models import SecondFactor
+from llmops.access.sealed import factor_identity
+from llmops.base.master_keys import master_keys
+from llmops.core import one_time
 from llmops.prompts.files import pack
 from tests.cast import PASSWORD
 from tests.console.browser_forms import form_of
@@ -72,6 +78,8 @@ API: dict[str, Change] = {
     "POST /api/v1/users/{pk}/deactivate/": Change(_pk("eve"), {}, "user.deactivated"),
     "POST /api/v1/users/{pk}/set-password/": Change(_pk("eve"), {"password": PASSWORD}, "user.password_set"),
     "POST /api/v1/users/{pk}/unlock/": Change(_pk("eve"), {}, "user.unlocked"),
+    "POST /api/v1/users/{pk}/end-sessions/": Change(_pk("eve"), {}, "user.sessions_ended"),
+    "POST /api/v1/users/{pk}/reset-second-factor/": Change(_pk("eve"), {}, "second_factor.reset"),
     "POST /api/v1/providers/": Change(
         send={"slug": "new", "kind": "openai", "base_url": "https://api.openai.com/v1"},
         action="provider.created",
@@ -247,6 +255,8 @@ ADMIN: dict[str, Change] = {
     "POST /admin/auth/user/{object_id}/deactivate/": Change(_pk("eve"), {}, "user.deactivated"),
     "POST /admin/auth/user/{object_id}/activate/": Change(_pk("closed"), {}, "user.activated"),
     "POST /admin/auth/user/{object_id}/unlock/": Change(_pk("eve"), {}, "user.unlocked"),
+    "POST /admin/auth/user/{object_id}/end-sessions/": Change(_pk("eve"), {}, "user.sessions_ended"),
+    "POST /admin/auth/user/{object_id}/reset-factor/": Change(_pk("eve"), {}, "second_factor.reset"),
     "POST /admin/budgets/budget/add/": Change(
         send=lambda world: {
             "slug": "new",
@@ -491,7 +501,33 @@ PAGES: dict[str, Change] = {
         action="export_schedule.created",
     ),
     "POST /admin/logout/": Change(action="session.signed_out"),
+    "POST /account/second-factor/": Change(
+        send=lambda world: offered_to(world.root), action="second_factor.added"
+    ),
+    "POST /account/second-factor/remove/": Change(
+        send=lambda world: {"code": present_code(world.root)}, action="second_factor.removed"
+    ),
+    "POST /account/second-factor/codes/": Change(
+        send=lambda world: {"code": present_code(world.root)}, action="second_factor.codes_renewed"
+    ),
+    "POST /account/sessions/end-others/": Change(action="session.others_ended"),
 }
+
+
+def offered_to(user: Any) -> dict[str, str]:
+    """What the form says that turns a second factor on."""
+    offered, seed = access.offer_factor(user)
+    return {"seed": offered, "code": one_time.code_at(seed, int(time.time()) // one_time.STEP_S)}
+
+
+def present_code(user: Any) -> str:
+    """A code of the second factor of ``user``, who has one from now on."""
+    seed = one_time.new_seed()
+    factor = SecondFactor(user=user)
+    factor.sealed = master_keys().seal(seed.hex(), identity=factor_identity(factor.pk))
+    SecondFactor.objects.filter(user=user).delete()
+    factor.save()
+    return one_time.code_at(seed, int(time.time()) // one_time.STEP_S)
 
 
 def address(key: str, change: Change, world: World) -> str:

@@ -160,12 +160,25 @@ GET /api/v1/users/{pk}/                                            1+-----------
 PATCH /api/v1/users/{pk}/                                          1+------------+
 POST /api/v1/users/{pk}/activate/                                  1+------------+
 POST /api/v1/users/{pk}/deactivate/                                1+------------+
+POST /api/v1/users/{pk}/end-sessions/                              1+------------+
+POST /api/v1/users/{pk}/reset-second-factor/                       1+------------+
 POST /api/v1/users/{pk}/set-password/                              1+------------+
 POST /api/v1/users/{pk}/unlock/                                    1+------------+
 """
 #: nobody alice bob carla dan rita charlie
 PAGE_TABLE = """
 GET /                                                              L++++++
+GET /account/                                                      L++++++
+GET /account/code/                                                 LLLLLLL
+GET /account/second-factor/remove/                                 L405405405405405405
+GET /account/second-factor/codes/                                  L405405405405405405
+GET /account/sessions/end-others/                                  L405405405405405405
+GET /account/sessions/{sign_in}/end/                               L405405405405405405
+GET /account/second-factor/                                        L++++++
+POST /account/second-factor/                                       Lffffff
+POST /account/second-factor/remove/                                L409409409409409409
+POST /account/second-factor/codes/                                 L409409409409409409
+POST /account/sessions/end-others/                                 L++++++
 GET /admin/                                                        L++++++
 GET /admin/access/membership/                                      L+--+--
 GET /admin/access/membership/add/                                  L+-----
@@ -231,6 +244,10 @@ POST /admin/auth/user/{object_id}/change/                          L+00000
 GET /admin/auth/user/{object_id}/deactivate/                       L+00000
 POST /admin/auth/user/{object_id}/deactivate/                      L+00000
 GET /admin/auth/user/{object_id}/delete/                           L-00000
+GET /admin/auth/user/{object_id}/end-sessions/                     L+00000
+POST /admin/auth/user/{object_id}/end-sessions/                    L+00000
+GET /admin/auth/user/{object_id}/reset-factor/                     L+00000
+POST /admin/auth/user/{object_id}/reset-factor/                    L+00000
 GET /admin/auth/user/{object_id}/history/                          L+00000
 GET /admin/auth/user/{object_id}/set-password/                     L+00000
 POST /admin/auth/user/{object_id}/set-password/                    L+00000

@@ -13,9 +13,10 @@ from django.db import transaction
 from django.test import Client
 
 from llmops.access import services as access
-from llmops.access.models import Membership, Project
+from llmops.access.models import Membership, Project, SecondFactor
 from llmops.access.rules import SCOPES
-from llmops.base.master_keys import verify_master_keys
+from llmops.access.sealed import factor_identity
+from llmops.base.master_keys import master_keys, verify_master_keys
 from llmops.base.models import MasterKeyVerifier
 from llmops.base.requests import user_actor
 from llmops.budgets import services as budgets
@@ -62,6 +63,9 @@ def build() -> SimpleNamespace:
     """Rows in the states that the actions of ``tests.console.changes`` need, and a client for each actor."""
     w = make_cast()
     w.eve = access.create_user(COMMAND, username="eve")
+    factor = SecondFactor(user=w.eve)
+    factor.sealed = master_keys().seal("00", identity=factor_identity(factor.pk))
+    factor.save()
     w.closed = access.deactivate_user(COMMAND, user=access.create_user(COMMAND, username="closed"))
     w.old_project = access.archive_project(COMMAND, project=access.create_project(COMMAND, slug="old"))
     w.membership = Membership.objects.get(user=w.rita)

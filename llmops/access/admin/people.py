@@ -8,11 +8,12 @@ from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.http import HttpRequest
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from llmops.access import services
 from llmops.access.admin.projects import ReasonForm
-from llmops.access.models import Membership
+from llmops.access.models import Membership, SecondFactor
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.core.actors import Actor
 
@@ -63,14 +64,24 @@ class UserAdmin(ServiceAdmin):
     search_fields = ("username", "email", "first_name", "last_name")
     ordering = ("username",)
     inlines = (RolesInline,)
-    actions_detail = ("set_password", "deactivate", "activate", "unlock")
+    actions_detail = (
+        "set_password",
+        "deactivate",
+        "activate",
+        "unlock",
+        "end_sessions",
+        "reset_factor",
+    )
 
     def get_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
         names = ("username", "email", "first_name", "last_name", "is_superuser")
-        return (*names, "password") if obj is None else (*names, "is_active", "date_joined", "last_login")
+        shown = ("is_active", "factor", "sessions", "date_joined", "last_login")
+        return (*names, "password") if obj is None else (*names, *shown)
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
-        return () if obj is None else ("username", "is_active", "date_joined", "last_login")
+        if obj is None:
+            return ()
+        return ("username", "is_active", "factor", "sessions", "date_joined", "last_login")
 
     def get_form(
         self, request: HttpRequest, obj: Any | None = None, change: bool = False, **kwargs: Any
@@ -78,6 +89,20 @@ class UserAdmin(ServiceAdmin):
         if obj is None:
             kwargs["form"] = NewUserForm
         return super().get_form(request, obj, change, **kwargs)
+
+    @display(description="second factor")
+    def factor(self, user: User) -> str:
+        found = SecondFactor.objects.filter(user=user).first()
+        return f"on since {found.created_at:%Y-%m-%d %H:%M} UTC" if found else "off"
+
+    @display(description="signed in")
+    def sessions(self, user: User) -> str:
+        """From where, and when each was last seen."""
+        found = services.sign_ins_of(user)
+        return (
+            "; ".join(f"{one.ip or 'unknown'}, seen {one.seen_at:%Y-%m-%d %H:%M} UTC" for one in found)
+            or "nowhere"
+        )
 
     def create(self, actor: Actor, data: dict[str, Any]) -> User:
         return services.create_user(actor, **{**data, "password": data["password"] or None})
@@ -123,3 +148,23 @@ class UserAdmin(ServiceAdmin):
     def unlock(self, request: HttpRequest, actor: Actor, obj: User, data: dict[str, Any]) -> str:
         services.unlock_user(actor, user=obj, **data)
         return f"{obj} may try to sign in again."
+
+    @admin_action(
+        label="End sessions",
+        question="Sign {obj} out everywhere, with their next request?",
+        form=ReasonForm,
+    )
+    def end_sessions(self, request: HttpRequest, actor: Actor, obj: User, data: dict[str, Any]) -> str:
+        ended = services.end_sessions(actor, user=obj, **data)
+        return f"{ended} {'session' if ended == 1 else 'sessions'} of {obj} ended."
+
+    @admin_action(
+        label="Reset second factor",
+        question="Remove the second factor of {obj}, whose phone and recovery codes are lost? Be sure that it is they who ask.",
+        form=ReasonForm,
+        danger=True,
+        available=lambda user: SecondFactor.objects.filter(user=user).exists(),
+    )
+    def reset_factor(self, request: HttpRequest, actor: Actor, obj: User, data: dict[str, Any]) -> str:
+        services.reset_factor(actor, user=obj, **data)
+        return f"{obj} signs in without a second factor until they turn one on."

@@ -35,7 +35,7 @@ def create_user(
 ) -> Any:
     """An account without any role. Without a ``password`` nobody can sign in with it until one is set."""
     User = get_user_model()  # noqa: N806
-    _must_manage(actor)
+    must_manage(actor)
     _must_be_superuser(actor, is_superuser)
     if User.objects.filter(username__iexact=username).exists():
         raise Conflict(f"There is already an account {username!r}.", param="username")
@@ -57,10 +57,10 @@ def create_user(
 @transaction.atomic
 def update_user(actor: Actor, *, user: Any, **changes: Any) -> Any:
     """Change ``email``, ``first_name``, ``last_name`` or ``is_superuser`` (superusers only)."""
-    _must_manage(actor)
+    must_manage(actor)
     with somebody_must_remain():
         stored = locked(user)
-        _must_outrank(actor, stored)
+        must_outrank(actor, stored)
         before = seen(stored, CHANGEABLE)
         if changes.get("is_superuser", stored.is_superuser) != stored.is_superuser:
             _must_be_superuser(actor, True)
@@ -82,12 +82,12 @@ def activate_user(actor: Actor, *, user: Any, reason: str = "") -> Any:
 
 @transaction.atomic
 def _set_active(actor: Actor, user: Any, *, active: bool, reason: str) -> Any:
-    _must_manage(actor)
+    must_manage(actor)
     with somebody_must_remain():
         stored = locked(user)
         if stored.is_active == active:
             raise Conflict(f"{stored.get_username()} is {'already' if active else 'not'} active.")
-        _must_outrank(actor, stored)
+        must_outrank(actor, stored)
         stored.is_active = active
         stored.save(update_fields=["is_active"])
     record_about(
@@ -104,9 +104,9 @@ def _set_active(actor: Actor, user: Any, *, active: bool, reason: str) -> Any:
 @transaction.atomic
 def set_password(actor: Actor, *, user: Any, password: str) -> Any:
     """Set somebody else's password; every session of theirs ends."""
-    _must_manage(actor)
+    must_manage(actor)
     stored = locked(user)
-    _must_outrank(actor, stored)
+    must_outrank(actor, stored)
     _give_password(stored, password)
     stored.save(update_fields=["password"])
     record_about(actor, stored, action="user.password_set", after={"usable": stored.has_usable_password()})
@@ -128,7 +128,7 @@ def change_own_password(actor: Actor, *, user: Any, password: str) -> Any:
 @transaction.atomic
 def unlock_user(actor: Actor, *, user: Any, reason: str = "") -> int:
     """Lift the pause after failed attempts to sign in; answers how many addresses were waiting."""
-    _must_manage(actor)
+    must_manage(actor)
     removed, _ = AccessAttempt.objects.filter(username__iexact=user.get_username()).delete()
     record_about(actor, user, action="user.unlocked", before={"addresses": removed}, reason=reason)
     return removed
@@ -145,12 +145,12 @@ def _give_password(user: Any, password: str | None) -> None:
     user.set_password(password)
 
 
-def _must_manage(actor: Actor) -> None:
+def must_manage(actor: Actor) -> None:
     if not powers_of_actor(actor).allow("member.manage", None):
         raise PermissionDenied("Only administrators of the whole organisation manage accounts.")
 
 
-def _must_outrank(actor: Actor, user: Any) -> None:
+def must_outrank(actor: Actor, user: Any) -> None:
     """Whoever changes an account could act as it; so they must hold everything it holds."""
     _must_be_superuser(actor, user.is_superuser)
     when_active = copy(user)

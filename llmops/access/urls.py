@@ -1,0 +1,15 @@
+from django.urls import path
+
+from llmops.access import account_views as views
+
+app_name = "account"
+
+urlpatterns = [
+    path("", views.account, name="account"),
+    path("code/", views.code, name="code"),
+    path("second-factor/", views.factor, name="factor"),
+    path("second-factor/remove/", views.remove_factor, name="remove_factor"),
+    path("second-factor/codes/", views.renew_codes, name="renew_codes"),
+    path("sessions/end-others/", views.end_others, name="end_others"),
+    path("sessions/<uuid:sign_in>/end/", views.end_session, name="end_session"),
+]
