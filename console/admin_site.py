@@ -52,18 +52,19 @@ class ConsoleAdminSite(UnfoldAdminSite):
         from llmops.access.account_views import SignInView
 
         request.current_app = self.name
-        response = SignInView.as_view(
+        response: Any = SignInView.as_view(
             template_name=self.login_template,
             authentication_form=self.login_form,
             extra_context={
                 **self.each_context(request),
                 "app_path": request.get_full_path(),
+                "oidc_label": settings.OIDC_LABEL if settings.OIDC_ISSUER and settings.OIDC_CLIENT_ID else "",
                 **(extra_context or {}),
             },
         )(request)
         # The sign-in page is one of our own: it gets along without what the admin's policy allows.
         response._csp_config = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]
-        return response
+        return cast(HttpResponse, response)
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

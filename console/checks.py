@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
+from llmops.access.rules import ROLES
 from llmops.base.crypto import MasterKeys
 from llmops.base.requests import trusted_networks
 from llmops.core.errors import ConfigurationRefused
@@ -35,6 +36,7 @@ def settings_are_usable(**_: Any) -> list[CheckMessage]:
             )
         )
     found += _proxies()
+    found += _sign_in()
     found += [
         Error(
             f"{variable} is {value}; it must be at least {least}.",
@@ -59,6 +61,42 @@ def _proxies() -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def _sign_in() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    unknown = sorted(set(settings.SECOND_FACTOR_REQUIRED) - {"all", *ROLES})
+    if unknown:
+        found.append(
+            Error(
+                f"CONSOLE_SECOND_FACTOR_REQUIRED names {unknown[0]!r}, which is no role.",
+                hint=f"all, or some of {', '.join(ROLES)} with commas.",
+                id="console.E005",
+            )
+        )
+    if settings.OIDC_ISSUER:
+        # Reading tokens takes a library that only this sign-in needs.
+        from llmops.access.oidc import role_mapping
+
+        try:
+            refusal = (
+                ""
+                if role_mapping(settings.OIDC_ROLES)
+                else "CONSOLE_OIDC_ROLES is empty: nobody could sign in."
+            )
+        except ConfigurationRefused as refused:
+            refusal = refused.message
+        if not settings.OIDC_CLIENT_ID:
+            refusal = "CONSOLE_OIDC_CLIENT_ID is missing."
+        if refusal:
+            found.append(
+                Error(
+                    refusal,
+                    hint="Such as llmops-admins=admin,support-ops=operator@support",
+                    id="console.E006",
+                )
+            )
+    return found
 
 
 def _lower_bounds() -> list[tuple[str, int, int]]:

@@ -226,6 +226,17 @@ AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 #: Who must have a second factor: ``all``, or roles (held anywhere; superusers count as ``admin``).
 SECOND_FACTOR_REQUIRED = env.list("CONSOLE_SECOND_FACTOR_REQUIRED", default=[])
+#: Sign-in with OpenID Connect (llmops.access.oidc); off without an issuer and a client.
+OIDC_ISSUER = env.str("CONSOLE_OIDC_ISSUER", default="")
+OIDC_CLIENT_ID = env.str("CONSOLE_OIDC_CLIENT_ID", default="")
+OIDC_CLIENT_SECRET = env.str("CONSOLE_OIDC_CLIENT_SECRET", default="")
+OIDC_SCOPES = env.list("CONSOLE_OIDC_SCOPES", default=["email", "profile"])
+OIDC_LABEL = env.str("CONSOLE_OIDC_LABEL", default="Sign in with your organisation")
+OIDC_USERNAME_CLAIM = env.str("CONSOLE_OIDC_USERNAME_CLAIM", default="preferred_username")
+OIDC_ROLES_CLAIM = env.str("CONSOLE_OIDC_ROLES_CLAIM", default="groups")
+OIDC_ROLES = env.str("CONSOLE_OIDC_ROLES", default="")
+#: Whether such a sign-in counts as one with a second factor: the provider asks for it.
+OIDC_IS_STRONG = env.bool("CONSOLE_OIDC_IS_STRONG", default=True)
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "dashboards:overview"
 

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from typing import Any
 
 import segno
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from llmops.access import services, signals
+from llmops.access import oidc, services, signals
 from llmops.access.models import SecondFactor
 from llmops.access.second_factor import STRONG, has_factor, must_have
 from llmops.base.requests import actor_of
 from llmops.core import one_time
-from llmops.core.errors import ConsoleError, RateLimited
+from llmops.core.errors import ConsoleError, PermissionDenied, RateLimited
 
 #: After the password, so long may the code take.
 CODE_WITHIN_S = 300
-_PENDING = "pending_sign_in"
+_PENDING, _OIDC = "pending_sign_in", "oidc_sign_in"
 ISSUER = "LLMOps Console"
 
 
@@ -81,11 +84,75 @@ def code(request: HttpRequest) -> HttpResponse:
     return render(request, "console/account/code.html", {"problem": problem}, status=status)
 
 
+@never_cache
+@require_safe
+def oidc_start(request: HttpRequest) -> HttpResponse:
+    """Off to the organisation's own sign-in."""
+    if not oidc.configured():
+        raise Http404
+    try:
+        started = oidc.start(request.build_absolute_uri(reverse("account:oidc_callback")))
+    except ConsoleError as refused:
+        return _not_signed_in(request, refused)
+    target = request.GET.get("next", "")
+    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
+        target = reverse("dashboards:overview")
+    request.session[_OIDC] = {
+        "state": started.state,
+        "nonce": started.nonce,
+        "verifier": started.verifier,
+        "at": time.time(),
+        "next": target,
+    }
+    return HttpResponseRedirect(started.address)
+
+
+@never_cache
+@require_safe
+def oidc_callback(request: HttpRequest) -> HttpResponse:
+    """Back from there. The state is taken once, whatever comes of it."""
+    if not oidc.configured():
+        raise Http404
+    kept = request.session.pop(_OIDC, None)
+    try:
+        if (
+            not kept
+            or time.time() - kept["at"] > CODE_WITHIN_S
+            or not secrets.compare_digest(request.GET.get("state", "").encode(), kept["state"].encode())
+            or request.GET.get("iss", settings.OIDC_ISSUER) != settings.OIDC_ISSUER
+        ):
+            raise PermissionDenied("This sign-in was not begun here, or took too long. Begin again.")
+        if request.GET.get("error") or not request.GET.get("code"):
+            raise PermissionDenied("The sign-in service did not sign you in. Begin again.")
+        identity = oidc.finish(
+            code=request.GET["code"],
+            callback=request.build_absolute_uri(reverse("account:oidc_callback")),
+            nonce=kept["nonce"],
+            verifier=kept["verifier"],
+        )
+        user = services.account_of(identity)
+    except ConsoleError as refused:
+        return _not_signed_in(request, refused)
+    request.signed_in_by = "oidc"  # type: ignore[attr-defined]
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    if settings.OIDC_IS_STRONG:
+        request.session[STRONG] = True
+    return HttpResponseRedirect(kept["next"])
+
+
+def _not_signed_in(request: HttpRequest, refused: ConsoleError) -> HttpResponse:
+    if isinstance(refused, PermissionDenied):
+        signals.code_refused(request, None)
+    return render(
+        request, "console/account/not_signed_in.html", {"problem": refused.message}, status=refused.status
+    )
+
+
 @login_required
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
     """One's own second factor and sessions."""
-    factor = SecondFactor.objects.filter(user=request.user).first()
+    factor = SecondFactor.objects.filter(user_id=request.user.pk or 0).first()
     return render(
         request,
         "console/account/account.html",
@@ -129,10 +196,8 @@ def factor(request: HttpRequest) -> HttpResponse:
         "typed": one_time.shown_seed(seed),
         "picture": _picture(uri),
         "asked": must_have(request.user),
-        # Read by whoever asks whether a form was taken.
-        "form": {"errors": problem},
     }
-    return render(request, "console/account/factor.html", context)
+    return render(request, "console/account/factor.html", context, status=400 if problem else 200)
 
 
 @sensitive_post_parameters("code")
@@ -203,7 +268,7 @@ def _picture(uri: str) -> SafeString:
     """The QR code as SVG without styles, which the strict policy would not apply."""
     out = io.BytesIO()
     segno.make(uri, error="m").save(
-        out, kind="svg", xmldecl=False, svgns=True, scale=5, border=3, dark="#000", light="#fff", omitsize=False,
+        out, kind="svg", xmldecl=False, svgns=True, scale=1, border=3, dark="#000", light="#fff", omitsize=True,
         title="QR code for an authenticator app",
     )  # fmt: skip
     return mark_safe(out.getvalue().decode())  # noqa: S308 - made of a seed and an escaped name

@@ -190,3 +190,22 @@ class SignIn(UUIDModel):
 
     def __str__(self) -> str:
         return f"session of {self.user} from {self.ip or 'nowhere'}"
+
+
+class OidcIdentity(UUIDModel):
+    """Who an account is to an OpenID provider."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="oidc_identity"
+    )
+    issuer = models.CharField(max_length=300)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        db_table = "access_oidc_identity"
+        constraints = [
+            models.UniqueConstraint(fields=["issuer", "subject"], name="access_oidc_identity_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.issuer}"

@@ -1,3 +1,4 @@
 from tests.cast import cast, quick_passwords
+from tests.providers.answering import answering
 
-__all__ = ["cast", "quick_passwords"]
+__all__ = ["answering", "cast", "quick_passwords"]

@@ -174,8 +174,10 @@ GET /account/second-factor/remove/                                 L405405405405
 GET /account/second-factor/codes/                                  L405405405405405405
 GET /account/sessions/end-others/                                  L405405405405405405
 GET /account/sessions/{sign_in}/end/                               L405405405405405405
+GET /account/oidc/                                                 0000000
+GET /account/oidc/callback/                                        0000000
 GET /account/second-factor/                                        L++++++
-POST /account/second-factor/                                       Lffffff
+POST /account/second-factor/                                       Lbbbbbb
 POST /account/second-factor/remove/                                L409409409409409409
 POST /account/second-factor/codes/                                 L409409409409409409
 POST /account/sessions/end-others/                                 L++++++

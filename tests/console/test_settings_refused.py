@@ -42,6 +42,8 @@ def check(tmp_path, **changed):
         ({"CONSOLE_MASTER_KEYS": ""}, "console.E002"),
         ({"CONSOLE_MASTER_KEYS": "k:AAAA"}, "'k' has 3 bytes"),
         ({"CONSOLE_TRUSTED_PROXIES": "10.0.0.0/99"}, "console.E003"),
+        ({"CONSOLE_SECOND_FACTOR_REQUIRED": "admin,chief"}, "console.E005"),
+        ({"CONSOLE_OIDC_ISSUER": "https://idp.example.com"}, "console.E006"),
         ({"CONSOLE_LEASE_SECONDS": "1"}, "CONSOLE_LEASE_SECONDS is 1; it must be at least 10"),
         (
             {"CONSOLE_LEASE_SECONDS": "an hour"},

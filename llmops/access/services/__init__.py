@@ -4,6 +4,7 @@ Surfaces decide whether somebody may come in at all; what must hold whichever do
 do not hold, the last administrator stays) is decided here, against what the actor holds at that moment.
 """
 
+from llmops.access.services.identities import account_of
 from llmops.access.services.keys import (
     IssuedKey,
     create_service_key,
@@ -59,6 +60,7 @@ from llmops.access.services.sessions import (
 
 __all__ = [
     "IssuedKey",
+    "account_of",
     "activate_user",
     "add_factor",
     "add_member",
