@@ -116,7 +116,9 @@ def build() -> SimpleNamespace:
     providers.activate_rotation(COMMAND, rotation=w.draining_rotation)
     verify_master_keys()
     w.master_key = MasterKeyVerifier.objects.get()
-    w.old_master_key = MasterKeyVerifier.objects.create(key_id="earlier", sealed=w.master_key.sealed)
+    w.old_master_key = MasterKeyVerifier.objects.create(
+        key_id="earlier", sealed=master_keys().seal("known", identity="base.master_key:earlier")
+    )
     w.model = a_model(w.provider, "sim-small")
     w.spare_model = a_model(w.provider, "sim-spare")
     w.listed_provider = providers.create_provider(
