@@ -12,12 +12,19 @@ _encode = msgspec.json.Encoder().encode
 
 def quotes(data: bytes) -> int:
     """How many quotation marks stand around the texts and names of some JSON: not those within them."""
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"")
-        return data.count(b'"') - data.count(b'\\"')
-    return data.count(b'"')
+    if b"\\" not in data or b'\\"' not in data:
+        return data.count(b'"')
+    data = data.replace(b"\\\\", b"")
+    return data.count(b'"') - data.count(b'\\"')
 
 
 def told_once(raw: bytes, value: Any) -> bool:
     """Whether ``raw`` says no more than ``value``, which was read from it: a member that was given twice left its name behind."""
     return quotes(raw) == quotes(_encode(value))
+
+
+def texts_told_once(raw: bytes, value: Any) -> bool:
+    """The same where ``value`` holds texts and nothing else. What is written here is as short as JSON can be, so that what came
+    as short cannot hold any more; most clients write it so."""
+    encoded = _encode(value)
+    return len(raw) == len(encoded) or quotes(raw) == quotes(encoded)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.core.once import told_once
+from llmops.core.once import texts_told_once, told_once
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 VALUES: Any = st.recursive(
@@ -43,3 +43,17 @@ def test_json_that_tells_one_twice(first: Any, last: Any, name: str, beside: Any
 @pytest.mark.parametrize("raw", [b'{"a": 1, "\\u0061": 2}', b'{"a\\"": "\\\\", "a\\"": "x"}'])
 def test_however_they_are_written(raw: bytes) -> None:
     assert not told_once(raw, msgspec.json.decode(raw))
+
+
+@given(
+    st.lists(st.dictionaries(TEXTS, TEXTS, min_size=1, max_size=3), min_size=1, max_size=4),
+    TEXTS,
+    st.booleans(),
+)
+def test_texts_alone(value: list[dict[str, str]], other: str, compact: bool) -> None:
+    raw = msgspec.json.encode(value) if compact else json.dumps(value).encode()
+    assert texts_told_once(raw, value)
+    name, text = next(iter(value[0].items()))
+    twice = raw.replace(b"{", b"{" + msgspec.json.encode({name: other})[1:-1] + b",", 1)
+    if text != other and b"{" not in name.encode():
+        assert not texts_told_once(twice, msgspec.json.decode(twice))

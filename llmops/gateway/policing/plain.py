@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from llmops.core.once import told_once
+from llmops.core.once import texts_told_once
 from llmops.gateway.endpoints.base import Members, Raw
 from llmops.policies.checks.base import Answer
 
@@ -75,7 +75,7 @@ def plain_asked(members: Members) -> tuple[str, int] | None:
         messages = _decode_messages(raw)
     except _UNREADABLE:
         return None
-    if not told_once(bytes(raw), messages):
+    if not texts_told_once(bytes(raw), messages):
         return None
     return "\n".join([one.content for one in messages if one.content]), len(messages)
 
