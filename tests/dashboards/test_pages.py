@@ -4,64 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 import time_machine
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from llmops.access.models import Membership
 from llmops.audit.models import Event
 from llmops.core.ids import uuid7
-from llmops.core.verdicts import Finding, Verdict
-from llmops.usage.models import Call, Job, KeptObject, LatencyRollup, Rollup
+from llmops.usage.models import Call, Job, LatencyRollup, Rollup
 from tests.dashboards import seed
 from tests.dashboards.conftest import signed_in
+from tests.dashboards.reading import OWN_PAGES, listed, text_of
 
 pytestmark = pytest.mark.django_db
-OWN_PAGES = ("/", "/calls/", "/jobs/")
 #: Queries of each page with the cast's data, sessions and roles included. A rise is a decision, not an accident.
 QUERIES = {"/": 31, "/live/": 31, "/calls/": 10, "/calls/<id>/": 14, "/jobs/": 3, "/jobs/live/": 3}
-
-
-@pytest.fixture
-def still() -> Iterator[None]:
-    """The clock stands: figures do not grow old by themselves."""
-    with time_machine.travel(datetime(2026, 11, 21, 14, 37, 22, tzinfo=UTC), tick=False):
-        yield
-
-
-@pytest.fixture
-def day(stage: SimpleNamespace) -> list[Call]:
-    """A day of calls in both projects, up to a moment ago."""
-    now = datetime.now(UTC)
-    calls = seed.traffic(stage, until=now - timedelta(minutes=1), hours=5, per_hour=40)
-    return seed.store([*calls, seed.unknown(stage, now - timedelta(seconds=20))])
-
-
-def text_of(answer: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode()))
-
-
-def listed(client: Client, address: str) -> list[str]:
-    """Ids of every call that a list shows, over all of its pages."""
-    found: list[str] = []
-    while address:
-        page = client.get(address)
-        assert page.status_code == 200, address
-        assert 'class="notice' not in page.content.decode(), text_of(page)[:500]
-        found += re.findall(r'data-key="([0-9a-f-]{36})"', page.content.decode())
-        older = page.context["older"]
-        address = older
-    return found
 
 
 # --- who gets in ---------------------------------------------------------------------------------------------------
@@ -287,163 +250,6 @@ def test_a_call_is_found_by_either_of_its_ids(alice: Client, stage: SimpleNamesp
     assert alice.get(f"/calls/?q={call.pk}")["location"] == f"/calls/{call.pk}/"
 
 
-# --- one call's story ------------------------------------------------------------------------------------------------
-
-
-def test_the_story_of_a_call_that_failed_over_twice(alice: Client, stage: SimpleNamespace) -> None:
-    window = seed.budget("support-month", "50", "31", value="support", project=stage.support)
-    charge = {"window": window.pk, "held": 12_000_000, "cost": 7_206_000}
-    (call,) = seed.store([seed.failed_over_twice(stage, datetime.now(UTC), charges=[charge])])
-    page = alice.get(f"/calls/{call.pk}/")
-    story, text = page.context["story"], text_of(page)
-    assert [lane.model for lane in story.lanes] == [
-        "gpt-4o-2024-08-06", "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "sim-large",
-    ]  # fmt: skip
-    assert [lane.failed for lane in story.lanes] == [True, True, True, False]
-    assert "sim-large answered in" in text
-    assert "4 attempts, 1 retry, 2 fallbacks" in text
-    assert "Tried again after status 429" in text
-    assert text.count("Simulator") >= 2
-    # 556 at $3, 256 at $0.30, 143 at $15 for a million; the rest went to attempts that failed and were billed.
-    assert "$0.0038898" not in text
-    assert sum(row.cost_nano for row in story.tokens) == 556 * 3_000 + 256 * 300 + 143 * 15_000
-    assert story.other_cost_nano == 7_206_000 - (556 * 3_000 + 256 * 300 + 143 * 15_000)
-    assert "$0.007206" in text
-    assert [(charge.budget, charge.held_nano, charge.cost_nano) for charge in story.charges] == [
-        ("support-month", 12_000_000, 7_206_000)
-    ]
-    for label in ("project", "key", "route", "model", "revision"):
-        assert alice.get(story.links[label]).status_code == 200, label
-    assert str(call.pk) in listed(alice, story.neighbours)
-
-
-def test_a_call_of_one_attempt_costs_what_its_tokens_cost(alice: Client, stage: SimpleNamespace) -> None:
-    (call,) = seed.store([seed.make_call(stage, datetime.now(UTC))])
-    story = alice.get(f"/calls/{call.pk}/").context["story"]
-    assert story.other_cost_nano == 0
-    assert sum(part.microseconds for part in story.parts) == call.total_us
-
-
-def test_what_a_call_heard_and_made_is_priced_class_by_class_in_its_tier(
-    alice: Client, stage: SimpleNamespace
-) -> None:
-    prices = {
-        "audio_input": 40_000, "image_input": 5_000, "audio_output": 80_000, "image_output": 50_000, "seconds": 100_000,
-        "characters": 15_000, "images": 40_000_000, "input_priority": 4_250, "output_priority": 17_000,
-    }  # fmt: skip
-    number = seed.republished("gpt-4o-2024-08-06", prices)
-    used = {
-        "revision": number, "input_tokens": 100, "cached_input_tokens": 0, "output_tokens": 60, "audio_input_tokens": 30,
-        "image_input_tokens": 20, "audio_output_tokens": 25, "image_output_tokens": 15, "characters": 7, "seconds": 8,
-        "images": 2,
-    }  # fmt: skip
-    media = 30 * 40_000 + 20 * 5_000 + 25 * 80_000 + 15 * 50_000 + 7 * 15_000 + 8 * 100_000 + 2 * 40_000_000
-    plain, dear = media + 50 * 2_500 + 20 * 10_000, media + 50 * 4_250 + 20 * 17_000
-    now = datetime.now(UTC)
-    standard, priority = seed.store(
-        [
-            seed.make_call(stage, now, cost_nano=plain, **used),
-            seed.make_call(stage, now, cost_nano=dear, service_tier="priority", **used),
-        ]
-    )
-    for call, cost in ((standard, plain), (priority, dear)):
-        page = alice.get(f"/calls/{call.pk}/")
-        story, text = page.context["story"], text_of(page)
-        assert sum(row.cost_nano for row in story.tokens) == cost
-        assert story.other_cost_nano == 0
-        assert ("service tier priority" in text) is (call is priority)
-        for words in ("Input, audio 30", "Output, images 15", "Characters spoken 7", "Seconds of audio heard 8", "Images made 2"):  # fmt: skip
-            assert words in text
-        assert "160 tokens" in text
-
-
-def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> None:
-    now = datetime.now(UTC)
-    unknown, interrupted, refused = seed.store(
-        [seed.unknown(stage, now), seed.interrupted(stage, now), seed.refused(stage, now)]
-    )
-    said = text_of(alice.get(f"/calls/{unknown.pk}/"))
-    assert "cannot be known from here" in said
-    assert "Charged whole, because the outcome is unknown" in said
-    assert "Not known: the process died." in said
-    assert "got no [DONE]" in text_of(alice.get(f"/calls/{interrupted.pk}/"))
-    said = text_of(alice.get(f"/calls/{refused.pk}/"))
-    assert "Nothing went to a provider" in said
-    assert "support-month allows no more until" in said
-
-
-def test_what_is_unknown_names_what_the_provider_keeps_of_it(alice: Client, stage: SimpleNamespace) -> None:
-    now = datetime.now(UTC)
-    unknown, other, known = seed.store(
-        [seed.unknown(stage, now), seed.unknown(stage, now), seed.make_call(stage, now)]
-    )
-    for call, name in ((unknown, "resp_kept_of_it"), (known, "resp_of_a_known_one")):
-        KeptObject.objects.create(
-            object_id=name, provider="openai", kind="response", project_id=call.project_id, key_id=call.key_id,
-            made_at=now + timedelta(seconds=1), details={"call": str(call.pk)},
-        )  # fmt: skip
-    said = text_of(alice.get(f"/calls/{unknown.pk}/"))
-    assert "Kept at the provider as resp_kept_of_it" in said
-    for call in (other, known):
-        assert "Kept at the provider" not in text_of(alice.get(f"/calls/{call.pk}/"))
-
-
-def test_an_errand_is_told_as_one(alice: Client, stage: SimpleNamespace) -> None:
-    [errand] = seed.store(
-        [
-            seed.make_call(
-                stage, datetime.now(UTC), endpoint="files.list", model="", provider="openai", cost_nano=0
-            )
-        ]
-    )
-    assert "openai answered in" in text_of(alice.get(f"/calls/{errand.pk}/"))
-
-
-def test_verdicts_of_policies_are_told_in_words(alice: Client, stage: SimpleNamespace) -> None:
-    verdicts = [
-        Verdict(
-            "privacy", 3, "before", "personal_data", "redact", [Finding("email", "messages[0].content", 2)]
-        ),
-        Verdict("house-rules", 1, "after", "deny", "block", [Finding("rivals")], "after 1 more attempt"),
-        Verdict("old", 2, "after", "a kind that is no more", "allow", [Finding("x")]),
-    ]
-    (call,) = seed.store([seed.make_call(stage, datetime.now(UTC), verdicts=msgspec.to_builtins(verdicts))])
-    page = alice.get(f"/calls/{call.pk}/")
-    rows, text = page.context["story"].verdicts, text_of(page)
-    assert [(one.policy, one.version, one.stopped) for one in rows] == [
-        ("privacy", 3, False),
-        ("house-rules", 1, True),
-        ("old", 2, False),
-    ]
-    assert "email twice at messages[0].content" in text
-    assert "taken out before the provider saw it" in text
-    assert "The answer was kept back" in text and "(after 1 more attempt)" in text
-    told = alice.get(f"/api/v1/calls/{call.pk}/").json()
-    assert told["verdicts"][0] == msgspec.to_builtins(verdicts[0])
-
-
-def test_a_story_survives_what_it_spoke_of(alice: Client, stage: SimpleNamespace) -> None:
-    odd = seed.make_call(
-        stage, datetime.now(UTC), project_id=uuid7(), key_id=uuid7(), route="gone", model="gone", provider="gone",
-        revision=999, cost_nano=1, charges=[{"window": 10**9, "held": 1, "cost": 1}, {"budget": str(uuid7()), "cost": 1}],
-        attempts=[seed.attempt(1, "gone", credential="not-an-id", status=200)],
-    )  # fmt: skip
-    seed.store([odd])
-    page = alice.get(f"/calls/{odd.pk}/")
-    assert page.status_code == 200
-    assert "deleted since" in text_of(page)
-
-
-def test_links_show_to_those_who_may_follow_them(stage: SimpleNamespace) -> None:
-    (call,) = seed.store([seed.make_call(stage, datetime.now(UTC))])
-    Membership.objects.create(user=stage.charlie, project=stage.support, role="finance")
-    story = signed_in(stage.charlie).get(f"/calls/{call.pk}/").context["story"]
-    # Finance sees models and routes, but neither keys nor revisions.
-    assert story.links["model"]
-    assert story.links["route"]
-    assert (story.links["key"], story.links["revision"]) == ("", "")
-
-
 # --- simulator -------------------------------------------------------------------------------------------------------
 
 
@@ -596,146 +402,3 @@ def test_figures_are_read_from_rollups_alone(alice: Client, stage: SimpleNamespa
     assert not view.nothing_yet
     assert Rollup.objects.exists()
     assert LatencyRollup.objects.exists()
-
-
-# --- security --------------------------------------------------------------------------------------------------------
-
-
-class Markup(HTMLParser):
-    """Collects what the strict policy would refuse."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.ids: Counter[str] = Counter()
-        self.unnamed: list[str] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        for name, value in attributes:
-            if name.startswith("on") or name == "style" or name.startswith("x-"):
-                self.found.append(f"{tag} {name}={value}")
-            if name in ("href", "src", "action") and (value or "").lower().startswith(
-                ("javascript:", "http:", "https:")
-            ):
-                self.found.append(f"{tag} {name}={value}")
-        if tag == "script" and not given.get("src") and given.get("type") != "application/json":
-            self.found.append("inline script")
-        if tag == "style":
-            self.found.append("inline style")
-        if given.get("id"):
-            self.ids[str(given["id"])] += 1
-
-
-@pytest.mark.any_engine
-@pytest.mark.parametrize(
-    "address", ["/?range=24h", "/calls/?range=24h", "/jobs/", "story", "/no/such/page/", "/admin/login/"]
-)
-def test_own_pages_hold_nothing_that_their_policy_refuses(
-    alice: Client, day: list[Call], address: str
-) -> None:
-    client = Client() if address == "/admin/login/" else alice
-    page = client.get(f"/calls/{day[-1].pk}/" if address == "story" else address)
-    policy = dict(part.split(" ", 1) for part in page["content-security-policy"].split("; "))
-    assert policy["script-src"] == "'self'"
-    assert policy["style-src"] == "'self'"
-    assert (policy["default-src"], policy["frame-ancestors"], policy["base-uri"]) == (
-        "'none'",
-        "'none'",
-        "'none'",
-    )
-    markup = Markup()
-    markup.feed(page.content.decode())
-    assert markup.found == []
-    assert {name: times for name, times in markup.ids.items() if times > 1} == {}
-    assert page.status_code == 404 or "no-store" in page["cache-control"]
-
-
-@pytest.mark.any_engine
-def test_the_admin_gets_what_it_needs_and_no_inline_script(alice: Client) -> None:
-    policy = alice.get("/admin/access/project/")["content-security-policy"]
-    assert "script-src 'self' 'unsafe-eval';" in f"{policy};"
-    assert "frame-ancestors 'none'" in policy
-
-
-@pytest.mark.any_engine
-def test_what_callers_send_is_shown_as_text(alice: Client, stage: SimpleNamespace) -> None:
-    evil = "</script><script>alert(1)</script>"
-    (call,) = seed.store(
-        [
-            seed.make_call(
-                stage, datetime.now(UTC), route=evil[:63], model=evil[:63], feature=evil, session=evil, tags=[evil],
-                error_code=evil[:60], error_message=evil, upstream_model=evil, cost_nano=0,
-                attempts=[seed.attempt(1, evil, note=evil, why=evil, code=evil, provider_request=evil)],
-            )
-        ]
-    )  # fmt: skip
-    for address in ("/", "/calls/", f"/calls/{call.pk}/", "/live/"):
-        answer = alice.get(address)
-        assert answer.status_code == 200
-        assert "<script>alert" not in answer.content.decode()
-    typed = alice.get("/calls/", {"route": '"><script>alert(1)</script>', "q": "<b>x"}).content.decode()
-    assert "<script>alert" not in typed
-    assert "<b>x" not in typed
-
-
-@pytest.mark.any_engine
-@pytest.mark.parametrize("template", ["400", "403", "403_csrf", "404", "500"])
-def test_error_pages_need_no_database_and_say_what_to_do(template: str, client: Client) -> None:
-    from django.template.loader import get_template
-
-    with CaptureQueriesContext(connection) as queries:
-        html = get_template(f"{template}.html").render()
-    assert len(queries) == 0
-    assert 'class="button primary"' in html
-
-
-@pytest.mark.any_engine
-def test_a_fault_ends_in_the_page_for_faults(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("the database went away")
-
-    monkeypatch.setattr("llmops.dashboards.overview.build", broken)
-    alice.raise_request_exception = False
-    answer = alice.get("/")
-    assert answer.status_code == 500
-    assert "The console failed to answer" in text_of(answer)
-    assert "database went away" not in text_of(answer)
-    assert answer["content-security-policy"]
-
-
-# --- navigation ------------------------------------------------------------------------------------------------------
-
-
-def navigation(client: Client) -> list[str]:
-    html = client.get("/").content.decode()
-    html = html[html.index('<nav class="shell-nav"') : html.index("</nav>")]
-    return re.findall(r"<span>([^<]+)</span></a></li>", html)
-
-
-@pytest.mark.any_engine
-def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
-    everything = [
-        "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
-        "Projects", "Service keys", "Members", "Users", "Budgets", "Approvals",
-        "Audit",
-    ]  # fmt: skip
-    assert navigation(signed_in(stage.alice)) == everything
-    assert navigation(signed_in(stage.charlie)) == ["Overview"]
-    finance = signed_in(seed.person("fiona", ("finance", stage.support)))
-    assert navigation(finance) == [
-        "Overview", "Spend", "Calls", "Jobs", "Models", "Prices", "Routes", "Projects", "Budgets", "Approvals",
-    ]  # fmt: skip
-    for client in (
-        finance,
-        signed_in(stage.bob),
-        signed_in(seed.person("rita", ("reviewer", stage.support))),
-    ):
-        html = client.get("/").content.decode()
-        for address in re.findall(r'<li><a href="([^"]+)"', html[: html.index("</nav>")]):
-            assert client.get(address).status_code == 200, address
-    # The admin shows the same navigation.
-    assert navigation(finance) == re.findall(
-        r"<span>([^<]+)</span></a></li>",
-        finance.get("/admin/access/project/").content.decode().split("</nav>")[0],
-    )

@@ -27,8 +27,8 @@ from llmops.usage.services.outcomes import Told
 from tests.cast import COMMAND
 from tests.dashboards import seed, spend_world
 from tests.dashboards.conftest import signed_in
+from tests.dashboards.reading import listed, text_of
 from tests.dashboards.spend_world import NOW
-from tests.dashboards.test_pages import listed, text_of
 
 pytestmark = pytest.mark.django_db
 #: Queries of the page, sessions, roles and lists to choose from included. A rise is a decision, not an accident.

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from llmops.gateway.attempts import resilience
+from llmops.gateway.kept import objects
+from tests.gateway.keeping import MINE, configure
 from tests.gateway.rig import Rig, Upstream
 
 
@@ -20,3 +23,21 @@ async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
     yield made
     made.nothing_held()
     await made.close()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for the database or before the next try."""
+    monkeypatch.setattr(objects, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(objects, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(resilience, "BACKOFF_BASE_S", 0.001)
+
+
+@pytest.fixture
+async def kept(rig: Rig) -> AsyncIterator[Rig]:
+    """Two projects with a key each, and a file of the first."""
+    configure(rig)
+    rig.plane.objects.made("file", "file-1", key=MINE, provider="up", credential="c")
+    rig.plane.objects.made("chat.completion", "chatcmpl-1", key=MINE, provider="up")
+    rig.plane.objects.made("upload", "upload_1", key=MINE, provider="up")
+    yield rig

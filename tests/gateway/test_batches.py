@@ -19,6 +19,7 @@ from llmops.serving.snapshot import PriceRow
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.models import Call, KeptObject
 from llmops.usage.records import Kept, Metered
+from tests.gateway.keeping import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
 from tests.gateway.rig import (
     KEY,
     USD,
@@ -36,7 +37,6 @@ from tests.gateway.rig import (
     fails,
     usage,
 )
-from tests.gateway.test_forwarding import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
 from tests.gateway.test_objects import FakeShelf, a_row
 
 A_BATCH = {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmops.usage.records import encode
+from tests.gateway.keeping import MINE, bytes_of, configure, get, gives
 from tests.gateway.rig import (
     DONE,
     SECRET,
@@ -21,7 +22,6 @@ from tests.gateway.rig import (
     chunk,
     streams,
 )
-from tests.gateway.test_forwarding import MINE, bytes_of, configure, get, gives
 
 HIDDEN = "*" * len(SECRET)
 

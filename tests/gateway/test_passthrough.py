@@ -9,8 +9,8 @@ import pytest
 
 from llmops.gateway.kept import objects
 from llmops.serving.snapshot import PriceRow
+from tests.gateway.keeping import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
 from tests.gateway.rig import KEY, USD, Rig, Upstream, a_budget, a_key, a_model, a_provider, usage
-from tests.gateway.test_forwarding import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
 
 STORE = {"id": "vs_Ab1", "object": "vector_store"}
 PATTERNS = ("/vector_stores/*", "/vector_stores", "/rerank")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from llmops.gateway.kept import objects
+from tests.gateway.keeping import MINE, OTHER, THEIRS, get, gives
 from tests.gateway.making import BOUNDARY, form
 from tests.gateway.rig import KEY, Rig, Upstream, a_key, a_model, a_provider
-from tests.gateway.test_forwarding import MINE, OTHER, THEIRS, get, gives
 
 PATHS = ("/vector_stores", "/vector_stores/*", "/videos", "/things/*")
 THEIR_ID, THEIR_UUID, MY_ID = "vs_theirs1", "0b9c7f1e-4ad1-4a44-9d0e-4b8f6a2f7a11", "vs_mine1"

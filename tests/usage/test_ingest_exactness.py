@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-import pytest
-from django.db import OperationalError, connection
 from django.utils import timezone
 
 from llmops.budgets import services as budgets
@@ -24,7 +20,7 @@ from llmops.usage.ingest.follower import Follower
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.ingest.rows import COLUMNS
 from llmops.usage.models import Call, Journal, Rollup
-from llmops.usage.records import Attempt, CredentialSeen, Ended, Media, Outcome, Tokens
+from llmops.usage.records import Attempt, CredentialSeen, Media, Outcome, Tokens
 from llmops.usage.selectors import overview
 from tests.cast import COMMAND, in_threads, issue
 from tests.usage.journals import Scribe, origin, outcome
@@ -448,109 +444,3 @@ def test_segments_go_once_their_calls_have_ended_and_a_new_ingester_remembers_th
     assert Call.objects.get(pk=open_one.call).cost_nano == 5
     assert_calls(scribe.written)
     stands(window, settled=9, leased=10**6 - 9)
-
-
-BAD = {
-    "undecodable": b'{"t":"end","n":%d,"at":"noon"}\n',
-    "gap": b'{"t":"credential","n":999999,"at":1,"credential":"x","status":200}\n',
-    "no such project": b'{"t":"end","n":%d,"at":1,"attempt":0,"origin":{"call":"'
-    + str(uuid4()).encode()
-    + b'","started":1,"project":"support","key":"k","endpoint":"e","revision":1},'
-    b'"outcome":{"status":"ok","http":200}}\n',
-    "end without hold": b'{"t":"end","n":%d,"at":1,"attempt":3,"origin":{"call":"x","started":1,"project":"p","key":"k",'
-    b'"endpoint":"e","revision":1}}\n',
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_poison_record_stops_its_journal_loudly_and_no_other(
-    tmp_path: Path, db: None, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    poisoned, healthy = Scribe.at(tmp_path), Scribe.at(tmp_path)
-    for _ in range(5):
-        poisoned.call()
-    path = journal.segment_path(tmp_path, poisoned.writer.journal_id, 0)
-    with path.open("ab") as file:
-        line = BAD[name]
-        file.write(line % 12 if b"%d" in line else line)
-    for _ in range(5):
-        healthy.call()
-    ingester = Ingester(tmp_path)
-    for _ in range(3):
-        ingester.run_once()
-    assert_calls(poisoned.written + healthy.written)
-    row = Journal.objects.get(pk=poisoned.writer.journal_id)
-    assert path.name in row.problem and row.sequence == 11
-    assert Journal.objects.get(pk=healthy.writer.journal_id).problem == ""
-    assert caplog.text.count("is not booked further") == 1
-    poisoned.writer.close()
-    Ingester(tmp_path).run_once()
-    assert path.exists(), "what could not be booked is kept"
-    assert Journal.objects.get(pk=poisoned.writer.journal_id).state == Journal.OPEN
-
-
-def test_a_record_that_the_database_refuses_is_found_among_thousands(
-    tmp_path: Path, transactional_db: None
-) -> None:
-    scribe = Scribe.at(tmp_path)
-    for _ in range(20):
-        scribe.call()
-    twice = scribe.call()
-    for _ in range(5):
-        scribe.call()
-    good = list(scribe.written)
-    again = Ended(n=0, at=1, attempt=0, origin=twice, outcome=outcome())
-    scribe.writer.append(again)
-    scribe.call()
-    Ingester(tmp_path).run_once()
-    assert_calls(good)
-    assert_rollups(good)
-    row = Journal.objects.get()
-    assert row.sequence == 1 + 2 * 26 and f"Record {row.sequence + 1} " in row.problem
-
-
-class Away:
-    """A database that answers nothing for a while, as the driver tells it."""
-
-    def __init__(self, failures: int, *, after: int) -> None:
-        self.failures, self.after = failures, after
-
-    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        self.after -= 1
-        if self.after < 0 and self.failures:
-            self.failures -= 1
-            raise OperationalError("server closed the connection unexpectedly")
-        return execute(sql, params, many, context)
-
-
-@pytest.mark.parametrize("after", [0, 1, 4, 8, 12, 17, 21])
-def test_a_database_that_goes_away_anywhere_loses_nothing(
-    tmp_path: Path, transactional_db: None, caplog: pytest.LogCaptureFixture, after: int
-) -> None:
-    scribe = Scribe.at(tmp_path)
-    soft = budget_of(10, hard=False)
-    window = leased(budget_of(10**9), scribe.writer.journal_id, 10**6)
-    for _ in range(30):
-        scribe.call(windows={window: (5, 2)}, cost=2, soft=(str(soft.pk),))
-    scribe.hold(origin(), windows={window: 8})
-    scribe.writer.close()
-    stop, away = threading.Event(), Away(2, after=after)
-
-    def ingest() -> None:
-        with connection.execute_wrapper(away):
-            Ingester(tmp_path, batch=11).run(stop, poll=0.01)
-        connection.close()
-
-    thread = threading.Thread(target=ingest)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while list(tmp_path.glob("*.jsonl")) and time.monotonic() < deadline:
-        stop.wait(0.02)
-    stop.set()
-    thread.join(30)
-    assert away.failures == 0
-    assert caplog.text.count("cannot be used") == caplog.text.count("The database is back") == 1
-    assert Call.objects.count() == 31
-    stands(window, settled=30 * 2 + 8)
-    assert Window.objects.get(budget=soft).settled_nano == 60
-    assert sum(Rollup.objects.filter(granularity=60).values_list("calls", flat=True)) == 31
