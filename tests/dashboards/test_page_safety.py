@@ -133,7 +133,8 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Models", "Prices", "Routes", "Policies", "Revisions",
+        "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "Policies",
+        "Revisions",
         "Projects", "Service keys", "Members", "Users", "Budgets", "Approvals",
         "Audit",
     ]  # fmt: skip
