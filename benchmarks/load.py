@@ -31,11 +31,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Run:
-    """``latencies`` are seconds, sorted; ``seconds`` is from the first request to the last answer."""
+    """``latencies`` are seconds, sorted; ``seconds`` is from the first request to the last answer. ``answers`` counts them by
+    the place of the request among those that were given."""
 
     in_flight: int
     seconds: float
     latencies: list[float]
+    answers: list[int]
 
     @property
     def requests(self) -> int:
@@ -86,9 +88,10 @@ def chat_request(
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, generator: _Generator, request: Request) -> None:
+    def __init__(self, generator: _Generator, request: Request, place: int) -> None:
         self._generator = generator
         self._request = request
+        self._place = place
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._sent = 0.0
@@ -127,7 +130,7 @@ class _Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self._waiting = False
-        if self._generator.answered(now - self._sent, now):
+        if self._generator.answered(self._place, now - self._sent, now):
             self.send()
 
     def close(self) -> None:
@@ -139,6 +142,7 @@ class _Generator:
     def __init__(self, requests: Sequence[Request], most: float, loop: asyncio.AbstractEventLoop) -> None:
         self._requests = requests
         self.latencies: list[float] = []
+        self.answers = [0] * len(requests)
         self.done: asyncio.Future[float] = loop.create_future()
         self._until = 0.0
         self._left = most
@@ -148,9 +152,10 @@ class _Generator:
         loop = asyncio.get_running_loop()
         connections = []
         for number in range(in_flight):
-            request = self._requests[number % len(self._requests)]
+            place = number % len(self._requests)
+            request = self._requests[place]
             _, connection = await loop.create_connection(
-                lambda request=request: _Connection(self, request),  # type: ignore[misc]
+                lambda request=request, place=place: _Connection(self, request, place),  # type: ignore[misc]
                 request.host,
                 request.port,
             )
@@ -168,11 +173,12 @@ class _Generator:
         finally:
             for connection in connections:
                 connection.close()
-        return Run(in_flight, ended - begun, sorted(self.latencies))
+        return Run(in_flight, ended - begun, sorted(self.latencies), self.answers)
 
-    def answered(self, latency: float, now: float) -> bool:
+    def answered(self, place: int, latency: float, now: float) -> bool:
         """Note an answer; whether its connection goes on."""
         self.latencies.append(latency)
+        self.answers[place] += 1
         if now < self._until and self._left > 0:
             self._left -= 1
             return True

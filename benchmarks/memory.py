@@ -7,7 +7,7 @@ import statistics
 
 from benchmarks import load
 from benchmarks.failure import BenchmarkFailed
-from benchmarks.installation import ROUTE
+from benchmarks.installation import CALL_NANO, ROUTE, STREAM_NANO
 from benchmarks.planes import planes
 from benchmarks.report import Bar, Options, Section, Table
 from benchmarks.upstream import MARK
@@ -36,15 +36,17 @@ def run(options: Options) -> Section:
         server = both.gateway.server
         seen = [(0, server.rss())]
         rates = []
+        streams = 0
         for _ in range(blocks):
             done = load.run(requests, in_flight=IN_FLIGHT, seconds=options.seconds or math.inf, most=BLOCK)
             both.gateway.sent += done.requests
+            streams += done.answers[-1]
             rates.append(done.per_second)
             seen.append((both.gateway.sent, server.rss()))
             print(
                 f"{seen[-1][0]:>9,} calls  {seen[-1][1] / 1e6:7.1f} MB  {done.per_second:,.0f}/s", flush=True
             )
-        both.must_add_up()
+        both.must_add_up(cost=(both.gateway.sent - streams) * CALL_NANO + streams * STREAM_NANO)
     warm = seen[WARM:]
     slope = statistics.linear_regression([calls for calls, _ in warm], [size for _, size in warm]).slope
     rows = [

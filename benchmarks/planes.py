@@ -60,8 +60,9 @@ class Planes:
         with urllib.request.urlopen(f"{self.upstream_url}/served", timeout=5) as answer:
             return int(answer.read())
 
-    def must_add_up(self, each: int = CALL_NANO) -> None:
-        """Stop the data plane, book the rest, and compare what was sent, served, recorded and charged: ``each`` costs so many nanodollars.
+    def must_add_up(self, each: int = CALL_NANO, *, cost: int | None = None) -> None:
+        """Stop the data plane, book the rest, and compare what was sent, served, recorded and charged: ``each`` costs so many
+        nanodollars, or all of them ``cost``.
 
         Raises ``BenchmarkFailed`` for a call too many or too few anywhere.
         """
@@ -69,7 +70,8 @@ class Planes:
         if self.served() != sent:
             raise BenchmarkFailed(f"{sent} requests were answered, but the upstream served {self.served()}")
         self.close_books()
-        self.installation.must_hold(calls=self.gateway.sent, cost=self.gateway.sent * each)
+        sent = self.gateway.sent
+        self.installation.must_hold(calls=sent, cost=sent * each if cost is None else cost)
 
     def close_books(self) -> None:
         """Stop the data plane and book the rest of its journal."""
