@@ -1,0 +1,113 @@
+"""An operator's way with a prompt, in a browser: written, tried, published, called by label, changed, compared, taken back."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
+from tests.e2e.test_embedded import Embedded
+
+
+def publish(page: Page, stack: Embedded, reason: str) -> None:  # noqa: F811
+    page.goto(address(stack, "/admin/serving/revision/publish/"))
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Publish").click()
+    expect(page).to_have_url(re.compile(r"/admin/serving/revision/$"))
+
+
+def said(stack: Embedded) -> str:  # noqa: F811
+    """The system message that a call by label sends on, as the simulator tells how long it is."""
+    body = {"prompt": {"id": "greeting", "variables": {"customer": "Ada"}}}
+    return str(stack.ask("/v1/responses", body)["usage"]["input_tokens"])
+
+
+def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> None:  # noqa: F811
+    page.goto(address(stack, "/admin/prompts/prompt/add/"))
+    page.get_by_label("Slug").fill("greeting")
+    page.get_by_label("System policy", exact=True).fill("You greet customers of {{ brand }}.")
+    page.get_by_label("User data", exact=True).fill("{{ customer }}")
+    page.get_by_label("Route", exact=True).select_option("chat")
+    # The preview follows, and offers what is missing.
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview.locator("[data-preview-system]")).to_contain_text("[brand]")
+    page.get_by_label("brand", exact=True).fill("Acme")
+    expect(preview.locator("[data-preview-system]")).to_contain_text("Acme")
+    expect(preview.get_by_role("status")).to_contain_text("This can be made a version.")
+    expect(preview.get_by_role("table")).to_contain_text("sim-gpt-4o")
+    # A mistake is said where it is, as one types.
+    task = page.get_by_label("Task", exact=True)
+    task.fill("{{ custmer")
+    expect(preview.get_by_role("listitem")).to_contain_text("task:")
+    expect(task).to_have_attribute("aria-invalid", "true")
+    task.fill("")
+    page.get_by_label("System policy", exact=True).fill("You greet.")
+    expect(preview.get_by_role("status")).to_contain_text("This can be made a version.")
+    page.get_by_label("On saving", exact=True).select_option("version")
+    page.get_by_label("Note", exact=True).fill("first")
+    page.get_by_role("button", name="Save and continue editing").click()
+    expect(page.get_by_text("No label points to a version.")).to_be_visible()
+    prompt = page.url
+
+    page.get_by_role("link", name="Point one").click()
+    page.get_by_label("Version", exact=True).fill("1")
+    page.get_by_label("Reason").fill("goes live")
+    page.get_by_role("button", name="Point a label").click()
+    expect(page.get_by_text("version 1, not published yet").first).to_be_visible()
+    publish(page, stack, "greets")
+    first = said(stack)
+    page.goto(prompt)
+    expect(page.get_by_text("version 1 is live").first).to_be_visible()
+
+    page.get_by_label("System policy", exact=True).fill("You greet most politely, at length, and in verse.")
+    page.get_by_label("On saving", exact=True).select_option("version")
+    page.get_by_label("Note", exact=True).fill("verse")
+    page.get_by_role("button", name="Save and continue editing").click()
+    page.goto(prompt.replace("change/", "compare/"))
+    expect(page.locator("ins").first).to_contain_text("most politely")
+    expect(page.get_by_text("system policy:")).to_be_visible()
+    page.goto(prompt.replace("change/", "point-label/"))
+    page.get_by_label("Version", exact=True).fill("2")
+    page.get_by_label("Reason").fill("in verse")
+    page.get_by_role("button", name="Point a label").click()
+    expect(page.get_by_text("version 1 is live; version 2 once published").first).to_be_visible()
+    assert said(stack) == first
+    publish(page, stack, "in verse")
+    longer = said(stack)
+    assert int(longer) > int(first)
+
+    # Back, with the history in sight.
+    page.goto(prompt)
+    page.get_by_role("link", name=re.compile("greeting@production|Change")).first.click()
+    page.get_by_role("link", name="Back").click()
+    expect(page.get_by_role("cell", name="in verse")).to_be_visible()
+    page.get_by_role("button", name="Back").click()
+    publish(page, stack, "no verse")
+    assert said(stack) == first
+
+
+def test_a_prompt_is_written_with_the_keyboard_alone(page: Page, stack: Embedded) -> None:  # noqa: F811
+    page.goto(address(stack, "/admin/prompts/prompt/add/"))
+    page.get_by_label("Slug").focus()
+    page.keyboard.type("by-keys")
+    for label, words in (("System policy", "You greet {{ who }}."), ("Task", "Greet.")):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.labels?.[0]?.innerText?.trim() ?? ''").startswith(label):
+                break
+        page.keyboard.type(words)
+    expect(page.locator("[data-preview-system]")).to_contain_text("[who]")
+    # Every field of the page has a name that is told.
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('#content input:not([type=hidden]), #content textarea, #content select')]
+           .filter((one) => one.offsetParent && !one.labels?.length && !one.getAttribute('aria-label')).map((one) => one.name)"""
+    )
+    assert unnamed == []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.name") == "_save":
+            break
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/admin/prompts/prompt/$"))
+    expect(page.get_by_role("link", name="by-keys").first).to_be_visible()
