@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
@@ -23,6 +24,7 @@ def said(stack: Embedded) -> str:  # noqa: F811
     return str(stack.ask("/v1/responses", body)["usage"]["input_tokens"])
 
 
+@pytest.mark.timeout(300)
 def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> None:  # noqa: F811
     page.goto(address(stack, "/admin/prompts/prompt/add/"))
     page.get_by_label("Slug").fill("greeting")
@@ -44,14 +46,14 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     task.fill("")
     page.get_by_label("System policy", exact=True).fill("You greet.")
     expect(preview.get_by_role("status")).to_contain_text("This can be made a version.")
-    page.get_by_label("On saving", exact=True).select_option("version")
+    page.get_by_label("On saving").select_option("version")
     page.get_by_label("Note", exact=True).fill("first")
     page.get_by_role("button", name="Save and continue editing").click()
     expect(page.get_by_text("No label points to a version.")).to_be_visible()
     prompt = page.url
 
     page.get_by_role("link", name="Point one").click()
-    page.get_by_label("Version", exact=True).fill("1")
+    page.locator("[name=version]").fill("1")
     page.get_by_label("Reason").fill("goes live")
     page.get_by_role("button", name="Point a label").click()
     expect(page.get_by_text("version 1, not published yet").first).to_be_visible()
@@ -61,14 +63,14 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     expect(page.get_by_text("version 1 is live").first).to_be_visible()
 
     page.get_by_label("System policy", exact=True).fill("You greet most politely, at length, and in verse.")
-    page.get_by_label("On saving", exact=True).select_option("version")
+    page.get_by_label("On saving").select_option("version")
     page.get_by_label("Note", exact=True).fill("verse")
     page.get_by_role("button", name="Save and continue editing").click()
     page.goto(prompt.replace("change/", "compare/"))
     expect(page.locator("ins").first).to_contain_text("most politely")
     expect(page.get_by_text("system policy:")).to_be_visible()
     page.goto(prompt.replace("change/", "point-label/"))
-    page.get_by_label("Version", exact=True).fill("2")
+    page.locator("[name=version]").fill("2")
     page.get_by_label("Reason").fill("in verse")
     page.get_by_role("button", name="Point a label").click()
     expect(page.get_by_text("version 1 is live; version 2 once published").first).to_be_visible()
@@ -79,8 +81,8 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
 
     # Back, with the history in sight.
     page.goto(prompt)
-    page.get_by_role("link", name=re.compile("greeting@production|Change")).first.click()
-    page.get_by_role("link", name="Back").click()
+    page.get_by_role("link", name="production", exact=True).click()
+    page.get_by_role("link", name="Back", exact=True).click()
     expect(page.get_by_role("cell", name="in verse")).to_be_visible()
     page.get_by_role("button", name="Back").click()
     publish(page, stack, "no verse")
