@@ -180,7 +180,7 @@ class SignIn(UUIDModel):
     session_key = models.CharField(max_length=40, unique=True, editable=False)
     ip = models.CharField(max_length=64, blank=True)
     agent = models.CharField(max_length=200, blank=True)
-    how = models.CharField(max_length=20, blank=True)
+    how = models.CharField(max_length=40, blank=True)
     signed_in_at = models.DateTimeField()
     seen_at = models.DateTimeField()
 

@@ -16,6 +16,7 @@ from llmops.base.requests import user_actor
 from llmops.core import one_time
 from llmops.core.errors import InvalidRequest
 from tests.cast import COMMAND, PASSWORD, in_threads, no_event, one_event, signed_in
+from tests.providers.test_credentials import whole_database
 
 pytestmark = pytest.mark.django_db
 SIGN_IN, CODE, FACTOR = "/admin/login/", "/account/code/", "/account/second-factor/"
@@ -135,6 +136,15 @@ def test_the_pages_turn_it_on_and_off(eve):
     stored = SecondFactor.objects.get()
     assert seed.hex() not in stored.sealed
     assert not any(code in str(stored.recovery_hashes) for code in codes)
+    everything = whole_database()
+    assert "second_factor.added" in everything
+    plain = [
+        seed.hex(),
+        one_time.shown_seed(seed).replace(" ", ""),
+        *codes,
+        *(code.replace("-", "") for code in codes),
+    ]
+    assert not any(secret in everything for secret in plain)
     assert "10 recovery codes left" in client.get("/account/").content.decode()
     with no_event():
         assert client.post("/account/second-factor/remove/", {"code": "000000"}).status_code == 400

@@ -317,6 +317,8 @@ TASKS = {
     "usage.forget_objects": "removes the notes of what providers keep no longer, as configured",
     "usage.tell_of_drift": "sends an e-mail about drifts, which are their own record",
     "usage.fetch_statements": "leaves one event a fetch that it asks for; tests/usage",
+    "usage.renew_summaries": "adds up figures that are there once more, for pages",
+    "usage.recheck_summaries": "compares summaries with what they are made of, and mends them",
     "usage.make_days": "makes tables for the days to come",
     "usage.send_exports": "leaves one event an export that it sends; tests/usage",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",

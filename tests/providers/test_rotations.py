@@ -28,6 +28,7 @@ from tests import configuring
 from tests.cast import COMMAND, bearer, in_threads, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
 from tests.providers.answering import answer
+from tests.providers.test_credentials import whole_database
 
 pytestmark = pytest.mark.django_db
 
@@ -451,6 +452,10 @@ def test_the_pages_lead_through_it(cast, answering):
     assert "still used: 7 calls under way" in blocked
     with one_event("rotation.returned"):
         alice.post(f"/admin/providers/rotation/{rotation.pk}/take-back/", {"reason": "slower"})
+    everything = whole_database()
+    assert "rotation.returned" in everything
+    assert OLD not in everything
+    assert NEW not in everything
     overview = [finding.text for finding in alice.get("/").context["view"].verdict.findings]
     assert any("rotation of sim/primary was taken back: slower" in text for text in overview), overview
     assert "Key rotation" not in signed_in(cast.carla).get("/").content.decode()
