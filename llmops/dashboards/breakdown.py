@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
 from llmops.core.sketches import quantiles
-from llmops.usage.models import LatencyRollup, Rollup
+from llmops.usage.models import LatencyRollup, Rollup, Summary
 from llmops.usage.selectors.overview import ERRORS
 from llmops.usage.selectors.spans import cover
 from llmops.usage.selectors.summaries import pieces
@@ -36,22 +35,22 @@ class Group:
     p95_us: float | None = None
 
 
-def by(
-    dimension: Literal["route", "model"],
-    *,
-    start: datetime,
-    end: datetime,
-    granularity: int,
-    project_ids: Collection[UUID] | None,
-) -> list[Group]:
+def by_route_and_model(
+    *, start: datetime, end: datetime, granularity: int, project_ids: Collection[UUID] | None
+) -> tuple[list[Group], list[Group]]:
     """Groups of the calls that started in ``[start, end)`` (whole buckets of ``granularity`` s), most calls first,
-    those without a name last.
+    those without a name last: by route, and by model.
     """
-    groups: dict[str, Group] = {}
-    sketches: dict[str, int] = defaultdict(int)
-    for piece in pieces(cover(start, end, granularity), project_ids=project_ids, by=dimension):
-        group = groups.setdefault(piece.value, Group(piece.value))
-        sketches[piece.value] += piece.summed.sketches.get(LatencyRollup.TOTAL, 0)
+    groups: dict[str, dict[str, Group]] = {Summary.ROUTE: {}, Summary.MODEL: {}}
+    sketches: dict[tuple[str, str], int] = defaultdict(int)
+    for piece in pieces(
+        cover(start, end, granularity),
+        project_ids=project_ids,
+        by=list(groups),
+        metrics=[LatencyRollup.TOTAL],
+    ):
+        group = groups[piece.dimension].setdefault(piece.value, Group(piece.value))
+        sketches[piece.dimension, piece.value] += piece.summed.sketches.get(LatencyRollup.TOTAL, 0)
         for (status, _, work), sums in piece.summed.counts.items():
             group.cost_nano += sums[_AT_COST]
             if not work:
@@ -60,7 +59,13 @@ def by(
             group.fallback += sums[_AT_FALLBACK]
             if status in ERRORS:
                 group.failed += sums[_AT_CALLS]
-    for name, group in groups.items():
-        group.p50_us, group.p95_us = quantiles(sketches[name], (0.5, 0.95))
-    told = [group for group in groups.values() if group.calls or group.cost_nano]
+    return _ordered(groups, Summary.ROUTE, sketches), _ordered(groups, Summary.MODEL, sketches)
+
+
+def _ordered(
+    groups: dict[str, dict[str, Group]], dimension: str, sketches: dict[tuple[str, str], int]
+) -> list[Group]:
+    told = [group for group in groups[dimension].values() if group.calls or group.cost_nano]
+    for group in told:
+        group.p50_us, group.p95_us = quantiles(sketches[dimension, group.name], (0.5, 0.95))
     return sorted(told, key=lambda group: (not group.name, -group.calls, group.name))

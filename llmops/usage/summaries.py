@@ -93,12 +93,11 @@ def add_up(
     return found
 
 
-def read(row: tuple[str, bytes, bytes, bytes]) -> Summed:
-    """``counts``, ``total``, ``ttft`` and ``overhead`` of a summary."""
-    counts, *sketches = row
+def read(counts: str, sketches: Iterable[tuple[str, bytes]]) -> Summed:
+    """What a summary says; ``sketches`` are (metric, as it is stored)."""
     return Summed(
         {(status, code, work): sums for status, code, work, sums in _COUNTS.decode(counts)},
-        {metric: decode(stored) for metric, stored in zip(METRICS, sketches, strict=True) if stored},
+        {metric: decode(stored) for metric, stored in sketches if stored},
     )
 
 

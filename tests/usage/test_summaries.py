@@ -109,8 +109,8 @@ def assert_tells(told: Overview, calls: list[Call]) -> None:
 
 
 def assert_groups(where: dict[str, Any], calls: list[Call]) -> None:
-    for dimension in ("route", "model"):
-        groups = {group.name: group for group in breakdown.by(dimension, **where)}  # type: ignore[arg-type]
+    for dimension, told in zip(("route", "model"), breakdown.by_route_and_model(**where), strict=True):
+        groups = {group.name: group for group in told}
         assert {name: group.calls for name, group in groups.items()} == Counter(
             getattr(call, dimension) for call in calls
         )
@@ -147,7 +147,7 @@ def assert_made_of_rollups() -> None:
     for granularity, at in buckets:
         stored = {
             (row.project_id, row.dimension, row.value): summaries.read(
-                (row.counts, row.total, row.ttft, row.overhead)
+                row.counts, [("total", row.total), ("ttft", row.ttft), ("overhead", row.overhead)]
             )
             for row in Summary.objects.filter(granularity=granularity, bucket=at)
         }

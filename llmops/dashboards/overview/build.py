@@ -69,7 +69,7 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
         "granularity": figures.granularity,
         "project_ids": project_ids,
     }
-    routes, models = breakdown.by("route", **where), breakdown.by("model", **where)
+    routes, models = breakdown.by_route_and_model(**where)
     verdict = _verdict(reader, figures, before, standing, period.words)
     view = View(
         verdict=verdict,

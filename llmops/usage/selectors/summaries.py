@@ -5,17 +5,17 @@ So that it is right while calls are booked and while summaries are still being m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q
 
 from llmops.usage.models import ORGANISATION, LatencyRollup, Rollup, StaleSummary, Summary
 from llmops.usage.selectors.spans import Stretch
-from llmops.usage.summaries import Bucket, Summed, add_up, read
+from llmops.usage.summaries import METRICS, Bucket, Summed, add_up, read
 
 _DAY = timedelta(days=1)
 #: So many days without a summary are put together from those of their hours; the day that is not over, as a rule.
@@ -26,9 +26,10 @@ _MOST_RANGES = 40
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """``value`` is that of the dimension asked for, empty if none was. Pieces of one bucket and value may be several."""
+    """``value`` is that of ``dimension``, both empty where none was asked for. Pieces of one bucket and value may be several."""
 
     bucket: Bucket
+    dimension: str
     value: str
     summed: Summed
 
@@ -37,11 +38,13 @@ def pieces(
     stretches: Collection[Stretch],
     *,
     project_ids: Collection[UUID] | None,
-    by: str = Summary.WHOLE,
+    by: Collection[str] = (),
+    metrics: Collection[str] = METRICS,
     route: str | None = None,
     model: str | None = None,
 ) -> list[Piece]:
-    """What the calls in ``stretches`` add up to in these projects (None: in all), as a whole or ``by`` route or model.
+    """What the calls in ``stretches`` add up to in these projects (None: in all), as a whole or ``by`` route, model or both
+    (each for itself), with sketches of ``metrics``.
 
     A day may come in pieces of its hours. Two queries, two more where summaries are behind, and one for a day that is.
     """
@@ -49,13 +52,13 @@ def pieces(
     if project_ids is not None and not project_ids:
         return []
     stretches, clean = _state(stretches)
-    dimension = by or next(iter(narrowed), Summary.WHOLE)
     if len(narrowed) > (not by):
         # Of a route and a model together only rollups tell.
         clean = set()
-    found = _from_summaries(stretches, clean, project_ids, dimension, None if by else narrowed)
+    dimensions = by or [next(iter(narrowed), Summary.WHOLE)]
+    found = _from_summaries(stretches, clean, project_ids, dimensions, metrics, narrowed)
     behind = [bucket for stretch in stretches for bucket in stretch.buckets() if bucket not in clean]
-    return found + _from_rollups(behind, project_ids, by, narrowed)
+    return found + _from_rollups(behind, project_ids, by, metrics, narrowed)
 
 
 def _state(stretches: Collection[Stretch]) -> tuple[list[Stretch], set[Bucket]]:
@@ -93,31 +96,39 @@ def _from_summaries(
     stretches: Collection[Stretch],
     clean: set[Bucket],
     project_ids: Collection[UUID] | None,
-    dimension: str,
-    narrowed: dict[str, str] | None,
+    dimensions: Collection[str],
+    metrics: Collection[str],
+    narrowed: dict[str, str],
 ) -> list[Piece]:
     if not clean:
         return []
-    rows = Summary.objects.filter(_within(stretches), dimension=dimension)
-    rows = (
-        rows.filter(project_id=ORGANISATION)
-        if project_ids is None
-        else rows.filter(project_id__in=list(project_ids))
-    )
+    conditions: dict[str, Any] = {
+        "project_id__in": [ORGANISATION] if project_ids is None else list(project_ids),
+        "dimension__in": list(dimensions),
+    }
     if narrowed:
-        rows = rows.filter(value__in=list(narrowed.values()))
-    found: Iterable[Any] = rows.order_by().values_list(
-        "granularity", "bucket", "value", "counts", "total", "ttft", "overhead"
-    )
+        conditions["value__in"] = list(narrowed.values())
+    rows: Any = Summary.objects.filter(_within(stretches), **conditions).order_by()
     return [
-        Piece(bucket, "" if narrowed else value, read(stored))
-        for granularity, at, value, *stored in found
+        Piece(
+            bucket,
+            "" if narrowed else dimension,
+            "" if narrowed else value,
+            read(counts, zip(metrics, sketches, strict=True)),
+        )
+        for granularity, at, dimension, value, counts, *sketches in rows.values_list(
+            "granularity", "bucket", "dimension", "value", "counts", *metrics
+        )
         if (bucket := Bucket(granularity, at)) in clean
     ]
 
 
 def _from_rollups(
-    behind: list[Bucket], project_ids: Collection[UUID] | None, by: str, narrowed: dict[str, str]
+    behind: list[Bucket],
+    project_ids: Collection[UUID] | None,
+    by: Collection[str],
+    metrics: Collection[str],
+    narrowed: dict[str, str],
 ) -> list[Piece]:
     if not behind:
         return []
@@ -125,15 +136,18 @@ def _from_rollups(
     conditions: dict[str, Any] = dict(narrowed)
     if project_ids is not None:
         conditions["project_id__in"] = list(project_ids)
-    rollups: QuerySet[Rollup] = Rollup.objects.filter(where, **conditions)
-    latencies: QuerySet[LatencyRollup] = LatencyRollup.objects.filter(where, **conditions)
-    return [
-        Piece(bucket, value[0] if value else "", summed)
-        for (granularity, at, *value), summed in add_up(
-            rollups, latencies, ("granularity", "bucket", *((by,) if by else ()))
-        ).items()
-        if (bucket := Bucket(granularity, at)) in wanted
-    ]
+    rollups = Rollup.objects.filter(where, **conditions)
+    latencies = LatencyRollup.objects.filter(where, metric__in=list(metrics), **conditions)
+    found = []
+    for (granularity, at, *values), summed in add_up(
+        rollups, latencies, ("granularity", "bucket", *by)
+    ).items():
+        if (bucket := Bucket(granularity, at)) in wanted:
+            found += [
+                Piece(bucket, dimension, value, summed)
+                for dimension, value in (zip(by, values, strict=True) if by else [("", "")])
+            ]
+    return found
 
 
 def _joined(buckets: list[Bucket]) -> list[Stretch]:
