@@ -133,9 +133,9 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Spend", "Reconciliation", "Calls", "Jobs", "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "Policies",
-        "Revisions",
-        "Projects", "Service keys", "Members", "Users", "Budgets", "Approvals",
+        "Overview", "Spend", "Reconciliation", "Calls", "Jobs",
+        "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "Prompts", "Policies", "Revisions",
+        "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Approvals",
         "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
