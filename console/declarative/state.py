@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Prefetch
 from django.utils import timezone
 
 from console.declarative.schema import DEFAULT_ROUTE, prompt_key
@@ -20,6 +19,7 @@ from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.policies.models import Policy
 from llmops.prompts.models import Prompt, PromptVersion
+from llmops.prompts.serving import all_labels
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.models import VERSION_FIELDS
 from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
@@ -155,9 +155,11 @@ def _policies() -> dict[str, Present]:
 
 def _prompts() -> dict[str, Present]:
     found: dict[str, Present] = {}
-    rows = Prompt.objects.select_related("project").prefetch_related(
-        "labels__version", Prefetch("versions", PromptVersion.objects.order_by("number"))
-    )
+    rows = Prompt.objects.select_related("project")
+    versions: dict[Any, list[PromptVersion]] = defaultdict(list)
+    for version in PromptVersion.objects.order_by("number"):
+        versions[version.prompt_id].append(version)
+    labels = all_labels()
     for row in rows:
         project = row.project.slug if row.project else None
         found[prompt_key(project, row.slug)] = Present(
@@ -167,9 +169,9 @@ def _prompts() -> dict[str, Present]:
                 "project": project,
                 "description": row.description,
                 "versions": [
-                    {"note": version.note, "content": version.content} for version in row.versions.all()
+                    {"note": version.note, "content": version.content} for version in versions[row.pk]
                 ],
-                "labels": {label.name: label.version.number for label in row.labels.all()},
+                "labels": labels.get(row.pk, {}),
             },
             _archived(row),
         )

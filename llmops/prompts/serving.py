@@ -8,7 +8,7 @@ from typing import Any
 
 from llmops.core.errors import InvalidRequest
 from llmops.prompts.content import proved
-from llmops.prompts.models import LabelMove, Prompt, PromptVersion
+from llmops.prompts.models import Label, LabelMove, Prompt, PromptVersion
 from llmops.prompts.rendering import RENDERER
 
 #: Of each prompt so many of the newest versions can be named by number, besides all that a label points or pointed to.
@@ -22,6 +22,8 @@ def served_versions(prompts: Sequence[Prompt]) -> dict[Any, list[PromptVersion]]
     """
     found: dict[Any, list[PromptVersion]] = defaultdict(list)
     wanted = {prompt.pk for prompt in prompts}
+    # A join, and not a list of ids: SQLite takes no list of a thousand.
+    rows = PromptVersion.objects.filter(prompt__archived_at=None)
     labelled: dict[Any, set[int]] = defaultdict(set)
     for prompt_id, number in LabelMove.objects.filter(to_version__isnull=False).values_list(
         "prompt_id", "to_version"
@@ -29,11 +31,23 @@ def served_versions(prompts: Sequence[Prompt]) -> dict[Any, list[PromptVersion]]
         if number is not None:
             labelled[prompt_id].add(number)
     counts: dict[Any, int] = defaultdict(int)
-    for version in PromptVersion.objects.filter(prompt_id__in=wanted).order_by("prompt_id", "-number"):
+    for version in rows.order_by("prompt_id", "-number"):
+        if version.prompt_id not in wanted:
+            continue
         counts[version.prompt_id] += 1
         if counts[version.prompt_id] <= NEWEST or version.number in labelled[version.prompt_id]:
             found[version.prompt_id].append(version)
     return {pk: rows[::-1] for pk, rows in found.items()}
+
+
+def all_labels() -> dict[Any, dict[str, int]]:
+    """By prompt the labels and the numbers of the versions that they point to, sorted by name."""
+    found: dict[Any, dict[str, int]] = defaultdict(dict)
+    for prompt_id, name, number in Label.objects.order_by("name").values_list(
+        "prompt_id", "name", "version__number"
+    ):
+        found[prompt_id][name] = number
+    return found
 
 
 def unproved(

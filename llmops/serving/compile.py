@@ -15,7 +15,7 @@ from llmops.budgets.models import Budget
 from llmops.policies.models import Policy, PolicyVersion
 from llmops.prompts.models import Prompt, PromptVersion
 from llmops.prompts.rendering import LAYERS
-from llmops.prompts.serving import ceilings, served_versions, unproved
+from llmops.prompts.serving import all_labels, ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.serving.snapshot import (
     FORMAT,
@@ -60,12 +60,9 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     in_use = [row for row in policies if row.archived_at is None and row.current is not None]
     named = {slug for row in routes for slug in row.policies}
     prompts = list(
-        Prompt.objects.filter(archived_at=None)
-        .select_related("project")
-        .prefetch_related("labels__version")
-        .order_by("project__slug", "slug")
+        Prompt.objects.filter(archived_at=None).select_related("project").order_by("project__slug", "slug")
     )
-    versions = served_versions(prompts)
+    versions, labels = served_versions(prompts), all_labels()
     document = RevisionDocument(
         format=FORMAT,
         providers=tuple(_provider(row) for row in providers if row.archived_at is None),
@@ -78,7 +75,11 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         ),
         prompts=tuple(
             sorted(
-                (_prompt(row, versions[row.pk]) for row in prompts if versions.get(row.pk)),
+                (
+                    _prompt(row, versions[row.pk], labels.get(row.pk, {}))
+                    for row in prompts
+                    if versions.get(row.pk)
+                ),
                 key=lambda entry: (entry.project, entry.slug),
             )
         ),
@@ -161,7 +162,7 @@ def _policy(row: Policy, version: PolicyVersion) -> PolicyEntry:
     )
 
 
-def _prompt(row: Prompt, versions: list[PromptVersion]) -> PromptEntry:
+def _prompt(row: Prompt, versions: list[PromptVersion], labels: dict[str, int]) -> PromptEntry:
     return PromptEntry(
         slug=row.slug,
         project=row.project.slug if row.project else "",
@@ -177,9 +178,7 @@ def _prompt(row: Prompt, versions: list[PromptVersion]) -> PromptEntry:
             )
             for version in versions
         ),
-        labels={
-            label.name: label.version.number for label in sorted(row.labels.all(), key=lambda one: one.name)
-        },
+        labels=labels,
     )
 
 
