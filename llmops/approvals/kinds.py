@@ -19,7 +19,8 @@ from llmops.core.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``permission`` says who may decide (in the request's project), ``required`` how many must agree.
+    """``permission`` says who may decide (in the request's project), ``required`` how many must agree; ``asks`` who may
+    ask, and must still when it is approved (empty: nobody looks).
 
     ``describe`` tells a person what exactly would be done, as (label, text). ``execute`` does it, inside the transaction of the
     last approval: it changes the database and nothing else, and raises what speaks against it by then, which leaves the request
@@ -31,6 +32,7 @@ class Kind:
     permission: str
     describe: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
     execute: Callable[[Actor, UUID, Mapping[str, Any]], dict[str, Any]]
+    asks: str = ""
     required: int = 1
     lifetime: timedelta = timedelta(days=7)
 

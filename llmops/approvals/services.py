@@ -70,7 +70,8 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
     """Approve or reject. With the approval that completes it the act is carried out.
 
     ``seen`` is the digest of what the person was shown. Raises ``PermissionDenied`` for the requester, for whoever is no
-    person, and for whoever may not; ``Conflict`` when it is decided already, has run out, or says something else by now.
+    person, and for whoever may not; ``Conflict`` when it is decided already, has run out, says something else by now, or who
+    asked may not ask for it any more. An earlier approval counts as long as who gave it still may.
     """
     reason = _checked_reason(reason, "" if approves else "Say why; whoever asked wants to know.")
     with transaction.atomic():
@@ -95,7 +96,8 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
             _close(row, Request.REJECTED)
             _audit(actor, row, "rejected", reason, {})
             return row
-        given = row.decisions.filter(approves=True).count()
+        _refuse_from_who_may_not_ask(row)
+        given = sum(_may(one.decided_by_id, row) for one in row.decisions.filter(approves=True))
         told: dict[str, Any] = {"approvals": f"{given} of {row.required}"}
         if given >= row.required:
             result = kind_named(row.kind).execute(actor, row.pk, row.content)
@@ -163,6 +165,21 @@ def _refuse_who_may_not(actor: Actor, row: Request) -> None:
     if not powers_of_actor(actor).allow(kind_named(row.kind).permission, row.project_id):
         where = f"in the project {row.project.slug}" if row.project else "for the whole organisation"
         raise PermissionDenied(f"You may not decide about this {where}.")
+
+
+def _refuse_from_who_may_not_ask(row: Request) -> None:
+    """Two people agree who both may, at the moment when it is done: whoever left since is none of them."""
+    asks = kind_named(row.kind).asks
+    asker = Actor(row.requested_by_kind, row.requested_by_id, row.requested_by_name)
+    if asks and not powers_of_actor(asker).allow(asks, row.project_id):
+        raise Conflict(
+            f"{row.requested_by_name} asked for this and may not ask for it any more. Reject it; somebody who may can ask again."
+        )
+
+
+def _may(user_id: str, row: Request) -> bool:
+    """Whether an approval counts: who gave it may have lost the power since."""
+    return powers_of_actor(Actor("user", user_id, "")).allow(kind_named(row.kind).permission, row.project_id)
 
 
 def _refuse_what_is_over(row: Request) -> None:

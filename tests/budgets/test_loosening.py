@@ -17,9 +17,14 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, ConsoleError, InvalidRequest, PermissionDenied
 from llmops.core.money import NANO
 from tests.budgets.test_raises import lease, present
-from tests.cast import COMMAND, bearer, issue, no_event, one_event, signed_in
+from tests.cast import COMMAND, bearer, issue, no_event, one_event, person, signed_in
 
 ASKER = Actor("user", "987654", "Olga")
+
+
+@pytest.fixture(autouse=True)
+def olga(db: None) -> None:
+    person("olga", ("operator", None), pk=987654)
 
 
 @pytest.fixture

@@ -26,10 +26,15 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.money import MAX_NANO, NANO
 from llmops.serving.selectors import load_snapshot
-from tests.cast import COMMAND, no_event, one_event, signed_in
+from tests.cast import COMMAND, no_event, one_event, person, signed_in
 
 #: Somebody who is not among those who approve here.
 ASKER = Actor("user", "987654", "Olga")
+
+
+@pytest.fixture(autouse=True)
+def olga(db: None) -> None:
+    person("olga", ("operator", None), pk=987654)
 
 
 def budget_of(limit: int = 100, **known: Any) -> Budget:

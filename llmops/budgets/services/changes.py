@@ -29,6 +29,12 @@ _BY_TWO = (
 )
 
 
+_BY_TWO_ANEW = (
+    "{what} may make it looser, which takes a second person, as is set for the budget {slug}. Have the rule ended or the budget "
+    'archived under "Ask to loosen" on its page first.'
+)
+
+
 class _Unchanged:
     pass
 
@@ -293,9 +299,18 @@ def no_such_scope(kind: str, value: str) -> InvalidRequest:
 
 
 def _refuse_looser(budget: Budget, before: dict[str, Any]) -> None:
-    """A budget that only two may loosen is made tighter by one, and looser by nobody alone."""
+    """A budget that only two may loosen is made tighter by one, and looser by nobody alone. What it is for, and how long it
+    lasts, is neither: somebody may mean it for nothing at all, or a month's money for a day."""
     if not before["second_person"]:
         return
+    after = _as_audited(budget)
+    moved = [name for name in _FIXED if after[name] != before[name]]
+    if budget.carry_over_nano > parse_usd(before["carry_over_usd"], field="carry_over_usd"):
+        moved.append("carry_over_usd")
+    if moved:
+        what = "Carrying over more" if moved == ["carry_over_usd"] else "Another scope, period or time zone"
+        told = _BY_TWO_ANEW.format(what=what, slug=budget.slug)
+        raise Conflict(f"{moved[0]}: {told}", param=moved[0])
     for what, param, looser in (
         (
             "A higher limit",

@@ -16,6 +16,7 @@ from llmops.base.live import LIVE_STATE, touch
 from llmops.budgets import rules
 from llmops.budgets.models import Budget
 from llmops.budgets.services.changes import apply_to_windows
+from llmops.budgets.services.raises import refuse_moved, what_for
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, NotFound
 from llmops.core.money import format_usd
@@ -42,7 +43,7 @@ def ask_loosening(
         raise InvalidRequest(f"what: one of {', '.join(name for name, _ in WHAT)}.", param="what")
     with transaction.atomic():
         budget = _loosenable(_locked(budget_id))
-        content: dict[str, Any] = {"budget": str(budget.pk), "what": what}
+        content: dict[str, Any] = {"budget": str(budget.pk), "for": what_for(budget), "what": what}
         title = f"{dict(WHAT)[what]}: budget {budget.slug}"
         if what == LIMIT:
             content["limit_nano"] = _checked(budget, limit_nano)
@@ -65,6 +66,7 @@ def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     budget = Budget.objects.filter(pk=content["budget"]).first()
     lines = [
         ("Budget", budget.slug if budget else "one that does not exist any more"),
+        ("For", str(content.get("for") or (what_for(budget) if budget else "?"))),
         ("What", dict(WHAT)[str(content["what"])]),
     ]
     if content["what"] == LIMIT:
@@ -76,6 +78,7 @@ def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict[str, Any]:
     """Done at once. Part of the approval's transaction."""
     budget = _loosenable(_locked(UUID(str(content["budget"]))))
+    refuse_moved(budget, content)
     what = content["what"]
     told: dict[str, Any] = {"what": what}
     if what == LIMIT:
@@ -96,7 +99,9 @@ def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict
     return told
 
 
-KIND = Kind(name=LOOSEN, permission="budget.approve", describe=_describe, execute=_execute)
+KIND = Kind(
+    name=LOOSEN, permission="budget.approve", asks="budget.request", describe=_describe, execute=_execute
+)
 
 
 def _checked(budget: Budget, limit_nano: int | None) -> int:

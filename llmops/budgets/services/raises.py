@@ -17,7 +17,9 @@ from llmops.base.clock import database_now
 from llmops.base.live import LIVE_STATE, touch
 from llmops.budgets import rules
 from llmops.budgets.models import Budget, Raise, Window
-from llmops.budgets.services.windows import locked_window, save_amounts
+from llmops.budgets.periods import ONCE
+from llmops.budgets.selectors import scope_text
+from llmops.budgets.services.windows import locked_window, raised_by, save_amounts
 from llmops.core.actors import Actor, job_actor
 from llmops.core.errors import Conflict, NotFound
 from llmops.core.money import format_usd
@@ -43,9 +45,10 @@ def ask_raise(
         budget = _raisable(Budget.objects.select_for_update(of=("self",)).filter(pk=budget_id).first())
         now = database_now()
         starts_at = max(starts_at, now) if starts_at else now
-        rules.checked_raise(amount_nano, starts_at, ends_at, now=now, limit_nano=budget.limit_nano)
+        rules.checked_raise(amount_nano, starts_at, ends_at, now=now, limit_nano=_limit_raised(budget, now))
         content = {
             "budget": str(budget.pk),
+            "for": what_for(budget),
             "amount_nano": amount_nano,
             "starts_at": starts_at.isoformat(),
             "ends_at": ends_at.isoformat(),
@@ -70,12 +73,11 @@ def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     amount = int(content["amount_nano"])
     lines = [("Budget", budget.slug if budget else "one that does not exist any more")]
     if budget is not None:
-        lines.append(
-            (
-                "Limit",
-                f"${format_usd(budget.limit_nano)} now, ${format_usd(budget.limit_nano + amount)} meanwhile",
-            )
-        )
+        now = budget.limit_nano + raised_by(budget)
+        lines += [
+            ("For", str(content.get("for") or what_for(budget))),
+            ("Limit", f"${format_usd(now)} now, ${format_usd(now + amount)} meanwhile"),
+        ]
     lines += [
         ("Raised by", f"${format_usd(amount)}"),
         ("From", f"{starts_at:%d %b %Y %H:%M} UTC, or when it is approved, if that is later"),
@@ -89,11 +91,13 @@ def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict
     budget = _raisable(
         Budget.objects.select_for_update(of=("self",)).filter(pk=UUID(str(content["budget"]))).first()
     )
+    refuse_moved(budget, content)
     request = Request.objects.get(pk=request_id)
     starts_at, ends_at = _moments(content)
     now = database_now()
     starts_at = max(starts_at, now)
-    rules.checked_raise(content["amount_nano"], starts_at, ends_at, now=now, limit_nano=budget.limit_nano)
+    limit = _limit_raised(budget, now)
+    rules.checked_raise(content["amount_nano"], starts_at, ends_at, now=now, limit_nano=limit)
     Raise.objects.create(
         budget=budget,
         amount_nano=content["amount_nano"],
@@ -115,7 +119,9 @@ def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict
     }
 
 
-KIND = Kind(name=RAISE, permission="budget.approve", describe=_describe, execute=_execute)
+KIND = Kind(
+    name=RAISE, permission="budget.approve", asks="budget.request", describe=_describe, execute=_execute
+)
 
 
 def end_raises(now: datetime | None = None) -> int:
@@ -152,6 +158,27 @@ def _follow(budget: Budget, now: datetime) -> None:
     for pk in windows.order_by("pk").values_list("pk", flat=True):
         window, present = locked_window(pk)
         save_amounts(window, present)
+
+
+def what_for(budget: Budget) -> str:
+    """What the budget holds and how long, in words that a request is bound to."""
+    period = budget.period if budget.period == ONCE else f"each {budget.period} ({budget.timezone})"
+    return f"{scope_text(budget)}, {period}"
+
+
+def refuse_moved(budget: Budget, content: Mapping[str, Any]) -> None:
+    """What was asked for and approved is more money for what the budget was for then. Raises ``Conflict``."""
+    if content.get("for", what_for(budget)) != what_for(budget):
+        raise Conflict(
+            f"The budget {budget.slug} is for something else by now: {what_for(budget)}. Reject this and have it asked for again."
+        )
+
+
+def _limit_raised(budget: Budget, now: datetime) -> int:
+    """The limit with every raise that is not over, were they all in force at once."""
+    return budget.limit_nano + sum(
+        Raise.objects.filter(budget=budget, ends_at__gt=now).values_list("amount_nano", flat=True)
+    )
 
 
 def _raisable(budget: Budget | None) -> Budget:
