@@ -221,3 +221,22 @@ def test_the_pages_and_the_api(cast: SimpleNamespace, tmp_path: Path) -> None:
         "the invoice",
         "their log",
     ]
+
+
+def test_what_found_no_room_is_not_taken_from_what_others_spent(db: None, tmp_path: Path) -> None:
+    """A soft budget was made hard; a correction far up and back must leave it as it was."""
+    call, _, soft = unknown_call(tmp_path)
+    window = Window.objects.get(pk=soft)
+    budgets.update_budget(COMMAND, budget_id=window.budget_id, hard=True)
+    with transaction.atomic():
+        budgets.book(journal_id=call.pk, charges=[budgets.WindowCharge(soft, 30)])
+    correct(call, 500)
+    window.refresh_from_db()
+    assert (window.settled_nano, window.overrun_nano) == (100, 430)
+    correct(call, 90)
+    window.refresh_from_db()
+    assert (window.settled_nano, window.overrun_nano) == (100, 20)
+    correct(call, 60)
+    window.refresh_from_db()
+    assert (window.settled_nano, window.overrun_nano) == (90, 0)
+    assert sum(Overrun.objects.filter(window=window).values_list("amount_nano", flat=True)) == 0

@@ -79,8 +79,15 @@ def correct_windows(
     return found
 
 
-def correct_soft(budget_ids: Mapping[UUID, int], *, at: datetime) -> None:
-    """Add to what soft budgets were charged in the period of ``at``, or (below zero) take from it."""
+def correct_soft(
+    budget_ids: Mapping[UUID, int], beyond: Mapping[UUID, int], *, at: datetime, call_id: UUID
+) -> dict[UUID, int]:
+    """Add to what soft budgets were charged for a call in the period of ``at``, or (below zero) take from it.
+
+    ``beyond`` is what of earlier corrections found no room, where a budget was made hard meanwhile, and so is the answer: what
+    is taken back comes from there first, because it was never settled.
+    """
+    stands: dict[UUID, int] = {}
     for budget_id in sorted(budget_ids):
         budget = Budget.objects.filter(pk=budget_id).first()
         if budget is None:
@@ -91,18 +98,22 @@ def correct_soft(budget_ids: Mapping[UUID, int], *, at: datetime) -> None:
             continue
         window, budget = locked_window(pk)
         before = window.settled_nano
-        delta = budget_ids[budget_id]
+        delta, held = budget_ids[budget_id], beyond.get(budget_id, 0)
         if delta > 0:
-            beyond = settle_free(window, budget, delta)
-            window.overrun_nano += beyond
-            if beyond:
-                Overrun.objects.create(
-                    window=window, amount_nano=beyond, cause="a correction without room", at=database_now()
-                )
+            over = settle_free(window, budget, delta)
         else:
-            window.settled_nano = max(0, before + delta)
+            over = -min(-delta, held, window.overrun_nano)
+            window.settled_nano = max(0, before + delta - over)
+        if over:
+            window.overrun_nano += over
+            cause = "a correction without room" if over > 0 else "a correction without room, taken back"
+            Overrun.objects.create(
+                window=window, call_id=call_id, amount_nano=over, cause=cause, at=database_now()
+            )
+        stands[budget_id] = held + over
         window.corrected_nano += window.settled_nano - before
         save_amounts(window, budget)
+    return stands
 
 
 def explain_lease(actor: Actor, *, lease_id: int, spent_nano: int, reason: str) -> Lease:

@@ -106,7 +106,8 @@ def _follow_charges(call: Call, cost: int, actor: Actor) -> list[dict[str, Any]]
     # Of what a soft budget was charged by earlier attempts nothing is known apart: the difference is the whole call's.
     soft = {UUID(one["budget"]): cost - call.cost_nano for one in call.charges if "budget" in one}
     lock_windows(hard, soft, at=call.started_at)
-    correct_soft(soft, at=call.started_at)
+    beyond = {UUID(one["budget"]): one.get("overrun", 0) for one in call.charges if "budget" in one}
+    beyond |= correct_soft(soft, beyond, at=call.started_at, call_id=call.pk)
     now = correct_windows(hard, cost, call_id=call.pk, who=actor.name)
     charges = []
     for one in call.charges:
@@ -114,7 +115,9 @@ def _follow_charges(call: Call, cost: int, actor: Actor) -> list[dict[str, Any]]
             stands = now[one["window"]]
             charges.append({**one, "cost": stands.cost, "overrun": stands.overrun})
         elif "budget" in one:
-            charges.append({**one, "cost": one.get("cost", 0) + cost - call.cost_nano})
+            over = beyond[UUID(one["budget"])]
+            charged = {**one, "cost": one.get("cost", 0) + cost - call.cost_nano}
+            charges.append(charged | ({"overrun": over} if over or "overrun" in one else {}))
         else:
             charges.append(one)
     return charges
