@@ -34,6 +34,7 @@ from llmops.usage.services.outcomes import LONGEST_NOTE, MOST_AT_ONCE
 #: Groups that are looked at in all; beyond them, end users and tags are one line, ``rest``.
 _MOST_GROUPS = 10_000
 _HOUR = timedelta(hours=1)
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _PARAMETERS = {
     "group_by": f"One of {', '.join(DIMENSIONS)}. Left out: `project`.",
     "from": "First moment: a day (2026-11-01) or a whole hour (2026-11-01T05:00Z). Left out: the first of this month, UTC.",
@@ -158,7 +159,9 @@ def _span(asked: QueryDict) -> Span:
     now = datetime.now(UTC)
     start = _moment(asked, "from")
     end = _moment(asked, "to") or now.replace(minute=0, second=0, microsecond=0) + _HOUR
-    return Span(start or min(midnight(now), end - _HOUR).replace(day=1, hour=0), end)
+    # An hour before the first of all moments there is none.
+    last = max(end, _EARLIEST) - _HOUR
+    return Span(start or min(midnight(now), last).replace(day=1, hour=0), end)
 
 
 def _moment(asked: QueryDict, name: str) -> datetime | None:

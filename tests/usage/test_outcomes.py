@@ -201,3 +201,31 @@ def test_a_rebuild_counts_outcomes_anew_and_retention_forgets_them(told: SimpleN
     assert figures() == right
     with pytest.raises(NotFound):
         report_outcomes(COMMAND, [Told(uuid4(), "resolved")], project_ids=None)
+
+
+def test_nobody_makes_the_figures_of_all_impossible_to_sum(
+    told: SimpleNamespace, cast: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key's outcomes are summed with everybody's, in columns of 64 bits."""
+
+    def tell(number: int, value: str) -> Any:
+        return post(told.service, [{"call_id": told.ours[number], "kind": "converted", "value": value}])
+
+    refused = tell(0, "9200000000")
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "outcomes[0].value"
+    assert tell(0, "1000000.000000001").status_code == 400
+    monkeypatch.setattr("llmops.usage.services.outcomes.MOST_WORTH_A_DAY", 2_500_000 * 10**9)
+    assert [tell(number, "1000000").status_code for number in range(3)] == [200, 200, 400]
+    assert tell(2, "500000").status_code == 200
+    assert tell(1, "1000000").json()["results"] == ["unchanged"]
+    assert tell(1, "2").status_code == 200, "less always fits"
+    assert figures()["triage"] == [Brought("converted", 3, 1_500_002 * 10**9)]
+
+
+@pytest.mark.parametrize(
+    "call", ["ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0000-7000-8000-000000000000", "0" * 32]
+)
+def test_ids_of_no_moment_are_of_no_call(told: SimpleNamespace, call: str) -> None:
+    answer = post(told.service, [{"call_id": call, "kind": "a"}, {"call_id": told.ours[0], "kind": "a"}])
+    assert answer.status_code == 200 and answer.json()["results"] == ["unknown", "recorded"]
+    assert post(told.service, [{"call_id": call, "kind": "a"}]).status_code == 404

@@ -96,6 +96,8 @@ def test_one_sees_what_one_may(cast: SimpleNamespace, traffic: SimpleNamespace) 
         ({"to": "2024-05-16T05:00:00"}, "to"),
         ({"from": "2024-05-16", "to": "2024-05-16"}, "to"),
         ({"from": "1999-05-16", "to": "2024-05-16"}, "from"),
+        ({"to": "0001-01-01"}, "to"),
+        ({"from": "9999-12-31", "to": "9999-12-31T23:00Z", "group_by": "user"}, "to"),
         ({"project": "nowhere"}, "project"),
         ({"key": "7"}, "key"),
         ({"group_by": "user", "model": "small"}, "model"),

@@ -423,3 +423,45 @@ def test_the_command_imports_and_tells(tmp_path: Path, openai: Provider, sent: l
     ):
         with no_event(), pytest.raises(CommandError, match=told):
             call_command("usage", "import", "--provider", arguments[0], "-f", arguments[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A number of a billion digits would keep a process for hours.
+        "date,model,input_tokens\n2026-05-16,m,1e999999999\n",
+        "date,model,input_tokens\n2026-05-16,m,sNaN\n",
+        "date,model,cost_usd\n2026-05-16,m,1e999999\n",
+        "date,model,cost_usd\n2026-05-16,m,-1e999999999\n",
+        "date,model,cost_usd\n2026-05-16,m,sNaN\n",
+        # Each can be kept, together they cannot.
+        "date,model,input_tokens\n" + "2026-05-16,m,1000000000000000\n" * 2,
+        "date,model,cost_usd\n" + "2026-05-16,m,999999999\n" * 2,
+        "date,model,cost_usd\n2026-05-16,m\0x,1\n",
+        '{"data":[{"start_time":1778889600,"results":[{"model":"\\u0000","input_tokens":1}]}]}',
+        '{"data":[{"start_time":1778889600,"results":[{"model":"\\ud800","input_tokens":1}]}]}',
+        '{"data":[{"start_time":1778889600,"results":[{"model":"m","input_tokens":1e99999999}]}]}',
+        '{"data":[{"start_time":99999999999999999999999,"results":[{"model":"m","input_tokens":1}]}]}',
+    ],
+)
+def test_files_made_to_break_it_are_refused_by_line(
+    openai: Provider, sent: list[str], cast: SimpleNamespace, text: str
+) -> None:
+    with no_event(), pytest.raises(BadStatement, match=r"line [23]"):
+        services.import_statement(COMMAND, provider=openai, text=text)
+    client = signed_in(cast.alice)
+    file = SimpleUploadedFile("usage.csv", text.encode(), content_type="text/csv")
+    answer = client.post("/reconciliation/", {"provider": "openai", "file": file})
+    assert answer.status_code == 400 and not ProviderImport.objects.exists()
+
+
+def test_what_nobody_uses_leads_nowhere(openai: Provider, sent: list[str]) -> None:
+    """The most that can be said, for days as far off as there are, with credits: taken over as it stands."""
+    text = (
+        "date,model,input_tokens,output_tokens,cost_usd\n"
+        "0001-01-01,m,1000000000000000,1000000000000000,1000000000\n"
+        "2026-05-16,=cmd|' /C calc'!A0,1,1,-1000000000\n"
+    )
+    made = services.import_statement(COMMAND, provider=openai, text=text)
+    assert ProviderFigure.objects.filter(statement=made).count() == 2
+    assert DriftAlert.objects.filter(statement=made).count() == 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +55,8 @@ class Span:
             raise InvalidRequest("to: the range is empty, because it ends before it begins.", param="to")
         if self.end - self.start > LONGEST:
             raise InvalidRequest(f"from: at most {LONGEST.days} days can be asked for at once.", param="from")
+        if self.end.year == MAXYEAR:
+            raise InvalidRequest("to: after this moment there are no days.", param="to")
         for name, at in (("from", self.start), ("to", self.end)):
             if at.astimezone(UTC).replace(minute=0, second=0, microsecond=0) != at:
                 raise InvalidRequest(f"{name}: spend is kept by whole hours (UTC).", param=name)

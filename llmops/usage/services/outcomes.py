@@ -11,19 +11,24 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Sum
 
 from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest, NotFound
 from llmops.core.ids import time_of
+from llmops.core.money import NANO
 from llmops.usage.ingest import write
-from llmops.usage.models import Call, CallOutcome, OutcomeKind
+from llmops.usage.models import Call, CallOutcome, OutcomeKind, OutcomeRollup
 from llmops.usage.services.journals import ROLLUPS_LOCK
 from llmops.usage.services.retention import calls_since
 
 #: Outcomes in one request, kinds in one project, characters of a note.
 MOST_AT_ONCE, MOST_KINDS, LONGEST_NOTE = 1_000, 40, 300
+#: What one outcome may bring, and those of a project's calls of one day together (nanodollars): sums of them over years fit
+#: into a column.
+MOST_WORTH, MOST_WORTH_A_DAY = 10**6 * NANO, 10**8 * NANO
 KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
 #: How far a call's clock may be from its id's, and a service's clock ahead of ours.
 _APART, _AHEAD = timedelta(hours=1), timedelta(minutes=5)
@@ -53,7 +58,7 @@ def report_outcomes(actor: Actor, told: Sequence[Told], *, project_ids: Collecti
     """
     now = database_now()
     _check(told, now)
-    calls = _calls({one.call_id for one in told}, project_ids)
+    calls = _calls({one.call_id for one in told}, project_ids, now)
     if told and not calls:
         raise NotFound(
             "call_id: there is no such call in your project. A call is known about two seconds after its end, and until its "
@@ -102,6 +107,11 @@ def _check(told: Sequence[Told], now: datetime) -> None:
                 f"outcomes[{index}].kind: lowercase letters, digits and underscores, at most 40, such as resolved.",
                 param=f"outcomes[{index}].kind",
             )
+        if one.value_nano is not None and not 0 <= one.value_nano <= MOST_WORTH:
+            raise InvalidRequest(
+                f"outcomes[{index}].value: at most {MOST_WORTH // NANO:,} USD.",
+                param=f"outcomes[{index}].value",
+            )
         if one.note is not None and (len(one.note) > LONGEST_NOTE or "\0" in one.note):
             raise InvalidRequest(
                 f"outcomes[{index}].note: at most {LONGEST_NOTE} plain characters.",
@@ -113,9 +123,11 @@ def _check(told: Sequence[Told], now: datetime) -> None:
             )
 
 
-def _calls(ids: Collection[UUID], project_ids: Collection[UUID] | None) -> dict[UUID, Call]:
-    """The calls, by id; their ids tell on which days to look."""
-    dated = [one for one in ids if one.version == 7]
+def _calls(ids: Collection[UUID], project_ids: Collection[UUID] | None, now: datetime) -> dict[UUID, Call]:
+    """The calls, by id; their ids tell on which days to look. An id of days to come (or of years that there are none of) is of
+    no call."""
+    last_ms = (now + _APART).timestamp() * 1000
+    dated = [one for one in ids if one.version == 7 and one.int >> 80 <= last_ms]
     if not dated:
         return {}
     moments = [time_of(one) for one in dated]
@@ -185,9 +197,26 @@ def _book(actor: Actor, told: Sequence[Told], calls: Mapping[UUID, Call], now: d
         elif row.pk:
             row.save()
         results.append(CHANGED if known else RECORDED)
+    _refuse_too_much(sums)
     CallOutcome.objects.bulk_create(fresh)
     write.add_outcomes({key: (added["outcomes"], added["value_nano"]) for key, added in sums.items()})
     return results
+
+
+def _refuse_too_much(sums: Mapping[tuple[Any, ...], Counter[str]]) -> None:
+    """Of one day and project: whoever holds a key tells what he likes, and everybody's figures are summed."""
+    more: Counter[tuple[datetime, UUID]] = Counter()
+    for (day, project, *_), added in sums.items():
+        more[day, project] += added["value_nano"]
+    for (day, project), worth in more.items():
+        if worth <= 0:
+            continue
+        told = OutcomeRollup.objects.filter(bucket=day, project_id=project).aggregate(sum=Sum("value_nano"))
+        if (told["sum"] or 0) + worth > MOST_WORTH_A_DAY:
+            raise InvalidRequest(
+                f"outcomes: calls of one day bring at most {MOST_WORTH_A_DAY // NANO:,} USD in a project.",
+                param="value",
+            )
 
 
 def _same(known: CallOutcome, one: Told) -> bool:

@@ -18,14 +18,15 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from llmops.core.errors import InvalidRequest
-from llmops.core.money import MAX_NANO, NANO
+from llmops.core.money import NANO
 from llmops.usage.statements import pages
 from llmops.usage.statements.pages import looks_like_pages
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_LINES = 200_000
 _MOST_PROBLEMS = 50
-_MOST_TOKENS = 2**62
+#: Of a model on a day; sums of several models fit into the ledger's columns, too.
+_MOST_TOKENS, _MOST_NANO = 10**15, 10**18
 
 #: member -> names of the column that holds it, the first that is there
 _COLUMNS = {
@@ -107,15 +108,15 @@ class _Reader:
             return 0
         try:
             value = Decimal(text)
-            whole = int(value)
-            if value != whole or not 0 <= whole < _MOST_TOKENS:
+            # Compared before it is made a whole number: 1e999999999 would have a billion digits.
+            if not 0 <= value <= _MOST_TOKENS or value != value.to_integral_value():
                 raise ValueError(text)
-        except (InvalidOperation, ValueError, OverflowError):
+        except (InvalidOperation, ValueError):
             self.problems.append(
                 (line, f"{_COLUMNS[name][0]}: {text[:40]!r} is not a number of {_units(name)}")
             )
             return 0
-        return whole
+        return int(value)
 
     def money(self, line: int, row: list[str]) -> int | None:
         text = self.cell(row, "cost")
@@ -127,12 +128,10 @@ class _Reader:
             return None
         try:
             value = Decimal(text.removeprefix("$"))
-            if not value.is_finite():
+            if not -_MOST_NANO // NANO <= value <= _MOST_NANO // NANO:
                 raise ValueError(text)
             nano = int((value * NANO).to_integral_value(rounding=ROUND_HALF_UP))
-            if abs(nano) > MAX_NANO:
-                raise ValueError(text)
-        except (InvalidOperation, ValueError, OverflowError):
+        except (InvalidOperation, ValueError):
             self.problems.append((line, f"{text[:40]!r} is not an amount of USD such as 2.50"))
             return None
         return nano
@@ -167,6 +166,9 @@ def read(text: str, *, speaks: str = "") -> Statement:
         if day is None:
             continue
         days.add(day)
+        if not _plain(model):
+            reader.problems.append((line, f"{model[:40]!r} is no name of a model"))
+            continue
         if not any(counts) and cost is None:
             continue
         if not model and any(counts[1:]):
@@ -179,6 +181,8 @@ def read(text: str, *, speaks: str = "") -> Statement:
         total.output_tokens += counts[3]
         if cost is not None:
             total.cost_nano = (total.cost_nano or 0) + cost
+        if _too_much(total):
+            reader.problems.append((line, "with the lines before it this is more than a model uses on a day"))
     if not days and not reader.problems:
         reader.problems.append((last, "the file names no day"))
     if reader.problems:
@@ -254,6 +258,16 @@ def _refuse_unknown(places: dict[str, int], header: list[str]) -> None:
 def _model(text: str) -> str:
     """OpenAI's line items read ``gpt-4o-2024-08-06, input``: the model is what stands before the comma."""
     return text.split(",", 1)[0].strip()[:120]
+
+
+def _plain(text: str) -> bool:
+    """Whether a database can keep it: no NUL, no half of a character."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _too_much(total: Line) -> bool:
+    counts = (total.requests, total.input_tokens, total.cached_input_tokens, total.output_tokens)
+    return max(counts) > _MOST_TOKENS or abs(total.cost_nano or 0) > _MOST_NANO
 
 
 def _units(name: str) -> str:
