@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -19,7 +19,7 @@ from llmops.approvals.models import Decision, Request
 from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
-from llmops.core.actors import Actor, job_actor
+from llmops.core.actors import Actor, ActorKind, job_actor
 from llmops.core.digests import digest, equal
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 
@@ -170,7 +170,7 @@ def _refuse_who_may_not(actor: Actor, row: Request) -> None:
 def _refuse_from_who_may_not_ask(row: Request) -> None:
     """Two people agree who both may, at the moment when it is done: whoever left since is none of them."""
     asks = kind_named(row.kind).asks
-    asker = Actor(row.requested_by_kind, row.requested_by_id, row.requested_by_name)
+    asker = Actor(cast(ActorKind, row.requested_by_kind), row.requested_by_id, row.requested_by_name)
     if asks and not powers_of_actor(asker).allow(asks, row.project_id):
         raise Conflict(
             f"{row.requested_by_name} asked for this and may not ask for it any more. Reject it; somebody who may can ask again."
