@@ -317,7 +317,7 @@ def faults(text, **values) -> list[tuple[int, str]]:
         ("kind: simulator", "kind: openai", 16, "alias"),
         ("temperature: 0.2", "max_tokens: 5", 20, "cannot be a default"),
         ("max_output_tokens: 16384", "max_output_tokens: 200000", 14, ""),
-        ("env:SIM_KEY", "vault:secret/openai", 12, "not supported yet"),
+        ("env:SIM_KEY", "vault:secret/openai", 12, "path#field"),
         ("env:SIM_KEY", "env:CONSOLE_MASTER_KEYS", 12, "belongs to the console"),
         ("env:SIM_KEY", "file:/etc/passwd", 12, "directories"),
         ("plain:sk-PLANTED-0123456789abcdef", "plain:sk-****", 11, "mask"),

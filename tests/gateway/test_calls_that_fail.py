@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmops.providers.rules import REFUSALS_OF_A_BURST
 from llmops.usage.records import CredentialSeen, Ended
 from tests.gateway.rig import (
     SECRET,
@@ -141,12 +142,14 @@ async def test_a_provider_that_refuses_the_console_is_never_the_callers_401(rig:
     assert (rig.outcome().code, rig.outcome().cost) == ("upstream_auth", 0)
 
 
-async def test_a_credential_that_is_refused_again_and_again_is_noted_once(rig: Rig) -> None:
-    rig.upstream.does(fails(401), fails(401), fails(401), answers())
-    for _ in range(5):
+async def test_a_credential_that_is_refused_again_and_again_is_noted_twice(rig: Rig) -> None:
+    """At the first refusal, and when as many as make a burst came one after the other."""
+    refusals = [fails(401)] * (REFUSALS_OF_A_BURST + 2)
+    rig.upstream.does(*refusals, answers())
+    for _ in range(len(refusals) + 2):
         await rig.chat()
     seen = [one for one in rig.records() if isinstance(one, CredentialSeen)]
-    assert [one.code for one in seen] == ["refused", "accepted"]
+    assert [one.code for one in seen] == ["refused", "refused", "accepted"]
 
 
 @pytest.mark.parametrize("where", ["message", "code"])
