@@ -198,5 +198,6 @@ def refuse_misplaced_project(kind: str, owner: Any, given: Any) -> None:
         )
     if kind in (PROJECT, KEY) and given != owner:
         raise InvalidRequest(
-            f"project: the {kind} named as the scope belongs to another project.", param="project"
+            f"project: the {kind} named as the scope belongs to another project, or does not exist.",
+            param="project",
         )

@@ -214,3 +214,17 @@ def test_no_key_and_no_stranger_decides_through_any_door(cast: SimpleNamespace) 
         looking.get(f"{page}approve/", {"seen": row.digest})
     row.refresh_from_db()
     assert row.state == Request.OPEN
+
+
+@pytest.mark.parametrize("kind", ["project", "key"])
+def test_what_is_not_ones_own_is_told_as_what_does_not_exist(cast: SimpleNamespace, kind: str) -> None:
+    theirs = "search" if kind == "project" else str(issue(cast.search).key.pk)
+    nothing = "nowhere" if kind == "project" else "0192d5f0-7000-7000-8000-000000000000"
+    carla = signed_in(cast.carla)
+    for more in ({}, {"project": "support"}):
+        said = []
+        for value in (theirs, nothing):
+            body = {"slug": "spy", "scope_kind": kind, "scope_value": value, "limit_usd": "1", **more}
+            answer = carla.post("/api/v1/budgets/", body, content_type="application/json")
+            said.append((answer.status_code, answer.content.decode().replace(value, "?")))
+        assert said[0] == said[1] and said[0][0] == 400

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -240,3 +242,71 @@ def test_what_found_no_room_is_not_taken_from_what_others_spent(db: None, tmp_pa
     window.refresh_from_db()
     assert (window.settled_nano, window.overrun_nano) == (90, 0)
     assert sum(Overrun.objects.filter(window=window).values_list("amount_nano", flat=True)) == 0
+
+
+def test_everything_adds_up_after_corrections_rebuilds_and_journals_at_once(
+    transactional_db: None, tmp_path: Path
+) -> None:
+    """Calls corrected up and down by many, while their day is rebuilt and their journal is read again."""
+    from llmops.base.locks import lock
+    from llmops.usage.rebuild import STEPS, step
+    from llmops.usage.services.journals import ROLLUPS_LOCK
+
+    now, count, held = timezone.now(), 6, 60
+    hard = budgets.create_budget(COMMAND, slug="hard", scope_kind="organisation", limit_nano=count * held)
+    window = budgets.open_window(budget_id=hard.pk, at=now).window_id
+    writer = JournalWriter(tmp_path)
+    journal = writer.journal_id
+    budgets.lease(window_id=window, journal_id=journal, need=0, want=count * held, lease_seconds=60)
+    ids = []
+    for number in range(count):
+        who = origin(started=int(now.timestamp() * 1e9), tags=["eu"])
+        ids.append(who.call)
+        at = int(now.timestamp() * 1e9)
+        writer.append(
+            Held(
+                n=number, at=at, attempt=1, origin=who, model="small", model_version=1, provider="up",
+                charges=[HeldCharge(window, held)], worst_cost=held,
+            )
+        )  # fmt: skip
+    writer.close()
+    assert Follower(tmp_path, journal).finish()
+
+    def correct_all(costs: list[int]) -> None:
+        for cost in costs:
+            for call_id in ids:
+                with suppress(InvalidRequest):
+                    services.correct_call(COMMAND, call_id=call_id, cost_nano=cost, reason="the invoice")
+
+    def rebuild() -> None:
+        for number in range(STEPS):
+            if number // 5 == now.hour or number >= STEPS - 2:
+                # As the job does it.
+                with transaction.atomic():
+                    lock(ROLLUPS_LOCK)
+                    step(now.date(), number, {})
+
+    def read_again() -> None:
+        for _ in range(3):
+            Follower(tmp_path, journal).finish()
+
+    results = in_threads(
+        partial(correct_all, [10, 90, 0]), partial(correct_all, [200, 5]), rebuild, read_again, rebuild
+    )
+    assert results == [None] * 5
+    calls = list(Call.objects.filter(pk__in=ids))
+    cost, overrun = (sum(getattr(call, name) for call in calls) for name in ("cost_nano", "overrun_nano"))
+    stands = Window.objects.get(pk=window)
+    assert stands.settled_nano + stands.overrun_nano == cost and stands.overrun_nano == overrun
+    assert stands.settled_nano <= stands.limit_nano and stands.leased_nano == 0
+    for granularity in (60, 3600, 86400):
+        rows = Rollup.objects.filter(granularity=granularity).aggregate(
+            calls=Sum("calls"), cost=Sum("cost_nano"), overrun=Sum("overrun_nano")
+        )
+        assert rows == {"calls": count, "cost": cost, "overrun": overrun}, granularity
+    last = {one.call_id: one.after_nano for one in Correction.objects.order_by("at")}
+    assert {call.pk: call.cost_nano for call in calls} == last
+    tagged = AttributionRollup.objects.filter(kind="tag", value="eu")
+    for granularity in set(tagged.values_list("granularity", flat=True)):
+        rows = tagged.filter(granularity=granularity).aggregate(calls=Sum("calls"), cost=Sum("cost_nano"))
+        assert rows == {"calls": count, "cost": cost}

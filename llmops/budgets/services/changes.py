@@ -276,10 +276,13 @@ def resolved_scope(kind: str, value: str, project_id: UUID | None) -> tuple[str,
     if kind == PROJECT:
         owner = Project.objects.filter(slug=value, archived_at=None).first()
         if owner is None:
+            # Told as another project's is: to whom that one is invisible, it does not exist.
+            rules.refuse_misplaced_project(kind, None, project_id)
             raise no_such_scope(kind, value)
     elif kind == KEY:
         key = ServiceKey.objects.select_related("project").filter(pk=rules.checked_uuid(value)).first()
         if key is None:
+            rules.refuse_misplaced_project(kind, None, project_id)
             raise no_such_scope(kind, value)
         value, owner = str(key.pk), key.project
     elif project_id is not None:
