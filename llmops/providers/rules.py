@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from urllib.parse import SplitResult, urlsplit
 
 from llmops.core.digests import canonical_json
+from llmops.core.money import NANO
 from llmops.core.redaction import SECRET_FIELDS
 from llmops.core.texts import text_problem
 from llmops.providers.network_guard import host_refusal
@@ -91,6 +92,12 @@ TOKEN_CLASSES = [
 def unit_of(token_class: str) -> str:
     """What a price of this class is for a million of: tokens, or what the class names."""
     return token_class if token_class in (CHARACTERS, SECONDS, IMAGES) else "tokens"
+
+
+def highest_price(token_class: str) -> int:
+    """Nanodollars for a million of a class: a hundred times what the dearest model costs. A slip of some digits more would have
+    calls cost what no column can sum."""
+    return (10**4 if unit_of(token_class) == "tokens" else 10**8) * NANO
 
 
 #: Classes of failure after which a route may name fallbacks of their own; what is in none of them takes the general ones.

@@ -250,6 +250,9 @@ def test_prices_are_dated_and_only_added():
         {"nano_per_million": True},
         {"nano_per_million": "2.50"},
         {"nano_per_million": 2**63},
+        # Calls at such prices would add up to more than a column of the ledger holds.
+        {"nano_per_million": 10**13 + 1},
+        {"nano_per_million": 10**17 + 1, "token_class": "images"},
         {"token_class": "dreams"},
         {"effective_from": datetime(2026, 1, 1)},  # noqa: DTZ001
         {"source": "x" * 201},

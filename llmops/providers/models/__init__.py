@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
 from llmops.access.models import slug_validator
 from llmops.base.models import TimestampedModel, UUIDModel
+from llmops.core.money import NANO
 from llmops.providers.models.health import CredentialTrouble, CredentialUse, HealthEvent, OpenBreaker
 from llmops.providers.models.rotations import Rotation
 from llmops.providers.rules import (
@@ -21,6 +23,8 @@ from llmops.providers.rules import (
     PROVIDER_KINDS,
     REFUSE,
     TOKEN_CLASSES,
+    highest_price,
+    unit_of,
 )
 
 __all__ = [
@@ -245,6 +249,15 @@ class Price(UUIDModel):
             ),
             models.CheckConstraint(condition=Q(nano_per_million__gte=0), name="providers_price_not_negative"),
         ]
+
+    def clean(self) -> None:
+        most = highest_price(self.token_class)
+        if isinstance(self.nano_per_million, int) and self.nano_per_million > most:
+            raise ValidationError(
+                {
+                    "nano_per_million": f"At most {most // NANO:,} USD for a million {unit_of(self.token_class)}."
+                }
+            )
 
     def __str__(self) -> str:
         return f"{self.model.slug} {self.token_class} from {self.effective_from:%Y-%m-%d}"
