@@ -15,10 +15,11 @@ set_up(data_plane=True)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from console.bodies import bounded  # noqa: E402
 from llmops.gateway.boot import gateway  # noqa: E402
 
 _data_plane = gateway()
-_control_plane = ASGIHandler()
+_control_plane = bounded(ASGIHandler())
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -15,7 +15,9 @@ from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.db import DatabaseError, InterfaceError, connection  # noqa: E402
 
-_control_plane = ASGIHandler()
+from console.bodies import bounded  # noqa: E402
+
+_control_plane = bounded(ASGIHandler())
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
