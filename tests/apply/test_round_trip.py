@@ -58,16 +58,18 @@ names = words.filter(str.strip)
 amounts = st.integers(0, 10**15).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09d}")
 _CENTURY = [datetime.fromisoformat(f"{year}-01-01") for year in (2100, 2200)]
 instants = st.datetimes(*_CENTURY).map(lambda at: at.replace(tzinfo=UTC).isoformat())
+# The largest that every class may have: 100 USD for one image, second or character, 10,000 for a million tokens.
+price_amounts = st.integers(0, 100 * 10**9).map(lambda nano: f"{nano // 10**9}.{nano % 10**9:09d}")
 prices = st.dictionaries(
     st.sampled_from([name for name, _ in TOKEN_CLASSES]),
     st.one_of(
-        amounts,
+        price_amounts,
         st.lists(
-            st.fixed_dictionaries({"usd": amounts, "from": instants}),
+            st.fixed_dictionaries({"usd": price_amounts, "from": instants}),
             max_size=2,
             unique_by=lambda row: row["from"],
         ),
-        st.tuples(amounts, amounts, instants).map(
+        st.tuples(price_amounts, price_amounts, instants).map(
             lambda row: [{"usd": row[0]}, {"usd": row[1], "from": row[2]}]
         ),
     ),

@@ -29,7 +29,6 @@ from llmops.base.requests import user_actor
 from llmops.budgets import escrow, services
 from llmops.budgets.escrow import Account, Hold, Shortfall
 from llmops.budgets.models import Budget, Lease, Raise, Window
-from llmops.core.actors import Actor
 from llmops.core.errors import Conflict
 from llmops.usage.ingest.follower import Follower
 from llmops.usage.journal import JournalWriter
@@ -77,6 +76,7 @@ class Budgets(RuleBasedStateMachine):
         self.limits = [1000, 700]
         self.raised = [0, 0]
         self.approver = user_actor(person(f"m-{uuid4()}", is_superuser=True))
+        self.asker = user_actor(person(f"m-{uuid4()}", ("operator", None)))
         #: what people's corrections added to windows, and whether anybody explained a lease there
         self.corrected: dict[int, int] = defaultdict(int)
         self.explained: set[int] = set()
@@ -244,7 +244,7 @@ class Budgets(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), amount=st.integers(1, 500))
     def raise_for_a_while(self, which: int, amount: int) -> None:
         asked = services.ask_raise(
-            Actor("user", "987654", "Olga"),
+            self.asker,
             budget_id=self.budgets[which].pk,
             amount_nano=amount,
             ends_at=datetime.now(UTC) + timedelta(hours=5),

@@ -229,7 +229,7 @@ def test_what_a_call_brought_stands_beside_what_it_cost(months: SimpleNamespace,
     told = [Told(call.pk, "converted", 2 * NANO, note="by phone") for call in calls[:4]]
     # Ids of these calls were made today, the calls began before: look them up by id alone.
     with mock.patch.object(
-        outcomes, "_calls", lambda ids, _: {call.pk: call for call in calls if call.pk in ids}
+        outcomes, "_calls", lambda ids, *_: {call.pk: call for call in calls if call.pk in ids}
     ):
         assert outcomes.report_outcomes(COMMAND, told, project_ids=None) == ["recorded"] * 4
     [unit] = alice.get("/spend/?range=last-month").context["view"].units

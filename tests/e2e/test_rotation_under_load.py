@@ -27,6 +27,8 @@ pytestmark = pytest.mark.timeout(300)
 KEY = "llmops_rotating_0123456789abcdefghijklmnopqrstuvwxyz"
 OLD, NEW = "sk-the-old-key-0123456789", "sk-the-new-key-0123456789"
 CLIENTS = 6
+#: Between a client's calls, so that the load is steady and leaves the machine to what is rotated under it.
+PAUSE_S = 0.05
 CONFIGURATION = """\
 version: 1
 projects: [{{slug: support, name: Support}}]
@@ -50,7 +52,7 @@ service_keys:
 
 
 class Clients:
-    """Services that call without a pause, plain and streamed, at both data planes; ``failed`` is what they did not get."""
+    """Services that call all the time, plain and streamed, at both data planes; ``failed`` is what they did not get."""
 
     def __init__(self, ports: list[int]) -> None:
         self.answered = 0
@@ -71,7 +73,7 @@ class Clients:
 
     def _call(self, number: int) -> None:
         stream = bool(number % 2)
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_S):
             port = self._ports[number % len(self._ports)]
             try:
                 status, text = ask(port, stream=stream)

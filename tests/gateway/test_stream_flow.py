@@ -18,8 +18,11 @@ WHOLE = b"".join([*(chunk(word) for word in WORDS), chunk(finish="stop"), DONE])
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def one_by_one(*, pause: float = 0.0, last: int = len(WORDS)) -> Script:
-    """The words one after the other, each in a read of its own, and after ``last`` of them a cut."""
+def one_by_one(*, pause: float = 0.0, last: int = len(WORDS), stays: bool = False) -> Script:
+    """The words one after the other, each in a read of its own, and after ``last`` of them a cut.
+
+    One that ``stays`` says no more after the words, and does not end either.
+    """
 
     async def script(asked: Asked, reply: Reply) -> None:
         await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
@@ -29,6 +32,8 @@ def one_by_one(*, pause: float = 0.0, last: int = len(WORDS)) -> Script:
         if last < len(WORDS):
             reply.cut()
             return
+        if stays:
+            await asyncio.Event().wait()
         await reply.chunk(chunk(finish="stop") + usage_chunk(prompt=10, completion=180) + DONE)
         await reply.raw(b"0\r\n\r\n")
 
@@ -118,7 +123,7 @@ async def test_a_hang_up_reaches_a_piece_that_waits_for_the_client(rig: Rig) -> 
             finally:
                 ends.append(count)
 
-    rig.upstream.does(one_by_one(pause=0.001))
+    rig.upstream.does(one_by_one(pause=0.001, stays=True))
     exchange = rig.start(ask(stream=True))
     exchange.before = before
     await asyncio.wait_for(waits.wait(), 10)

@@ -125,7 +125,7 @@ def test_a_key_is_added_and_never_shown(client):
         ({"secret": "****"}, "secret"),
         ({"source": "env", "secret": ""}, "reference"),
         ({"source": "env", "reference": "CONSOLE_MASTER_KEYS", "secret": ""}, "reference"),
-        ({"source": "vault", "reference": "x", "secret": ""}, "source"),
+        ({"source": "vault", "reference": "x", "secret": ""}, "reference"),
     ):
         with no_event():
             response = client.post(f"{ADMIN}/credential/add/", {**form, **bad})

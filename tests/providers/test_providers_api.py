@@ -210,7 +210,7 @@ def test_a_key_from_staged_to_revoked(client, answering):
             "/credentials/",
             {"provider": "sim", "name": "a", "source": "vault", "reference": "x"},
             400,
-            "source",
+            "reference",
         ),
         (
             "/credentials/",

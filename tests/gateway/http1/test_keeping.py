@@ -157,7 +157,8 @@ async def test_no_more_connections_than_allowed_and_who_comes_first_is_served_fi
         await connection.ask(REQUEST).read()
 
     await asyncio.gather(*(one(number) for number in range(12)))
-    assert turns == list(range(12))
+    assert sorted(turns[:2]) == [0, 1], "either of the first two may be connected first"
+    assert turns[2:] == list(range(2, 12))
     assert most == 2
     assert len(provider.lines) == 2
     assert pool.figures == (0, 2, 0)
