@@ -111,6 +111,7 @@ def configurations(draw):
         if projects
         else []
     )
+    routed = [draw(route(slug, pinned, [row["slug"] for row in named])) for slug in routes]
     return {
         "version": 1,
         "projects": [
@@ -125,9 +126,9 @@ def configurations(draw):
         "providers": [draw(provider(slug)) for slug in providers],
         "models": pinned,
         "policies": named,
-        "routes": [draw(route(slug, pinned, [row["slug"] for row in named])) for slug in routes],
+        "routes": routed,
         "prompts": draw(
-            st.lists(prompt(projects, routes), max_size=2, unique_by=lambda row: row["slug"])
+            st.lists(prompt(projects, writing(routed, pinned)), max_size=2, unique_by=lambda row: row["slug"])
         ),
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys, routes)),
@@ -285,14 +286,28 @@ def route(draw, slug, pinned, policies):
     }
 
 
+def writers_of(pinned):
+    """Slugs of the models that surely answer with text: what declares anything else may be for that alone."""
+    others = {"embeddings", "images", "moderation", "speech", "transcription"}
+    return [row["slug"] for row in pinned if others.isdisjoint(row["capabilities"])]
+
+
+def writing(routed, pinned):
+    """Slugs of the routes that a prompt may go."""
+    writers = set(writers_of(pinned))
+    return [
+        row["slug"]
+        for row in routed
+        if writers.issuperset([*(one["model"] for one in row["targets"]), *row["fallbacks"]])
+    ]
+
+
 @st.composite
 def context(draw, targets, pinned):
     """Strategies that can be published: a larger model is larger, and what summarises can write."""
     windows = {row["slug"]: row["context_window"] for row in pinned}
     larger = [slug for slug in windows if windows[slug] > max(windows[name] for name in targets)]
-    # What declares anything else than text may be for that alone.
-    others = {"embeddings", "images", "speech", "transcription"}
-    writers = [row["slug"] for row in pinned if others.isdisjoint(row["capabilities"])]
+    writers = writers_of(pinned)
     models = st.sampled_from(list(windows))
     choices = [
         st.fixed_dictionaries(
