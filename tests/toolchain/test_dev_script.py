@@ -158,7 +158,7 @@ def test_a_dependency_that_is_not_locked_is_noticed(machine: Machine) -> None:
     assert "Run ./dev lock" in done.stderr
 
 
-@pytest.mark.parametrize("line", ["--index-url simple", "thing @ file:thing.whl", "-e ."])
+@pytest.mark.parametrize("line", ["--find-links wheels", "thing @ file:thing.whl", "-e ."])
 def test_an_address_in_a_lock_file_is_noticed(machine: Machine, line: str) -> None:
     with (machine.checkout / "requirements.lock").open("a") as lock:
         lock.write(f"{line}\n")
