@@ -12,11 +12,12 @@ from typing import Any
 
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.processes import Stage, plain_environment
-from benchmarks.upstream import COMPLETION_TOKENS, PROMPT_TOKENS, STREAM_TOKENS
+from benchmarks.upstream import COMPLETION_TOKENS, LARGE_PROMPT_TOKENS, PROMPT_TOKENS, STREAM_TOKENS
 
 INPUT_NANO, OUTPUT_NANO = 2_500, 10_000
 #: What one call of the upstream costs: the prices below, times the tokens it states.
 CALL_NANO = PROMPT_TOKENS * INPUT_NANO + COMPLETION_TOKENS * OUTPUT_NANO
+LARGE_CALL_NANO = LARGE_PROMPT_TOKENS * INPUT_NANO + COMPLETION_TOKENS * OUTPUT_NANO
 STREAM_NANO = PROMPT_TOKENS * INPUT_NANO + STREAM_TOKENS * OUTPUT_NANO
 #: What every route checks, in words for notes.
 POLICY = "a policy (length, secrets, personal data, injection, special tokens; all before the call)"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.compare import Side
 from benchmarks.failure import BenchmarkFailed
-from benchmarks.installation import ROUTE, UPSTREAM_MODELS
+from benchmarks.installation import CALL_NANO, LARGE_CALL_NANO, ROUTE, UPSTREAM_MODELS
 from benchmarks.load import Run
 from benchmarks.planes import NOT_PINNED, PINNED, planes
 from benchmarks.processes import ROOT
@@ -91,7 +91,8 @@ def run(options: Options) -> Section:
             for one in (relay, gateway) if number % 2 == 0 else (gateway, relay):
                 one.measure_alone(seconds)
                 one.measure_beside(seconds)
-        both.must_add_up()
+        large = len(gateway.large)
+        both.must_add_up(cost=(both.gateway.sent - large) * CALL_NANO + large * LARGE_CALL_NANO)
     ratio = gateway.ratio(0.99)
     rows = []
     for name, one in (("relay", relay), ("data plane", gateway)):

@@ -31,6 +31,8 @@ import uvloop
 from benchmarks.http1 import Malformed, message_end
 
 PROMPT_TOKENS = 57
+#: What is stated of a prompt of ``LARGE_BYTES`` and more: as much as its model holds of it, or it would be counted as understated.
+LARGE_BYTES, LARGE_PROMPT_TOKENS = 500_000, 100_000
 COMPLETION_TOKENS = 64
 #: Of a stream, however long: no fewer than its pieces could be, or the data plane would not believe it.
 STREAM_TOKENS = 2_048
@@ -51,6 +53,7 @@ _ANY_USAGE = (
     b'"rejected_prediction_tokens":0}}'
 )
 _USAGE = _ANY_USAGE % (PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
+_LARGE_USAGE = _ANY_USAGE % (LARGE_PROMPT_TOKENS, COMPLETION_TOKENS, LARGE_PROMPT_TOKENS + COMPLETION_TOKENS)
 _STREAM_USAGE = _ANY_USAGE % (PROMPT_TOKENS, STREAM_TOKENS, PROMPT_TOKENS + STREAM_TOKENS)
 _BODY = (
     b'{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"bench-upstream-2024-01-01",'
@@ -63,6 +66,8 @@ _HEAD = (
     b"openai-processing-ms: 1\r\ncontent-length: %d\r\n\r\n"
 )
 ANSWER = _HEAD % len(_BODY) + _BODY
+_LARGE_BODY = _BODY.replace(_USAGE, _LARGE_USAGE)
+_LARGE_ANSWER = _HEAD % len(_LARGE_BODY) + _LARGE_BODY
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
     b"openai-processing-ms: 1\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -159,7 +164,7 @@ class Upstream(asyncio.Protocol):
         elif model == "hold":
             self._hold(_text(buffer, _USER, body, end))
         else:
-            self._answer()
+            self._answer(_LARGE_ANSWER if end - body >= LARGE_BYTES else ANSWER)
 
     def _tell(self, request: bytes) -> None:
         assert self._transport is not None
@@ -170,10 +175,10 @@ class Upstream(asyncio.Protocol):
         self._holding = user
         Upstream.held[user] = 0
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes = ANSWER) -> None:
         if self._transport is not None:
             Upstream.served += 1
-            self._transport.write(ANSWER)
+            self._transport.write(answer)
 
     def _stream(self, model: str, buffer: bytes, body: int, end: int) -> None:
         assert self._transport is not None
