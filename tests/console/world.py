@@ -34,7 +34,7 @@ from tests.cast import COMMAND, bearer, issue, make_cast, person, signed_in
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 LONG_AGO = (datetime.now(UTC) - timedelta(days=3)).date()
-#: In the order of the columns of ``test_permissions.TABLE``.
+#: In the order of the columns of ``permission_table.py``.
 ACTORS = (
     "nobody", "alice", "bob", "carla", "dan", "rita", "charlie",
     "k_inference", "k_read", "k_configure", "k_keys", "k_budgets", "k_audit", "k_members", "k_everything",

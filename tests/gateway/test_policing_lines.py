@@ -10,9 +10,9 @@ import pytest
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, REQUIRE_APPROVAL
 from llmops.serving.snapshot import PolicyEntry
+from tests.gateway.batching import A_BATCH, at, create
 from tests.gateway.keeping import MINE, bytes_of, configure, gives
 from tests.gateway.rig import Answer, Rig, a_model, a_route
-from tests.gateway.test_batches import A_BATCH, at, create
 from tests.gateway.test_policing import EMAIL, SECRET, nothing_kept, policy, verdicts
 
 
