@@ -27,7 +27,15 @@ def read(table: str) -> dict[str, str]:
 
 
 API_ROWS, PAGE_ROWS = read(API_TABLE), read(PAGE_TABLE)
-AREAS = sorted({key.split("/")[2] if key.split()[1].startswith("/admin/") else "" for key in PAGE_ROWS})
+
+
+def area_of(key: str) -> str:
+    """What of the admin an address is about, such as ``providers/route``; empty outside of it and on its first page."""
+    parts = key.split()[1].split("/")
+    return "/".join(parts[2:4]).strip("/") if parts[1] == "admin" else ""
+
+
+AREAS = sorted(set(map(area_of, PAGE_ROWS)))
 
 
 def code(answer: Any) -> str:
@@ -86,7 +94,7 @@ def test_the_api(world, kind):
 def test_the_pages(world, area):
     found = {}
     for key, expected in PAGE_ROWS.items():
-        if (key.split("/")[2] if key.split()[1].startswith("/admin/") else "") != area:
+        if area_of(key) != area:
             continue
         change: Change | None = {**ADMIN, **LOOKS, **PAGES}.get(key)
         form: dict[str, Any] = {}
