@@ -201,7 +201,10 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
     return [
         Child(
             "simulator",
-            [python, "-m", "llmops.simulator", "--host", "127.0.0.1", "--port", str(simulator_port)],
+            [
+                python, "-m", "llmops.simulator", "--host", "127.0.0.1", "--port", str(simulator_port),
+                "--estimate-tokens",
+            ],
             after_web=True,
         ),
         Child(

@@ -15,6 +15,7 @@ from pathlib import Path
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 
+from llmops.simulator import counting
 from llmops.simulator.app import Simulator
 from llmops.simulator.ledger import Ledger
 
@@ -35,6 +36,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keys", help="accept these API keys only (separated by commas)")
     parser.add_argument(
         "--any-model", action="store_true", help="also serve names that do not begin with 'sim-'"
+    )
+    parser.add_argument(
+        "--estimate-tokens",
+        action="store_true",
+        help="count prompts by words, right for plain English, without the 45 MB of the tokenizer",
     )
     return parser.parse_args()
 
@@ -113,6 +119,8 @@ def main() -> None:
             f"The ledger {given.ledger} can not be written ({error.strerror}): name another file with --ledger."
         )
     keys = [key.strip() for key in given.keys.split(",") if key.strip()] if given.keys is not None else None
+    if given.estimate_tokens:
+        counting.estimate()
     simulator = Simulator(ledger=ledger, keys=keys, any_model=given.any_model)
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
         runner.run(_serve(simulator, given.host, port))

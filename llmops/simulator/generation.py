@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
 
-from llmops.core.tokens import count_chat, count_text, truncate_text
 from llmops.simulator import text
 from llmops.simulator.behaviour import Behaviour
 from llmops.simulator.catalogue import Profile
+from llmops.simulator.counting import counted, truncated
 from llmops.simulator.ledger import Usage
 from llmops.simulator.schema import minimal
 
-MODEL = "sim-small"
 _SLICE = 6
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -145,15 +143,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-@lru_cache(maxsize=4096)
-def counted(shown: str) -> int:
-    return count_text(shown, MODEL)
-
-
-def count_prompt(messages: list[Any], tools: list[Any] | None) -> int:
-    return count_chat((one for one in messages if isinstance(one, Mapping)), MODEL, tools)
-
-
 def seed_of(ask: Ask, base: str) -> int:
     return int.from_bytes(blake2b(ask.prompt + base.encode(), digest_size=8).digest(), "big")
 
@@ -233,7 +222,7 @@ def _prose(
 
 def _measured(shown: str, limit: int | None, finish: str) -> Choice:
     if limit is not None and counted(shown) > limit:
-        shown, finish = truncate_text(shown, MODEL, limit), "length"
+        shown, finish = truncated(shown, limit), "length"
     return Choice(deltas=Prose("text", _slices(shown)), finish=finish, plain=False, text=shown)
 
 
@@ -256,7 +245,7 @@ def _calls(tools: list[Tool], seed: int, limit: int | None) -> Choice:
         if limit is not None:
             limit -= counted(tool.name)
             if limit < counted(arguments):
-                arguments, finish = truncate_text(arguments, MODEL, max(limit, 0)), "length"
+                arguments, finish = truncated(arguments, max(limit, 0)), "length"
             limit -= counted(arguments)
             if limit < 0:
                 break

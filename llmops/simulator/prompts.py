@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from llmops.simulator.generation import count_prompt
+from llmops.simulator.counting import count_prompt
 
 # Above this many bytes a prompt is counted in a thread, so that other calls go on meanwhile.
 _LARGE = 32_768

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.tokens import count_text
-from llmops.simulator import text
+from llmops.simulator import counting, text
 from llmops.simulator.schema import minimal
 
 
@@ -34,6 +34,18 @@ def test_prose_of_any_length_is_counted_right(seed: int, length: int | None) -> 
         assert "".join(pieces).startswith("Simulated answer: ")
     else:
         assert len(pieces) == length
+
+
+@given(seed=st.integers(0, 2**64 - 1), length=st.integers(0, 300))
+def test_prose_is_estimated_right(seed: int, length: int) -> None:
+    # The first word, "Simulated", has two tokens.
+    assert counting.pieces("".join(text.words(seed, length))) == length - (length > 1)
+
+
+@given(st.text(st.characters(max_codepoint=126), max_size=200))
+def test_an_estimate_is_never_more_than_the_exact_count(asked: str) -> None:
+    assert counting.pieces(asked) <= count_text(asked, "gpt-4o")
+    assert bool(counting.pieces(asked)) == bool(asked)
 
 
 def test_pieces_are_valid_json_strings() -> None:

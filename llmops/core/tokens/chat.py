@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from llmops.core.tokens.counting import count_text
@@ -30,6 +31,8 @@ def count_chat(
     messages: Iterable[Mapping[str, Any]],
     model: str,
     tools: Iterable[Mapping[str, Any]] | None = None,
+    *,
+    count: Count | None = None,
 ) -> int:
     """The prompt tokens of a chat request in OpenAI's shape.
 
@@ -38,11 +41,10 @@ def count_chat(
     3 for each property, 3 for each value of an enum less 3, and 12 at the end. Exact for text messages to models whose
     encoding is known; the format in which tools are shown to a model is not published, so with tools (and with tool
     calls in the history) it is a close estimate. Parts: images and sounds count at their worst case, files not at all.
+    ``count`` counts a text in place of the model's encoding.
     """
-
-    def count(text: str) -> int:
-        return count_text(text, model)
-
+    if count is None:
+        count = partial(count_text, model=model)
     total = _REPLY_PRIMER + sum(_message(message, model, count) for message in messages)
     functions = [tool for tool in tools or () if isinstance(tool, Mapping)]
     if functions:

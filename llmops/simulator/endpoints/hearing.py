@@ -16,7 +16,8 @@ from llmops.simulator.endpoints import forms
 from llmops.simulator.endpoints.made import Made, seconds_in
 from llmops.simulator.errors import wrong
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.generation import Answer, Ask, Delta, answer, counted
+from llmops.simulator.counting import counted
+from llmops.simulator.generation import Answer, Ask, Delta, answer
 from llmops.simulator.ledger import Usage
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")

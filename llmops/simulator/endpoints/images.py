@@ -17,7 +17,8 @@ from llmops.simulator.endpoints import forms
 from llmops.simulator.endpoints.made import Made, picture
 from llmops.simulator.errors import wrong
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.generation import Answer, Choice, Delta, counted
+from llmops.simulator.counting import counted
+from llmops.simulator.generation import Answer, Choice, Delta
 from llmops.simulator.ledger import Usage
 
 _QUALITIES = ("low", "medium", "high", "auto", "standard", "hd")

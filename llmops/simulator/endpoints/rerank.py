@@ -14,7 +14,7 @@ from llmops.simulator.delivery import Pace, before_answering, falsified, in_one_
 from llmops.simulator.endpoints.embeddings import vector
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.generation import counted
+from llmops.simulator.counting import counted
 from llmops.simulator.ledger import Usage
 
 _MOST_DOCUMENTS = 1_000

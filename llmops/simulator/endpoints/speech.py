@@ -18,7 +18,7 @@ from llmops.simulator.delivery import Pace, before_answering, falsified
 from llmops.simulator.endpoints.made import seconds_to_say, sound
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import EVENTS, Departure, Exchange
-from llmops.simulator.generation import counted
+from llmops.simulator.counting import counted
 from llmops.simulator.ledger import COMPLETED, DROPPED, Usage
 
 _LONGEST = 4_096
