@@ -17,7 +17,7 @@ SETTLE_S = 30
 ASKED_MB, ASKED_START_S = 450, 5.0
 #: A word of the command line -> what is shown, the first that fits.
 _NAMES = {
-    "console.asgi:": "web server (granian with both planes)",
+    "console.asgi_embedded": "web server with both planes",
     "llmops.simulator": "simulator",
     "ingest": "ingester",
     "celery": "Celery worker with beat",

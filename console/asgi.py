@@ -7,10 +7,8 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
-from console.process import bind_to_parent_if_asked
 from console.startup import set_up
 
-bind_to_parent_if_asked()
 set_up(data_plane=True)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402

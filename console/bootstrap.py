@@ -13,27 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from console import demo
+from console import demo, prepared
 from console.declarative import apply_text
 from console.embedded import write_private
-from llmops.access.models import Project, ServiceKey
+from llmops.access.models import Project
 from llmops.access.rules import SCOPES
 from llmops.access.secrets import new_secret
 from llmops.access.services import create_service_key, create_user
 from llmops.base.master_keys import verify_master_keys
 from llmops.core.actors import Actor, command_actor
-from llmops.providers.models import Provider
 from llmops.providers.services import update_provider
 from llmops.serving.services import publish
 
 _DEMO = Path(__file__).parent / "demo"
-#: What the file says while the demo's history is still to be booked.
-_WANTED = "wanted\n"
 
 
 def bootstrap() -> None:
@@ -43,24 +39,22 @@ def bootstrap() -> None:
     verify_master_keys()
     actor = command_actor("bootstrap")
     first = _first_run()
-    simulator_url = os.environ.get("CONSOLE_SIMULATOR_URL", "http://127.0.0.1:8001/v1")
     # Whoever is there already had their first start: nothing is made up for them later.
-    history = settings.DATA_DIR / "demo-history"
-    if not Provider.objects.exists():
+    if prepared.lacks_configuration():
         if demo.wanted():
-            history.write_text(_WANTED)
-        text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", simulator_url)
+            prepared.history_file().write_text(prepared.WANTED)
+        text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", prepared.simulator_url())
         apply_text(actor, text=text, reason="The demo's configuration")
         if os.environ.get("OPENAI_API_KEY"):
             apply_text(actor, text=(_DEMO / "openai.yaml").read_text(), reason="OpenAI as a second provider")
-    _follow_simulator(actor, simulator_url)
+    _follow_simulator(actor)
     _people_and_keys(actor, first)
-    if history.exists() and history.read_text() == _WANTED:
+    if prepared.wants_history():
         # Imported here, because it is needed once.
         from console.demo.history import fill
 
         fill(actor)
-        history.write_text("added\n")
+        prepared.history_file().write_text("added\n")
 
 
 def _migrate() -> None:
@@ -90,9 +84,9 @@ def _first_run() -> dict[str, Any]:
 
 
 def _people_and_keys(actor: Actor, first: dict[str, Any]) -> None:
-    if not get_user_model().objects.exists():
+    if prepared.lacks_people():
         create_user(actor, username=first["username"], password=first["password"], is_superuser=True)
-    if ServiceKey.objects.exists():
+    if not prepared.lacks_keys():
         return
     support = Project.objects.get(slug="support")
     create_service_key(
@@ -124,9 +118,9 @@ def _people_and_keys(actor: Actor, first: dict[str, Any]) -> None:
             )
 
 
-def _follow_simulator(actor: Actor, url: str) -> None:
+def _follow_simulator(actor: Actor) -> None:
     """The simulator listens where a port was free; the provider that stands for it follows."""
-    simulator = Provider.objects.filter(slug="simulator", kind="simulator", archived_at=None).first()
-    if simulator is not None and simulator.base_url != url:
-        update_provider(actor, provider=simulator, changes={"base_url": url})
+    simulator = prepared.misplaced_simulator()
+    if simulator is not None:
+        update_provider(actor, provider=simulator, changes={"base_url": prepared.simulator_url()})
         publish(actor, reason="The simulator moved to another port.")

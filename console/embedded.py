@@ -11,21 +11,19 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from console import demo
-from console.process import BOUND, die_with_parent
+from console.process import EXIT_REFUSED, EXIT_UNPREPARED, die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 60
@@ -43,7 +41,8 @@ class Refusal(Exception):
 @dataclass
 class Child:
     """One watched process. A ``patient`` one starts when the web server is ready, so as not to slow it down; one with
-    ``after_web`` is stopped when the web server has ended, which needs it to finish its calls."""
+    ``after_web`` is stopped when the web server has ended, which needs it to finish its calls. ``prepare`` is called, once,
+    when the process ends because what it needs is missing."""
 
     name: str
     command: list[str]
@@ -54,6 +53,7 @@ class Child:
     environment: dict[str, str] = field(default_factory=dict)
     patient: bool = False
     after_web: bool = False
+    prepare: Callable[[], None] | None = None
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
         return run()
     except Refusal as refusal:
         print(f"Cannot start: {refusal}", file=sys.stderr)
-        return 3
+        return EXIT_REFUSED
 
 
 def run() -> int:
@@ -91,12 +91,16 @@ def run() -> int:
             "PORT": str(port),
             "CONSOLE_BACKGROUND": "false",
             "PYTHONUNBUFFERED": "1",
-            BOUND: "1",
             "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
         }
-        _prepare(environment)
+        children = _children(host, port, simulator_port)
+        if os.environ.get("DATABASE_URL") or not (data_dir / "console.sqlite3").exists():
+            _prepare(environment)
+        else:
+            # It is all there, as a rule. The web server looks, which costs nothing beside what it loads anyway.
+            children["web"].prepare = partial(_prepare, environment)
         watch = Watch(
-            _children(host, port, simulator_port),
+            list(children.values()),
             environment,
             data_dir / "logs",
             simulator_port=simulator_port,
@@ -156,6 +160,9 @@ def _make_keys(data_dir: Path) -> None:
             f"{path} is missing, but {data_dir} holds a database whose secrets need it. Put the file back, or set "
             "CONSOLE_SECRET_KEY and CONSOLE_MASTER_KEYS to what they were."
         )
+    # Needed once, and it loads OpenSSL.
+    import secrets
+
     text = (
         f"CONSOLE_SECRET_KEY={secrets.token_urlsafe(48)}\n"
         f"CONSOLE_MASTER_KEYS=k{time.strftime('%Y%m%d')}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
@@ -196,9 +203,9 @@ def _prepare(environment: dict[str, str]) -> None:
         raise Refusal("preparing the database failed; the reason stands above.")
 
 
-def _children(host: str, port: int, simulator_port: int) -> list[Child]:
+def _children(host: str, port: int, simulator_port: int) -> dict[str, Child]:
     python = sys.executable
-    return [
+    children = [
         Child(
             "simulator",
             [
@@ -209,11 +216,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
         ),
         Child(
             "web",
-            [
-                python, "-m", "granian", "--interface", "asgi", "--host", host, "--port", str(port),
-                "--workers", "1", "--loop", "uvloop", "--no-ws", "--log-level", "warning",
-                "--workers-kill-timeout", "10", "--backpressure", "10000", "console.asgi:application",
-            ],
+            [python, "-m", "console.asgi_embedded", "--host", host, "--port", str(port)],
         ),
         Child(
             "ingest",
@@ -232,6 +235,7 @@ def _children(host: str, port: int, simulator_port: int) -> list[Child]:
             patient=True,
         ),
     ]  # fmt: skip
+    return {child.name: child for child in children}
 
 
 class Watch:
@@ -246,6 +250,7 @@ class Watch:
         self.log_dir = log_dir
         self.log_dir.mkdir(exist_ok=True)
         self.stopping = False
+        self.ready_by = 0.0
         #: processes that end by themselves and are not started again
         self.passing: list[subprocess.Popen[bytes]] = []
 
@@ -259,7 +264,7 @@ class Watch:
                     child.retry_at = float("inf")
                 else:
                     self._start(child)
-            deadline = time.monotonic() + READY_WITHIN_S
+            self.ready_by = time.monotonic() + READY_WITHIN_S
             ready = False
             while not self.stopping:
                 self._tend()
@@ -269,7 +274,7 @@ class Watch:
                             child.retry_at = 0.0
                         self.passing = when_ready()
                         ready = True
-                    elif time.monotonic() > deadline:
+                    elif time.monotonic() > self.ready_by:
                         raise Refusal(
                             f"the web server and the simulator were not ready within {READY_WITHIN_S} s. Their logs: "
                             f"{self.log_dir}/web.log, {self.log_dir}/simulator.log"
@@ -318,8 +323,13 @@ class Watch:
             status = child.process.poll()
             if status is None:
                 continue
-            # What the process left behind (a web server's workers) must not go on holding its port or its journal.
+            # What the process left behind must not go on holding its port or its journal.
             _signal_group(child.process, signal.SIGKILL)
+            if child.prepare is not None and status in (EXIT_REFUSED, EXIT_UNPREPARED):
+                prepare, child.prepare, child.process = child.prepare, None, None
+                prepare()
+                self.ready_by = time.monotonic() + READY_WITHIN_S
+                continue
             steady = now - child.started > STEADY_AFTER_S
             child.failures = 0 if steady else child.failures + 1
             child.retry_at = now if steady else now + min(2.0**child.failures / 4, 15.0)
@@ -368,10 +378,14 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _answers(port: int, path: str) -> bool:
+    """Whether it is a 200. A client from a library would double the memory of the watcher."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
-            return answer.status == 200
-    except (OSError, urllib.error.URLError):
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+            )
+            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    except OSError:
         return False
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 from contextlib import suppress
 
-#: Set by the watcher: web workers, its grandchildren, must not outlive the server that started them.
-BOUND = "CONSOLE_BOUND_TO_PARENT"
+#: A serving process that must not start, having said why, ends with the first; the second is for one of an embedded
+#: installation that has not been filled yet.
+EXIT_REFUSED, EXIT_UNPREPARED = 3, 4
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,9 +38,3 @@ def open_as_many_files_as_may_be() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def bind_to_parent_if_asked() -> None:
-    """For web workers: a server killed with -9 cannot stop its workers, which would go on holding its port."""
-    if os.environ.get(BOUND):
-        die_with_parent(signal.SIGKILL)

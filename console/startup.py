@@ -9,9 +9,7 @@ from pathlib import Path
 import django
 from django.core.exceptions import ImproperlyConfigured
 
-from console.process import collect_seldom, open_as_many_files_as_may_be
-
-EXIT_REFUSED = 3
+from console.process import EXIT_REFUSED, collect_seldom, open_as_many_files_as_may_be
 
 
 def set_up(*, data_plane: bool) -> None:

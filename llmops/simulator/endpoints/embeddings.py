@@ -17,10 +17,10 @@ import msgspec
 
 from llmops.core.tokens import upper_bound
 from llmops.simulator.asking import behaviour_of
+from llmops.simulator.counting import counted
 from llmops.simulator.delivery import Pace, before_answering, falsified, in_one_piece, wait
 from llmops.simulator.errors import too_long, wrong, wrong_shape
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.counting import counted
 from llmops.simulator.ledger import Usage
 
 _MOST_INPUTS = 2_048

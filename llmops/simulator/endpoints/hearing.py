@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from llmops.simulator.asking import behaviour_of
+from llmops.simulator.counting import counted
 from llmops.simulator.delivery import Pace, Stream, before_answering, in_one_piece, plain, wait
 from llmops.simulator.endpoints import forms
 from llmops.simulator.endpoints.made import Made, seconds_in
 from llmops.simulator.errors import wrong
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.counting import counted
 from llmops.simulator.generation import Answer, Ask, Delta, answer
 from llmops.simulator.ledger import Usage
 

@@ -12,12 +12,12 @@ import msgspec
 from llmops.core.tokens.made import PARTIAL_IMAGE, image_tokens
 from llmops.simulator.asking import behaviour_of
 from llmops.simulator.behaviour import Behaviour
+from llmops.simulator.counting import counted
 from llmops.simulator.delivery import Pace, Stream, before_answering, plain
 from llmops.simulator.endpoints import forms
 from llmops.simulator.endpoints.made import Made, picture
 from llmops.simulator.errors import wrong
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.counting import counted
 from llmops.simulator.generation import Answer, Choice, Delta
 from llmops.simulator.ledger import Usage
 

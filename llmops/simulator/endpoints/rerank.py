@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from llmops.simulator.asking import behaviour_of
+from llmops.simulator.counting import counted
 from llmops.simulator.delivery import Pace, before_answering, falsified, in_one_piece, wait
 from llmops.simulator.endpoints.embeddings import vector
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import Exchange
-from llmops.simulator.counting import counted
 from llmops.simulator.ledger import Usage
 
 _MOST_DOCUMENTS = 1_000

@@ -14,11 +14,11 @@ import msgspec
 from llmops.core.tokens.made import spoken_tokens_of
 from llmops.simulator.asking import behaviour_of
 from llmops.simulator.behaviour import Fault
+from llmops.simulator.counting import counted
 from llmops.simulator.delivery import Pace, before_answering, falsified
 from llmops.simulator.endpoints.made import seconds_to_say, sound
 from llmops.simulator.errors import wrong, wrong_shape
 from llmops.simulator.exchange import EVENTS, Departure, Exchange
-from llmops.simulator.counting import counted
 from llmops.simulator.ledger import COMPLETED, DROPPED, Usage
 
 _LONGEST = 4_096
