@@ -87,7 +87,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Approvals", "approval", model="approvals.request"),
         ),
     ),
-    ("Prove", (Entry("Audit", "audit", model="audit.event"),)),
+    ("Prove", (Entry("Audit", "audit", url="dashboards:audit", permission="audit.view"),)),
 )
 
 

@@ -191,6 +191,7 @@ AUTH_PASSWORD_VALIDATORS = [
 #: ask by these names.
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
+TRAIL_PAGE = "dashboards:audit"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 PRICE_PREVIEW = "llmops.usage.repricing.preview"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"

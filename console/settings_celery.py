@@ -72,6 +72,10 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(seconds=15),
     },
     "go on with sealing anew": {"task": "access.resume_resealings", "schedule": timedelta(seconds=30)},
+    "go on with verifying the trail": {
+        "task": "audit.resume_verifications",
+        "schedule": timedelta(seconds=30),
+    },
     "remind of old secrets that end soon": {
         "task": "access.remind_of_graces",
         "schedule": timedelta(minutes=5),

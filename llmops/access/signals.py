@@ -14,7 +14,7 @@ from django.utils import timezone
 from llmops.access.services.sessions import forget_sign_in, note_sign_in
 from llmops.audit.selectors import events
 from llmops.audit.services import record, record_about
-from llmops.base.requests import NOBODY, actor_of, client_ip, user_actor
+from llmops.base.requests import NOBODY, client_ip, seen_from, user_actor
 from llmops.core.actors import Actor
 
 #: The trail only grows, so an address that guesses cannot make it grow without end.
@@ -64,7 +64,7 @@ def _refused(request: Any, user: Any) -> None:
         return
     with transaction.atomic():
         record(
-            NOBODY.from_request(ip=ip, request_id=getattr(request, "request_id", "")),
+            seen_from(request, NOBODY),
             action="session.refused",
             object_type="auth.user",
             object_id=user.pk if user else "",
@@ -75,6 +75,5 @@ def _refused(request: Any, user: Any) -> None:
 def _actor(request: Any, user: Any) -> Actor:
     if request is None:
         return user_actor(user)
-    seen = actor_of(request)
     # While the signal is sent the request may still, or already, belong to nobody.
-    return user_actor(user).from_request(ip=seen.ip, request_id=seen.request_id)
+    return seen_from(request, user_actor(user))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
-from django.apps import apps
 from django.contrib import admin
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import FieldTextFilter, RangeDateTimeFilter
@@ -17,6 +15,7 @@ from unfold.paginator import InfinitePaginator
 
 from llmops.audit import wording
 from llmops.audit.models import Event
+from llmops.audit.objects import address_of, kind_of
 from llmops.base.admin import ReadOnlyAdmin
 
 
@@ -86,22 +85,3 @@ class EventAdmin(ReadOnlyAdmin):
     def changes(self, event: Event) -> SafeString | str:
         lines = wording.changes(event.before, event.after)
         return format_html_join("", "<div>{}</div>", ((line,) for line in lines)) or "nothing"
-
-
-def kind_of(event: Event) -> str:
-    """What kind of thing the event is about, as its pages call it."""
-    try:
-        return str(apps.get_model(event.object_type)._meta.verbose_name)
-    except (LookupError, ValueError):
-        return event.object_type
-
-
-def address_of(event: Event) -> str | None:
-    """Where the object of ``event`` is shown, if its kind has a page. The page decides who may see it."""
-    try:
-        model = apps.get_model(event.object_type)
-        return reverse(
-            f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[event.object_id]
-        )
-    except (LookupError, ValueError, NoReverseMatch):
-        return None

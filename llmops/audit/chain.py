@@ -1,21 +1,23 @@
-"""The hash chain itself, without a framework, so that an outsider can check an export with this file alone.
+"""The hash chain itself, in one file that needs Python's standard library only: an outsider checks an export with it.
+
+    python3 verify_audit.py trail.jsonl
 
 ``hash = SHA-256(canonical JSON of the event without "hash")``; the event includes ``prev_hash``, the hash of the event
-before it. The first event's ``prev_hash`` is ``GENESIS``. Times are ISO 8601 in UTC with microseconds.
+before it. The first event's ``prev_hash`` is ``GENESIS``. Times are ISO 8601 in UTC with microseconds. Canonical JSON: keys
+sorted by code point, no white space, UTF-8 (RFC 8785 for what events hold, which is text, integers, lists and maps).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 from typing import Any
-
-from llmops.core.digests import digest
 
 GENESIS = "0" * 64
 #: The members of an exported event.
@@ -38,15 +40,21 @@ FIELDS = (
     "prev_hash",
     "hash",
 )
+#: Members that an event has only where there is something to say. They are part of its hash, so none can be taken away.
+OPTIONAL = ("origin",)
 
 
 def time_text(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Outsiders may have an older Python than this application needs.
+    return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: UP017
 
 
 def event_hash(event: Mapping[str, Any]) -> str:
     """SHA-256 in hex of ``event`` (JSON-like; ``hash`` itself is left out)."""
-    return digest({key: value for key, value in event.items() if key != "hash"})
+    hashed = {key: value for key, value in event.items() if key != "hash"}
+    canonical = json.dumps(hashed, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # A half of a surrogate pair is in no event that was written here, but may be in a file that somebody altered.
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass
@@ -97,6 +105,8 @@ class FileVerdict(Verdict):
     """Outcome of checking an export. ``checkpoint`` is what its last line attests, ``{}`` where there is none."""
 
     checkpoint: dict[str, Any] = field(default_factory=dict)
+    #: the number of the first event, 0 where there is none
+    first: int = 0
 
 
 def verify_export(lines: Iterable[str]) -> FileVerdict:
@@ -115,14 +125,14 @@ def verify_export(lines: Iterable[str]) -> FileVerdict:
                 unread.append(f"line {number} stands after the checkpoint")
                 return
             try:
-                read = json.loads(line)
+                read = json.loads(line, parse_constant=_no_number)
                 if "checkpoint" in read:
                     checkpoint.update(read["checkpoint"])
                     continue
-                event = {name: read[name] for name in FIELDS}
-                if set(read) != set(FIELDS) or not isinstance(event["sequence"], int):
+                event = {name: read[name] for name in (*FIELDS, *(set(OPTIONAL) & set(read)))}
+                if len(read) != len(event) or not isinstance(event["sequence"], int):
                     raise ValueError("not an event")
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 unread.append(f"line {number} is neither an event nor a checkpoint")
                 return
             if not first:
@@ -145,21 +155,32 @@ def verify_export(lines: Iterable[str]) -> FileVerdict:
         )
     if first and first[0][0] == 0 and first[0][1] != GENESIS:
         problems.append("the first event does not begin the chain")
-    return FileVerdict(verdict.count, verdict.sequence, verdict.hash, problems, checkpoint)
+    begins = first[0][0] + 1 if first else 0
+    return FileVerdict(verdict.count, verdict.sequence, verdict.hash, problems, checkpoint, begins)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m llmops.audit.chain FILE``: check an export without a database and without settings."""
+    """Check an export without a database and without settings. 0: intact, 1: not, 2: it cannot be read."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m llmops.audit.chain FILE\n")
+        sys.stderr.write("usage: python3 verify_audit.py FILE\n")
         return 2
-    with Path(arguments[0]).open(encoding="utf-8") as file:
-        verdict = verify_export(file)
+    try:
+        with Path(arguments[0]).open(encoding="utf-8", errors="replace") as file:
+            verdict = verify_export(file)
+    except OSError as failed:
+        sys.stderr.write(f"{arguments[0]}: {failed.strerror}\n")
+        return 2
     for problem in verdict.problems:
         sys.stdout.write(f"{problem}\n")
     if not verdict.intact:
         return 1
     sys.stdout.write(f"{verdict.count} events, intact up to event {verdict.sequence}, hash {verdict.hash}\n")
+    if verdict.first > 1:
+        sys.stdout.write(f"It begins at event {verdict.first}: what came before is not in this file.\n")
     return 0
 
 

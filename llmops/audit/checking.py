@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from llmops.audit import chain, selectors
 from llmops.audit.models import Event
@@ -27,11 +28,22 @@ def check_database() -> chain.Verdict:
 def check_export(lines: Iterable[str]) -> list[str]:
     """What is wrong with an export, or with the database in its light; empty if they agree."""
     verdict = chain.verify_export(lines)
+    if verdict.count == 0 and verdict.checkpoint:
+        # A checkpoint by itself: what somebody wrote down of the end of the chain.
+        return _disagreement(verdict.checkpoint.get("sequence"), str(verdict.checkpoint.get("hash")))
     if not verdict.intact or verdict.sequence == 0:
         return verdict.problems
-    stored = Event.objects.filter(sequence=verdict.sequence).values_list("hash", flat=True).first()
+    return _disagreement(verdict.sequence, verdict.hash)
+
+
+def _disagreement(sequence: Any, hashed: str) -> list[str]:
+    if sequence == 0 and hashed == chain.GENESIS:
+        return []
+    if not isinstance(sequence, int) or not 0 < sequence < 2**63:
+        return ["its checkpoint names no event"]
+    stored = Event.objects.filter(sequence=sequence).values_list("hash", flat=True).first()
     if stored is None:
-        return [f"event {verdict.sequence}, which it attests, is not in the database"]
-    if not equal(stored, verdict.hash):
-        return [f"the database has another history than the one attested up to event {verdict.sequence}"]
+        return [f"event {sequence}, which it attests, is not in the database"]
+    if not equal(stored, hashed):
+        return [f"the database has another history than the one attested up to event {sequence}"]
     return []

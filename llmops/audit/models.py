@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from django.db import models
 
+from llmops.base.models import UUIDModel
+
 
 class Event(models.Model):
     """One change and who made it.
 
     ``hash`` is SHA-256 over the canonical JSON of every other column including ``prev_hash`` (see ``chain.py``), so a
     row cannot be altered, removed or inserted without breaking every later hash. Names are kept as text: an event
-    outlives the accounts and objects it speaks of.
+    outlives the accounts and objects it speaks of. ``origin`` has ``agent`` and ``session`` where they are known.
     """
 
     sequence = models.BigIntegerField(primary_key=True)
@@ -28,13 +30,22 @@ class Event(models.Model):
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     reason = models.TextField(blank=True)
+    origin = models.JSONField(null=True)
     prev_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64, unique=True)
 
     class Meta:
         db_table = "audit_event"
         ordering = ["-sequence"]
-        indexes = [models.Index(fields=["object_type", "object_id"], name="audit_event_object")]
+        # Each way to look through the trail in its order, so that a page costs the same however long the trail is.
+        indexes = [
+            models.Index(fields=["object_type", "object_id", "sequence"], name="audit_event_of_object"),
+            models.Index(fields=["actor_id", "sequence"], name="audit_event_by_actor"),
+            models.Index(fields=["action", "sequence"], name="audit_event_by_action"),
+            models.Index(fields=["project_id", "sequence"], name="audit_event_by_project"),
+            models.Index(fields=["ip", "sequence"], name="audit_event_from_ip"),
+            models.Index(fields=["request_id", "sequence"], name="audit_event_of_request"),
+        ]
         verbose_name = "audit event"
 
     def __str__(self) -> str:
@@ -54,3 +65,41 @@ class ChainHead(models.Model):
 
     def __str__(self) -> str:
         return f"#{self.sequence}"
+
+
+class Verification(UUIDModel):
+    """A run that walks the whole trail. It may be taken over at ``sequence``, whose digest was ``hash``.
+
+    ``total`` and ``head_hash`` are the end of the trail as it was when somebody asked.
+    """
+
+    RUNNING, INTACT, BROKEN, FAILED = "running", "intact", "broken", "failed"
+
+    state = models.CharField(
+        max_length=10,
+        default=RUNNING,
+        choices=[(RUNNING, "Running"), (INTACT, "Intact"), (BROKEN, "Broken"), (FAILED, "Failed")],
+    )
+    total = models.BigIntegerField(default=0)
+    head_hash = models.CharField(max_length=64)
+    sequence = models.BigIntegerField(default=0)
+    hash = models.CharField(max_length=64)
+    problems = models.JSONField(default=list)
+    started_by = models.CharField(max_length=200)
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "audit_verification"
+        ordering = ["-started_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"],
+                condition=models.Q(state="running"),
+                name="audit_verification_one_at_a_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"verification of {self.total} events"

@@ -53,6 +53,7 @@ def record(
         "before": _plain(before),
         "after": _plain(after),
         "reason": _text(reason),
+        "origin": _origin(actor),
         "prev_hash": head.hash,
     }
     event = Event(**row)
@@ -99,9 +100,16 @@ def record_about(
 def as_exported(event: Event) -> dict[str, Any]:
     """The event as the chain hashes and the export writes it: JSON-like, times as text."""
     found = {name: getattr(event, name) for name in chain.FIELDS}
+    if event.origin is not None:
+        found["origin"] = event.origin
     found["at"] = chain.time_text(event.at)
     found["project_id"] = str(event.project_id) if event.project_id else None
     return found
+
+
+def _origin(actor: Actor) -> dict[str, str] | None:
+    found = {"agent": _text(actor.agent, 200), "session": _text(actor.session, 64)}
+    return {name: text for name, text in found.items() if text} or None
 
 
 def _plain(value: dict[str, Any] | None) -> dict[str, Any] | None:

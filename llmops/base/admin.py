@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NoReturn
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
@@ -18,6 +19,7 @@ from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.utils.text import capfirst
@@ -322,12 +324,20 @@ class ServiceAdmin(ModelAdmin):
             "title": f"History of {obj}",
             "subtitle": None,
             "lines": history(obj),
+            "trail_href": self._trail_of(request, obj),
             "object": obj,
             "opts": self.opts,
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.object_history_template, context)
+
+    def _trail_of(self, request: HttpRequest, obj: Any) -> str:
+        """The Audit page narrowed to ``obj``, for who may look at that."""
+        if not authority().may(request, "audit.view", project_of(obj, self.project_path)):
+            return ""
+        narrowed = {"kind": obj._meta.label_lower, "object": obj.pk}
+        return f"{reverse(settings.TRAIL_PAGE)}?{urlencode(narrowed)}"
 
 
 class ReadOnlyAdmin(ServiceAdmin):

@@ -11,13 +11,26 @@ from django.http import HttpRequest
 
 from llmops.core.actors import Actor
 
+#: Where a session keeps the id under which it is on record.
+SESSION_NOTED = "sign_in"
 NOBODY = Actor(kind="system", identifier="anonymous", name="someone not signed in")
 
 
 def actor_of(request: Any) -> Actor:
     """The person or service key behind ``request`` (Django's or DRF's), with address and request id."""
     plain: HttpRequest = getattr(request, "_request", request)
-    return _behind(plain).from_request(ip=client_ip(plain), request_id=getattr(plain, "request_id", ""))
+    return seen_from(plain, _behind(plain))
+
+
+def seen_from(request: HttpRequest, actor: Actor) -> Actor:
+    """``actor`` with what ``request`` tells of where it comes from."""
+    session = getattr(request, "session", None)
+    return actor.from_request(
+        ip=client_ip(request),
+        request_id=getattr(request, "request_id", ""),
+        agent=request.headers.get("user-agent", "")[:200],
+        session=str(session.get(SESSION_NOTED) or "") if session is not None and actor.kind == "user" else "",
+    )
 
 
 def _behind(request: HttpRequest) -> Actor:

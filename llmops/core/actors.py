@@ -10,16 +10,21 @@ ActorKind = Literal["user", "service_key", "command", "job", "system"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """``identifier`` is the account's or key's primary key as text; ``ip`` and ``request_id`` are empty off the web."""
+    """``identifier`` is the account's or key's primary key as text; what follows ``name`` is empty off the web.
+
+    ``agent`` is the browser or program as it calls itself; ``session`` names a session on record (never its secret key).
+    """
 
     kind: ActorKind
     identifier: str
     name: str
     ip: str = ""
     request_id: str = ""
+    agent: str = ""
+    session: str = ""
 
-    def from_request(self, *, ip: str, request_id: str) -> Actor:
-        return replace(self, ip=ip, request_id=request_id)
+    def from_request(self, *, ip: str, request_id: str, agent: str = "", session: str = "") -> Actor:
+        return replace(self, ip=ip, request_id=request_id, agent=agent, session=session)
 
 
 def command_actor(name: str) -> Actor:

@@ -4,6 +4,7 @@ from llmops.dashboards import views
 from llmops.dashboards.reconciliation.views import reconciliation
 from llmops.dashboards.spend import export_views
 from llmops.dashboards.spend.views import spend
+from llmops.dashboards.trail import views as trail
 
 app_name = "dashboards"
 
@@ -16,5 +17,11 @@ urlpatterns = [
     path("calls/", views.calls, name="calls"),
     path("calls/<uuid:call_id>/", views.call, name="call"),
     path("jobs/", views.jobs, name="jobs"),
+    path("audit/", trail.audit, name="audit"),
+    path("audit/<int:sequence>/", trail.event, name="event"),
+    path("audit/export/", trail.export_trail, name="audit_export"),
+    path("audit/verify/", trail.verify, name="audit_verify"),
+    path("audit/verify/live/", trail.verify_live, name="audit_verify_live"),
+    path("audit/verify_audit.py", trail.verifier, name="audit_verifier"),
     path("jobs/live/", views.jobs_live, name="jobs_live"),
 ]

@@ -500,6 +500,8 @@ PAGES: dict[str, Change] = {
         },
         action="export_schedule.created",
     ),
+    "POST /audit/export/": Change(send={"what": "csv", "action": "project."}, action="audit.exported"),
+    "POST /audit/verify/": Change(action="audit.verification_started"),
     "POST /admin/logout/": Change(action="session.signed_out"),
     "POST /account/second-factor/": Change(
         send=lambda world: offered_to(world.root), action="second_factor.added"

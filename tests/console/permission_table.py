@@ -477,6 +477,14 @@ GET /admin/usage/journal/{object_id}/delete/                       L-00000
 GET /admin/usage/journal/{object_id}/history/                      L+00000
 GET /admin/{app_label}/                                            L++++++
 GET /admin/{url}                                                   L000000
+GET /audit/                                                        L+--+--
+GET /audit/export/                                                 L405405405405405405
+POST /audit/export/                                                L+--+--
+GET /audit/verify/                                                 L+-----
+POST /audit/verify/                                                L+-----
+GET /audit/verify/live/                                            1+-----
+GET /audit/verify_audit.py                                         L+--+--
+GET /audit/{sequence}/                                             L+--+--
 GET /calls/                                                        L++++-+
 GET /calls/{call_id}/                                              L++++00
 GET /jobs/                                                         L++++-+

@@ -159,7 +159,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"call_id": world.call.pk, "sign_in": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing",
+    values = {"call_id": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing",
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 
@@ -248,6 +248,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
     "masterkey": (_plain("masterkey", "reseal", "--background"), "master_key.resealing_started"),
     "prices": (_plain("prices", "update"), "prices.updated"),
     "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild_requested"),
+    "audit": (_plain("audit", "export"), "audit.exported"),
     "axes_reset": (_plain("axes_reset"), "sign_in_guard.reset"),
     "axes_reset_ip": (_plain("axes_reset_ip", "192.0.2.1"), "sign_in_guard.reset"),
     "axes_reset_username": (_plain("axes_reset_username", "eve"), "sign_in_guard.reset"),
@@ -259,7 +260,6 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
 QUIET: dict[str, str] = {
     "bootstrap": "fills an empty installation through apply and the services; tests/e2e looks at its events",
     "ingest": "books calls, which are their own record",
-    "audit": "reads the trail",
     "export": "reads what is configured",
     "axes_list_attempts": "reads",
     "loaddata": "refuses: it would go past the services",
@@ -310,6 +310,8 @@ TASKS = {
     "usage.apply_retention": "removes calls as configured; leaves one event a run that removed any; tests/usage",
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "providers.tend_rotations": "leaves one event a rotation that it takes back or finishes; tests/providers",
+    "audit.verify": "leaves one event when it has looked at everything; tests/audit",
+    "audit.resume_verifications": "hands out runs that somebody began on the record",
     "access.reseal": "leaves one event when it has sealed everything anew; tests/base",
     "access.resume_resealings": "hands out runs that somebody began on the record",
     "access.remind_of_graces": "sends e-mails about secrets that end soon",

@@ -13,13 +13,13 @@ from django.utils import timezone
 from llmops.access.models import SignIn
 from llmops.access.services.people import must_manage, must_outrank
 from llmops.audit.services import record_about
-from llmops.base.requests import client_ip
+from llmops.base.requests import SESSION_NOTED, client_ip
 from llmops.core.actors import Actor
 from llmops.core.errors import NotFound, PermissionDenied
 
 #: How often it is noted that a session is in use.
 SEEN_EVERY = timedelta(minutes=5)
-_NOTED, _SEEN = "sign_in", "sign_in_seen"
+_NOTED, _SEEN = SESSION_NOTED, "sign_in_seen"
 
 
 def note_sign_in(request: Any, user: Any, how: str) -> None:

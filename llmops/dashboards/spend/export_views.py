@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.asgi import ASGIRequest
-from django.db import close_old_connections, connection, transaction
+from django.db import transaction
 from django.http import (
     Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseBase,
     HttpResponseRedirect,
-    StreamingHttpResponse,
 )
 from django.shortcuts import render
 from django.urls import reverse
@@ -38,6 +34,7 @@ from llmops.core.ids import uuid7_text
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.spend.build import filters_of
 from llmops.dashboards.spend.query import GROUPS, SpendQuery, parse
+from llmops.dashboards.streamed import streamed
 from llmops.usage import services
 from llmops.usage.exports import KINDS, Wanted, export
 from llmops.usage.models import ExportRun, ExportSchedule
@@ -79,7 +76,7 @@ def download(request: HttpRequest) -> HttpResponseBase:
             raise
         return _refused(request, query, refused.message)
     _on_record(request, query, made.filename)
-    return _streamed(request, made.chunks, made.filename)
+    return streamed(request, made.chunks, made.filename, "text/csv; charset=utf-8")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -267,27 +264,3 @@ def _on_record(request: HttpRequest, query: SpendQuery, filename: str) -> None:
                 **{name: str(getattr(query, name)) for name in query.chosen()},
             },
         )
-
-
-def _streamed(request: HttpRequest, chunks: Iterator[bytes], filename: str) -> StreamingHttpResponse:
-    """Chunk by chunk, each in a worker's thread with a connection of its own for just so long.
-
-    Django would collect a plain iterator whole before it sends the first byte of an asynchronous answer.
-    """
-    body: Any = _beside(chunks) if isinstance(request, ASGIRequest) else chunks
-    response = StreamingHttpResponse(body, content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return response
-
-
-async def _beside(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    def following() -> bytes | None:
-        close_old_connections()
-        try:
-            return next(chunks, None)
-        finally:
-            connection.close()
-
-    step = sync_to_async(following, thread_sensitive=False)
-    while (chunk := await step()) is not None:
-        yield chunk

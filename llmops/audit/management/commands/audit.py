@@ -1,4 +1,4 @@
-"""``manage.py audit verify`` and ``manage.py audit export``."""
+"""``manage.py audit verify``, ``manage.py audit export`` and ``manage.py audit checkpoint``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from llmops.audit import checking, export
+from llmops.core.actors import command_actor
 from llmops.core.errors import ConsoleError
 
 
@@ -23,7 +24,9 @@ class Command(BaseCommand):
             "verify", help="check the chain of this database; exits with 1 if it is broken"
         )
         verify.add_argument(
-            "--file", type=Path, help="check this export as well, and that the database still agrees with it"
+            "--file",
+            type=Path,
+            help="check this export or checkpoint as well, and that the database still agrees with it",
         )
         write = steps.add_parser(
             "export", help="write events as JSON lines, with a checkpoint as the last line"
@@ -31,11 +34,17 @@ class Command(BaseCommand):
         write.add_argument("--from", dest="first", type=int, default=1, help="first event (default 1)")
         write.add_argument("--to", dest="last", type=int, help="last event (default: the newest)")
         write.add_argument("-o", "--output", type=Path, help="a new file; default is standard output")
+        steps.add_parser(
+            "checkpoint",
+            help="print the end of the chain as one line, to be kept where nobody here can change it",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["step"] == "verify":
                 self._verify(options["file"])
+            elif options["step"] == "checkpoint":
+                self.stdout.write(export.checkpoint())
             else:
                 self._export(options["first"], options["last"], options["output"])
         except ConsoleError as refused:
@@ -59,10 +68,13 @@ class Command(BaseCommand):
 
     def _export(self, first: int, last: int | None, output: Path | None) -> None:
         # "x": an export is evidence, so an older one is never overwritten.
+        lines = export.lines(first=first, last=last)
         opened = nullcontext(self.stdout) if output is None else output.open("x", encoding="utf-8")
         with opened as stream:
+            # On record before the first line leaves, and not in the file itself.
+            export.on_record(command_actor("audit"), kind="jsonl", first=first, last=last)
             count = 0
-            for line in export.lines(first=first, last=last):
+            for line in lines:
                 stream.write(f"{line}\n" if output is not None else line)
                 count += 1
         if output is not None:
