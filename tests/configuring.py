@@ -8,6 +8,7 @@ from llmops.core.actors import Actor, command_actor
 from llmops.core.money import parse_usd
 from llmops.providers import services
 from llmops.providers.models import Credential, Model, Provider, Route
+from llmops.providers.selectors import reveal
 
 OPERATOR = command_actor("test")
 
@@ -57,6 +58,12 @@ def credential(of: Provider | None = None, *, name: str = "primary", **fields: A
         name=name,
         **fields,
     )
+
+
+def secret_of(credential: Credential) -> str:
+    """What is stored of a key, opened for where its provider is now."""
+    stored = Credential.objects.select_related("provider").get(pk=credential.pk)
+    return reveal(stored, to=stored.provider.base_url)
 
 
 def everything() -> tuple[Provider, Model, Route]:

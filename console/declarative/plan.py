@@ -24,7 +24,7 @@ from llmops.core.money import format_usd
 from llmops.policies.wording import differences
 from llmops.prompts.content import digest_of
 from llmops.prompts.wording import differences as prompt_differences
-from llmops.providers.rules import looks_floating, unit_of
+from llmops.providers.rules import looks_floating, origin_of, unit_of
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
 
@@ -136,7 +136,17 @@ class _Planner:
         if present is None:
             yield self._step(CREATE, entry, values, (str(secret),))
             return
-        if not self._same_secret(entry, present, secret, readable):
+        same = self._same_secret(entry, present, secret, readable)
+        if same and (moved := self._moved(entry, present)):
+            # A file that gives the key anew says with it that the key is meant for the new place. A placeholder gives none.
+            if secret.scheme != "plain" and present.values["source"] == "sealed":
+                self.notes.append(
+                    f"{entry.kind} {entry.key}: {moved}, and this file holds no key: until one is given for the new place, "
+                    "calls to this provider fail with upstream_auth."
+                )
+            else:
+                yield self._step(REPLACE, entry, values, (moved,))
+        elif not same:
             if present.values["source"] == "sealed" and secret.scheme != "plain":
                 self.notes.append(
                     f"{entry.kind} {entry.key}: the key kept here is given up for {secret}. Every data plane must find it "
@@ -145,6 +155,13 @@ class _Planner:
             yield self._step(REPLACE, entry, values, (f"{_place(present)} → {secret}",))
         if present.values["state"] != "active":
             yield self._step(ACTIVATE, entry, values, (f"{present.values['state']} → active",))
+
+    def _moved(self, entry: Entry, present: Present) -> str:
+        """That the provider is, or will be, elsewhere than where its key was given for; empty: it is not."""
+        provider = self.declared.get(("provider", entry.values["provider"]))
+        wanted = origin_of(str(provider.values["base_url"])) if provider else present.values["origin"]
+        origin = present.values["origin"]
+        return "" if wanted == origin else f"given for {origin or 'another place'} → {wanted}"
 
     def _same_secret(self, entry: Entry, present: Present, secret: Secret, readable: str | None) -> bool:
         kept_here = present.values["source"] == "sealed"

@@ -110,6 +110,7 @@ def _credentials() -> dict[str, Present]:
                 "source": row.source,
                 "reference": row.reference,
                 "fingerprint": row.fingerprint,
+                "origin": row.origin,
                 "state": row.state,
             },
             "revoked" if row.state == "revoked" else "",

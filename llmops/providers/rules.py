@@ -302,6 +302,22 @@ def url_problem(url: str, *, allow_private: bool) -> str | None:
     return host_refusal(parts.hostname, allow_private=allow_private)
 
 
+def origin_of(url: str) -> str:
+    """Where a URL leads, as RFC 6454 has it: scheme, host and port, such as ``https://api.openai.com``; "" for no such URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ""
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme not in _PORTS or not host:
+        return ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
+
+
+_PORTS = {"http": 80, "https": 443}
+
 #: Where Azure's resources answer with OpenAI's API.
 _AZURE = (".openai.azure.com", ".cognitiveservices.azure.com")
 

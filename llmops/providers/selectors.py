@@ -25,6 +25,7 @@ from llmops.providers.models import (
 )
 from llmops.providers.models.rotations import OPEN
 from llmops.providers.pricing import BASE_CLASSES
+from llmops.providers.rules import origin_of
 from llmops.providers.secret_stores import remembered
 
 #: A data plane repeats what it cannot read every 30 s; what was not repeated for so long is over, or its process is.
@@ -53,13 +54,25 @@ def sealing_identity(credential_id: object) -> str:
     return f"providers.credential:{credential_id}"
 
 
-def reveal_remembered(credential: Credential, *, wait: bool) -> str:
+def given_for(credential: Credential, base_url: str) -> bool:
+    """Whether a key was given for the place that ``base_url`` leads to."""
+    return credential.origin == origin_of(base_url)
+
+
+def keys_given_elsewhere(provider: Provider) -> list[Credential]:
+    """Keys that may still be used and were given for another place than where ``provider`` is configured to be now."""
+    keys = Credential.objects.filter(provider=provider).exclude(state="revoked").order_by("name")
+    return [key for key in keys if not given_for(key, provider.base_url)]
+
+
+def reveal_remembered(credential: Credential, *, to: str, wait: bool) -> str:
     """``reveal`` for the transport: what a store over a network answered is remembered, so that nobody waits for it.
 
     ``wait``: read what is not known yet now; otherwise it is read beside, and this raises ``SecretUnavailable``.
     """
     if credential.source not in secret_stores.REMOTE:
-        return reveal(credential)
+        return reveal(credential, to=to)
+    _refuse_elsewhere(credential, to)
     return remembered.MEMORY.value(
         str(credential.pk),
         source=credential.source,
@@ -69,15 +82,25 @@ def reveal_remembered(credential: Credential, *, wait: bool) -> str:
     )
 
 
-def reveal(credential: Credential) -> str:
-    """The secret of a credential, for the transport and the probe only.
+def reveal(credential: Credential, *, to: str) -> str:
+    """The secret of a credential, for the transport and the probe only; ``to`` is the URL to which it will be sent.
 
-    Raises ``ConfigurationRefused`` (master key missing or wrong), ``SecretUnavailable`` or ``InvalidRequest`` (the
-    reference leads nowhere), each with a sentence that holds no part of the secret.
+    Raises ``ConfigurationRefused`` (master key missing or wrong), ``SecretUnavailable`` (the reference leads nowhere, or the key
+    was given for another place) or ``InvalidRequest``, each with a sentence that holds no part of the secret.
     """
+    _refuse_elsewhere(credential, to)
     if credential.source == "sealed":
         return master_keys().open(credential.sealed, identity=sealing_identity(credential.pk))
     return secret_stores.read_secret(credential.source, credential.reference)
+
+
+def _refuse_elsewhere(credential: Credential, to: str) -> None:
+    """Whoever may change where a provider is must not be able to have its keys sent there."""
+    if not given_for(credential, to):
+        raise secret_stores.SecretUnavailable(
+            f"This key was given for {credential.origin or 'another place'} and is not sent to {origin_of(to) or to}. "
+            "Give it anew with Replace secret, or add the key of the new place."
+        )
 
 
 def with_troubles(credentials: QuerySet[Credential]) -> QuerySet[Credential]:

@@ -17,6 +17,7 @@ from llmops.prompts.models import Prompt, PromptVersion
 from llmops.prompts.rendering import LAYERS
 from llmops.prompts.serving import all_labels, ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
+from llmops.providers.rules import origin_of
 from llmops.serving.snapshot import (
     FORMAT,
     CheckEntry,
@@ -103,7 +104,11 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         ),
         paused_providers={row.slug: row.pause_reason for row in providers if row.paused_at},
         providers_with_keys=frozenset(
-            Credential.objects.filter(state="active").values_list("provider__slug", flat=True)
+            slug
+            for slug, url, origin in Credential.objects.filter(state="active").values_list(
+                "provider__slug", "provider__base_url", "origin"
+            )
+            if origin == origin_of(url)
         ),
         unproved_prompts=unproved(prompts, versions),
         ceilings=ceilings(prompts, versions),

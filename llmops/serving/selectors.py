@@ -19,7 +19,7 @@ from llmops.policies.engine import prepare
 from llmops.prompts import published
 from llmops.prompts.selectors import LivePrompt
 from llmops.providers.models import Credential, Provider, Route
-from llmops.providers.selectors import reveal_remembered
+from llmops.providers.selectors import given_for, reveal_remembered
 from llmops.serving.compile import compile_document
 from llmops.serving.differences import describe
 from llmops.serving.models import LivePointer, Revision
@@ -118,7 +118,7 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
         }
         paused_providers = _switched(Provider, "paused_at", "pause_reason")
     # Outside the transaction: a reference may lead to a slow file system.
-    credentials, unreadable = _credentials(stored, previous)
+    credentials, unreadable = _credentials(stored, document, previous)
     # Here, beside the requests: long lists take a moment to compile.
     prepare(document.policies, [(), *(route.policies for route in document.routes)])
     published.prepare(document.prompts)
@@ -224,7 +224,7 @@ def _budgets() -> tuple[BudgetEntry, ...]:
 
 
 def _credentials(
-    stored: list[Credential], previous: Snapshot | None
+    stored: list[Credential], document: RevisionDocument, previous: Snapshot | None
 ) -> tuple[dict[str, tuple[CredentialEntry, ...]], dict[str, str]]:
     """Readable provider keys by provider, those in use before those draining, and why others cannot be read, by id.
 
@@ -232,14 +232,16 @@ def _credentials(
     it is the same (it was sealed anew under a master key that is not here), goes on as it was, and is named all the same.
     """
     opened = _opened(previous)
+    served = {entry.slug: entry.base_url for entry in document.providers}
     readable: dict[str, list[CredentialEntry]] = {}
     unreadable: dict[str, str] = {}
     for credential in stored:
+        to = served.get(credential.provider.slug, credential.provider.base_url)
         try:
-            secret = reveal_remembered(credential, wait=previous is None)
+            secret = reveal_remembered(credential, to=to, wait=previous is None)
         except ConsoleError as error:
             unreadable[str(credential.pk)] = error.message
-            secret = opened.get(str(credential.pk), "")
+            secret = opened.get(str(credential.pk), "") if given_for(credential, to) else ""
             if not secret or sha256_hex(secret.encode())[:12] != credential.fingerprint:
                 continue
         except Exception as error:

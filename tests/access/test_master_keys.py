@@ -52,7 +52,7 @@ def sealed(settings) -> list[Credential]:
 
 
 def secrets() -> list[str]:
-    return sorted(reveal(one) for one in Credential.objects.exclude(sealed=""))
+    return sorted(reveal(one, to=one.provider.base_url) for one in Credential.objects.exclude(sealed=""))
 
 
 def test_every_sealed_column_is_known():
@@ -244,7 +244,7 @@ import json
 from llmops.base.sealed import values_by_key
 from llmops.providers.models import Credential
 from llmops.providers.selectors import reveal
-print(json.dumps([values_by_key(), sorted(reveal(one) for one in Credential.objects.all())]))
+print(json.dumps([values_by_key(), sorted(reveal(one, to=one.provider.base_url) for one in Credential.objects.all())]))
 """
 
 

@@ -21,12 +21,11 @@ from llmops.budgets.models import Budget
 from llmops.budgets.services import archive_budget, update_budget
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route
-from llmops.providers.selectors import reveal
 from llmops.serving.models import Revision
 from llmops.serving.selectors import live_revision, load_snapshot
 from tests import configuring
 from tests.cast import in_threads, last_sequence
-from tests.configuring import OPERATOR
+from tests.configuring import OPERATOR, secret_of
 
 pytestmark = pytest.mark.django_db
 
@@ -117,7 +116,7 @@ def test_a_whole_file_configures_everything_with_an_event_for_each_step():
     assert Budget.objects.get(slug="ci-day").scope_value == str(key.pk)
     assert Budget.objects.get(slug="project-support-month").limit_nano == 50 * 10**9
     assert {row.state for row in Credential.objects.all()} == {"active"}
-    assert reveal(Credential.objects.get(name="primary")) == "sk-PLANTED-0123456789abcdef"
+    assert secret_of(Credential.objects.get(name="primary")) == "sk-PLANTED-0123456789abcdef"
 
 
 def test_the_second_time_there_is_nothing_to_do():

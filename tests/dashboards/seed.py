@@ -26,6 +26,7 @@ from llmops.core.histogram import bucket_of
 from llmops.core.ids import uuid7
 from llmops.core.money import cost_nano, parse_usd
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
+from llmops.providers.rules import origin_of
 from llmops.serving.compile import compile_document
 from llmops.serving.models import LivePointer, Revision
 from llmops.serving.snapshot import encode_document
@@ -72,7 +73,12 @@ def fill(*, password: str | None = None) -> SimpleNamespace:
     )  # fmt: skip
     for provider in (openai, simulator):
         Credential.objects.create(
-            provider=provider, name="primary", source="env", reference="OPENAI_API_KEY", state="active"
+            provider=provider,
+            name="primary",
+            source="env",
+            reference="OPENAI_API_KEY",
+            state="active",
+            origin=origin_of(provider.base_url),
         )
     for slug, prices in PRICES.items():
         model = Model.objects.create(slug=slug)

@@ -22,7 +22,7 @@ from llmops.serving.selectors import load_snapshot
 from llmops.serving.services import publish
 from tests import configuring
 from tests.cast import bearer, every_scope, no_event, one_event, signed_in
-from tests.configuring import OPERATOR
+from tests.configuring import OPERATOR, secret_of
 from tests.providers.answering import answer
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +44,7 @@ def whole_database() -> str:
 
 def test_a_sealed_key_opens_for_the_transport_and_nowhere_else():
     credential = configuring.credential(secret=PLANTED)
-    assert reveal(Credential.objects.get(pk=credential.pk)) == PLANTED
+    assert secret_of(credential) == PLANTED
     assert PLANTED not in repr(credential)
     assert PLANTED not in str(credential.__dict__)
     assert PLANTED not in whole_database()
@@ -55,7 +55,7 @@ def test_a_sealed_key_does_not_open_in_another_row():
     other = configuring.credential(name="other", secret=SECOND)
     Credential.objects.filter(pk=other.pk).update(sealed=mine.sealed)
     with pytest.raises(ConfigurationRefused) as refused:
-        reveal(Credential.objects.get(pk=other.pk))
+        secret_of(other)
     assert PLANTED not in str(refused.value)
 
 
@@ -175,7 +175,7 @@ def test_a_mask_that_comes_back_never_replaces_the_key(mask):
     with pytest.raises(InvalidRequest, match="mask") as refused, no_event():
         services.replace_secret(OPERATOR, credential=credential, secret=mask)
     assert refused.value.param == "secret"
-    assert reveal(Credential.objects.get(pk=credential.pk)) == PLANTED
+    assert secret_of(credential) == PLANTED
 
 
 def test_the_fingerprint_and_nothing_do_not_replace_the_key_either():
@@ -183,14 +183,14 @@ def test_the_fingerprint_and_nothing_do_not_replace_the_key_either():
     for text in (credential.fingerprint, "", "   "):
         with pytest.raises(InvalidRequest), no_event():
             services.replace_secret(OPERATOR, credential=credential, secret=text)
-    assert reveal(Credential.objects.get(pk=credential.pk)) == PLANTED
+    assert secret_of(credential) == PLANTED
 
 
 def test_a_reference_is_kept_as_a_reference(monkeypatch):
     monkeypatch.setenv("PLANTED_KEY", PLANTED)
     credential = configuring.credential(source="env", reference="PLANTED_KEY", activate=True)
     assert (credential.sealed, credential.fingerprint) == ("", "")
-    assert reveal(credential) == PLANTED
+    assert reveal(credential, to=credential.provider.base_url) == PLANTED
     assert load_snapshot().live.credentials["sim"][0].secret == PLANTED
     assert PLANTED not in whole_database()
 

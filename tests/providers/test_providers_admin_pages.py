@@ -134,7 +134,7 @@ def test_a_key_is_added_and_never_shown(client):
     with one_event("credential.added"):
         assert client.post(f"{ADMIN}/credential/add/", form).status_code == 302
     credential = Credential.objects.get()
-    assert reveal(credential) == SECRET
+    assert reveal(credential, to=credential.provider.base_url) == SECRET
     page = client.get(f"{ADMIN}/credential/{credential.pk}/change/").content.decode()
     assert SECRET not in page
     assert credential.sealed not in page
@@ -162,7 +162,7 @@ def test_a_key_goes_its_way_by_buttons(client, answering):
     assert credential.state == "probed"
     press("activate", "credential.activated")
     press("replace", "credential.replaced", source="sealed", secret=SECRET, reference="")
-    assert reveal(credential) == SECRET
+    assert reveal(credential, to=credential.provider.base_url) == SECRET
     press("drain", "credential.drained", reason="rotating")
     press("revoke", "credential.revoked", reason="leaked")
     assert credential.state == "revoked"

@@ -166,6 +166,7 @@ class CredentialAdmin(ServiceAdmin):
         "rotation",
         "kept",
         "fingerprint",
+        "origin",
         "state_changed_at",
         "age",
         "last_probe_at",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -16,6 +16,8 @@ from llmops.core.actors import Actor
 from llmops.providers import services
 from llmops.providers.admin.forms import PauseForm, ReasonForm
 from llmops.providers.models import Credential, Provider
+from llmops.providers.rules import origin_of
+from llmops.providers.selectors import keys_given_elsewhere
 
 
 class CredentialsInline(ReadOnlyInline):
@@ -105,6 +107,17 @@ class ProviderAdmin(ServiceAdmin):
 
     def update(self, actor: Actor, obj: Provider, data: dict[str, Any]) -> Provider:
         return services.update_provider(actor, provider=obj, changes=data)
+
+    def response_change(self, request: HttpRequest, obj: Provider) -> HttpResponse:
+        if left := keys_given_elsewhere(obj):
+            names = ", ".join(key.name for key in left)
+            messages.warning(
+                request,
+                f"{names} {'was' if len(left) == 1 else 'were'} given for {left[0].origin or 'another place'}, so nothing sends "
+                f"{'it' if len(left) == 1 else 'them'} to {origin_of(obj.base_url)}. Add a key of the new place, or replace "
+                "these, before you publish.",
+            )
+        return super().response_change(request, obj)
 
     @display(description="state", label={"in use": "success", "paused": "warning", "archived": "default"})
     def state(self, provider: Provider) -> str:

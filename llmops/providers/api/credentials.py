@@ -51,6 +51,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
             "reference",
             "secret",
             "fingerprint",
+            "origin",
             "state",
             "state_changed_at",
             "set_at",
@@ -66,6 +67,7 @@ class CredentialSerializer(serializers.ModelSerializer[Credential]):
         )
         read_only_fields = (
             "fingerprint",
+            "origin",
             "state",
             "state_changed_at",
             "set_at",

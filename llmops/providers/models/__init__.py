@@ -118,7 +118,8 @@ class Provider(TimestampedModel):
 class Credential(TimestampedModel):
     """A provider key: sealed under a master key, or a reference into a secret store. It can be written, never read.
 
-    ``fingerprint`` is the first 12 hex digits of SHA-256 of the secret: enough to tell two keys apart.
+    ``fingerprint`` is the first 12 hex digits of SHA-256 of the secret: enough to tell two keys apart. ``origin`` is where the
+    provider was when the key was given (``rules.origin_of``): the key is sent nowhere else, whatever the provider's URL becomes.
     """
 
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="credentials")
@@ -131,6 +132,9 @@ class Credential(TimestampedModel):
     )
     sealed = models.TextField(blank=True, editable=False)
     fingerprint = models.CharField(max_length=12, blank=True, editable=False)
+    origin = models.CharField(
+        "given for", max_length=300, blank=True, editable=False, default="", db_default=""
+    )
     state = models.CharField(max_length=10, choices=CREDENTIAL_STATES, default="staged", editable=False)
     state_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
     set_at = models.DateTimeField("key set", null=True, blank=True, editable=False)

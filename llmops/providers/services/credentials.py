@@ -16,7 +16,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.errors import Conflict, ConsoleError, InvalidRequest
 from llmops.providers import probing, secret_stores
 from llmops.providers.models import Credential, Provider
-from llmops.providers.rules import CREDENTIAL_MOVES, looks_masked, may_activate
+from llmops.providers.rules import CREDENTIAL_MOVES, looks_masked, may_activate, origin_of
 from llmops.providers.selectors import reveal, sealing_identity
 from llmops.providers.services import draft
 from llmops.providers.services._open_rotations import (
@@ -99,7 +99,11 @@ def probe_credential(actor: Actor, *, credential: Credential) -> Credential:
     if stored.state == "revoked":
         raise Conflict("This key is revoked and is not tried any more. Add a new one instead.")
     try:
-        outcome = probing.probe(stored.provider, reveal(stored), chat_model=chat_model_of(stored.provider))
+        outcome = probing.probe(
+            stored.provider,
+            reveal(stored, to=stored.provider.base_url),
+            chat_model=chat_model_of(stored.provider),
+        )
     except ConsoleError as error:
         outcome = probing.Outcome(works=False, message=error.message)
     with transaction.atomic():
@@ -216,6 +220,7 @@ def _move(
 
 
 def place(credential: Credential, *, source: str, secret: str, reference: str) -> None:
+    """Seal ``secret`` or take ``reference`` down, for where the provider is now."""
     if source == "sealed":
         if reference:
             raise InvalidRequest("reference: a key that is kept here has no reference.", param="reference")
@@ -245,6 +250,7 @@ def place(credential: Credential, *, source: str, secret: str, reference: str) -
         # What a reference leads to may differ from process to process, so nothing is remembered about it.
         credential.fingerprint = ""
     credential.source, credential.reference = source, reference
+    credential.origin = origin_of(credential.provider.base_url)
 
 
 def chat_model_of(provider: Provider) -> str | None:
@@ -265,6 +271,7 @@ def described(credential: Credential) -> dict[str, Any]:
         "source": credential.source,
         "reference": credential.reference,
         "fingerprint": credential.fingerprint,
+        "origin": credential.origin,
         "state": credential.state,
     }
 

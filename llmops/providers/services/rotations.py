@@ -65,7 +65,9 @@ def begin_rotation(
             param="secret",
         )
     if not unprobed_reason.strip():
-        outcome = probe(old.provider, reveal(new), chat_model=chat_model_of(old.provider))
+        outcome = probe(
+            old.provider, reveal(new, to=old.provider.base_url), chat_model=chat_model_of(old.provider)
+        )
         if not outcome.works:
             raise UnprocessableEntity(
                 f"Nothing was changed, {old.name} is in use as before. {outcome.message} {_what_to_do(outcome)}",

@@ -83,7 +83,11 @@ def _refused(rotation: Rotation, probe: Probe) -> str:
     if refused_for_good(heard):
         return "Data planes met a burst of 401 or 403 on the new key."
     try:
-        outcome = probe(rotation.provider, reveal(rotation.new), chat_model=chat_model_of(rotation.provider))
+        outcome = probe(
+            rotation.provider,
+            reveal(rotation.new, to=rotation.provider.base_url),
+            chat_model=chat_model_of(rotation.provider),
+        )
     except ConsoleError as error:
         return f"A data plane was refused with the new key, and it cannot be read: {error.message}"
     if outcome.status in (401, 403):

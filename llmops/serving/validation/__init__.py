@@ -19,6 +19,7 @@ from llmops.providers.rules import (
     INPUT,
     OUTPUT,
     SECONDS,
+    origin_of,
     passthrough_problem,
     shared_objects_problem,
     url_problem,
@@ -87,7 +88,8 @@ def _providers(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
                 "no_key",
                 "provider",
                 provider.slug,
-                f"Provider {provider.slug} has no active key: every call to it fails until one is activated.",
+                f"Provider {provider.slug} has no active key that was given for {origin_of(provider.base_url)}: every call to it "
+                "fails until one is given and activated.",
             )
         if provider.slug in facts.paused_providers:
             yield Problem(

@@ -121,7 +121,7 @@ def fetch(job: Job, beat: Beat) -> str:
     if provider is None:
         raise NotFound("The provider does not exist any more.")
     credential = _source_of(provider).credential
-    secret = reveal(credential)
+    secret = reveal(credential, to=provider.base_url)
     first, last = (date.fromisoformat(job.arguments[name]) for name in ("from", "to"))
     start, end = (int(datetime.combine(day, time(), tzinfo=UTC).timestamp()) for day in (first, last + _DAY))
     days: dict[str, str | int] = {"start_time": start, "end_time": end, "bucket_width": "1d", "limit": _PAGE}
