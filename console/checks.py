@@ -108,6 +108,8 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
         ("CONSOLE_MAX_MEDIA_BYTES", settings.MAX_MEDIA_BYTES, 1024),
         ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),
         ("CONSOLE_CACHE_BYTES", settings.CACHE_BYTES, 0),
+        ("CONSOLE_IDEMPOTENCY_SECONDS", settings.IDEMPOTENCY_SECONDS, 1),
+        ("CONSOLE_IDEMPOTENCY_BYTES", settings.IDEMPOTENCY_BYTES, 0),
         ("CONSOLE_DRAIN_SECONDS", settings.DRAIN_SECONDS, 0),
     ]
 

@@ -171,6 +171,11 @@ MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 102
 MAX_UPLOAD_BYTES = env.int("CONSOLE_MAX_UPLOAD_BYTES", default=512 * 1024 * 1024)
 #: Answers that one data plane keeps in memory for routes with a response cache, in bytes.
 CACHE_BYTES = env.int("CONSOLE_CACHE_BYTES", default=64 * 1024 * 1024)
+#: Answers to requests with an ``Idempotency-Key`` are kept for so many seconds, and at most so many bytes of them: in Redis where
+#: there is one, else in this directory, for all data planes of the host.
+IDEMPOTENCY_SECONDS = env.int("CONSOLE_IDEMPOTENCY_SECONDS", default=86_400)
+IDEMPOTENCY_BYTES = env.int("CONSOLE_IDEMPOTENCY_BYTES", default=256 * 1024 * 1024)
+IDEMPOTENCY_DIR = Path(env.str("CONSOLE_IDEMPOTENCY_DIR", default=str(DATA_DIR / "idempotency"))).absolute()
 #: Whether data planes log a line for every call; the journal and the database have every call in any case.
 LOG_CALLS = env.bool("CONSOLE_LOG_CALLS", default=False)
 #: How long calls under way may take to end when a data plane is asked to stop, in seconds.

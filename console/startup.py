@@ -45,8 +45,16 @@ def _reason_to_refuse(*, data_plane: bool) -> str:
         if data_plane:
             from django.conf import settings
 
-            return _unusable_directory("journal", "CONSOLE_JOURNAL_DIR", settings.JOURNAL_DIR) or (
-                _unusable_directory("spool", "CONSOLE_SPOOL_DIR", settings.SPOOL_DIR)
+            return (
+                _unusable_directory("journal", "CONSOLE_JOURNAL_DIR", settings.JOURNAL_DIR)
+                or _unusable_directory("spool", "CONSOLE_SPOOL_DIR", settings.SPOOL_DIR)
+                or (
+                    ""
+                    if settings.REDIS_URL
+                    else _unusable_directory(
+                        "idempotency", "CONSOLE_IDEMPOTENCY_DIR", settings.IDEMPOTENCY_DIR
+                    )
+                )
             )
     except ConfigurationRefused as refusal:
         return refusal.message

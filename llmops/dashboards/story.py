@@ -193,6 +193,8 @@ def headline(call: Call, lanes: list[Lane]) -> str:
     if call.status == Call.OK:
         if call.cache == "stale":
             return f"An earlier answer of {answered} stood in after {took}, because nothing else could answer ({tried})."
+        if call.cache == "replayed":
+            return f"The first answer under the same Idempotency-Key was given again after {took}; it cost nothing this time."
         if call.cache in words.ANSWERED_FROM_CACHE:
             return f"Answered in {took} with an earlier answer of {answered}, which saved asking again."
         if call.error_code == "static_answer":

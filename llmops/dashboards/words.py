@@ -87,6 +87,7 @@ CACHE = {
     "hit": "answered from it",
     "joined": "waited for the same request, which was under way",
     "stale": "an old answer from it, because nothing else could answer",
+    "replayed": "not asked: the first answer under the same Idempotency-Key was given again",
     "miss": "asked in vain",
 }
 

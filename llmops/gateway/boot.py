@@ -24,6 +24,9 @@ from llmops.gateway.assembly import DataPlane
 from llmops.gateway.cache import Cache
 from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
+from llmops.gateway.idempotency.flights import Flights
+from llmops.gateway.idempotency.on_disk import OnDisk
+from llmops.gateway.idempotency.shared import Shared
 from llmops.gateway.kept.shelf import DatabaseShelf
 from llmops.gateway.money.bank import Command
 from llmops.gateway.money.keeper import Keeper
@@ -83,6 +86,12 @@ class Runtime:
             max_media=settings.MAX_MEDIA_BYTES,
             spool_directory=settings.SPOOL_DIR,
             cache=Cache(settings.CACHE_BYTES),
+        )
+        bounds = {"seconds": settings.IDEMPOTENCY_SECONDS, "max_bytes": settings.IDEMPOTENCY_BYTES}
+        self.plane.flights = Flights(
+            Shared(settings.REDIS_URL, **bounds)
+            if settings.REDIS_URL
+            else OnDisk(settings.IDEMPOTENCY_DIR / "answers.sqlite3", **bounds)
         )
         if settings.REDIS_URL:
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)

@@ -17,14 +17,15 @@ from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, e
 from llmops.gateway.forms.spool import declared_length
 from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.gateway.watch import Watch
-from llmops.usage.records import Attempt, Origin
+from llmops.usage.records import Attempt, Origin, Outcome
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.fitting import Fitting
     from llmops.gateway.attempts.resilience import Plan
     from llmops.gateway.cache import Filling, Kept
-    from llmops.gateway.endpoints.base import Asked, Endpoint
+    from llmops.gateway.endpoints.base import Asked, Endpoint, Members
     from llmops.gateway.forms.multipart import Form
+    from llmops.gateway.idempotency.lead import Lead
     from llmops.gateway.plane import Plane
     from llmops.gateway.policing.state import Policing
     from llmops.gateway.routing import Budgets, Resolution
@@ -75,13 +76,16 @@ class Call:
         "id",
         "kept",
         "key",
+        "lead",
         "origin",
+        "outcome",
         "plan",
         "plane",
         "policing",
         "priority",
         "prompt",
         "queue_us",
+        "reached",
         "receive",
         "relay",
         "request_id",
@@ -96,6 +100,7 @@ class Call:
         "started_sending",
         "ticket",
         "turned",
+        "unexpanded",
         "user",
         "view",
         "watch",
@@ -153,6 +158,14 @@ class Call:
         self.filling: Filling | None = None
         #: the earlier answer that answers this call
         self.kept: Kept | None = None
+        #: keeps the answer under the call's ``Idempotency-Key``, where it has one and is the first with it
+        self.lead: Lead | None = None
+        #: a provider may have done what was asked, and may bill it
+        self.reached = False
+        #: how the call ended, once that is recorded
+        self.outcome: Outcome | None = None
+        #: the members of the body as they came, where a named prompt was put in their place
+        self.unexpanded: Members | None = None
         #: the outcome is recorded
         self.ended = False
         self.started_sending = False
@@ -174,6 +187,8 @@ class Call:
             self.form.close()
         if self.filling is not None:
             self.filling.end(gone=self.watch.reason == "client")
+        if self.lead is not None:
+            self.lead.close()
         if self.ticket is not None:
             self.ticket.release()
         self.plane.leave(self)
@@ -319,6 +334,23 @@ class Call:
         sent.append((b"content-length", b"%d" % len(body)))
         if headers:
             sent += headers
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def send_again(self, status: int, headers: Headers, body: bytes, first: str) -> None:
+        """What the call ``first`` was answered with, to a request that was sent again under its key."""
+        self.started_sending = self.begun = True
+        self.bytes_out += len(body)
+        sent: Headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-llmops-call-id", self.id.encode()),
+            (b"idempotent-replayed", b"true"),
+            (b"x-llmops-replay-of", first.encode()),
+            *headers,
+        ]
+        if status >= 400:
+            # To ask once more brings the same once more.
+            sent.append((b"x-should-retry", b"false"))
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": body})
 

@@ -21,6 +21,8 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
 SAFE_SECONDS_LEFT = 60
+#: Conflicts, which SDKs try again, that stay what they are.
+_FINAL = frozenset(("idempotency_answer_not_kept", "idempotency_outcome_unknown"))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -59,7 +61,9 @@ def error_headers(error: ConsoleError) -> Headers:
     headers: Headers = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-    if error.code == BudgetExceeded.code and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT:
+    if error.code in _FINAL or (
+        error.code == BudgetExceeded.code and (error.retry_after or math.inf) > SAFE_SECONDS_LEFT
+    ):
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, BudgetExceeded) and "budget" in error.data:
         headers += _of_budget(error.data)

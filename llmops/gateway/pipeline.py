@@ -2,6 +2,7 @@
 
     identify  key, from the snapshot                          auth.py
     read      body, attribution, name -> targets, budgets     endpoints/, prompting.py, routing.py
+    repeat    the first answer under an Idempotency-Key       idempotency/
     police    what is asked, and later what is answered         policing.py
     recall    the answer to the same request                  cache.py, recalling.py
     admit     limits of the key and its project               limits.py, admission.py
@@ -46,6 +47,8 @@ from llmops.gateway.call import (
 )
 from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
+from llmops.gateway.idempotency import repeating
+from llmops.gateway.idempotency.seal import HEADER as IDEMPOTENCY_KEY
 from llmops.gateway.kept.referring import where_kept
 from llmops.gateway.money import charging, estimating
 from llmops.gateway.money.cheaper import Turned, turn
@@ -77,6 +80,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         plane.enter(call)
         identify(call)
         await read(call)
+        if IDEMPOTENCY_KEY in call.headers and await answered_before(call):
+            return
         if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
             await policing.before(call)
         if call.cache_key is not None and (kept := await recalling.find(call)) is not None:
@@ -117,6 +122,14 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         call.close()
 
 
+async def answered_before(call: Call) -> bool:
+    """Whether the call was answered by what its ``Idempotency-Key`` stands for."""
+    asked = call.asked
+    assert asked is not None
+    members = asked.members if call.unexpanded is None else call.unexpanded
+    return await repeating.answered(call, members, call.form)
+
+
 def identify(call: Call) -> None:
     # From here on the call is recorded, however it ends.
     key = call.key = key_of(call.view.snapshot, call.headers.get(b"authorization"), time.time())
@@ -135,6 +148,7 @@ async def read(call: Call) -> None:
         body = await call.read_body()
         asked = endpoint.read(body)
         if asked.prompt:
+            call.unexpanded = asked.members
             asked = prompting.expand(call, body, asked)
     call.asked = asked
     headers = call.headers

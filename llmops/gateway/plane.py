@@ -22,6 +22,8 @@ from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
 from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
+from llmops.gateway.idempotency.flights import Flights
+from llmops.gateway.idempotency.on_disk import OnDisk
 from llmops.gateway.kept.objects import Objects
 from llmops.gateway.money.purse import Purse
 from llmops.gateway.routing import DIRECT, View
@@ -130,6 +132,8 @@ class Plane:
     credentials: Credentials = field(default_factory=Credentials)
     gates: Gates = field(default_factory=Gates)
     cache: Cache = field(default_factory=Cache)
+    #: requests with an ``Idempotency-Key`` that are under way, and where their answers are kept
+    flights: Flights = field(default_factory=lambda: Flights(OnDisk()))
     metrics: Metrics = field(default_factory=Metrics)
     #: where spans go, and whether a line is logged for every call
     tracing: Tracing | None = None
@@ -389,6 +393,7 @@ class Plane:
         self.cache.tick()
         self.stalls.tick(self.calls, time.monotonic())
         await self.transport.tidy()
+        await self.flights.tick()
         if self.shared_limits is not None:
             await self.shared_limits.tick()
 
@@ -403,6 +408,7 @@ class Plane:
         await self.metering.close()
         await self.objects.close()
         await self.transport.close()
+        await self.flights.close()
         if self.shared_limits is not None:
             await self.shared_limits.close()
         if self.shared_breakers is not None:

@@ -12,12 +12,15 @@ from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.cache import MISS, Kept
 from llmops.gateway.call import Call
+from llmops.gateway.idempotency.lead import First
 from llmops.gateway.money import charging
 from llmops.gateway.money.holding import Holding
 from llmops.usage.records import Charge, Ended, Held, HeldCharge, Origin, Outcome, Shortage, Tokens
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
 CLIENT_CLOSED_STATUS = 499
+#: How a call is recorded that got an earlier answer again under its ``Idempotency-Key``.
+REPLAYED = "replayed"
 #: The provider brought an answer to its end that says that it failed.
 ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
@@ -107,6 +110,8 @@ def answered(
     if tokens.reasoning:
         call.plane.thinking.add(record.model)
     trial.complete, trial.output_tokens = status == OK, tokens.output
+    if status == OK or charge_hold or tokens.input or tokens.output:
+        call.reached = True
     if (
         call.filling is not None
         and status == OK
@@ -139,6 +144,27 @@ def again(call: Call, kept: Kept) -> None:
         finish=kept.finish,
         cache=call.cache_word.decode(),
         saved=kept.cost,
+    )
+    _fill(call, outcome)
+    call.ended = call.reached = True
+    call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
+
+
+def repeated(call: Call, first: First) -> None:
+    """The call is answered by what an earlier one under the same ``Idempotency-Key`` was answered with, free."""
+    origin = call.origin
+    assert origin is not None and not call.ended
+    outcome = Outcome(
+        status=first.outcome,
+        http=first.status,
+        code=first.code,
+        message=f"the answer of call {first.call} again, under the same Idempotency-Key",
+        model=first.model,
+        model_version=first.model_version,
+        provider=first.provider,
+        upstream_model=first.upstream_model,
+        finish=first.finish,
+        cache=REPLAYED,
     )
     _fill(call, outcome)
     call.ended = True
@@ -179,6 +205,8 @@ def _kept(call: Call, trial: Trial, outcome: Outcome, cost: int, body: bytes) ->
 
 def failed(call: Call, trial: Trial, failure: Failure) -> None:
     """The attempt brought nothing; the call goes on, or ends by ``gave_up``, ``resorted`` or ``never_sent``."""
+    if failure.billed is None or failure.tokens is not None:
+        call.reached = True
     _end(call, trial, charging.of_failure(trial, failure), None)
 
 
@@ -187,6 +215,8 @@ def gave_up(call: Call, trial: Trial, failure: Failure, *, http: int, code: str)
     if trial.settled:
         never_sent(call, status=ERROR, http=http, code=code, message=failure.message)
         return
+    if failure.billed is None or failure.tokens is not None:
+        call.reached = True
     cost = charging.of_failure(trial, failure)
     outcome = _outcome(call, trial, status=ERROR, http=http, code=code, message=failure.message)
     if call.ticket is not None:
@@ -296,6 +326,7 @@ def _outcome(call: Call, trial: Trial, *, status: str, http: int, code: str, mes
 
 
 def _fill(call: Call, outcome: Outcome) -> None:
+    call.outcome = outcome
     outcome.attempts = call.attempts
     outcome.retries = call.retries
     outcome.fallbacks = call.fallbacks

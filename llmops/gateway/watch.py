@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from llmops.core.asgi import Message, Receive
@@ -30,6 +31,7 @@ class Watch:
         "_task",
         "_timer",
         "reason",
+        "stays",
     )
 
     def __init__(self, receive: Receive) -> None:
@@ -43,6 +45,8 @@ class Watch:
         self._caught = False
         self._again: asyncio.TimerHandle | None = None
         self._fired = 0
+        #: told that the client hung up; whether the call goes on all the same
+        self.stays: Callable[[], bool] | None = None
 
     def start(self, seconds: float) -> None:
         """From now on; the whole may take ``seconds``. Only the first time counts."""
@@ -63,7 +67,8 @@ class Watch:
         if self._task is None or waiting.cancelled():
             return
         if waiting.result()["type"] == "http.disconnect":
-            self.fire("client")
+            if self.stays is None or not self.stays():
+                self.fire("client")
         else:
             self._listen_only()
 

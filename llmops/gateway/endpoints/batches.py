@@ -18,6 +18,8 @@ from llmops.gateway.endpoints.batch_lines import ADDRESSES as ADDRESSES_OF_LINES
 from llmops.gateway.endpoints.batch_lines import Judge, Line, address_of
 from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of
 from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
+from llmops.gateway.idempotency import repeating
+from llmops.gateway.idempotency.seal import HEADER as IDEMPOTENCY_KEY
 from llmops.gateway.kept.lines import read_lines
 from llmops.gateway.kept.listing import of_objects
 from llmops.gateway.kept.metering import FIRST_LOOK_S, note_files
@@ -51,7 +53,14 @@ async def _create(call: Call, visit: Visit) -> None:
             f"endpoint: a batch here is for one of {', '.join(sorted(ADDRESSES_OF_LINES))}.", param="endpoint"
         )
     models = await _models(call, place, source, endpoint, budgets)
-    fetched = await fetch(call, place, Errand("POST", "/batches", visit.query, body))
+    if IDEMPOTENCY_KEY in call.headers and await repeating.answered(call, members):
+        return
+    call.reached = True
+    try:
+        fetched = await fetch(call, place, Errand("POST", "/batches", visit.query, body))
+    except GaveUp as gave_up:
+        call.reached = gave_up.failure.billed is None
+        raise
     assert call.key is not None and call.origin is not None
     call.plane.objects.made(
         BATCH,

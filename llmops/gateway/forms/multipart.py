@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmops.core.asgi import Receive
@@ -214,6 +214,10 @@ class Form:
 
     def named(self, name: str) -> list[Part]:
         return self._by_name.get(name, [])
+
+    def content(self, part: Part) -> AsyncIterator[bytes]:
+        """What a part holds, in pieces."""
+        return self._spool.read(part.start, part.end)
 
     async def edges(self, part: Part, head: int, tail: int) -> tuple[bytes, bytes]:
         """The first and the last bytes of a part."""

@@ -51,6 +51,8 @@ _STAYS = frozenset(
         b"expect",
         b"forwarded",
         b"host",
+        # Of our callers: two projects with the same one would meet at the provider.
+        b"idempotency-key",
         b"keep-alive",
         b"openai-organization",
         b"openai-project",
@@ -156,7 +158,7 @@ def record(
         return
     call.ended = True
     call.cost = cost
-    outcome = Outcome(status=status, http=http, code=code[:60], message=message[:300])
+    outcome = call.outcome = Outcome(status=status, http=http, code=code[:60], message=message[:300])
     outcome.attempts = call.attempts
     outcome.retries = call.retries
     outcome.cost = cost

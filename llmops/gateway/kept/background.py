@@ -95,7 +95,7 @@ class Background:
 
     def follow(self, call: Call, trial: Trial, response_id: str) -> None:
         """From now on the call is settled and recorded here, and nowhere else."""
-        trial.followed = call.ended = True
+        trial.followed = call.ended = call.reached = True
         one = Followed(call, trial, response_id)
         self._followed[trial.record.provider, response_id] = one
         one.task = asyncio.get_running_loop().create_task(self._until_ended(one))
