@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx2
 import openai
 import pytest
 
@@ -84,7 +86,16 @@ class Stack:
     def calls(self) -> dict[str, dict[str, Any]]:
         """The ledger's calls by id, once everything written so far is booked."""
         self.installation.wait_booked()
-        names = ("id", "status", "http_status", "error_code", "cost_nano", "input_tokens", "output_tokens")
+        names = (
+            "id",
+            "status",
+            "http_status",
+            "error_code",
+            "cost_nano",
+            "input_tokens",
+            "output_tokens",
+            "cache",
+        )
         rows = self.installation.rows(
             f"SELECT {', '.join(names)}, streamed, usage_estimated, attempt_count FROM usage_call"
         )
@@ -173,6 +184,49 @@ def test_usage_comes_with_a_stream_that_asks_for_it(stack: Stack) -> None:
     assert last.usage.completion_tokens == 20
     call = stack.calls()[call_of(stream.response.headers)]
     assert (call["output_tokens"], bool(call["streamed"]), bool(call["usage_estimated"])) == (20, True, False)
+
+
+def test_a_key_of_ones_own_gets_the_first_answer_again(stack: Stack) -> None:
+    once = {"Idempotency-Key": str(uuid4())}
+    create = stack.client().chat.completions.with_raw_response.create
+    first = create(model="chat", messages=ASK, extra_headers=once)
+    again = create(model="chat", messages=ASK, extra_headers=once)
+    assert (again.text, again.headers["idempotent-replayed"]) == (first.text, "true")
+    paid, free = (stack.calls()[call_of(one.headers)] for one in (first, again))
+    assert paid["cost_nano"] > 0
+    assert (free["status"], free["cost_nano"], free["cache"]) == ("ok", 0, "replayed")
+    events = list(
+        stack.client().chat.completions.create(
+            model="plain", messages=ASK, stream=True, extra_headers={"Idempotency-Key": "s"}
+        )
+    )
+    repeated = list(
+        stack.client().chat.completions.create(
+            model="plain", messages=ASK, stream=True, extra_headers={"Idempotency-Key": "s"}
+        )
+    )
+    assert repeated == events
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        create(model="chat", messages=ASK, seed=1, extra_headers=once)
+    assert (refused.value.code, refused.value.param) == ("idempotency_key_reused", "seed")
+
+
+def test_ordinary_calls_of_the_sdk_send_no_idempotency_key() -> None:
+    sent: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request.headers)
+        return httpx2.Response(500, json={"error": {"message": "no"}}, headers={"retry-after-ms": "1"})
+
+    client = openai.OpenAI(
+        api_key="k",
+        base_url="http://gateway/v1",
+        http_client=httpx2.Client(transport=httpx2.MockTransport(answer)),
+    )
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model="chat", messages=ASK)
+    assert len(sent) == 3
+    assert not any("idempotency-key" in headers for headers in sent)
 
 
 def test_tools_go_through_untouched(stack: Stack) -> None:
