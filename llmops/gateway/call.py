@@ -401,7 +401,10 @@ class Call:
     async def send_comment(self, data: bytes) -> None:
         """Part of a stream that is not part of its answer."""
         self.bytes_out += len(data)
+        # Nothing else goes out meanwhile; a client that does not take even this does not read.
+        self.blocked = self.bytes_out
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.blocked = 0
 
     async def _send(self, message: Message) -> None:
         try:

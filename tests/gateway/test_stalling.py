@@ -49,6 +49,25 @@ def deaf(rig: Rig) -> Deaf:
     )
 
 
+async def test_a_client_that_does_not_even_take_comments_is_gone_too(rig: Rig, upstream: Upstream) -> None:
+    rig.configure(budgets=[a_budget()], routes=[a_route("chat", "small", keep_alive_s=0.01)])
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.events(chunk("word "), end=False)
+        await asyncio.Event().wait()
+
+    upstream.does(script)
+    one = deaf(rig)
+    await one.answer.until(lambda answer: len(answer.pieces) == Deaf.most)
+    await eventually(lambda: any(call.blocked for call in rig.plane.calls))
+    now = time.monotonic()
+    rig.plane.stalls.tick(rig.plane.calls, now)
+    rig.plane.stalls.tick(rig.plane.calls, now + stalling.STALLED_S + stalling.EVERY_S)
+    await asyncio.wait_for(upstream.gone.wait(), 5)
+    await eventually(lambda: not rig.plane.calls)
+    await asyncio.gather(one.task, return_exceptions=True)
+
+
 async def test_a_client_that_does_not_read_is_gone_after_a_while(rig: Rig, upstream: Upstream) -> None:
     # Comments that keep a connection alive are nothing that a client takes.
     route = a_route("chat", "small", keep_alive_s=0.01)
