@@ -70,6 +70,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Models", "model", model="providers.model"),
             Entry("Prices", "price", model="providers.price"),
             Entry("Routes", "route", model="providers.route"),
+            Entry("What if", "whatif", url="dashboards:whatif", permission="route.view"),
             Entry("Prompts", "prompt", model="prompts.prompt"),
             Entry("Policies", "policy", model="policies.policy"),
             Entry("Revisions", "revision", model="serving.revision"),

@@ -2,6 +2,8 @@ from django.urls import path
 
 from llmops.dashboards import views
 from llmops.dashboards.reconciliation.views import reconciliation
+from llmops.dashboards.routes import views as route_views
+from llmops.dashboards.routes import whatif_views
 from llmops.dashboards.spend import export_views
 from llmops.dashboards.spend.views import spend
 from llmops.dashboards.trail import views as trail
@@ -16,6 +18,11 @@ urlpatterns = [
     path("reconciliation/", reconciliation, name="reconciliation"),
     path("calls/", views.calls, name="calls"),
     path("calls/<uuid:call_id>/", views.call, name="call"),
+    path("routes/editor/", route_views.editor, name="route_add"),
+    path("routes/editor/<str:slug>/", route_views.editor, name="route_editor"),
+    path("routes/check/", route_views.check, name="route_check"),
+    path("routes/whatif/", whatif_views.whatif, name="whatif"),
+    path("routes/whatif/csv/", whatif_views.whatif_csv, name="whatif_csv"),
     path("jobs/", views.jobs, name="jobs"),
     path("audit/", trail.audit, name="audit"),
     path("audit/<int:sequence>/", trail.event, name="event"),

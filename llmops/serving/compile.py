@@ -66,9 +66,9 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     versions, labels = served_versions(prompts), all_labels()
     document = RevisionDocument(
         format=FORMAT,
-        providers=tuple(_provider(row) for row in providers if row.archived_at is None),
-        models=tuple(_model(row, row.current) for row in models if row.current is not None),
-        routes=tuple(_route(row) for row in routes),
+        providers=tuple(provider_entry(row) for row in providers if row.archived_at is None),
+        models=tuple(model_entry(row, row.current) for row in models if row.current is not None),
+        routes=tuple(route_entry(row) for row in routes),
         policies=tuple(
             _policy(row, row.current)
             for row in in_use
@@ -117,7 +117,7 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     return document, validate(document, facts)
 
 
-def _provider(row: Provider) -> ProviderEntry:
+def provider_entry(row: Provider) -> ProviderEntry:
     return ProviderEntry(
         slug=row.slug,
         kind=row.kind,
@@ -136,7 +136,7 @@ def _provider(row: Provider) -> ProviderEntry:
     )
 
 
-def _model(row: Model, version: ModelConfig) -> ModelEntry:
+def model_entry(row: Model, version: ModelConfig) -> ModelEntry:
     # Two prices within one second: the later one holds.
     prices = {
         (price.token_class, int(price.effective_from.timestamp())): price.nano_per_million
@@ -187,7 +187,7 @@ def _prompt(row: Prompt, versions: list[PromptVersion], labels: dict[str, int]) 
     )
 
 
-def _route(row: Route) -> RouteEntry:
+def route_entry(row: Route) -> RouteEntry:
     targets = list(row.targets.all())
     by_class: dict[str, list[str]] = {}
     for target in targets:

@@ -481,6 +481,12 @@ REPORTS: dict[str, Change] = {
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
+    "POST /routes/editor/": Change(
+        send=lambda world: edited_route(world, slug="drawn"), action="route.created"
+    ),
+    "POST /routes/editor/{slug}/": Change(
+        _slug("route"), lambda world: edited_route(world, description="Drawn"), "route.changed"
+    ),
     "POST /reconciliation/": Change(
         send=lambda world: {
             "provider": world.provider.slug,
@@ -514,6 +520,12 @@ PAGES: dict[str, Change] = {
     ),
     "POST /account/sessions/end-others/": Change(action="session.others_ended"),
 }
+
+
+def edited_route(world: World, **changes: str) -> dict[str, Any]:
+    """What the route editor sends of a route."""
+    page = world.clients["root"].get(f"/routes/editor/{world.route.slug}/")
+    return form_of(page.content.decode()) | changes
 
 
 def offered_to(user: Any) -> dict[str, str]:

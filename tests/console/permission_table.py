@@ -490,6 +490,13 @@ GET /calls/{call_id}/                                              L++++00
 GET /jobs/                                                         L++++-+
 GET /reconciliation/                                               L+-----
 POST /reconciliation/                                              L+-----
+GET /routes/check/                                                 1405405405405405405
+GET /routes/editor/                                                L+-----
+POST /routes/editor/                                               L+-----
+GET /routes/editor/{slug}/                                         L++++-+
+POST /routes/editor/{slug}/                                        L+-----
+GET /routes/whatif/                                                L++++-+
+GET /routes/whatif/csv/                                            L++++-+
 GET /spend/                                                        L++++-+
 POST /spend/                                                       L++++-+
 GET /spend/exports/                                                L++++-+

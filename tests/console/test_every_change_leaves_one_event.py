@@ -126,7 +126,7 @@ def test_other_pages(world, key):
     with undone():
         client = signed_in(world.root)
         with one_event() as seen:
-            assert accepted(client.post(key.split()[1], change.sent(world)))
+            assert accepted(client.post(address(key, change, world), change.sent(world)))
     check(seen.event, change)
 
 
@@ -159,7 +159,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"call_id": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing",
+    values = {"call_id": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 

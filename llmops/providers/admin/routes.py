@@ -85,8 +85,8 @@ class RouteAdmin(ServiceAdmin):
     form = RouteForm
     list_display = ("slug", "description", "leads_to", "falls_back_to", "state")
     search_fields = ("slug", "description", "targets__model__slug")
-    list_before_template = "base/draft_note.html"
-    change_form_before_template = "base/draft_note.html"
+    list_before_template = "providers/routes_note.html"
+    change_form_before_template = "providers/route_note.html"
     actions_detail = ("pause", "resume", "degrade", "recover", "reset_breakers", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "description")}),
