@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin.apps import AdminConfig
 
 
@@ -8,6 +9,12 @@ class ConsoleConfig(AppConfig):
 
     def ready(self) -> None:
         from console import checks  # noqa: F401
+
+        if not settings.BACKGROUND:
+            from console.omitted import load_without
+
+            # Before the apps that would load them whole.
+            load_without()
 
 
 class ConsoleAdminConfig(AdminConfig):

@@ -89,7 +89,7 @@ if BACKGROUND:
     SILENCED_SYSTEM_CHECKS = ["axes.W002"]
 ROOT_URLCONF = "console.no_urls" if BACKGROUND else "console.urls"
 ASGI_APPLICATION = "console.asgi.application"
-TEMPLATES = [
+_PAGES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
@@ -103,6 +103,8 @@ TEMPLATES = [
         },
     }
 ]
+# Whoever serves no pages renders none, and need not look through every app for what templates may load.
+TEMPLATES = [] if BACKGROUND else _PAGES
 
 
 def _database() -> dict[str, Any]:

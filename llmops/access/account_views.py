@@ -7,7 +7,6 @@ import secrets
 import time
 from typing import Any
 
-import segno
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import get_user_model, login
@@ -266,6 +265,8 @@ def _codes_once(request: HttpRequest, codes: list[str]) -> HttpResponse:
 
 def _picture(uri: str) -> SafeString:
     """The QR code as SVG without styles, which the strict policy would not apply."""
+    import segno
+
     out = io.BytesIO()
     segno.make(uri, error="m").save(
         out, kind="svg", xmldecl=False, svgns=True, scale=1, border=3, dark="#000", light="#fff", omitsize=True,

@@ -19,7 +19,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import jwt
 from django.conf import settings
 
 from llmops.core.errors import ConfigurationRefused, PermissionDenied, ServiceUnavailable
@@ -147,6 +146,9 @@ def role_mapping(text: str) -> list[tuple[str, str, str | None]]:
 
 
 def _claims(token: str, nonce: str) -> dict[str, Any]:
+    # It loads certificates and all their algorithms: 2 MB, for those who sign in so.
+    import jwt
+
     try:
         header = jwt.get_unverified_header(token)
         key = _key(header.get("kid"), header.get("alg"))
@@ -173,6 +175,8 @@ def _claims(token: str, nonce: str) -> dict[str, Any]:
 
 
 def _key(kid: str | None, algorithm: str | None) -> Any:
+    import jwt
+
     if algorithm not in ALGORITHMS:
         raise jwt.InvalidAlgorithmError("not one that is taken")
     for fresh in (False, True):

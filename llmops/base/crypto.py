@@ -11,11 +11,12 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from llmops.core.errors import ConfigurationRefused
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _VERSION = "v1"
 _NONCE_BYTES = 12
@@ -36,15 +37,16 @@ class MasterKeys:
                 raise ConfigurationRefused(
                     f"Master key {key_id!r} has {len(key)} bytes; 32 are needed (base64 in CONSOLE_MASTER_KEYS)."
                 )
-        self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._keys = dict(keys)
+        self._ciphers: dict[str, AESGCM] = {}
         self.active_id = next(iter(keys))
 
     def __repr__(self) -> str:
-        return f"MasterKeys(active={self.active_id!r}, ids={sorted(self._ciphers)})"
+        return f"MasterKeys(active={self.active_id!r}, ids={sorted(self._keys)})"
 
     @property
     def ids(self) -> frozenset[str]:
-        return frozenset(self._ciphers)
+        return frozenset(self._keys)
 
     @classmethod
     def parse(cls, text: str) -> MasterKeys:
@@ -66,23 +68,36 @@ class MasterKeys:
                 ) from None
         return cls(keys)
 
+    def _cipher(self, key_id: str) -> AESGCM:
+        if key_id not in self._ciphers:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._ciphers[key_id] = AESGCM(self._keys[key_id])
+        return self._ciphers[key_id]
+
     def seal(self, plaintext: str, *, identity: str) -> str:
         """Sealed text of ``plaintext``, bound to ``identity`` (for example ``providers.credential:<id>``)."""
         nonce = os.urandom(_NONCE_BYTES)
-        body = self._ciphers[self.active_id].encrypt(nonce, plaintext.encode(), identity.encode())
+        body = self._cipher(self.active_id).encrypt(nonce, plaintext.encode(), identity.encode())
         return f"{_VERSION}.{self.active_id}.{base64.urlsafe_b64encode(nonce + body).decode()}"
 
     def open(self, sealed: str, *, identity: str) -> str:
         """Plaintext of ``sealed``. Raises ``ConfigurationRefused`` naming the key id that is missing or wrong."""
         key_id, body = split_sealed(sealed)
-        cipher = self._ciphers.get(key_id)
-        if cipher is None:
+        if key_id not in self._keys:
             raise ConfigurationRefused(
                 f"The master key {key_id!r} is needed to read a stored secret and is not in CONSOLE_MASTER_KEYS "
-                f"(present: {', '.join(sorted(self._ciphers))}). Add it back."
+                f"(present: {', '.join(sorted(self._keys))}). Add it back."
             )
+        # Loads OpenSSL (7 MB), which processes that never open a secret do without.
+        from cryptography.exceptions import InvalidTag
+
         try:
-            return cipher.decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], identity.encode()).decode()
+            return (
+                self._cipher(key_id)
+                .decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], identity.encode())
+                .decode()
+            )
         except InvalidTag:
             raise ConfigurationRefused(
                 f"The master key {key_id!r} does not open a secret that was stored under it: the key in "

@@ -33,7 +33,6 @@ from llmops.gateway.money.keeper import Keeper
 from llmops.gateway.money.purse import TICK_S, Purse
 from llmops.gateway.plane import digest_key
 from llmops.gateway.telemetry import tracing
-from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.providers.services import report_unreadable, report_uses
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
@@ -94,6 +93,9 @@ class Runtime:
             else OnDisk(settings.IDEMPOTENCY_DIR / "answers.sqlite3", **bounds)
         )
         if settings.REDIS_URL:
+            # Redis's client (9 MB) is loaded where there is a Redis.
+            from llmops.gateway.throttling.shared_limits import SharedLimits
+
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
         self.plane.tracing = tracing.from_environment()
         self.plane.log_calls = settings.LOG_CALLS

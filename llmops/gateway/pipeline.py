@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import (
@@ -33,7 +34,6 @@ from llmops.gateway import admission, prompting, recalling, settle
 from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
-from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, said_id
 from llmops.gateway.auth import check_scope, key_of
@@ -68,6 +68,9 @@ from llmops.gateway.streaming.relaying import (
 )
 from llmops.gateway.throttling.queueing import INTERACTIVE
 from llmops.usage.records import Tokens
+
+if TYPE_CHECKING:
+    from llmops.gateway.attempts.shared_breakers import SharedBreakers
 
 #: Roughly, for the rate limits of credentials, which providers reckon in the same way.
 BYTES_A_TOKEN = 4

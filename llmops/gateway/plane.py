@@ -19,7 +19,6 @@ from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.core.stopping import Stop
 from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
-from llmops.gateway.attempts.shared_breakers import SharedBreakers
 from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
 from llmops.gateway.idempotency.flights import Flights
@@ -31,7 +30,6 @@ from llmops.gateway.stalling import Stallable, Stalls
 from llmops.gateway.telemetry.metrics import Metrics
 from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
-from llmops.gateway.throttling.shared_limits import SharedLimits
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
 from llmops.usage.records import Attempt, BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
 
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
 
     from llmops.gateway.attempts.failures import Failure
     from llmops.gateway.attempts.resilience import Step
+    from llmops.gateway.attempts.shared_breakers import SharedBreakers
+    from llmops.gateway.throttling.shared_limits import SharedLimits
 
 log = logging.getLogger(__name__)
 calls_log = logging.getLogger("llmops.calls")
@@ -318,6 +318,9 @@ class Plane:
 
     def share_breakers(self, url: str) -> None:
         """Tell, and hear from, the other processes over Redis from now on."""
+        # Redis's client (9 MB) is loaded where there is a Redis.
+        from llmops.gateway.attempts.shared_breakers import SharedBreakers
+
         self.shared_breakers = SharedBreakers(url, self.breakers, self._route)
         self.shared_breakers.start()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import jsonschema_rs
 import msgspec
 from msgspec import Meta
 
@@ -116,6 +115,8 @@ def _errors(checked: Any, found: Any, size: int) -> Iterable[Any]:
     if size <= _MAX_TOLD_WHOLE:
         yield from checked.iter_errors(found)
         return
+    import jsonschema_rs
+
     try:
         checked.validate(found)
     except jsonschema_rs.ValidationError as error:
@@ -124,6 +125,9 @@ def _errors(checked: Any, found: Any, size: int) -> Iterable[Any]:
 
 def validator(schema: Any) -> Any:
     """A compiled schema. Raises ``ValueError`` with what is wrong with it."""
+    # 5 MB, for schemas alone.
+    import jsonschema_rs
+
     try:
         return jsonschema_rs.validator_for(
             schema,
