@@ -29,7 +29,7 @@ import pytest
 
 from llmops.usage import journal
 from llmops.usage.records import decode
-from tests import backends, servers
+from tests import backends, launcher, servers
 
 ROOT = Path(__file__).resolve().parent.parent
 _databases = itertools.count(1)
@@ -40,26 +40,20 @@ _living: list[Installation] = []
 class Process:
     """A process of an installation, the leader of a group of its own; what it prints goes to the file ``log``."""
 
-    def __init__(self, command: Sequence[str], *, name: str, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], *, name: str, log: Path, env: Mapping[str, str], anew: bool = False
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self._popen.pid
+            self._started = launcher.start(command, cwd=ROOT, env=env, stdout=output, anew=anew)
+        self.pid = self._started.pid
         self._killed = False
 
     @property
     def returncode(self) -> int | None:
         """The exit status, ``-9`` after a kill, or None while it runs."""
-        return self._popen.poll()
+        return self._started.poll()
 
     def log_tail(self, lines: int = 60) -> str:
         return servers.log_tail(self.log, lines)
@@ -77,7 +71,7 @@ class Process:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        self._popen.wait(10)
+        self._started.wait(10)
         deadline = time.monotonic() + 10
         while any(_lives(member) for member in family):
             if time.monotonic() > deadline:
@@ -85,15 +79,18 @@ class Process:
             time.sleep(0.01)
         self._killed = True
 
+    def send_signal(self, number: int) -> None:
+        self._started.send_signal(number)
+
     def stop(self, timeout: float = 20) -> int:
         """SIGTERM; returns the exit status, and fails the test if the process is still there after ``timeout`` s."""
-        self._popen.terminate()
+        self._started.terminate()
         return self.wait(timeout)
 
     def wait(self, timeout: float = 20) -> int:
         """Wait for the process to end by itself; returns its exit status."""
         try:
-            return self._popen.wait(timeout)
+            return self._started.wait(timeout)
         except subprocess.TimeoutExpired:
             pytest.fail(
                 f"{self.name} still runs after {timeout} s. Its log ends:\n{self.log_tail()}", pytrace=False
@@ -143,14 +140,8 @@ class Installation:
         env: Mapping[str, object] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a management command to its end; fails the test when it does, unless ``check`` is False."""
-        done = subprocess.run(
-            _through_this_python(["manage.py", *arguments]),
-            cwd=ROOT,
-            env=self.env | _text(env),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=100,
+        done = launcher.run(
+            _through_this_python(["manage.py", *arguments]), env=self.env | _text(env), stdin=stdin
         )
         if check and done.returncode != 0:
             pytest.fail(
@@ -293,7 +284,7 @@ def installation_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 def _migrate(url: str, directory: Path) -> None:
     env = _environment(data_dir=directory, database_url=url, redis_url=os.environ.get("REDIS_URL"))
     command = _through_this_python(["manage.py", "migrate", "--verbosity", "0"])
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
+    done = launcher.run(command, env=env)
     if done.returncode != 0:
         pytest.fail(f"the template could not be migrated:\n{done.stdout}{done.stderr}", pytrace=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from datetime import timedelta
 from io import StringIO
@@ -26,7 +25,7 @@ from llmops.providers import services as providers
 from llmops.providers.models import Credential
 from llmops.providers.selectors import reveal, sealing_identity
 from llmops.serving.selectors import load_snapshot
-from tests import configuring
+from tests import configuring, launcher
 from tests.cast import no_event, one_event, signed_in
 from tests.configuring import OPERATOR
 from tests.installation import ROOT, Installation
@@ -255,14 +254,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(installation: Installation) -
     env["CONSOLE_MASTER_KEYS"] = FIRST
     installation.manage("shell", "-v", "0", "-c", _FILL, env={"PYTHONPATH": str(ROOT)})
     env["CONSOLE_MASTER_KEYS"] = f"{SECOND},{FIRST}"
-    killed = subprocess.run(
-        [sys.executable, "manage.py", "shell", "-v", "0", "-c", _KILLED],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        timeout=100,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = launcher.run([sys.executable, "manage.py", "shell", "-v", "0", "-c", _KILLED], env=env)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     def read() -> Any:
         return json.loads(installation.manage("shell", "-v", "0", "-c", _READ).stdout)

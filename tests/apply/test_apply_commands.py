@@ -15,6 +15,7 @@ from llmops.base.crypto import MasterKeys
 from llmops.core.errors import ConfigurationRefused
 from llmops.providers.models import Provider
 from llmops.serving.selectors import live_revision
+from tests import launcher
 from tests.cast import last_sequence, no_event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,14 +152,7 @@ def test_a_master_key_is_made_where_nothing_is_configured_yet(tmp_path):
 
 
 def manage(*arguments, **environment) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "manage.py", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    return launcher.run([sys.executable, ROOT / "manage.py", *arguments], env={**os.environ, **environment})
 
 
 def test_a_refusal_is_an_exit_status_and_no_traceback(tmp_path):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.installation import ROOT
+from tests import launcher
 
 #: Every sort of process: the web server and commands with all apps, background processes with fewer.
 PROCESSES = ({}, {"CONSOLE_BACKGROUND": "1"})
@@ -46,9 +45,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def manage(env: dict[str, str], *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
-    )
+    done = launcher.run([sys.executable, "manage.py", *words], env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import launcher
+
 GOOD = {
     "CONSOLE_SECRET_KEY": "x" * 50,
     "CONSOLE_MASTER_KEYS": f"k:{base64.b64encode(b'k' * 32).decode()}",
@@ -22,21 +21,14 @@ COMMAND = ["manage.py", "check"]
 QUICKER = "import sys, manage; manage.ABOUT_EVERY_APP = frozenset(); sys.argv = ['manage.py', 'check']; manage.main()"
 
 
-def check(tmp_path, *command, **changed):
+def check(tmp_path, *command, anew=True, **changed):
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("CONSOLE_", "DATABASE_", "REDIS_"))
     }
     environment |= {**GOOD, "CONSOLE_DATA_DIR": str(tmp_path), **changed}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return launcher.run([sys.executable, *command], env=environment, anew=anew)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def check(tmp_path, *command, **changed):
     ],
 )
 def test_a_bad_setting_is_refused_with_a_sentence(tmp_path, changed, said):
-    refused(check(tmp_path, "-c", QUICKER, CONSOLE_BACKGROUND="1", **changed), said)
+    refused(check(tmp_path, "-c", QUICKER, CONSOLE_BACKGROUND="1", anew=False, **changed), said)
 
 
 @pytest.mark.parametrize(

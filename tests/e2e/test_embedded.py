@@ -51,6 +51,8 @@ class Embedded:
             name="embedded",
             log=self.home / "embedded.log",
             env=self.env,
+            # As the README starts it.
+            anew=True,
         )
         wait_until(self.is_ready, self._not_ready, timeout=90)
 
@@ -293,7 +295,7 @@ def test_stopping_lets_a_call_finish_and_leaves_nobody_behind(embedded: Embedded
     with urllib.request.urlopen(request, timeout=20) as answer:
         call = answer.headers["x-llmops-call-id"]
         first = answer.readline()
-        embedded.process._popen.send_signal(signal.SIGTERM)
+        embedded.process.send_signal(signal.SIGTERM)
         rest = answer.read()
     assert first.startswith(b"data: ")
     assert b"error" not in rest and rest.endswith(b"data: [DONE]\n\n"), rest[-300:]
@@ -307,7 +309,7 @@ def test_stopping_lets_a_call_finish_and_leaves_nobody_behind(embedded: Embedded
 
 def test_a_lost_or_wrong_master_key_is_refused_with_its_id(embedded: Embedded) -> None:
     assert embedded.process is not None
-    embedded.process._popen.send_signal(signal.SIGTERM)
+    embedded.process.send_signal(signal.SIGTERM)
     assert embedded.process.wait(30) == 0
     kept = (embedded.data_dir / "keys.env").read_text()
     key_id = re.search(r"CONSOLE_MASTER_KEYS=([^:]+):", kept).group(1)  # type: ignore[union-attr]

@@ -18,24 +18,21 @@ import pytest
 
 from llmops.core.tokens import count_text
 from llmops.gateway import boot
+from tests import launcher
 from tests.e2e.test_sdk import start_gateway
 from tests.gateway.rig import a_model, a_snapshot
-from tests.installation import ROOT, Installation
+from tests.installation import Installation
 from tests.simulator.running import running
 
 APPLICATIONS = ("console.asgi", "console.asgi_gateway", "console.asgi_console")
 
 
-def start(installation: Installation, application: str, **env: str) -> subprocess.CompletedProcess[str]:
+def start(
+    installation: Installation, application: str, *, anew: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
     """What a server's worker does first: import the application."""
-    return subprocess.run(
-        [sys.executable, "-c", f"import {application}; print('up')"],
-        cwd=ROOT,
-        env=installation.env | env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, "-c", f"import {application}; print('up')"]
+    return launcher.run(command, env=installation.env | env, anew=anew)
 
 
 def refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
@@ -49,7 +46,7 @@ def refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
 
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_a_sound_installation_starts(installation: Installation, application: str) -> None:
-    done = start(installation, application)
+    done = start(installation, application, anew=True)
     assert (done.returncode, done.stdout) == (0, "up\n"), done.stderr
 
 

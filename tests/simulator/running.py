@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import launcher
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 20.0
 
@@ -19,7 +22,7 @@ DEADLINE = 20.0
 class RunningSimulator:
     """``url`` ends in /v1. ``ledger`` is the file with one JSON line for each request."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, ledger: Path) -> None:
+    def __init__(self, process: launcher.Started, url: str, ledger: Path) -> None:
         self.process = process
         self.url = url
         self.ledger = ledger
@@ -62,17 +65,22 @@ class RunningSimulator:
 @contextmanager
 def running(directory: Path, *options: str) -> Iterator[RunningSimulator]:
     ledger = directory / "simulator.jsonl"
-    log = (directory / "simulator.log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmops.simulator", "--port", "0", "--ledger", str(ledger), *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
+    said, says = os.pipe()
+    with (directory / "simulator.log").open("w") as log:
+        try:
+            process = launcher.start(
+                [sys.executable, "-m", "llmops.simulator", "--port", "0", "--ledger", ledger, *options],
+                cwd=ROOT,
+                env=os.environ,
+                stdout=says,
+                stderr=log,
+            )
+        finally:
+            os.close(says)
+    # Open to the end: it may have more to say.
+    output = os.fdopen(said)
     try:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
+        ready = output.readline()
         assert ready.startswith("simulator ready on "), (directory / "simulator.log").read_text()
         yield RunningSimulator(process, ready.split()[3], ledger)
     finally:
@@ -83,4 +91,5 @@ def running(directory: Path, *options: str) -> Iterator[RunningSimulator]:
             process.kill()
             process.wait()
             raise
-        log.close()
+        finally:
+            output.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from tests.simulator.running import ROOT, RunningSimulator, running
+from tests import launcher
+from tests.simulator.running import RunningSimulator, running
 
 ASK: list[Any] = [{"role": "user", "content": "How much?"}]
 
@@ -407,14 +407,7 @@ def test_a_taken_port_and_an_unusable_ledger_are_one_sentence(
     tmp_path: Path, simulator: RunningSimulator
 ) -> None:
     def start(*options: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "llmops.simulator", *options],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = launcher.run([sys.executable, "-m", "llmops.simulator", *options])
         assert done.returncode != 0
         assert "Traceback" not in done.stderr
         return done.stderr

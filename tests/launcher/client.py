@@ -1,0 +1,243 @@
+"""The side of the tests: decides how a command is started, and has what ``subprocess.Popen`` has for a process."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+SERVER = Path(__file__).with_name("server.py")
+ROOT = SERVER.parents[2]
+#: How Python itself is to behave, which is settled before the launcher could change it for one process.
+_INTERPRETER = ("PYTHON", "LC_", "LANG", "MALLOC_", "LD_")
+#: What a launched process sees to itself.
+_HONOURED = ("PYTHONPATH", "PYTHONUNBUFFERED")
+#: What is said to an installation.
+_PRODUCT = ("CONSOLE_", "DATABASE_", "REDIS_", "DJANGO_", "GRANIAN_", "CELERY_", "PYTEST_", "PYTHONPATH")
+_LENGTH = struct.Struct("!I")
+_lock = threading.Lock()
+_launcher: _Launcher | None = None
+
+
+class Started(Protocol):
+    """Of ``subprocess.Popen``, what tests use of a process whose streams are files."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Launched:
+    """A process that the launcher forked; ``args`` is the command, for messages."""
+
+    def __init__(self, args: Sequence[str], pid: int, status: int) -> None:
+        self.args = args
+        self.pid = pid
+        self.returncode: int | None = None
+        self._status = status
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        """The exit status, ``-9`` after a kill, or None while it runs."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises ``subprocess.TimeoutExpired`` when it still runs after ``timeout`` s."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (status := self._look(1 if deadline is None else deadline - time.monotonic())) is None:
+            if deadline is not None and timeout is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(list(self.args), timeout)
+        return status
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, patience: float) -> int | None:
+        with self._lock:
+            if self.returncode is None:
+                looking = select.poll()
+                looking.register(self._status, select.POLLIN)
+                if looking.poll(max(0, patience) * 1000):
+                    text = os.read(self._status, 4)
+                    if len(text) < 4:
+                        raise RuntimeError(
+                            f"the launcher is gone, and what became of {self.args} is not known"
+                        )
+                    self.returncode = struct.unpack("!i", text)[0]
+                    os.close(self._status)
+            return self.returncode
+
+
+class _Launcher:
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self.pid = os.getpid()
+        # What is loaded beforehand must not depend on what one installation is told and another is not.
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(_PRODUCT)}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(SERVER), str(theirs.fileno())],
+                cwd=ROOT,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # Ctrl-C is for the tests.
+                start_new_session=True,
+            )
+        head = self._receive(_LENGTH.size)
+        self._looked: list[str] = json.loads(self._receive(_LENGTH.unpack(head)[0]))
+        atexit.register(self.close)
+
+    def suits(self, env: Mapping[str, str]) -> bool:
+        """Whether a process with this environment would have loaded just the same."""
+        names = {name for name in (*env, *self.env) if name.startswith(_INTERPRETER)}.difference(_HONOURED)
+        return all(env.get(name) == self.env.get(name) for name in names.union(self._looked))
+
+    def launch(
+        self, words: Sequence[str], *, cwd: str, env: Mapping[str, str], streams: Sequence[int]
+    ) -> Launched:
+        request = json.dumps({"arguments": words[1:], "cwd": cwd, "env": dict(env)}).encode()
+        status, theirs = os.pipe()
+        try:
+            socket.send_fds(self._control, [_LENGTH.pack(len(request))], [*streams, theirs])
+        finally:
+            os.close(theirs)
+        self._control.sendall(request)
+        return Launched(words, _LENGTH.unpack(self._receive(_LENGTH.size))[0], status)
+
+    def close(self) -> None:
+        self._control.close()
+        if self.pid == os.getpid():
+            self._process.wait(10)
+
+    def _receive(self, length: int) -> bytes:
+        found = b""
+        while len(found) < length:
+            part = self._control.recv(length - len(found))
+            if not part:
+                raise RuntimeError(f"the launcher ended with status {self._process.wait(10)}")
+            found += part
+        return found
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: int | IO[Any] = subprocess.DEVNULL,
+    stdout: int | IO[Any] = subprocess.DEVNULL,
+    stderr: int | IO[Any] = subprocess.STDOUT,
+    anew: bool = False,
+) -> Started:
+    """``subprocess.Popen`` of a command in a session of its own. The streams are files; there are no pipes.
+
+    ``anew`` has it loaded from nothing, for whoever tests how the product starts.
+    """
+    words = [str(word) for word in command]
+    with _lock:
+        launcher = None if anew else _suitable(words, env)
+        if launcher is None:
+            return subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        nothing = os.open(os.devnull, os.O_RDWR)
+        try:
+            numbers: list[int] = []
+            for stream in (stdin, stdout, stderr):
+                if stream == subprocess.DEVNULL:
+                    numbers.append(nothing)
+                elif stream == subprocess.STDOUT:
+                    numbers.append(numbers[1])
+                else:
+                    numbers.append(stream if isinstance(stream, int) else stream.fileno())
+            return launcher.launch(words, cwd=str(cwd), env=env, streams=numbers)
+        finally:
+            os.close(nothing)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float = 100,
+    anew: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run(..., input=stdin, capture_output=True, text=True)``."""
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+    ):
+        given.write((stdin or "").encode())
+        given.seek(0)
+        process = start(
+            command,
+            cwd=cwd,
+            env=os.environ if env is None else env,
+            stdin=subprocess.DEVNULL if stdin is None else given,
+            stdout=stdout,
+            stderr=stderr,
+            anew=anew,
+        )
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+            if process.returncode is None:
+                process.wait(10)
+        printed = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            printed.append(stream.read().decode())
+    return subprocess.CompletedProcess([str(word) for word in command], status, *printed)
+
+
+def _suitable(words: Sequence[str], env: Mapping[str, str]) -> _Launcher | None:
+    """The launcher, started when first asked for; None when this has to be a start of its own."""
+    global _launcher
+    if sys.platform != "linux" or words[0] != sys.executable or len(words) < 2:
+        return None
+    if words[1].startswith("-") and words[1] not in ("-c", "-m"):
+        return None
+    if _launcher is None or _launcher.pid != os.getpid():
+        _launcher = _Launcher()
+    return _launcher if _launcher.suits(env) else None
