@@ -26,6 +26,7 @@ APPS = (
     "llmops.providers",
     "llmops.policies",
     "llmops.prompts",
+    "llmops.tools",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",

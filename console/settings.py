@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "llmops.providers",
     "llmops.policies",
     "llmops.prompts",
+    "llmops.tools",
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
@@ -209,11 +210,21 @@ MISSING_POLICIES = "llmops.policies.selectors.missing_policies"
 WORK_ON_CREDENTIAL = "llmops.usage.selectors.work.work_on_credential"
 DATA_PLANES = "llmops.usage.selectors.work.open_data_planes"
 #: The columns in which values are sealed under master keys, so that they can be sealed anew (llmops.base.sealed).
-SEALED = ["llmops.providers.sealed.CREDENTIALS", "llmops.access.sealed.SECOND_FACTORS"]
+SEALED = [
+    "llmops.providers.sealed.CREDENTIALS",
+    "llmops.access.sealed.SECOND_FACTORS",
+    "llmops.tools.sealed.WEBHOOK_SECRETS",
+]
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",
     "budget.loosen": "llmops.budgets.services.loosening.KIND",
+    "tool.action": "llmops.tools.services.approving.KIND",
+}
+#: Python functions that tools may run, by name: ``name=dotted.path`` with commas between.
+TOOL_FUNCTIONS = {
+    "echo": "llmops.tools.functions.echo",
+    **env.dict("CONSOLE_TOOL_FUNCTIONS", default={}),
 }
 #: The Celery application, for those who send tasks (llmops.base.tasks).
 TASK_APP = "console.celery.app"

@@ -49,6 +49,7 @@ CELERY_BEAT_SCHEDULE = {
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "end raises of budgets": {"task": "budgets.end_raises", "schedule": timedelta(seconds=30)},
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},
+    "look after actions of tools": {"task": "tools.look_after", "schedule": timedelta(seconds=5)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
     "forget rollups by minute": {"task": "usage.forget_minutes", "schedule": timedelta(hours=1)},

@@ -37,6 +37,14 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "policy.manage": frozenset({OPERATOR, ADMIN}),
     "prompt.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
     "prompt.manage": frozenset({OPERATOR, ADMIN}),
+    "tool.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    "tool.manage": frozenset({OPERATOR, ADMIN}),
+    "action.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    #: ask for a call of a tool
+    "action.propose": frozenset({OPERATOR, REVIEWER, ADMIN}),
+    "action.approve": frozenset({REVIEWER, ADMIN}),
+    #: say whether an action of unknown outcome happened
+    "action.resolve": frozenset({REVIEWER, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "revision.publish": frozenset({OPERATOR, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
@@ -85,6 +93,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "route.manage",
             "policy.manage",
             "prompt.manage",
+            "tool.manage",
             "revision.publish",
             "project.manage",
         }
@@ -106,6 +115,10 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     ),
     "audit": frozenset({"audit.view"}),
     "members": frozenset({"member.view", "member.manage"}),
+    #: propose calls of tools and wait for them. The last three let a key give roles to people; a key itself never decides.
+    "actions": frozenset(
+        {"action.view", "action.propose", "action.approve", "action.resolve", "approval.decide"}
+    ),
     #: makes the other scopes reach every project instead of the key's own
     "organisation": frozenset(),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
@@ -15,6 +15,9 @@ from django.utils.module_loading import import_string
 
 from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llmops.approvals.models import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,10 @@ class Kind:
     last approval: it changes the database and nothing else, and raises what speaks against it by then, which leaves the request
     open. It gets the approver, the request's id and its content, and returns what is to be kept as the result. It records no
     audit event: the approval's own tells everything.
+
+    ``objects`` may name why somebody must not decide, beside asking for it oneself (empty: nothing does). ``ended`` hears, in the
+    same transaction, that a request was rejected, taken back or ran out. ``revise`` puts another act in place of one that waits,
+    with other arguments, and returns its request (None: nobody need approve that).
     """
 
     name: str
@@ -35,6 +42,9 @@ class Kind:
     asks: str = ""
     required: int = 1
     lifetime: timedelta = timedelta(days=7)
+    objects: Callable[[Actor, Mapping[str, Any]], str] | None = None
+    ended: Callable[[Mapping[str, Any], str], None] | None = None
+    revise: Callable[[Actor, Mapping[str, Any], Mapping[str, Any], str], Request | None] | None = None
 
 
 def kind_named(name: str) -> Kind:

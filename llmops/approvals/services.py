@@ -38,13 +38,21 @@ def ask(
     project_id: UUID | None,
     reason: str,
     latest: datetime | None = None,
+    required: int | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Request:
-    """Put an act before those who may approve it. It stays open for the kind's lifetime, and not beyond ``latest``."""
+    """Put an act before those who may approve it. It stays open for the kind's lifetime, and not beyond ``latest``.
+
+    ``required`` says how many must agree in place of the kind, whoever asks. ``told`` goes into the trail beside the title.
+    """
     how = kind_named(kind)
     reason = _checked_reason(reason, "Say why; whoever approves it must be able to judge.")
     with transaction.atomic():
         now = database_now()
         expires_at = min(now + how.lifetime, latest) if latest else now + how.lifetime
+        if required is None:
+            # A key or a command is nobody's word, and whoever holds it may be among those who approve.
+            required = how.required if actor.kind == "user" else how.required + 1
         made = Request.objects.create(
             kind=kind,
             title=title[:200],
@@ -58,11 +66,11 @@ def ask(
             requested_by_kind=actor.kind,
             requested_by_id=actor.identifier[:64],
             requested_by_name=actor.name[:200],
-            # A key or a command is nobody's word, and whoever holds it may be among those who approve.
-            required=how.required if actor.kind == "user" else how.required + 1,
+            required=required,
             expires_at=expires_at,
         )
-        _audit(actor, made, "requested", reason, {"title": made.title, "expires_at": expires_at.isoformat()})
+        tell = {"title": made.title, "expires_at": expires_at.isoformat(), **(told or {})}
+        _audit(actor, made, "requested", reason, tell)
     return made
 
 
@@ -94,6 +102,7 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
         )
         if not approves:
             _close(row, Request.REJECTED)
+            _tell_the_end(row)
             _audit(actor, row, "rejected", reason, {})
             return row
         _refuse_from_who_may_not_ask(row)
@@ -115,7 +124,16 @@ def cancel(actor: Actor, *, request_id: UUID, reason: str = "") -> Request:
             raise PermissionDenied("Only who asked for this can take it back. Others can reject it.")
         _refuse_what_is_over(row)
         _close(row, Request.CANCELLED)
+        _tell_the_end(row)
         _audit(actor, row, "cancelled", reason, {})
+    return row
+
+
+def set_aside(request_id: UUID) -> Request:
+    """Close a request that another takes the place of, in the caller's transaction, which leaves the event."""
+    row = _locked(request_id)
+    _refuse_what_is_over(row)
+    _close(row, Request.CANCELLED)
     return row
 
 
@@ -129,6 +147,7 @@ def expire_requests(now: datetime | None = None) -> int:
             row = _locked(pk)
             if row.state == Request.OPEN and row.expires_at <= now:
                 _close(row, Request.EXPIRED)
+                _tell_the_end(row)
                 _audit(job_actor("approvals.expire"), row, "expired", "Nobody decided in time.", {})
                 closed += 1
     return closed
@@ -162,7 +181,10 @@ def _refuse_who_may_not(actor: Actor, row: Request) -> None:
         )
     if _asked_by(actor, row):
         raise PermissionDenied("You asked for this yourself. Another person must decide.")
-    if not powers_of_actor(actor).allow(kind_named(row.kind).permission, row.project_id):
+    how = kind_named(row.kind)
+    if how.objects is not None and (objection := how.objects(actor, row.content)):
+        raise PermissionDenied(objection)
+    if not powers_of_actor(actor).allow(how.permission, row.project_id):
         where = f"in the project {row.project.slug}" if row.project else "for the whole organisation"
         raise PermissionDenied(f"You may not decide about this {where}.")
 
@@ -187,6 +209,16 @@ def _refuse_what_is_over(row: Request) -> None:
         raise Conflict(f"This is over: {row.get_state_display().lower()}. Reload to see who decided.")
     if row.expires_at <= database_now():
         raise Conflict("This has run out: nobody decided in time. It has to be asked for again.")
+
+
+def _tell_the_end(row: Request) -> None:
+    try:
+        how = kind_named(row.kind)
+    except InvalidRequest:
+        # No room knows the kind any more; the request ends all the same.
+        return
+    if how.ended is not None:
+        how.ended(row.content, row.state)
 
 
 def _close(row: Request, state: str, **change: Any) -> None:

@@ -22,6 +22,7 @@ from llmops.access.sealed import factor_identity
 from llmops.base.master_keys import master_keys
 from llmops.core import one_time
 from llmops.prompts.files import pack
+from llmops.tools.services import token_of
 from tests.cast import PASSWORD
 from tests.console.browser_forms import form_of
 from tests.console.world import TOMORROW, YESTERDAY
@@ -30,6 +31,11 @@ World = SimpleNamespace
 TOKENS = {"context_window": 8000, "max_output_tokens": 500, "default_max_output_tokens": 100}
 
 
+#: The least that a tool says.
+DEFINITION = {
+    "description": "Says it.", "risk": "write", "parameters": {"type": "object"}, "executor": "python",
+    "settings": {"function": "echo"},
+}  # fmt: skip
 #: A folder of a prompt as the API takes it.
 PROMPT_FILES = base64.b64encode(pack({"brought": {"task.md": "Say hello."}})).decode()
 
@@ -207,6 +213,36 @@ API: dict[str, Change] = {
         "budget.raise_rejected",
     ),
     "POST /api/v1/approvals/{pk}/cancel/": Change(_pk("own_raise"), {}, "budget.raise_cancelled"),
+    "POST /api/v1/tools/": Change(
+        send={"project": "support", "slug": "new", "definition": DEFINITION}, action="tool.created"
+    ),
+    "POST /api/v1/tools/{pk}/versions/": Change(
+        _pk("tool"), {"definition": DEFINITION, "note": "milder"}, "tool.version_added"
+    ),
+    "POST /api/v1/tools/{pk}/pause/": Change(_pk("tool"), {"reason": "why"}, "tool.paused"),
+    "POST /api/v1/tools/{pk}/resume/": Change(_pk("paused_tool"), {}, "tool.resumed"),
+    "POST /api/v1/tools/{pk}/archive/": Change(_pk("paused_tool"), {}, "tool.archived"),
+    "POST /api/v1/tools/{pk}/restore/": Change(_pk("old_tool"), {}, "tool.restored"),
+    "POST /api/v1/tools/{pk}/rotate-secret/": Change(_pk("tool"), {}, "tool.signing_rotated"),
+    "POST /api/v1/tools/{pk}/dry-run/": Change(_pk("tool"), {"arguments": {}}, "tool.tested"),
+    "POST /api/v1/actions/": Change(
+        send={"project": "support", "tool": "tool", "arguments": {"text": "x"}, "reason": "why not"},
+        action="tool.action_requested",
+    ),
+    "POST /api/v1/actions/{pk}/withdraw/": Change(_pk("own_action"), {}, "tool.action_cancelled"),
+    "POST /api/v1/actions/{pk}/redeem/": Change(
+        _pk("granted_action"),
+        lambda world: {"token": token_of(world.granted_action)},
+        "tool.action_started",
+    ),
+    "POST /api/v1/actions/{pk}/report/": Change(
+        _pk("redeemed_action"),
+        lambda world: {"claim": str(world.redeemed_action.claim_id), "succeeded": True},
+        "tool.action_succeeded",
+    ),
+    "POST /api/v1/actions/{pk}/resolve/": Change(
+        _pk("lost_action"), {"happened": True, "reason": "I looked"}, "tool.action_resolved"
+    ),
     "POST /api/v1/calls/{pk}/correct/": Change(
         _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
     ),
@@ -294,6 +330,28 @@ ADMIN: dict[str, Change] = {
     ),
     "POST /admin/approvals/request/{object_id}/take-back/": Change(
         _pk("own_raise"), {}, "budget.raise_cancelled"
+    ),
+    "POST /admin/tools/tool/add/": Change(
+        send=lambda world: {
+            "project": str(world.support.pk),
+            "slug": "new",
+            "description": "Says it.",
+            "carried_out_by": "python",
+            "function": "echo",
+        },
+        action="tool.created",
+    ),
+    "POST /admin/tools/tool/{object_id}/change/": Change(
+        _pk("tool"), {"rules": "length(text) > 9 => irreversible"}, "tool.version_added"
+    ),
+    "POST /admin/tools/tool/{object_id}/pause/": Change(_pk("tool"), {"reason": "why"}, "tool.paused"),
+    "POST /admin/tools/tool/{object_id}/resume/": Change(_pk("paused_tool"), {}, "tool.resumed"),
+    "POST /admin/tools/tool/{object_id}/archive/": Change(_pk("paused_tool"), {}, "tool.archived"),
+    "POST /admin/tools/tool/{object_id}/restore/": Change(_pk("old_tool"), {}, "tool.restored"),
+    "POST /admin/tools/tool/{object_id}/rotate-secret/": Change(_pk("tool"), {}, "tool.signing_rotated"),
+    "POST /admin/tools/tool/{object_id}/dry-run/": Change(_pk("tool"), {"arguments": "{}"}, "tool.tested"),
+    "POST /admin/tools/action/{object_id}/resolve/": Change(
+        _pk("lost_action"), {"happened": "no", "reason": "I looked"}, "tool.action_resolved"
     ),
     "POST /admin/budgets/lease/{object_id}/explain/": Change(
         _pk("lost_lease"),
@@ -469,6 +527,8 @@ LOOKS: dict[str, Change] = {
     "POST /api/v1/prompts/{pk}/render/": Change(_pk("prompt"), {"variables": {"name": "EMAIL_1"}}),
     "POST /api/v1/policies/{slug}/try/": Change(_slug("policy"), {"asked": "a@b.example"}),
     "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),
+    "POST /api/v1/tools/{pk}/try/": Change(_pk("tool"), {"arguments": {"text": "EMAIL_1"}}),
+    "POST /admin/tools/tool/{object_id}/try-it/": Change(_pk("tool"), {"arguments": '{"text": "EMAIL_1"}'}),
 }
 
 #: What services report, thousands at a time, and is its own record as calls are: no event.

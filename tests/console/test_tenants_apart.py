@@ -26,6 +26,18 @@ FOREIGN = {
     "lost_lease": lambda world: world.foreign_lost_lease,
     "raise_asked": lambda world: world.foreign_raise,
     "own_raise": lambda world: world.foreign_raise,
+    **{
+        name: (lambda world, name=name: getattr(world, f"foreign_{name}"))
+        for name in (
+            "tool",
+            "paused_tool",
+            "old_tool",
+            "own_action",
+            "granted_action",
+            "redeemed_action",
+            "lost_action",
+        )
+    },
     "membership": lambda world: Membership.objects.get(user=world.charlie),
 }
 
@@ -64,6 +76,8 @@ def test_lists_hold_nothing_of_another_project(world):
         str(world.foreign_budget.pk),
         str(world.foreign_raise.pk),
         str(world.foreign_call.pk),
+        str(world.foreign_tool.pk),
+        str(world.foreign_lost_action.pk),
         str(world.search.pk),
     ]
     pages = [key.split()[1] for key in (*API_ROWS, *PAGE_ROWS) if key.startswith("GET ") and "{" not in key]

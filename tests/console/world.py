@@ -27,6 +27,8 @@ from llmops.policies import services as policies
 from llmops.prompts import services as prompts
 from llmops.providers import services as providers
 from llmops.serving import services as serving
+from llmops.tools import services as tools
+from llmops.tools.models import Action
 from llmops.usage import services as usage
 from llmops.usage.models import Call, Journal
 from tests.cast import COMMAND, bearer, issue, make_cast, person, signed_in
@@ -196,6 +198,9 @@ def build() -> SimpleNamespace:
     w.foreign_raise = budgets.ask_raise(
         COMMAND, budget_id=w.foreign_budget.pk, amount_nano=10**9, ends_at=TOMORROW, reason="a busy day"
     )
+    for name, project in (("", w.support), ("foreign_", w.search)):
+        for row, value in some_actions(project, w.root).items():
+            setattr(w, name + row, value)
     w.lost_lease, w.foreign_lost_lease = (a_lost_lease(one) for one in (w.budget, w.foreign_budget))
     w.overrun = Overrun.objects.create(
         window=w.budget.windows.get(), amount_nano=1, cause="a test", at=datetime.now(UTC)
@@ -218,6 +223,45 @@ def build() -> SimpleNamespace:
         "pam": signed_in(person("pam", ("admin", w.support))),
     }
     return w
+
+
+def some_actions(project: Project, proposer: Any) -> dict[str, Any]:
+    """Tools in each state, and an action in each from which somebody may go on."""
+    definition = {
+        "description": "Says it again.", "says": "Say {text}", "risk": "destructive", "dry_run": True,
+        "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}, "executor": "python",
+        "settings": {"function": "echo"},
+    }  # fmt: skip
+    handed = {
+        **definition,
+        "risk": "write",
+        "dry_run": False,
+        "execution": "service",
+        "executor": "",
+        "settings": {},
+    }
+    made = {
+        name: tools.create_tool(COMMAND, project=project, slug=name.replace("_", "-"), definition=value)
+        for name, value in {
+            "tool": definition, "paused_tool": definition, "old_tool": definition, "handed_tool": handed,
+        }.items()
+    }  # fmt: skip
+    tools.pause_tool(COMMAND, tool=made["paused_tool"], reason="why not")
+    tools.archive_tool(COMMAND, tool=made["old_tool"])
+
+    def proposed(tool: str) -> Any:
+        return tools.propose(
+            user_actor(proposer), project=project, tool=tool, arguments={"text": "EMAIL_1"}, reason="why not"
+        )
+
+    made["own_action"] = proposed("tool")
+    for name in ("granted_action", "redeemed_action", "lost_action"):
+        made[name] = proposed("handed-tool")
+    for name in ("redeemed_action", "lost_action"):
+        action = made[name]
+        made[name], _ = tools.redeem(user_actor(proposer), action=action, token=tools.token_of(action))
+    Action.objects.filter(pk=made["lost_action"].pk).update(state=Action.UNKNOWN)
+    return made
 
 
 def a_rotation(provider: Any, name: str) -> Any:

@@ -35,6 +35,7 @@ _SCOPE_WORDS = {
     "budgets": "change budgets",
     "audit": "read the audit trail",
     "members": "see and manage members",
+    "actions": "propose calls of tools, and wait for them",
     "organisation": "all of the above in every project, not in its own only",
 }
 

@@ -1,0 +1,5 @@
+"""Pages of tools and actions."""
+
+from llmops.tools.admin import actions, tools
+
+__all__ = ["actions", "tools"]

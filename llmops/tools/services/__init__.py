@@ -1,0 +1,38 @@
+"""Changes to tools and actions: each is one transaction with one audit event."""
+
+from llmops.tools.services.executing import claim, execute, finish, hand_out, settle_crashed
+from llmops.tools.services.handing import redeem, report, resolve, token_of
+from llmops.tools.services.proposing import propose, revise, withdraw
+from llmops.tools.services.tools import (
+    add_version,
+    archive_tool,
+    call_as_dry_run,
+    create_tool,
+    pause_tool,
+    resume_tool,
+    rotate_secret,
+    unarchive_tool,
+)
+
+__all__ = [
+    "add_version",
+    "archive_tool",
+    "call_as_dry_run",
+    "claim",
+    "create_tool",
+    "execute",
+    "finish",
+    "hand_out",
+    "pause_tool",
+    "propose",
+    "redeem",
+    "report",
+    "resolve",
+    "resume_tool",
+    "revise",
+    "rotate_secret",
+    "settle_crashed",
+    "token_of",
+    "unarchive_tool",
+    "withdraw",
+]

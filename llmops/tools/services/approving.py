@@ -1,0 +1,142 @@
+"""What approvals know of actions: ``settings.APPROVAL_KINDS`` names ``KIND``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from llmops.approvals.kinds import Kind
+from llmops.approvals.models import Request
+from llmops.base.clock import database_now
+from llmops.base.tasks import send
+from llmops.base.transitions import compare_and_set
+from llmops.core.actors import Actor
+from llmops.core.errors import Conflict
+from llmops.tools.models import Action
+from llmops.tools.rules import RISK_WORDS, SERVICE
+from llmops.tools.services.binding import binding_problem
+
+ACTION = "tool.action"
+#: A kind's name is the beginning of its events: ``tool.action_requested``, ``tool.action_approved``.
+EXECUTE = "tools.execute"
+
+
+def content_of(action: Action, because: str) -> dict[str, Any]:
+    """What a reviewer is shown and agrees to. Texts and whole numbers only, so that no database changes a digit."""
+    definition = action.version.definition
+    return {
+        "action": str(action.pk),
+        "action_digest": action.digest,
+        "tool": action.tool.slug,
+        "version": action.version.number,
+        "version_digest": action.version.digest,
+        "says": action.says,
+        "arguments": action.arguments,
+        "risk": action.risk,
+        "because": because,
+        "run": action.run,
+        "by": _carried_out_by(definition),
+        "behalf_of": action.behalf_of_id,
+        "behalf_of_name": action.behalf_of_name,
+        "supersedes": str(action.supersedes_id or ""),
+    }
+
+
+def _carried_out_by(definition: Mapping[str, Any]) -> str:
+    if definition["execution"] == SERVICE:
+        return "the service that asked, with a token that works once"
+    if definition["executor"] == "webhook":
+        return f"the console, with a signed request to {definition['settings']['url']}"
+    return f"the console, with its function {definition['settings'].get('function', '')}"
+
+
+def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("What", content["says"]),
+        ("Tool", f"{content['tool']}, version {content['version']}"),
+        ("Arguments", content["arguments"]),
+        ("Risk", f"{content['risk']}: {RISK_WORDS[content['risk']]}"),
+        ("Because of", content["because"]),
+        ("Carried out by", content["by"]),
+    ]
+    if content["behalf_of"]:
+        lines.append(("On behalf of", content["behalf_of_name"]))
+    if content["run"]:
+        lines.append(("Run", content["run"]))
+    return lines
+
+
+def _objects(actor: Actor, content: Mapping[str, Any]) -> str:
+    if content["behalf_of"] and content["behalf_of"] == actor.identifier:
+        return "This was asked for on your behalf. Another person must decide."
+    return ""
+
+
+def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The action may be carried out from now on. Nothing runs in the approval's transaction: a worker claims it."""
+    action = Action.objects.select_for_update(of=("self",)).get(pk=UUID(str(content["action"])))
+    if problem := binding_problem(action, content):
+        raise Conflict(f"{problem} Reject this; it can be proposed again.")
+    release(action, {"request_id": request_id})
+    return {"action": str(action.pk), "action_digest": action.digest}
+
+
+def release(action: Action, where: Mapping[str, Any]) -> None:
+    """From ``waiting`` to ``approved``, and a worker is told once the transaction is committed."""
+    now = database_now()
+    change: dict[str, Any] = {
+        "state": Action.APPROVED,
+        "approved_at": now,
+        "handed_out_at": now,
+        "updated_at": now,
+    }
+    if not compare_and_set(action, expect={"state": Action.WAITING, **where}, change=change):
+        raise Conflict("This action does not wait any more. Reload to see what became of it.")
+    if action.version.definition["execution"] != SERVICE:
+        send(EXECUTE, str(action.pk))
+
+
+_ENDS = {
+    Request.REJECTED: Action.REJECTED,
+    Request.CANCELLED: Action.CANCELLED,
+    Request.EXPIRED: Action.EXPIRED,
+}
+
+
+def _ended(content: Mapping[str, Any], state: str) -> None:
+    action = Action.objects.get(pk=UUID(str(content["action"])))
+    now = database_now()
+    compare_and_set(
+        action,
+        expect={"state": Action.WAITING},
+        change={"state": _ENDS[state], "finished_at": now, "updated_at": now},
+    )
+
+
+def _revise(
+    actor: Actor, content: Mapping[str, Any], arguments: Mapping[str, Any], reason: str
+) -> Request | None:
+    from llmops.tools.services.proposing import revise
+
+    made = revise(
+        actor,
+        action=Action.objects.get(pk=UUID(str(content["action"]))),
+        arguments=dict(arguments),
+        reason=reason,
+    )
+    return made.request
+
+
+KIND = Kind(
+    name=ACTION,
+    permission="action.approve",
+    asks="action.propose",
+    describe=_describe,
+    execute=_execute,
+    lifetime=timedelta(days=30),
+    objects=_objects,
+    ended=_ended,
+    revise=_revise,
+)

@@ -1,0 +1,56 @@
+"""Whether what is about to be carried out is what was proposed, and what was approved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmops.core.digests import digest, equal
+from llmops.tools.models import Action
+from llmops.tools.rules import action_digest
+
+
+def requester_of(action: Action) -> dict[str, str]:
+    return {
+        "kind": action.requested_by_kind,
+        "id": action.requested_by_id,
+        "behalf_of": action.behalf_of_id,
+    }
+
+
+def digest_of(action: Action) -> str:
+    """The digest that follows from what is stored."""
+    return action_digest(
+        version=f"{action.version_id}:{action.version.digest}",
+        arguments=action.given,
+        run=action.run,
+        requester=requester_of(action),
+    )
+
+
+def binding_problem(action: Action, content: Mapping[str, Any]) -> str:
+    """Why the action is not what ``content``, which was approved, tells of; empty where it is."""
+    same = (
+        equal(digest_of(action), action.digest)
+        and equal(str(content["action_digest"]), action.digest)
+        and str(content["action"]) == str(action.pk)
+        and equal(str(content["arguments"]), action.arguments)
+    )
+    return "" if same else "What is stored is not what was shown: something of it was changed."
+
+
+def approval_problem(action: Action) -> str:
+    """Why the action may not be carried out as it stands; empty where it may. Looked at right before it is claimed."""
+    if not equal(digest_of(action), action.digest):
+        return "What is stored is not what was proposed: something of it was changed."
+    request = action.request
+    if request is None:
+        return ""
+    if problem := binding_problem(action, request.content):
+        return problem
+    if not equal(digest(request.content), request.digest):
+        return "The request is not what was approved: something of it was changed."
+    given = request.decisions.filter(approves=True, digest=request.digest).count()
+    if request.state != request.EXECUTED or given < request.required:
+        return "It was not approved."
+    return ""
