@@ -15,7 +15,7 @@ API_TABLE = """
 GET /api/v1/actions/                                               1++-+++-+-----+
 POST /api/v1/actions/                                              1++--+b-------+
 GET /api/v1/actions/{pk}/                                          1++-++0-+-----+
-POST /api/v1/actions/{pk}/withdraw/                                1--0--0--------
+POST /api/v1/actions/{pk}/withdraw/                                1-----0--------
 POST /api/v1/actions/{pk}/redeem/                                  1++--+0-------+
 POST /api/v1/actions/{pk}/report/                                  1++--+0-------+
 POST /api/v1/actions/{pk}/resolve/                                 1+---+---------

@@ -228,8 +228,10 @@ def _not_sent(error: aiohttp.ClientError) -> str:
     while cause is not None:
         if isinstance(cause, AddressRefused):
             return f"Nothing was sent: {str(cause).replace('on the provider', 'on the tool')}."
+        # aiohttp's own error is one as well, and carries the one that says why.
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"Nothing was sent: the TLS certificate is not valid ({cause.verify_message})."
+            said = getattr(getattr(cause, "certificate_error", cause), "verify_message", "")
+            return f"Nothing was sent: the TLS certificate is not valid ({said or 'it cannot be verified'})."
         cause = cause.__cause__ or cause.__context__ or getattr(cause, "os_error", None)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "Nothing was sent: the host name could not be resolved."
