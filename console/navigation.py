@@ -57,6 +57,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 permission="usage.view",
                 whole=True,
             ),
+            Entry("Playground", "flask", url="playground:page", permission="playground.use"),
             Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
         ),

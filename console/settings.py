@@ -60,6 +60,7 @@ INSTALLED_APPS = [
     "llmops.serving",
     "llmops.gateway",
     "llmops.dashboards",
+    "llmops.playground",
     "console.apps.ConsoleConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -183,6 +184,18 @@ IDEMPOTENCY_DIR = Path(env.str("CONSOLE_IDEMPOTENCY_DIR", default=str(DATA_DIR /
 LOG_CALLS = env.bool("CONSOLE_LOG_CALLS", default=False)
 #: How long calls under way may take to end when a data plane is asked to stop, in seconds.
 DRAIN_SECONDS = env.float("CONSOLE_DRAIN_SECONDS", default=7.0)
+#: Where the console itself reaches a data plane, for the playground; in one process with it: that process.
+GATEWAY_URL = env.str(
+    "CONSOLE_GATEWAY_URL",
+    default=env.str("CONSOLE_PUBLIC_GATEWAY_URL", default="")
+    or f"http://127.0.0.1:{env.str('PORT', default='8000')}/v1",
+)
+#: What was asked and answered in the playground is kept for so many hours, setups that somebody shared for so many days.
+PLAYGROUND_RUN_HOURS = env.int("CONSOLE_PLAYGROUND_RUN_HOURS", default=24)
+PLAYGROUND_SETUP_DAYS = env.int("CONSOLE_PLAYGROUND_SETUP_DAYS", default=30)
+#: Runs of one person within a minute, and after how many seconds a run is cancelled that no page shows any more.
+PLAYGROUND_RUNS_PER_MINUTE = env.int("CONSOLE_PLAYGROUND_RUNS_PER_MINUTE", default=30)
+PLAYGROUND_UNWATCHED_SECONDS = env.int("CONSOLE_PLAYGROUND_UNWATCHED_SECONDS", default=60)
 #: The largest body that the console's own API reads, in bytes.
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 
@@ -214,6 +227,9 @@ SEALED = [
     "llmops.providers.sealed.CREDENTIALS",
     "llmops.access.sealed.SECOND_FACTORS",
     "llmops.tools.sealed.WEBHOOK_SECRETS",
+    "llmops.playground.sealed.PROJECT_KEYS",
+    "llmops.playground.sealed.PIECES",
+    "llmops.playground.sealed.SETUPS",
 ]
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {

@@ -85,5 +85,9 @@ CELERY_BEAT_SCHEDULE = {
         "task": "providers.remind_of_keys",
         "schedule": timedelta(hours=1),
     },
+    "forget what was tried in the playground": {
+        "task": "playground.forget_old",
+        "schedule": timedelta(minutes=30),
+    },
     "resume jobs whose worker died": {"task": "usage.resume_jobs", "schedule": timedelta(seconds=30)},
 }

@@ -17,6 +17,7 @@ urlpatterns: list[Any] = [
     path("api/", api.no_such_address),
     path("api/<path:rest>", api.no_such_address),
     path("account/", include("llmops.access.urls")),
+    path("playground/", include("llmops.playground.urls")),
     path("", include("llmops.dashboards.urls")),
 ]
 

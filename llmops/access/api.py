@@ -142,6 +142,7 @@ class ServiceKeySerializer(serializers.ModelSerializer[ServiceKey]):
             "previous_prefix",
             "previous_last_used_at",
             "rotated_at",
+            "held_by_console",
             "created_at",
             "updated_at",
         )
@@ -153,6 +154,7 @@ class ServiceKeySerializer(serializers.ModelSerializer[ServiceKey]):
             "previous_prefix",
             "previous_last_used_at",
             "rotated_at",
+            "held_by_console",
         )
         # The service answers 409 for a name that is taken.
         validators: list[Any] = []

@@ -135,6 +135,12 @@ class ServiceKey(TimestampedModel):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    held_by_console = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="The console made it for its own calls and holds its secret; nobody is ever shown it.",
+    )
 
     class Meta:
         db_table = "access_service_key"

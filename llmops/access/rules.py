@@ -45,6 +45,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "action.approve": frozenset({REVIEWER, ADMIN}),
     #: say whether an action of unknown outcome happened
     "action.resolve": frozenset({REVIEWER, ADMIN}),
+    #: try prompts and models with real calls, which the project pays
+    "playground.use": frozenset({OPERATOR, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "revision.publish": frozenset({OPERATOR, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),

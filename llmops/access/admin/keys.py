@@ -141,10 +141,15 @@ class ServiceKeyAdmin(ServiceAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
         return (obj is None or obj.revoked_at is None) and super().has_change_permission(request, obj)
 
-    @display(description="state", label={"active": "success", "revoked": "danger", "expired": "warning"})
+    @display(
+        description="state",
+        label={"active": "success", "revoked": "danger", "expired": "warning", "the console's own": "info"},
+    )
     def state(self, key: ServiceKey) -> str:
         if key.revoked_at is not None:
             return "revoked"
+        if key.held_by_console:
+            return "the console's own"
         return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
 
     @display(description="earlier secret")
@@ -167,7 +172,7 @@ class ServiceKeyAdmin(ServiceAdmin):
         label="Rotate",
         question="Give {obj} a new secret? It is shown once, on the next page.",
         form=RotateForm,
-        available=lambda key: key.revoked_at is None,
+        available=lambda key: key.revoked_at is None and not key.held_by_console,
     )
     def rotate(
         self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]

@@ -75,8 +75,10 @@ def create_service_key(
     priority: str = INTERACTIVE,
     expires_at: datetime | None = None,
     secret: str | None = None,
+    held_by_console: bool = False,
 ) -> IssuedKey:
     """Issue a key for ``project``. ``secret`` declares it (see ``access.secrets``); otherwise it is made at random.
+    ``held_by_console``: whoever calls this keeps the secret sealed and shows it to nobody.
 
     Limits are requests and tokens per minute and calls at once; None means unlimited. Raises ``PermissionDenied`` for
     scopes that the actor does not hold there, ``Conflict`` for a name that is taken.
@@ -94,6 +96,7 @@ def create_service_key(
         concurrency=concurrency,
         priority=priority,
         expires_at=_ahead(expires_at),
+        held_by_console=held_by_console,
     )
     _must_hold(actor, project, key.scopes)
     plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
@@ -153,6 +156,11 @@ def rotate_service_key(
             param="grace",
         )
     stored = _usable(key)
+    if stored.held_by_console:
+        raise Conflict(
+            f"The key {stored.name} is the console's own, and nobody is shown its secret. Revoke it; the console asks for "
+            "another one when it needs it."
+        )
     _must_hold(actor, stored.project, stored.scopes)
     plain = secrets.new_secret() if secret is None else secrets.check_declared(secret)
     _refuse_taken(stored, plain)
