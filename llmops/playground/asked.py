@@ -128,7 +128,7 @@ def _of_prompt(column: Mapping[str, Any], material: Material, *, edited: bool) -
     version = "edited" if edited else material.version
     body: dict[str, Any] = {"messages": rendered.messages, **_plain(as_served.chat)}
     if as_served.response_format is not None:
-        body["response_format"] = json.loads(as_served.response_format)
+        body["response_format"] = json.loads(bytes(as_served.response_format))
     tag = f"{material.slug}@{version}"[:64]
     return Request(body, model, material.slug, version, [tag])
 
@@ -150,7 +150,7 @@ def _served(slug: str, content: Mapping[str, Any]) -> Served:
 
 
 def _plain(members: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: json.loads(raw) for name, raw in members.items()}
+    return {name: json.loads(bytes(raw)) for name, raw in members.items()}
 
 
 def _of_text(column: Mapping[str, Any]) -> Request:

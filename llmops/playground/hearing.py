@@ -95,11 +95,10 @@ class Hearing:
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
         found: list[Event] = []
-        for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
-                self._finish = choice.get("finish_reason") or self._finish
-                delta = choice.get("delta")
-                found += _of_delta(delta if isinstance(delta, dict) else {})
+        for choice in _objects(chunk.get("choices")):
+            if choice.get("index", 0) == 0:
+                self._finish = str(choice.get("finish_reason") or self._finish)[:60]
+                found += _of_delta(_object(choice.get("delta")))
         self.began = self.began or bool(found)
         return found
 
@@ -109,11 +108,10 @@ def _of_delta(delta: Mapping[str, Any]) -> list[Event]:
     for name, member in (("thought", "reasoning_content"), ("text", "content"), ("refusal", "refusal")):
         if isinstance(value := delta.get(member), str) and value:
             found.append({"t": name, "v": value})
-    for tool in delta.get("tool_calls") or ():
-        if not isinstance(tool, dict):
-            continue
-        function = tool.get("function") or tool.get("custom") or {}
-        event: Event = {"t": "tool", "i": tool.get("index", 0)}
+    for tool in _objects(delta.get("tool_calls")):
+        function = _object(tool.get("function") or tool.get("custom"))
+        index = tool.get("index", 0)
+        event: Event = {"t": "tool", "i": index if isinstance(index, int) else 0}
         for name, value in (
             ("id", tool.get("id")),
             ("name", function.get("name")),
@@ -129,7 +127,8 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, int]:
     """Tokens by class; empty where the provider told none."""
     if usage is None:
         return {}
-    inside, outside = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    inside = _object(usage.get("prompt_tokens_details"))
+    outside = _object(usage.get("completion_tokens_details"))
     told = {
         "input": usage.get("prompt_tokens"),
         "cached": inside.get("cached_tokens"),
@@ -137,6 +136,14 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, int]:
         "reasoning": outside.get("reasoning_tokens"),
     }
     return {name: value for name, value in told.items() if isinstance(value, int)}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def joined(events: list[Event]) -> list[Event]:

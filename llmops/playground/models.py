@@ -14,7 +14,7 @@ class ProjectKey(TimestampedModel):
     """The service key with which the playground calls for a project. The secret is sealed; no page and no API shows it."""
 
     project = models.OneToOneField(Project, on_delete=models.PROTECT, related_name="playground_key")
-    key = models.OneToOneField(ServiceKey, on_delete=models.PROTECT, related_name="playground_of")
+    service_key = models.OneToOneField(ServiceKey, on_delete=models.PROTECT, related_name="playground_of")
     sealed = models.TextField(editable=False)
 
     class Meta:

@@ -73,8 +73,8 @@ def as_uuid(value: object) -> UUID | None:
 
 def key_of(project: Project) -> ServiceKey | None:
     """The playground's key of ``project``, revoked or not; None before the first run."""
-    found = ProjectKey.objects.filter(project=project).select_related("key").first()
-    return found.key if found else None
+    found = ProjectKey.objects.filter(project=project).select_related("service_key").first()
+    return found.service_key if found else None
 
 
 def callables(project: Project) -> list[Choice]:

@@ -99,8 +99,8 @@ def _column(asked: dict[str, Any]) -> dict[str, Any]:
 # The page -----------------------------------------------------------------------------------------------------------
 
 
-@require_GET
 @for_members
+@require_GET
 def page(request: HttpRequest) -> HttpResponse:
     """``?setup=`` leads to a shared one; ``?project=&prompt=&version=`` begins with that version."""
     projects = list(projects_of(request))
@@ -148,8 +148,8 @@ def _home_of(projects: list[Any], prompt_id: str) -> str:
     raise NotFound("prompt: there is no such prompt in a project in which you may use the playground.")
 
 
-@require_GET
 @for_members
+@require_GET
 def choices(request: HttpRequest) -> HttpResponse:
     """What may be chosen in a project: prompts, routes, models."""
     project = project_of(request, request.GET.get("project", ""))
@@ -175,8 +175,8 @@ def choices(request: HttpRequest) -> HttpResponse:
     )
 
 
-@require_GET
 @for_members
+@require_GET
 def version(request: HttpRequest) -> HttpResponse:
     """The versions of a prompt, and what one of them says: the one that is named, else the newest, else the draft."""
     project = project_of(request, request.GET.get("project", ""))
@@ -190,8 +190,8 @@ def version(request: HttpRequest) -> HttpResponse:
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-@require_POST
 @for_members
+@require_POST
 def run(request: HttpRequest) -> HttpResponse:
     column = _asked(request)
     project = project_of(request, column.get("project", ""))
@@ -201,16 +201,16 @@ def run(request: HttpRequest) -> HttpResponse:
     )
 
 
-@require_POST
 @for_members
+@require_POST
 def cancel(request: HttpRequest) -> HttpResponse:
     found = run_of(request, _me(request), _asked(request).get("run", ""))
     services.cancel_run(actor_of(request), run=found)
     return JsonResponse({"run": str(found.pk)}, status=202)
 
 
-@require_GET
 @for_members
+@require_GET
 def events(request: HttpRequest) -> HttpResponseBase:
     """A stream about the runs ``?run=&run=``, which goes on after ``Last-Event-ID``."""
     names = request.GET.getlist("run")
@@ -228,8 +228,8 @@ def events(request: HttpRequest) -> HttpResponseBase:
 # Keeping ------------------------------------------------------------------------------------------------------------
 
 
-@require_POST
 @for_members
+@require_POST
 def share(request: HttpRequest) -> HttpResponse:
     asked = _asked(request)
     project = project_of(request, asked.get("project", ""))
@@ -238,8 +238,8 @@ def share(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"url": address, "days": settings.PLAYGROUND_SETUP_DAYS}, status=201)
 
 
-@require_POST
 @for_members
+@require_POST
 def save_version(request: HttpRequest) -> HttpResponse:
     asked = _asked(request)
     column = _column(asked)
@@ -268,8 +268,8 @@ def save_version(request: HttpRequest) -> HttpResponse:
     return JsonResponse(told, status=201)
 
 
-@require_POST
 @for_members
+@require_POST
 def save_sample(request: HttpRequest) -> HttpResponse:
     asked = _asked(request)
     project = project_of(request, asked.get("project", ""))
@@ -284,8 +284,8 @@ def save_sample(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"where": where, "prompt": str(prompt.pk)}, status=201)
 
 
-@require_POST
 @for_members
+@require_POST
 def renew_key(request: HttpRequest) -> HttpResponse:
     project = project_of(request, _asked(request).get("project", ""))
     services.renew_key(actor_of(request), project=project)

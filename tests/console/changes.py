@@ -7,6 +7,7 @@ table; a change that is not in it fails ``test_every_change_leaves_one_event.py`
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from llmops.access.models import SecondFactor
 from llmops.access.sealed import factor_identity
 from llmops.base.master_keys import master_keys
 from llmops.core import one_time
+from llmops.core.ids import uuid7
 from llmops.prompts.files import pack
 from llmops.tools.services import token_of
 from tests.cast import PASSWORD
@@ -568,6 +570,51 @@ PAGES: dict[str, Change] = {
     ),
     "POST /audit/export/": Change(send={"what": "csv", "action": "project."}, action="audit.exported"),
     "POST /audit/verify/": Change(action="audit.verification_started"),
+    "POST /playground/run/": Change(
+        send=lambda world: asked(
+            id=str(uuid7()),
+            project=str(world.support.pk),
+            source="prompt",
+            prompt=str(world.prompt.pk),
+            version="1",
+            variables={"name": PASSWORD},
+            model="chat",
+        ),
+        action="playground.run_started",
+    ),
+    "POST /playground/cancel/": Change(
+        send=lambda world: asked(run=str(world.run.pk)), action="playground.run_cancelled"
+    ),
+    "POST /playground/share/": Change(
+        send=lambda world: asked(
+            project=str(world.support.pk), columns=[{"source": "text"}], variables={"name": PASSWORD}
+        ),
+        action="playground.setup_shared",
+    ),
+    "POST /playground/save-version/": Change(
+        send=lambda world: asked(
+            column={
+                "project": str(world.support.pk),
+                "source": "edited",
+                "prompt": str(world.prompt.pk),
+                "version": "2",
+                "content": {"task": "Greet."},
+            },
+            prompt=str(world.prompt.pk),
+            note="tried",
+            replace_draft=True,
+        ),
+        action="prompt.version_added",
+    ),
+    "POST /playground/save-sample/": Change(
+        send=lambda world: asked(
+            project=str(world.support.pk), prompt=str(world.prompt.pk), name="Ada", variables={"name": "Ada"}
+        ),
+        action="prompt.draft_saved",
+    ),
+    "POST /playground/renew-key/": Change(
+        send=lambda world: asked(project=str(world.search.pk)), action="service_key.created"
+    ),
     "POST /admin/logout/": Change(action="session.signed_out"),
     "POST /account/second-factor/": Change(
         send=lambda world: offered_to(world.root), action="second_factor.added"
@@ -586,6 +633,11 @@ def edited_route(world: World, **changes: str) -> dict[str, Any]:
     """What the route editor sends of a route."""
     page = world.clients["root"].get(f"/routes/editor/{world.route.slug}/")
     return form_of(page.content.decode()) | changes
+
+
+def asked(**told: Any) -> dict[str, str]:
+    """What the playground's page sends."""
+    return {"asked": json.dumps(told)}
 
 
 def offered_to(user: Any) -> dict[str, str]:

@@ -326,6 +326,7 @@ TASKS = {
     "usage.recheck_summaries": "compares summaries with what they are made of, and mends them",
     "usage.make_days": "makes tables for the days to come",
     "usage.send_exports": "leaves one event an export that it sends; tests/usage",
+    "playground.forget_old": "removes what people tried, as configured",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",
     "usage.run_job": "does what somebody asked for on the record",
 }

@@ -23,6 +23,8 @@ from llmops.budgets import services as budgets
 from llmops.budgets.models import Overrun
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
+from llmops.playground import services as playground
+from llmops.playground.models import Run
 from llmops.policies import services as policies
 from llmops.prompts import services as prompts
 from llmops.providers import services as providers
@@ -214,6 +216,7 @@ def build() -> SimpleNamespace:
     w.foreign_unknown_call = a_call(w.search, status="unknown", cost_nano=5)
     w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
 
+    a_playground(w)
     w.clients = {
         "nobody": Client(),
         "root": signed_in(w.root),
@@ -262,6 +265,25 @@ def some_actions(project: Project, proposer: Any) -> dict[str, Any]:
         made[name], _ = tools.redeem(user_actor(proposer), action=action, token=tools.token_of(action))
     Action.objects.filter(pk=made["lost_action"].pk).update(state=Action.UNKNOWN)
     return made
+
+
+def a_playground(w: SimpleNamespace) -> None:
+    """A key that works, one that was revoked, a run of root that is under way and one of Charlie's."""
+    playground.key_in_use(w.support)
+    access.revoke_service_key(COMMAND, key=playground.key_in_use(w.search)[0].service_key)
+    now = datetime.now(UTC)
+    w.run, w.foreign_run = (
+        Run.objects.create(
+            project=project,
+            user=user,
+            model="chat",
+            digest="0" * 64,
+            started_at=now,
+            beat_at=now,
+            watched_at=now,
+        )
+        for project, user in ((w.support, w.root), (w.search, w.charlie))
+    )
 
 
 def a_rotation(provider: Any, name: str) -> Any:

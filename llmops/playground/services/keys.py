@@ -19,14 +19,14 @@ NAME = "playground"
 @transaction.atomic
 def key_in_use(project: Project) -> tuple[ProjectKey, str]:
     """The project's key and its secret; made now if there is none yet. Raises ``Conflict`` when somebody revoked it."""
-    found = ProjectKey.objects.filter(project=project).select_related("key").first()
+    found = ProjectKey.objects.filter(project=project).select_related("service_key").first()
     if found is None:
         lock(f"playground.key.{project.pk}")
-        found = ProjectKey.objects.filter(project=project).select_related("key").first()
+        found = ProjectKey.objects.filter(project=project).select_related("service_key").first()
     if found is None:
         # The system's doing, and not that of whoever happens to come first: it may be more than they may call.
         found = _made(SYSTEM, project, NAME)
-    elif found.key.revoked_at is not None:
+    elif found.service_key.revoked_at is not None:
         raise Conflict(
             f"The key of the playground of {project} was revoked, so nobody can try anything there. Whoever manages its "
             "service keys can issue another one.",
@@ -39,10 +39,10 @@ def key_in_use(project: Project) -> tuple[ProjectKey, str]:
 def renew_key(actor: Actor, *, project: Project) -> ProjectKey:
     """Issue another key in place of one that was revoked. Raises ``Conflict`` while the present one works."""
     lock(f"playground.key.{project.pk}")
-    found = ProjectKey.objects.filter(project=project).select_related("key").first()
+    found = ProjectKey.objects.filter(project=project).select_related("service_key").first()
     if found is None:
         raise InvalidRequest(f"The playground of {project} makes its key by itself with the first run.")
-    if found.key.revoked_at is None:
+    if found.service_key.revoked_at is None:
         raise Conflict(f"The key of the playground of {project} works; there is no need for another one.")
     found.delete()
     taken = set(project.service_keys.values_list("name", flat=True))
@@ -62,7 +62,7 @@ def _made(actor: Actor, project: Project, name: str) -> ProjectKey:
         allowed_models=EVERYTHING,
         held_by_console=True,
     )
-    row = ProjectKey(project=project, key=issued.key)
+    row = ProjectKey(project=project, service_key=issued.key)
     row.sealed = seal(issued.secret, identity=key_identity(row.pk))
     row.save(force_insert=True)
     return row
