@@ -74,6 +74,25 @@ def _sign_in() -> list[CheckMessage]:
                 id="console.E005",
             )
         )
+    if settings.PASSKEY_VERIFICATION not in ("preferred", "required", "discouraged"):
+        found.append(
+            Error(
+                f"CONSOLE_PASSKEY_VERIFICATION is {settings.PASSKEY_VERIFICATION!r}.",
+                hint="preferred, required or discouraged.",
+                id="console.E007",
+            )
+        )
+    if settings.PASSKEY_ORIGINS:
+        from llmops.access.passkeys import wrong_settings
+
+        found += [
+            Error(
+                f"CONSOLE_PASSKEY_ORIGINS: {wrong}",
+                hint="Such as https://console.example.com, as the browser's address bar has it.",
+                id="console.E008",
+            )
+            for wrong in wrong_settings()
+        ]
     if settings.OIDC_ISSUER:
         # Reading tokens takes a library that only this sign-in needs.
         from llmops.access.oidc import role_mapping

@@ -262,6 +262,11 @@ AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 #: Who must have a second factor: ``all``, or roles (held anywhere; superusers count as ``admin``).
 SECOND_FACTOR_REQUIRED = env.list("CONSOLE_SECOND_FACTOR_REQUIRED", default=[])
+#: Passkeys: where the console is open to them (the first one's host is their domain, unless that is named), and whether the
+#: authenticator must know its person (``preferred``, ``required`` or ``discouraged``). Without one: on localhost only.
+PASSKEY_ORIGINS = env.list("CONSOLE_PASSKEY_ORIGINS", default=[])
+PASSKEY_DOMAIN = env.str("CONSOLE_PASSKEY_DOMAIN", default="")
+PASSKEY_VERIFICATION = env.str("CONSOLE_PASSKEY_VERIFICATION", default="preferred")
 #: Sign-in with OpenID Connect (llmops.access.oidc); off without an issuer and a client.
 OIDC_ISSUER = env.str("CONSOLE_OIDC_ISSUER", default="")
 OIDC_CLIENT_ID = env.str("CONSOLE_OIDC_CLIENT_ID", default="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.contrib import messages
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied as ForbiddenHere
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -21,8 +23,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from llmops.access import oidc, services, signals
-from llmops.access.models import SecondFactor
+from llmops.access import oidc, passkeys, services, signals
+from llmops.access.models import Passkey, SecondFactor
 from llmops.access.second_factor import STRONG, has_factor, must_have
 from llmops.base.requests import actor_of
 from llmops.core import one_time
@@ -30,8 +32,10 @@ from llmops.core.errors import ConsoleError, PermissionDenied, RateLimited
 
 #: After the password, so long may the code take.
 CODE_WITHIN_S = 300
-_PENDING, _OIDC = "pending_sign_in", "oidc_sign_in"
+PENDING, _OIDC = "pending_sign_in", "oidc_sign_in"
 ISSUER = "LLMOps Console"
+#: Said to a session that began with the password alone, when its person has a second factor meanwhile.
+WEAK = "Sign in again with your second factor to change how you sign in."
 
 
 class SignInView(LoginView):
@@ -43,7 +47,7 @@ class SignInView(LoginView):
             return super().form_valid(form)
         # The password was right, and nothing but the code page may follow from that.
         self.request.session.flush()
-        self.request.session[_PENDING] = {
+        self.request.session[PENDING] = {
             "user": str(user.pk),
             "backend": user.backend,
             "at": time.time(),
@@ -57,13 +61,10 @@ class SignInView(LoginView):
 @require_http_methods(["GET", "HEAD", "POST"])
 def code(request: HttpRequest) -> HttpResponse:
     """The second step of signing in."""
-    pending = request.session.get(_PENDING)
-    if not pending or time.time() - pending["at"] > CODE_WITHIN_S:
-        request.session.pop(_PENDING, None)
+    found = pending_sign_in(request)
+    if found is None:
         return HttpResponseRedirect(reverse("admin:login"))
-    user = get_user_model().objects.filter(pk=pending["user"], is_active=True).first()
-    if user is None:
-        return HttpResponseRedirect(reverse("admin:login"))
+    pending, user = found
     problem, status = "", 200
     if request.method == "POST":
         try:
@@ -76,11 +77,30 @@ def code(request: HttpRequest) -> HttpResponse:
                 signals.code_refused(request, user)
         else:
             request.signed_in_by = f"password and {how}"  # type: ignore[attr-defined]
-            del request.session[_PENDING]
+            del request.session[PENDING]
             login(request, user, backend=pending["backend"])
             request.session[STRONG] = True
             return HttpResponseRedirect(pending["next"])
-    return render(request, "console/account/code.html", {"problem": problem}, status=status)
+    ways = {
+        "app": SecondFactor.objects.filter(user=user).exists(),
+        "passkey": Passkey.objects.filter(user=user).exists(),
+        "usable": passkeys.usable_at(origin_of(request)),
+    }
+    return render(request, "console/account/code.html", {"problem": problem, **ways}, status=status)
+
+
+def pending_sign_in(request: HttpRequest) -> tuple[dict[str, Any], Any] | None:
+    """What the password page left for the second step, and whose it is; None where there is nothing, or no longer."""
+    pending = request.session.get(PENDING)
+    if not pending or time.time() - pending["at"] > CODE_WITHIN_S:
+        request.session.pop(PENDING, None)
+        return None
+    user = get_user_model().objects.filter(pk=pending["user"], is_active=True).first()
+    return None if user is None else (pending, user)
+
+
+def origin_of(request: HttpRequest) -> str:
+    return f"{request.scheme}://{request.get_host()}"
 
 
 @never_cache
@@ -159,6 +179,9 @@ def account(request: HttpRequest) -> HttpResponse:
             "factor": factor,
             "codes_left": len(factor.recovery_hashes) if factor else 0,
             "asked": must_have(request.user),
+            "passkeys": Passkey.objects.filter(user_id=request.user.pk or 0),
+            "usable": passkeys.usable_at(origin_of(request)),
+            "domain": passkeys.relying_party(),
             "sessions": services.sign_ins_of(request.user),
             "this": request.session.session_key,
         },
@@ -171,8 +194,10 @@ def account(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def factor(request: HttpRequest) -> HttpResponse:
     """Turn the second factor on: a seed to scan, and the first code to confirm it."""
-    if has_factor(request.user):
+    if SecondFactor.objects.filter(user_id=request.user.pk or 0).exists():
         return HttpResponseRedirect(reverse("account:account"))
+    if has_factor(request.user) and not request.session.get(STRONG):
+        raise ForbiddenHere(WEAK)
     problem = ""
     offered = request.POST.get("seed", "")
     try:
@@ -195,6 +220,7 @@ def factor(request: HttpRequest) -> HttpResponse:
         "typed": one_time.shown_seed(seed),
         "picture": _picture(uri),
         "asked": must_have(request.user),
+        "usable": passkeys.usable_at(origin_of(request)),
     }
     return render(request, "console/account/factor.html", context, status=400 if problem else 200)
 
@@ -203,7 +229,8 @@ def factor(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def remove_factor(request: HttpRequest) -> HttpResponse:
-    return _with_code(request, services.remove_own_factor, "Your second factor is off.")
+    remove = partial(services.remove_own_factor, must_keep_one=must_have(request.user))
+    return _with_code(request, remove, "Your authenticator app is off.")
 
 
 @sensitive_post_parameters("code")

@@ -179,6 +179,30 @@ class SecondFactor(TimestampedModel):
         return f"second factor of {self.user}"
 
 
+class Passkey(TimestampedModel):
+    """A WebAuthn credential of a person. Nothing of it is secret: ``credential`` is its attested credential data in hex.
+
+    ``sign_count`` is the authenticator's counter as it was seen last (0 where it has none). ``synced``: it is kept in more
+    than one place by whoever made it.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="passkeys")
+    name = models.CharField(max_length=80)
+    credential_id = models.CharField(max_length=1400, unique=True, editable=False)
+    credential = models.TextField(editable=False)
+    sign_count = models.BigIntegerField(default=0, editable=False)
+    transports = models.JSONField(default=list, editable=False)
+    synced = models.BooleanField(default=False, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        db_table = "access_passkey"
+        ordering = ["created_at"]
+
+    def __str__(self) -> str:
+        return f"passkey {self.name} of {self.user}"
+
+
 class SignIn(UUIDModel):
     """A session of a person: from where, since when, seen last when. It goes with the session."""
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.urls import reverse
 
 from llmops.access import services
-from llmops.access.models import Membership, SecondFactor
+from llmops.access.models import Membership, Passkey, SecondFactor
 from llmops.access.rules import ADMIN
 
 #: Of a session: it began with a second factor, or with a sign-in that vouches for one.
@@ -29,7 +29,8 @@ def must_have(user: Any) -> bool:
 
 
 def has_factor(user: Any) -> bool:
-    return SecondFactor.objects.filter(user=user).exists()
+    """An app or a passkey."""
+    return SecondFactor.objects.filter(user=user).exists() or Passkey.objects.filter(user=user).exists()
 
 
 class SecondFactorMiddleware:
@@ -54,7 +55,8 @@ class SecondFactorMiddleware:
             # The session is older than the factor, or began past it.
             logout(request)
             return HttpResponseRedirect(reverse("admin:login"))
-        if path in (account, reverse("admin:logout")) or path.startswith(
+        turning_on = (account, reverse("account:passkey_options"), reverse("account:add_passkey"))
+        if path in (*turning_on, reverse("admin:logout")) or path.startswith(
             f"/{settings.STATIC_URL.strip('/')}/"
         ):
             return None

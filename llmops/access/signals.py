@@ -39,9 +39,9 @@ def signed_out(sender: Any, request: Any, user: Any, **_: Any) -> None:
         record_about(_actor(request, user), user, action="session.signed_out")
 
 
-def code_refused(request: Any, user: Any) -> None:
+def code_refused(request: Any, user: Any, *, reason: str = "") -> None:
     """One event for a wrong second factor, a bounded number for an address."""
-    _refused(request, user)
+    _refused(request, user, reason)
 
 
 @receiver(user_login_failed, dispatch_uid="access.sign_in_refused")
@@ -57,7 +57,7 @@ def sign_in_refused(sender: Any, credentials: dict[str, Any], request: Any = Non
     _refused(request, user)
 
 
-def _refused(request: Any, user: Any) -> None:
+def _refused(request: Any, user: Any, reason: str = "") -> None:
     ip = client_ip(request)
     recent = events(action="session.refused", since=timezone.now() - REFUSALS_WINDOW).filter(ip=ip)
     if recent[:MOST_REFUSALS].count() >= MOST_REFUSALS:
@@ -69,6 +69,7 @@ def _refused(request: Any, user: Any) -> None:
             object_type="auth.user",
             object_id=user.pk if user else "",
             object_name=user.get_username() if user else "an account that does not exist",
+            reason=reason,
         )
 
 

@@ -170,6 +170,11 @@ POST /api/v1/users/{pk}/unlock/                                    1+-----------
 PAGE_TABLE = """
 GET /                                                              L++++++
 GET /account/                                                      L++++++
+GET /account/code/passkey/                                         405405405405405405405
+GET /account/code/passkey/options/                                 405405405405405405405
+GET /account/passkeys/                                             L405405405405405405
+GET /account/passkeys/options/                                     L405405405405405405
+GET /account/passkeys/{passkey}/remove/                            L405405405405405405
 GET /account/code/                                                 LLLLLLL
 GET /account/second-factor/remove/                                 L405405405405405405
 GET /account/second-factor/codes/                                  L405405405405405405

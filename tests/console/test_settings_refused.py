@@ -41,6 +41,7 @@ def check(tmp_path, *command, anew=True, **changed):
         ({"CONSOLE_TRUSTED_PROXIES": "10.0.0.0/99"}, "console.E003"),
         ({"CONSOLE_SECOND_FACTOR_REQUIRED": "admin,chief"}, "console.E005"),
         ({"CONSOLE_OIDC_ISSUER": "https://idp.example.com"}, "console.E006"),
+        ({"CONSOLE_PASSKEY_ORIGINS": "http://console.example.com"}, "console.E008"),
         ({"CONSOLE_LEASE_SECONDS": "1"}, "CONSOLE_LEASE_SECONDS is 1; it must be at least 10"),
         (
             {"CONSOLE_LEASE_SECONDS": "an hour"},

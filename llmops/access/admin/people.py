@@ -13,7 +13,8 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from llmops.access import services
 from llmops.access.admin.projects import ReasonForm
-from llmops.access.models import Membership, SecondFactor
+from llmops.access.models import Membership, Passkey, SecondFactor
+from llmops.access.second_factor import has_factor
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.core.actors import Actor
 
@@ -93,7 +94,10 @@ class UserAdmin(ServiceAdmin):
     @display(description="second factor")
     def factor(self, user: User) -> str:
         found = SecondFactor.objects.filter(user=user).first()
-        return f"on since {found.created_at:%Y-%m-%d %H:%M} UTC" if found else "off"
+        keys = Passkey.objects.filter(user=user).count()
+        ways = [f"app since {found.created_at:%Y-%m-%d %H:%M} UTC"] if found else []
+        ways += [f"{keys} passkey{'s' if keys > 1 else ''}"] if keys else []
+        return ", ".join(ways) or "off"
 
     @display(description="signed in")
     def sessions(self, user: User) -> str:
@@ -163,7 +167,7 @@ class UserAdmin(ServiceAdmin):
         question="Remove the second factor of {obj}, whose phone and recovery codes are lost? Be sure that it is they who ask.",
         form=ReasonForm,
         danger=True,
-        available=lambda user: SecondFactor.objects.filter(user=user).exists(),
+        available=has_factor,
     )
     def reset_factor(self, request: HttpRequest, actor: Actor, obj: User, data: dict[str, Any]) -> str:
         services.reset_factor(actor, user=obj, **data)

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from llmops.access.models import SecondFactor
+from llmops.access.models import Passkey, SecondFactor
 from llmops.access.sealed import factor_identity, offered_identity
 from llmops.access.services._rows import locked
 from llmops.access.services.people import must_manage, must_outrank
@@ -60,11 +60,17 @@ def add_factor(actor: Actor, *, user: Any, offered: str, code: str) -> list[str]
     return codes
 
 
-def remove_own_factor(actor: Actor, *, user: Any, code: str) -> None:
-    """Turn one's own second factor off; takes a code of it. A wrong one counts, so call it outside of a transaction."""
+def remove_own_factor(actor: Actor, *, user: Any, code: str, must_keep_one: bool = False) -> None:
+    """Turn one's own app off; takes a code of it. A wrong one counts, so call it outside of a transaction.
+
+    ``must_keep_one``: whoever has no passkey keeps it.
+    """
     _must_be(actor, user)
     _taken(user, code)
     with transaction.atomic():
+        locked(user)
+        if must_keep_one and not Passkey.objects.filter(user=user).exists():
+            raise Conflict("Your role takes a second factor, and this is your only one. Add a passkey first.")
         SecondFactor.objects.filter(user=user).delete()
         record_about(actor, user, action="second_factor.removed")
 
@@ -82,13 +88,21 @@ def renew_recovery_codes(actor: Actor, *, user: Any, code: str) -> list[str]:
 
 @transaction.atomic
 def reset_factor(actor: Actor, *, user: Any, reason: str = "") -> None:
-    """Remove somebody else's second factor, whose phone and codes are lost."""
+    """Remove somebody else's second factor and passkeys, whose phone and codes are lost."""
     must_manage(actor)
     stored = locked(user)
     must_outrank(actor, stored)
-    if not SecondFactor.objects.filter(user=stored).delete()[0]:
+    apps, _ = SecondFactor.objects.filter(user=stored).delete()
+    keys, _ = Passkey.objects.filter(user=stored).delete()
+    if not apps + keys:
         raise Conflict(f"{stored.get_username()} has no second factor.")
-    record_about(actor, stored, action="second_factor.reset", reason=reason)
+    record_about(
+        actor,
+        stored,
+        action="second_factor.reset",
+        before={"app": bool(apps), "passkeys": keys},
+        reason=reason,
+    )
 
 
 def take_code(user: Any, code: str) -> str:
