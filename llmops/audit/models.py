@@ -40,6 +40,7 @@ class Event(models.Model):
         # Each way to look through the trail in its order, so that a page costs the same however long the trail is.
         indexes = [
             models.Index(fields=["object_type", "object_id", "sequence"], name="audit_event_of_object"),
+            models.Index(fields=["object_type", "sequence"], name="audit_event_by_kind"),
             models.Index(fields=["actor_id", "sequence"], name="audit_event_by_actor"),
             models.Index(fields=["action", "sequence"], name="audit_event_by_action"),
             models.Index(fields=["project_id", "sequence"], name="audit_event_by_project"),

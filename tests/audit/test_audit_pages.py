@@ -162,6 +162,7 @@ def test_what_a_page_asks_does_not_grow_with_the_trail(cast):
     "search",
     [
         searching.Search(object_type="access.project", object_id="o1"),
+        searching.Search(object_type="access.project"),
         searching.Search(request_id="r"),
         searching.Search(ip="192.0.2.1"),
         searching.Search(action="thing.changed"),
