@@ -8,7 +8,7 @@ import llmops.core.ids
 class Migration(migrations.Migration):
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ("access", "0008_how_people_signed_in"),
+        ("access", "0009_keys_of_the_console"),
     ]
 
     operations = [
