@@ -26,7 +26,6 @@ from llmops.gateway.database import drop_connection, use_own_connection
 from llmops.gateway.feed import Feed
 from llmops.gateway.idempotency.flights import Flights
 from llmops.gateway.idempotency.on_disk import OnDisk
-from llmops.gateway.idempotency.shared import Shared
 from llmops.gateway.kept.shelf import DatabaseShelf
 from llmops.gateway.money.bank import Command
 from llmops.gateway.money.keeper import Keeper
@@ -87,16 +86,15 @@ class Runtime:
             cache=Cache(settings.CACHE_BYTES),
         )
         bounds = {"seconds": settings.IDEMPOTENCY_SECONDS, "max_bytes": settings.IDEMPOTENCY_BYTES}
-        self.plane.flights = Flights(
-            Shared(settings.REDIS_URL, **bounds)
-            if settings.REDIS_URL
-            else OnDisk(settings.IDEMPOTENCY_DIR / "answers.sqlite3", **bounds)
-        )
         if settings.REDIS_URL:
             # Redis's client (9 MB) is loaded where there is a Redis.
+            from llmops.gateway.idempotency.shared import Shared
             from llmops.gateway.throttling.shared_limits import SharedLimits
 
+            self.plane.flights = Flights(Shared(settings.REDIS_URL, **bounds))
             self.plane.shared_limits = SharedLimits(settings.REDIS_URL, self.plane.limits)
+        else:
+            self.plane.flights = Flights(OnDisk(settings.IDEMPOTENCY_DIR / "answers.sqlite3", **bounds))
         self.plane.tracing = tracing.from_environment()
         self.plane.log_calls = settings.LOG_CALLS
         shelf = DatabaseShelf()
@@ -124,8 +122,8 @@ class Runtime:
         self._feed.start()
         self._ticking = loop.create_task(self._tick())
         self._drain_when_asked_to_stop(loop)
-        # What is loaded by now stays: the collector need not look at it again and again.
-        gc.collect()
+        # What is loaded by now stays: the collector need not look at it again and again. Looking once more before would take
+        # a tenth of a second, for a hundred objects.
         gc.freeze()
         # A request makes hundreds of short-lived objects, next to none of them in cycles.
         gc.set_threshold(20_000, 20, 50)

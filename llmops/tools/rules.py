@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import jsonschema_rs
 import msgspec
 from msgspec import Meta
 
@@ -136,6 +135,8 @@ def check_schema(schema: Any) -> Any:
         raise InvalidRequest(f"{name}: at most {MOST_SCHEMA_BYTES} bytes.", param=name)
     if schema.get("type") != "object":
         raise InvalidRequest(f'{name}: arguments are an object; write "type": "object".', param=name)
+    import jsonschema_rs
+
     try:
         return jsonschema_rs.validator_for(
             schema,
@@ -166,6 +167,9 @@ def checked_arguments(definition: Definition, arguments: Any) -> dict[str, Any]:
         raise InvalidRequest(f"arguments: at most {MOST_ARGUMENT_BYTES} bytes.", param="arguments")
     if problem := text_problem(arguments, lines=True):
         raise InvalidRequest(f"arguments: {problem}.", param="arguments")
+    # 5 MB, for those who check arguments.
+    import jsonschema_rs
+
     try:
         check_schema(definition.parameters).validate(arguments)
     except jsonschema_rs.ValidationError as wrong:

@@ -22,7 +22,6 @@ from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.ids import uuid7
 from llmops.tools import rules, wording
 from llmops.tools.executors import Job, Outcome, executor_named
-from llmops.tools.executors.webhook import new_secret
 from llmops.tools.models import Tool, ToolVersion
 from llmops.tools.sealed import secret_identity, webhook_secret
 
@@ -122,6 +121,9 @@ def unarchive_tool(actor: Actor, *, tool: Tool) -> Tool:
 
 def rotate_secret(actor: Actor, *, tool: Tool) -> str:
     """A new secret that signs what the tool's webhook gets; it is returned now or never. The old one ends at once."""
+    # It comes with a client of HTTP, as what an executor needs does.
+    from llmops.tools.executors.webhook import new_secret
+
     with transaction.atomic():
         stored = in_use(tool)
         plain = new_secret()
