@@ -6,6 +6,7 @@ are made once and kept in ``<data dir>/keys.env`` (mode 0600) by ``console.embed
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ AWS_REGION = env.str("CONSOLE_AWS_REGION", default=env.str("AWS_REGION", default
 AWS_ENDPOINT = env.str("CONSOLE_AWS_ENDPOINT", default="")
 AWS_NAMES = env.list("CONSOLE_AWS_NAMES", default=["llmops/"])
 #: A provider key is due to be rotated so many days after it was set, unless it says otherwise; 0: never.
+#: What test calls of models that are not published yet may cost in 24 hours, nanodollars.
+MODEL_TRIALS_NANO_A_DAY = int(env("CONSOLE_MODEL_TRIALS_USD", cast=Decimal, default=Decimal(1)) * 10**9)
 PROVIDER_KEY_DAYS = env.int("CONSOLE_PROVIDER_KEY_DAYS", default=90)
 TOKENIZER_DIR = Path(env.str("CONSOLE_TOKENIZER_DIR", default=str(DATA_DIR / "tiktoken"))).absolute()
 #: How long a data plane may go on spending leased money without having reached the database, in seconds.

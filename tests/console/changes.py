@@ -371,6 +371,10 @@ ADMIN: dict[str, Change] = {
         },
         action="credential.added",
     ),
+    "POST /admin/providers/model/from-a-list/": Change(
+        send=lambda world: {"provider": str(world.provider.pk)}, action="provider.models_listed"
+    ),
+    "POST /admin/providers/model/{object_id}/test-call/": Change(_pk("model"), {}, "model.tested"),
     "POST /admin/providers/credential/{object_id}/probe/": Change(_pk("staged"), {}, "credential.probed"),
     "POST /admin/providers/credential/{object_id}/activate/": Change(
         _pk("staged"), {"unprobed_reason": "a test"}, "credential.activated"
@@ -521,6 +525,9 @@ ADMIN: dict[str, Change] = {
         _pk("first_revision"), {"reason": "back"}, "revision.restored"
     ),
 }
+
+#: Ends of addresses at which a provider is asked that does not answer here: what was asked is on record all the same.
+ASKS_A_PROVIDER = ("/probe/", "/test-call/", "/from-a-list/")
 
 #: Bodies that are sent to look at something: they change nothing and leave no event.
 LOOKS: dict[str, Change] = {

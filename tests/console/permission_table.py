@@ -395,6 +395,8 @@ POST /admin/providers/credential/{object_id}/revoke/               L+-0-0-
 GET /admin/providers/model/                                        L++++-+
 GET /admin/providers/model/add/                                    L+-----
 POST /admin/providers/model/add/                                   L+-----
+GET /admin/providers/model/from-a-list/                            L+-----
+POST /admin/providers/model/from-a-list/                           L+-----
 GET /admin/providers/model/{object_id}/                            L++++++
 GET /admin/providers/model/{object_id}/archive/                    L+---0-
 POST /admin/providers/model/{object_id}/archive/                   L+---0-
@@ -404,6 +406,8 @@ GET /admin/providers/model/{object_id}/delete/                     L----0-
 GET /admin/providers/model/{object_id}/history/                    L++++0+
 GET /admin/providers/model/{object_id}/listed-prices/              L+---0-
 POST /admin/providers/model/{object_id}/listed-prices/             L+---0-
+GET /admin/providers/model/{object_id}/test-call/                  L+---0-
+POST /admin/providers/model/{object_id}/test-call/                 L+---0-
 GET /admin/providers/model/{object_id}/price/                      L+---0-
 POST /admin/providers/model/{object_id}/price/                     L+---0-
 GET /admin/providers/model/{object_id}/restore/                    L+---0-

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from tests.console import surface
-from tests.console.changes import ADMIN, API, LOOKS, PAGES, REPORTS, Change, address, call_api, fill_form
+from tests.console.changes import (
+    ADMIN,
+    API,
+    ASKS_A_PROVIDER,
+    LOOKS,
+    PAGES,
+    REPORTS,
+    Change,
+    address,
+    call_api,
+    fill_form,
+)
 from tests.console.permission_table import API_TABLE, PAGE_TABLE
 from tests.console.test_every_change_leaves_one_event import accepted, stand_in
 from tests.console.world import ACTORS, undone
@@ -116,7 +127,7 @@ def test_the_pages(world, area):
                 continue
             with undone():
                 codes += code(client.post(address(key, change, world), form))
-        if key.endswith("/probe/"):
+        if key.endswith(ASKS_A_PROVIDER):
             # The page says, as an error, that the key does not work: it was tried.
             codes = codes.replace("f", "+")
         found[key] = codes

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import (
@@ -21,15 +25,18 @@ from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.base.admin_actions import ask
 from llmops.base.form_fields import MomentField
 from llmops.core.actors import Actor
+from llmops.core.errors import UnprocessableEntity
 from llmops.core.money import format_usd
 from llmops.providers import services
 from llmops.providers.admin.forms import CapabilitiesField, JsonObjectField, UsdField
 from llmops.providers.catalogue import shipped
-from llmops.providers.models import Model, ModelConfig, Price, Provider
+from llmops.providers.listing import ListedModel
+from llmops.providers.models import Model, ModelConfig, ModelTrial, Price, Provider
 from llmops.providers.previews import NewPrice, preview
 from llmops.providers.rules import TOKEN_CLASSES, unit_of
 from llmops.providers.selectors import unpriced_models
 from llmops.providers.services.models import VERSION_FIELDS
+from llmops.providers.services.trials import INPUT_TOKENS, OUTPUT_TOKENS
 
 
 class VersionsInline(ReadOnlyInline):
@@ -165,6 +172,67 @@ def _add_price(actor: Actor, model: Model, data: dict[str, Any]) -> Price:
     )
 
 
+class ListForm(forms.Form):
+    provider = forms.ModelChoiceField(
+        queryset=Provider.objects.filter(archived_at=None), widget=UnfoldAdminSelectWidget
+    )
+    search = forms.CharField(
+        max_length=120,
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        label="With this in its name",
+        help_text="Empty: all of them.",
+    )
+
+
+#: Rows of a provider's list that are shown; a search narrows them.
+MOST_LISTED = 300
+
+
+def _listed_facts(actor: Actor, provider: Provider, search: str) -> dict[str, Any]:
+    """What a provider lists, each with where it can be added and what it is here already."""
+    listed = services.list_models(actor, provider=provider)
+    wanted = [one for one in listed if search.strip().lower() in one.name.lower()][:MOST_LISTED]
+    here: dict[str, list[tuple[str, str]]] = {}
+    for row in ModelConfig.objects.filter(current_of__isnull=False, provider=provider).select_related(
+        "model"
+    ):
+        address = reverse("admin:providers_model_change", args=[row.model_id])
+        here.setdefault(row.upstream_model, []).append((row.model.slug, address))
+    return {
+        "listed_of": provider.slug,
+        "total": len(listed),
+        "listed": [(one, _add_address(provider, one), here.get(one.name, [])) for one in wanted],
+    }
+
+
+def _add_address(provider: Provider, listed: ListedModel) -> str:
+    """The form of a new model with what is known of this one."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", listed.name.lower()).strip("-._")[:63]
+    known: dict[str, object] = {"provider": provider.pk, "upstream_model": listed.name, "slug": slug}
+    if listed.window is not None:
+        known["context_window"] = listed.window
+    if listed.output is not None:
+        known |= {
+            "max_output_tokens": listed.output,
+            "default_max_output_tokens": min(listed.output, USUAL_OUTPUT),
+        }
+    return f"{reverse('admin:providers_model_add')}?{urlencode(known)}"
+
+
+#: Tokens that a call gets which names no limit, where nothing else is said.
+USUAL_OUTPUT = 4_096
+
+
+def _trial_facts(admin_: Any, request: HttpRequest, obj: Model) -> dict[str, Any]:
+    prices = services.prices_now(obj)
+    return {
+        "worst_nano": prices.worst_cost(INPUT_TOKENS, OUTPUT_TOKENS) if prices else None,
+        "limit_nano": settings.MODEL_TRIALS_NANO_A_DAY,
+        "trials": list(obj.trials.all()[:5]),
+    }
+
+
 class PricedFilter(admin.SimpleListFilter):
     title = "price"
     parameter_name = "price"
@@ -203,7 +271,8 @@ class ModelAdmin(ServiceAdmin):
     list_before_template = "providers/models_note.html"
     change_form_before_template = "base/draft_note.html"
     inlines = (PricesInline, VersionsInline)
-    actions_detail = ("price", "listed_prices", "archive", "restore")
+    actions_list = ("from_a_list",)
+    actions_detail = ("price", "listed_prices", "test_call", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "provider", "upstream_model", "floats_reason")}),
         ("Tokens", {"fields": ("context_window", ("max_output_tokens", "default_max_output_tokens"))}),
@@ -299,6 +368,32 @@ class ModelAdmin(ServiceAdmin):
         if not planned:
             return f"Nothing to add: {obj} has every price that the list knows of it."
         return f"{len(planned)} prices of {obj} were added; they are charged once published."
+
+    @admin_action(
+        label="Test call",
+        question="Make one small, real call of {obj} as it is drafted? It says hello, and takes at most half a minute.",
+        template="providers/test_call.html",
+        facts=_trial_facts,
+        available=lambda model: model.archived_at is None and model.current_id is not None,
+    )
+    def test_call(self, request: HttpRequest, actor: Actor, obj: Model, data: dict[str, Any]) -> str:
+        trial = services.try_model(actor, model=obj)
+        if trial.state != ModelTrial.ANSWERED:
+            # What was tried is on record; the page says it where the button was pressed.
+            raise UnprocessableEntity(trial.told)
+        return trial.told
+
+    @admin_action(
+        label="From a provider's list",
+        question="Which models does a provider have? It is asked now, with its key in use.",
+        form=ListForm,
+        shows=True,
+        template="providers/listed.html",
+    )
+    def from_a_list(
+        self, request: HttpRequest, actor: Actor, obj: None, data: dict[str, Any]
+    ) -> dict[str, Any]:
+        return _listed_facts(actor, data["provider"], data["search"])
 
     @admin_action(
         label="Archive",

@@ -12,6 +12,7 @@ from llmops.base.models import TimestampedModel, UUIDModel
 from llmops.core.money import NANO
 from llmops.providers.models.health import CredentialTrouble, CredentialUse, HealthEvent, OpenBreaker
 from llmops.providers.models.rotations import Rotation
+from llmops.providers.models.trials import ModelTrial
 from llmops.providers.rules import (
     CONTEXT_STRATEGIES,
     CREDENTIAL_SOURCES,
@@ -34,6 +35,7 @@ __all__ = [
     "HealthEvent",
     "Model",
     "ModelConfig",
+    "ModelTrial",
     "OpenBreaker",
     "Price",
     "Provider",

@@ -57,6 +57,7 @@ from llmops.providers.services.routes import (
     update_route,
 )
 from llmops.providers.services.tending import remind_of_keys, tend_rotations
+from llmops.providers.services.trials import list_models, prices_now, try_model
 from llmops.providers.services.troubles import report_unreadable
 from llmops.providers.services.uses import report_uses
 
@@ -83,11 +84,13 @@ __all__ = [
     "finish_rotation",
     "forget_old_events",
     "forget_process",
+    "list_models",
     "note_health",
     "pause_provider",
     "pause_route",
     "pin_model",
     "plan_prices",
+    "prices_now",
     "probe_credential",
     "read_again",
     "recover_route",
@@ -102,6 +105,7 @@ __all__ = [
     "return_rotation",
     "revoke_credential",
     "tend_rotations",
+    "try_model",
     "unarchive_model",
     "unarchive_provider",
     "unarchive_route",

@@ -1,0 +1,140 @@
+"""One request to a provider with one of its keys, for the probe's own purposes: the list of its models, and a test call.
+
+Only to the configured address, without redirects, never to an address that the network guard refuses, bounded in time and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from llmops.core.errors import UpstreamError
+from llmops.providers.guarded_resolver import GuardedResolver
+from llmops.providers.models import Provider
+from llmops.providers.probing import authorization
+from llmops.providers.probing_calls import network_sentence
+from llmops.providers.rules import url_problem
+
+DEADLINE_S, MOST_BYTES = 30.0, 4 * 1024 * 1024
+
+
+class NotAnswered(UpstreamError):
+    """No answer came; ``sent``: whether the request may have reached the provider, so that it may bill it. The message holds no
+    part of the key or of an answer."""
+
+    code = "provider_not_answering"
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """``seconds`` until the whole answer was there."""
+
+    status: int
+    body: bytes
+    seconds: float
+
+
+def ask(
+    provider: Provider,
+    secret: str,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    deadline_s: float = DEADLINE_S,
+    resolver: AbstractResolver | None = None,
+) -> Reply:
+    """``path`` is below the base URL; ``body`` is sent as JSON. Raises ``NotAnswered``. Must not be called on an event loop."""
+    if problem := url_problem(provider.base_url, allow_private=provider.allow_private_network):
+        raise NotAnswered(f"Nothing was sent: base URL of {provider.slug}: {problem}.", sent=False)
+    try:
+        return asyncio.run(_ask(provider, secret, method, path, body, deadline_s, resolver))
+    except TimeoutError:
+        raise NotAnswered(
+            f"{provider.slug} did not answer completely within {deadline_s:g} s.", sent=True
+        ) from None
+    except aiohttp.ClientConnectorError as failed:
+        raise NotAnswered(network_sentence(failed), sent=False) from None
+    except aiohttp.ClientError as failed:
+        raise NotAnswered(network_sentence(failed), sent=True) from None
+
+
+def asked(provider: Provider, method: str, path: str) -> str:
+    """A request in words, such as ``GET /v1/models``."""
+    return f"{method} {urlsplit(provider.base_url).path}{path}"
+
+
+async def _ask(
+    provider: Provider,
+    secret: str,
+    method: str,
+    path: str,
+    body: object,
+    deadline_s: float,
+    resolver: AbstractResolver | None,
+) -> Reply:
+    headers = {
+        **authorization(provider.kind, secret),
+        "Accept": "application/json",
+        "User-Agent": "llmops-console",
+    }
+    if provider.organization:
+        headers["OpenAI-Organization"] = provider.organization
+    if provider.provider_project:
+        headers["OpenAI-Project"] = provider.provider_project
+    guard = GuardedResolver(
+        allow_private=provider.allow_private_network or bool(provider.proxy_url), inner=resolver
+    )
+    timeout = aiohttp.ClientTimeout(
+        total=None,
+        sock_connect=min(provider.connect_timeout_ms / 1000, deadline_s),
+        sock_read=min(provider.read_timeout_ms / 1000, deadline_s),
+    )
+    async with (
+        asyncio.timeout(deadline_s),
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True),
+            timeout=timeout,
+            headers=headers,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as session,
+    ):
+        began = time.monotonic()
+        async with session.request(
+            method,
+            provider.base_url + path,
+            json=body,
+            proxy=provider.proxy_url or None,
+            allow_redirects=False,
+        ) as response:
+            read = bytearray()
+            async for chunk in response.content.iter_any():
+                read += chunk
+                if len(read) > MOST_BYTES:
+                    raise NotAnswered(
+                        f"{asked(provider, method, path)} answered with more than {MOST_BYTES // 1024 // 1024} MiB.",
+                        sent=True,
+                    )
+            return Reply(response.status, bytes(read), time.monotonic() - began)
+
+
+def refusal(provider: Provider, reply: Reply, method: str, path: str) -> str:
+    """What a status that is no success means, in a sentence that holds nothing of the answer."""
+    told = f"{asked(provider, method, path)} answered {reply.status}"
+    if reply.status in (401, 403):
+        return f"{provider.slug} refused the key: {told}. Probe its credentials."
+    if reply.status == 429:
+        return f"{provider.slug} limits this key now, or has no credit left for it: {told}. Try again in some minutes."
+    if 300 <= reply.status < 400:
+        return f"{told}, a redirect, which is not followed: keys go to the configured address only. Mend the base URL."
+    return f"{told}."
