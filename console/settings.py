@@ -238,6 +238,8 @@ SEALED = [
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",
     "budget.loosen": "llmops.budgets.services.loosening.KIND",
+    "revision.publish": "llmops.serving.services.proposing.KIND",
+    "publishing.loosen": "llmops.serving.services.rule.KIND",
     "tool.action": "llmops.tools.services.approving.KIND",
 }
 #: Python functions that tools may run, by name: ``name=dotted.path`` with commas between.

@@ -137,6 +137,8 @@ class ServiceKeySerializer(serializers.ModelSerializer[ServiceKey]):
             "priority",
             "expires_at",
             "revoked_at",
+            "paused_at",
+            "pause_reason",
             "last_used_at",
             "previous_valid_until",
             "previous_prefix",
@@ -149,6 +151,8 @@ class ServiceKeySerializer(serializers.ModelSerializer[ServiceKey]):
         read_only_fields = (
             "prefix",
             "revoked_at",
+            "paused_at",
+            "pause_reason",
             "last_used_at",
             "previous_valid_until",
             "previous_prefix",
@@ -167,6 +171,10 @@ class IssuedKeySerializer(ServiceKeySerializer):
 
     class Meta(ServiceKeySerializer.Meta):
         fields = (*ServiceKeySerializer.Meta.fields, "secret")  # type: ignore[assignment]
+
+
+class Pausing(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=300, help_text="Callers and on-call read it.")
 
 
 class Rotation(Reason):
@@ -192,6 +200,8 @@ class ServiceKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
         "rotate": "service_key.manage",
         "end_grace": "service_key.manage",
         "revoke": "service_key.manage",
+        "pause": "service_key.manage",
+        "resume": "service_key.manage",
     }
 
     @extend_schema(responses={201: IssuedKeySerializer})
@@ -227,6 +237,19 @@ class ServiceKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
     @action(detail=True, methods=["post"], serializer_class=Reason)
     def revoke(self, request: Request, pk: str) -> Response:
         key = services.revoke_service_key(self.actor, key=self.get_object(), **self.decoded())
+        return Response(ServiceKeySerializer(key).data)
+
+    @extend_schema(request=Pausing, responses=ServiceKeySerializer)
+    @action(detail=True, methods=["post"], serializer_class=Pausing)
+    def pause(self, request: Request, pk: str) -> Response:
+        """Refuse calls with this key until it is resumed; callers are told the reason."""
+        key = services.pause_service_key(self.actor, key=self.get_object(), **self.decoded())
+        return Response(ServiceKeySerializer(key).data)
+
+    @extend_schema(request=Reason, responses=ServiceKeySerializer)
+    @action(detail=True, methods=["post"], serializer_class=Reason)
+    def resume(self, request: Request, pk: str) -> Response:
+        key = services.resume_service_key(self.actor, key=self.get_object(), **self.decoded())
         return Response(ServiceKeySerializer(key).data)
 
     def _issued(self, issued: services.IssuedKey, *, status: int = 200) -> Response:

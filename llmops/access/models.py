@@ -134,6 +134,8 @@ class ServiceKey(TimestampedModel):
     )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    pause_reason = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     held_by_console = models.BooleanField(
         default=False,

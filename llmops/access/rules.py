@@ -49,6 +49,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "playground.use": frozenset({OPERATOR, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
     "revision.publish": frozenset({OPERATOR, ADMIN}),
+    #: say yes to what somebody else would make live
+    "revision.approve": frozenset({OPERATOR, REVIEWER, ADMIN}),
     "budget.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "budget.manage": frozenset({FINANCE, ADMIN}),
     #: ask for a raise, and say yes to somebody else's
@@ -56,7 +58,7 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "budget.approve": frozenset({FINANCE, ADMIN}),
     "approval.view": frozenset(ROLES),
     #: open the inbox's forms; what each kind of request asks for beside is its own permission
-    "approval.decide": frozenset({REVIEWER, FINANCE, ADMIN}),
+    "approval.decide": frozenset({OPERATOR, REVIEWER, FINANCE, ADMIN}),
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
     "outcome.report": frozenset({OPERATOR, ADMIN}),
@@ -75,6 +77,7 @@ ORGANISATION_WIDE = frozenset(
         "route.manage",
         "policy.manage",
         "revision.publish",
+        "revision.approve",
         "usage.rebuild",
     }
 )
@@ -97,6 +100,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "prompt.manage",
             "tool.manage",
             "revision.publish",
+            "revision.approve",
             "project.manage",
         }
     ),

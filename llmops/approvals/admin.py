@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Case, QuerySet, Value, When
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -18,8 +19,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from llmops.approvals import services
 from llmops.approvals.models import Decision, Request
-from llmops.approvals.selectors import described
+from llmops.approvals.selectors import described, more_about
 from llmops.base.admin import ReadOnlyAdmin, ReadOnlyInline, admin_action
+from llmops.base.admin_actions import back_to
 from llmops.base.requests import actor_of
 from llmops.core.actors import Actor
 
@@ -29,6 +31,7 @@ _LABELS = {
     "rejected": "danger",
     "taken back": "info",
     "ran out": "info",
+    "void": "info",
 }
 _WORDS = {
     Request.OPEN: "waiting",
@@ -36,6 +39,7 @@ _WORDS = {
     Request.REJECTED: "rejected",
     Request.CANCELLED: "taken back",
     Request.EXPIRED: "ran out",
+    Request.VOID: "void",
 }
 
 
@@ -57,7 +61,7 @@ class RejectForm(forms.Form):
 
 
 def _facts(page: Any, request: HttpRequest, row: Request) -> dict[str, Any]:
-    return {"lines": described(row), "asked": row}
+    return {"lines": described(row), "asked": row, "void": services.void_because(row), **more_about(row)}
 
 
 def _open(row: Request) -> bool:
@@ -85,13 +89,17 @@ class RequestAdmin(ReadOnlyAdmin):
     list_select_related = ("project",)
     inlines = (DecisionsInline,)
     actions_detail = ("approve", "reject", "take_back")
+
+    class Media:
+        css = {"all": ("console/serving.css",)}
+
     fieldsets = (
-        (None, {"fields": ("title", "stands", "what", "reason")}),
+        (None, {"fields": ("title", "stands", "what", "details", "reason")}),
         ("Asked", {"fields": ("asked_by", "about", "where", "asked_at", "until", "approvals")}),
         ("Bound to", {"fields": ("digest",)}),
     )
     readonly_fields = (
-        "title", "stands", "what", "reason", "asked_by", "about", "where", "asked_at", "until", "approvals", "digest",
+        "title", "stands", "what", "details", "reason", "asked_by", "about", "where", "asked_at", "until", "approvals", "digest",
     )  # fmt: skip
 
     def get_ordering(self, request: HttpRequest) -> Any:
@@ -108,12 +116,17 @@ class RequestAdmin(ReadOnlyAdmin):
         template="approvals/decide.html",
         facts=_facts,
     )
-    def approve(self, request: HttpRequest, actor: Actor, obj: Request, data: dict[str, Any]) -> str:
+    def approve(
+        self, request: HttpRequest, actor: Actor, obj: Request, data: dict[str, Any]
+    ) -> str | HttpResponse:
         row = services.decide(
             actor, request_id=obj.pk, approves=True, seen=request.POST.get("seen", ""), reason=data["reason"]
         )
         if row.state == Request.EXECUTED:
             return f"Approved and done: {row.title}."
+        if row.state == Request.VOID:
+            messages.warning(request, f"Nothing was done: {(row.result or {}).get('why', '')}")
+            return HttpResponseRedirect(back_to(self, row))
         return f"Approved. {row.required} people must agree before it is done."
 
     @admin_action(
@@ -164,6 +177,15 @@ class RequestAdmin(ReadOnlyAdmin):
     @display(description="what would be done")
     def what(self, row: Request) -> SafeString:
         return format_html_join("", "<div><b>{}</b>: {}</div>", described(row))
+
+    @display(description="in detail")
+    def details(self, row: Request) -> SafeString | str:
+        found = more_about(row) if row.state == Request.OPEN else {}
+        if why := services.void_because(row):
+            return why
+        if not found:
+            return (row.result or {}).get("why", "") or "-"
+        return render_to_string(found["more"], found)
 
     @display(description="asked by", ordering="requested_by_name")
     def asked_by(self, row: Request) -> str:

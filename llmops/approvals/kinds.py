@@ -33,6 +33,9 @@ class Kind:
     ``objects`` may name why somebody must not decide, beside asking for it oneself (empty: nothing does). ``ended`` hears, in the
     same transaction, that a request was rejected, taken back or ran out. ``revise`` puts another act in place of one that waits,
     with other arguments, and returns its request (None: nobody need approve that).
+
+    ``void`` says why what was asked for cannot be what is done any more (empty: it can); such a request ends when somebody would
+    approve it. ``template`` shows more of it than words on the pages that decide, with what ``facts`` gives.
     """
 
     name: str
@@ -45,6 +48,9 @@ class Kind:
     objects: Callable[[Actor, Mapping[str, Any]], str] | None = None
     ended: Callable[[Mapping[str, Any], str], None] | None = None
     revise: Callable[[Actor, Mapping[str, Any], Mapping[str, Any], str], Request | None] | None = None
+    void: Callable[[Mapping[str, Any]], str] | None = None
+    template: str = ""
+    facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 def kind_named(name: str) -> Kind:

@@ -17,12 +17,14 @@ class Request(TimestampedModel):
     """
 
     OPEN, EXECUTED, REJECTED, CANCELLED, EXPIRED = "open", "executed", "rejected", "cancelled", "expired"
+    VOID = "void"
     STATES = [
         (OPEN, "Waiting"),
         (EXECUTED, "Approved and done"),
         (REJECTED, "Rejected"),
         (CANCELLED, "Taken back"),
         (EXPIRED, "Ran out"),
+        (VOID, "Void: something else changed meanwhile"),
     ]
 
     kind = models.CharField(max_length=40)

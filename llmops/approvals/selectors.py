@@ -19,6 +19,17 @@ def described(row: Request) -> list[tuple[str, str]]:
         return [("Content", canonical_json(row.content).decode())]
 
 
+def more_about(row: Request) -> dict[str, Any]:
+    """What pages show of an open request beside words: the template as ``more``, and what it takes. Empty: nothing."""
+    try:
+        how = kind_named(row.kind)
+    except InvalidRequest:
+        return {}
+    if not how.template or how.facts is None or row.state != Request.OPEN:
+        return {}
+    return {"more": how.template, **how.facts(row.content)}
+
+
 def waiting(who: Any) -> int:
     """How many open requests ``who`` sees."""
     return visible(Request.objects.filter(state=Request.OPEN), who, "approval.view").count()

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from llmops.access.selectors import powers_of_actor
 from llmops.approvals.kinds import kind_named
@@ -19,7 +19,7 @@ from llmops.approvals.models import Decision, Request
 from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
-from llmops.core.actors import Actor, ActorKind, job_actor
+from llmops.core.actors import SYSTEM, Actor, ActorKind, job_actor
 from llmops.core.digests import digest, equal
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 
@@ -79,7 +79,8 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
 
     ``seen`` is the digest of what the person was shown. Raises ``PermissionDenied`` for the requester, for whoever is no
     person, and for whoever may not; ``Conflict`` when it is decided already, has run out, says something else by now, or who
-    asked may not ask for it any more. An earlier approval counts as long as who gave it still may.
+    asked may not ask for it any more. An earlier approval counts as long as who gave it still may. What cannot be done as it was
+    asked for any more ends as ``void`` instead of being approved.
     """
     reason = _checked_reason(reason, "" if approves else "Say why; whoever asked wants to know.")
     with transaction.atomic():
@@ -92,6 +93,9 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
             )
         if row.decisions.filter(decided_by_id=actor.identifier).exists():
             raise Conflict("You have decided about this already. Another person must.")
+        if approves and (why := void_because(row)):
+            _void(actor, row, why)
+            return row
         Decision.objects.create(
             request=row,
             approves=approves,
@@ -135,6 +139,39 @@ def set_aside(request_id: UUID) -> Request:
     _refuse_what_is_over(row)
     _close(row, Request.CANCELLED)
     return row
+
+
+def void_because(row: Request) -> str:
+    """Why an open request cannot be done as it was asked for any more; empty while it can."""
+    try:
+        how = kind_named(row.kind)
+    except InvalidRequest:
+        return ""
+    return how.void(row.content) if how.void is not None and row.state == Request.OPEN else ""
+
+
+def void_open(kind: str, *, why: str, but: UUID | None = None) -> int:
+    """End every open request of ``kind`` besides ``but``: what each was about has changed. How many. Part of a transaction.
+
+    One that somebody is deciding about at this moment is left to them: what they approve is held against what is there.
+    """
+    open_ones = Request.objects.filter(kind=kind, state=Request.OPEN)
+    if but is not None:
+        open_ones = open_ones.exclude(pk=but)
+    rows = list(
+        open_ones.select_for_update(
+            of=("self",), skip_locked=connection.features.has_select_for_update_skip_locked
+        )
+    )
+    for row in rows:
+        _void(SYSTEM, row, why)
+    return len(rows)
+
+
+def _void(actor: Actor, row: Request, why: str) -> None:
+    _close(row, Request.VOID, result={"why": why})
+    _tell_the_end(row)
+    _audit(actor, row, "voided", why, {})
 
 
 def expire_requests(now: datetime | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,11 +25,18 @@ class Line:
     action: str
     changes: list[str]
     reason: str
+    name: str = ""
 
     @property
     def summary(self) -> str:
         changed = f" ({', '.join(self.changes)})" if self.changes else ""
         return f"{self.who} did “{self.action}”{changed} at {self.at:%H:%M:%S} UTC"
+
+    @property
+    def told(self) -> str:
+        """As ``summary``, with the object's name."""
+        changed = f" ({', '.join(self.changes)})" if self.changes else ""
+        return f"{self.who} did “{self.action}” on {self.name}{changed} at {self.at:%H:%M:%S} UTC"
 
 
 def object_history(obj: Model, *, since: datetime | None = None, most: int = _MOST_LINES) -> list[Line]:
@@ -53,7 +60,22 @@ def line_of(event: Event) -> Line:
         action=event.action,
         changes=wording.changes(event.before, event.after),
         reason=event.reason,
+        name=event.object_name,
     )
+
+
+def any_of(events: QuerySet[Event], kinds: Iterable[str]) -> QuerySet[Event]:
+    """Those whose ``object_type`` begins with one of ``kinds``."""
+    wanted = Q()
+    for kind in kinds:
+        wanted |= Q(object_type__startswith=kind)
+    return events.filter(wanted)
+
+
+def changes_since(sequence: int, kinds: Iterable[str], *, most: int = 20) -> list[Line]:
+    """The first events after ``sequence`` about objects of ``kinds`` (beginnings of ``object_type``), in their order."""
+    found = any_of(Event.objects.filter(sequence__gt=sequence), kinds).order_by("sequence")
+    return [line_of(event) for event in found[:most]]
 
 
 def events(

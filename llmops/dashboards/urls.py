@@ -6,6 +6,7 @@ from llmops.dashboards.routes import views as route_views
 from llmops.dashboards.routes import whatif_views
 from llmops.dashboards.spend import export_views
 from llmops.dashboards.spend.views import spend
+from llmops.dashboards.switches import switches
 from llmops.dashboards.trail import views as trail
 
 app_name = "dashboards"
@@ -23,6 +24,7 @@ urlpatterns = [
     path("routes/check/", route_views.check, name="route_check"),
     path("routes/whatif/", whatif_views.whatif, name="whatif"),
     path("routes/whatif/csv/", whatif_views.whatif_csv, name="whatif_csv"),
+    path("switches/", switches, name="switches"),
     path("jobs/", views.jobs, name="jobs"),
     path("audit/", trail.audit, name="audit"),
     path("audit/<int:sequence>/", trail.event, name="event"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from llmops.core.errors import AuthenticationFailed, PermissionDenied
-from llmops.serving.snapshot import KeyEntry, Snapshot
+from llmops.serving.snapshot import HashEntry, KeyEntry, Snapshot
 
 INFERENCE = "inference"
 _MAX_KEY = 512
@@ -42,15 +42,31 @@ def key_of(snapshot: Snapshot, authorization: bytes | None, now: float) -> KeyEn
     key = key.strip()
     if scheme.lower() != b"bearer" or not key or len(key) > _MAX_KEY:
         raise AuthenticationFailed("The Authorization header must have the form: Bearer YOUR_KEY.")
-    found = snapshot.live.keys.get(sha256(key).hexdigest())
+    digest = sha256(key).hexdigest()
+    found = snapshot.live.keys.get(digest)
     if found is None:
-        raise _refused()
+        raise _paused(snapshot.live.paused_keys.get(digest), now)
     entry = found.key
     if (found.valid_until is not None and found.valid_until <= now) or (
         entry.expires is not None and entry.expires <= now
     ):
         raise _refused()
     return entry
+
+
+def _paused(found: HashEntry | None, now: float) -> AuthenticationFailed | PermissionDenied:
+    """What whoever sends a key that is not in use is told: why it is paused, if it is one that would work otherwise."""
+    if (
+        found is None
+        or (found.valid_until is not None and found.valid_until <= now)
+        or (found.key.expires is not None and found.key.expires <= now)
+    ):
+        return _refused()
+    why = f": {found.key.paused}" if found.key.paused else ""
+    return PermissionDenied(
+        f"The service key {found.key.name!r} is paused by an operator{why}. Try again later, or ask an operator to resume it.",
+        code="key_paused",
+    )
 
 
 def _refused() -> AuthenticationFailed:

@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError
 
 from llmops.base.live import LIVE_STATE, REVISION, versions
 from llmops.gateway.database import drop_connection, use_own_connection
+from llmops.prompts.published import prepare_more
 from llmops.providers.secret_stores.remembered import MEMORY
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 #: How often it is read how many records are in the database.
 COUNT_EVERY_S = 2.0
+#: So long each look goes on compiling prompts that were published many at once: requests need the processor as well.
+PREPARE_S = 0.05
 #: Provider keys that could not be read are tried again this often, ...
 READ_AGAIN_S = 10.0
 #: ... and what still cannot be read is said again this often.
@@ -94,6 +97,7 @@ class Feed(threading.Thread):
                 self._present.unreadable and time.monotonic() - self._read_at >= READ_AGAIN_S
             ):
                 self._read_again()
+            prepare_more(PREPARE_S)
             self._tell_unreadable()
             self._tell_heard()
             self._tell_uses()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: The label that is meant where a request names no version.
 USUAL_LABEL = "production"
+#: So long ``prepare`` compiles before what is published takes effect; a large prompt takes a few milliseconds.
+PATIENCE_S = 0.25
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _DEEPEST_SCHEMA = 40
 _encode = msgspec.json.Encoder().encode
@@ -93,31 +97,46 @@ class Served:
             self.format = {"type": "json_schema", **about}
 
 
-_served: dict[tuple[str, str, str], Served] = {}
+_Key = tuple[str, str, str]
+_served: dict[_Key, Served] = {}
+#: What labels mean and is not compiled yet.
+_waiting: deque[tuple[_Key, str, Version]] = deque()
 
 
-def prepare(prompts: Iterable[Named]) -> None:
-    """Compile every version that a label means, and forget what is no longer served. Beside the requests, before they need it."""
-    global _served
-    kept: dict[tuple[str, str, str], Served] = {}
+def prepare(prompts: Iterable[Named], *, seconds: float = PATIENCE_S) -> None:
+    """Forget what is no longer served, and compile versions that labels mean for at most ``seconds``, those of the usual label
+    first: a thousand prompts that all changed must not keep anything else from taking effect. ``prepare_more`` does the rest;
+    what is asked for before is compiled then. Beside the requests."""
+    global _served, _waiting
+    kept: dict[_Key, Served] = {}
+    first: list[tuple[_Key, str, Version]] = []
+    later: list[tuple[_Key, str, Version]] = []
     for prompt in prompts:
         wanted = set(prompt.labels.values())
+        usual = prompt.labels.get(USUAL_LABEL)
         for version in prompt.versions:
             key = (prompt.project, prompt.slug, f"{version.number}:{version.digest}")
-            found = _served.get(key)
-            if found is None and version.number in wanted:
-                try:
-                    found = Served(prompt.slug, version)
-                except ConsoleError as refused:
-                    log.error(
-                        "prompt %s, version %d cannot be used: %s",
-                        prompt.slug,
-                        version.number,
-                        refused.message,
-                    )
-            if found is not None:
+            if (found := _served.get(key)) is not None:
                 kept[key] = found
-    _served = kept
+            elif version.number in wanted:
+                (first if version.number == usual else later).append((key, prompt.slug, version))
+    _served, _waiting = kept, deque(first + later)
+    prepare_more(seconds)
+
+
+def prepare_more(seconds: float) -> int:
+    """Go on compiling for at most ``seconds``; how many versions still wait. Beside the requests."""
+    until = time.monotonic() + seconds
+    waiting = _waiting
+    while waiting and time.monotonic() < until:
+        key, slug, version = waiting.popleft()
+        if key in _served:
+            continue
+        try:
+            _served[key] = Served(slug, version)
+        except ConsoleError as refused:
+            log.error("prompt %s, version %d cannot be used: %s", slug, version.number, refused.message)
+    return len(waiting)
 
 
 def served(prompt: Named, asked: str | int | None) -> Served:

@@ -149,9 +149,23 @@ def _pretty(value: Any) -> str:
 
 
 def _layer(name: str, old: str, new: str) -> LayerDiff:
+    sides = side_by_side(old, new)
+    return LayerDiff(name, TITLES[name], old != new, *sides)
+
+
+class Sides(NamedTuple):
+    """Two texts side by side, word by word, and how many words only one of them has."""
+
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+    words_gone: int
+    words_new: int
+
+
+def side_by_side(old: str, new: str) -> Sides:
     if old == new:
         piece = (Piece(SAME, old),)
-        return LayerDiff(name, TITLES[name], False, piece, piece, 0, 0)
+        return Sides(piece, piece, 0, 0)
     left, right = _split(old), _split(new)
     if len(left) + len(right) > _MOST_WORDS:
         left, right = old.splitlines(keepends=True), new.splitlines(keepends=True)
@@ -170,7 +184,7 @@ def _layer(name: str, old: str, new: str) -> LayerDiff:
         if d > c:
             after.append(Piece(NEW, "".join(right[c:d])))
             added += sum(not word.isspace() for word in right[c:d])
-    return LayerDiff(name, TITLES[name], True, tuple(before), tuple(after), gone, added)
+    return Sides(tuple(before), tuple(after), gone, added)
 
 
 def _split(text: str) -> list[str]:

@@ -5,6 +5,7 @@ The caller holds ``providers.services.DRAFT_LOCK``, or accepts that somebody may
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 
 from django.db.models import Prefetch
@@ -13,9 +14,9 @@ from django.utils import timezone
 from llmops.access.models import Project
 from llmops.budgets.models import Budget
 from llmops.policies.models import Policy, PolicyVersion
-from llmops.prompts.models import Prompt, PromptVersion
+from llmops.prompts.models import Prompt
 from llmops.prompts.rendering import LAYERS
-from llmops.prompts.serving import all_labels, ceilings, served_versions, unproved
+from llmops.prompts.serving import ServedVersion, all_labels, ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.providers.rules import origin_of
 from llmops.serving.snapshot import (
@@ -32,6 +33,7 @@ from llmops.serving.snapshot import (
     TargetEntry,
 )
 from llmops.serving.validation import Facts, Problem, validate
+from llmops.serving.validation.elsewhere import Needs, missing_here
 
 
 def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, list[Problem]]:
@@ -85,8 +87,8 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
             )
         ),
     )
-    facts = Facts(
-        now=(now or timezone.now()).timestamp(),
+    facts = dataclasses.replace(
+        _live_facts(now),
         archived_models=frozenset(
             Model.objects.filter(archived_at__isnull=False).values_list("slug", flat=True)
         ),
@@ -94,15 +96,25 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         archived_policies=frozenset(row.slug for row in policies if row.archived_at is not None),
         idle_policies=frozenset(row.slug for row in in_use if not row.everywhere and row.slug not in named),
         versionless_models=frozenset(row.slug for row in models if row.current is None),
-        paused_routes={row.slug: row.pause_reason for row in routes if row.paused_at},
-        degraded_routes={row.slug: row.degrade_reason for row in routes if row.degraded_at},
+        unproved_prompts=unproved(prompts, versions),
+        ceilings=ceilings(prompts, versions),
+    )
+    return document, validate(document, facts)
+
+
+def _live_facts(now: datetime | None) -> Facts:
+    """What takes effect without publishing, as it stands here."""
+    return Facts(
+        now=(now or timezone.now()).timestamp(),
+        paused_routes=_reasons(Route, "paused_at", "pause_reason"),
+        degraded_routes=_reasons(Route, "degraded_at", "degrade_reason"),
         default_routes=dict(
             Project.objects.filter(archived_at=None)
             .exclude(default_route="")
             .order_by("slug")
             .values_list("slug", "default_route")
         ),
-        paused_providers={row.slug: row.pause_reason for row in providers if row.paused_at},
+        paused_providers=_reasons(Provider, "paused_at", "pause_reason"),
         providers_with_keys=frozenset(
             slug
             for slug, url, origin in Credential.objects.filter(state="active").values_list(
@@ -110,11 +122,23 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
             )
             if origin == origin_of(url)
         ),
-        unproved_prompts=unproved(prompts, versions),
-        ceilings=ceilings(prompts, versions),
         hard_budgets=Budget.objects.filter(archived_at=None, hard=True).exists(),
     )
-    return document, validate(document, facts)
+
+
+def _reasons(model: type[Route] | type[Provider], since: str, reason: str) -> dict[str, str]:
+    rows = model._default_manager.filter(**{f"{since}__isnull": False})
+    return dict(rows.values_list("slug", reason))
+
+
+def problems_elsewhere(document: RevisionDocument) -> list[Problem]:
+    """What is wrong with a document of another installation once it is served here: its own problems, and what it names that
+    is not here. Errors first."""
+    needs = Needs(
+        providers=dict(Provider.objects.filter(archived_at=None).values_list("slug", "base_url")),
+        projects=frozenset(Project.objects.filter(archived_at=None).values_list("slug", flat=True)),
+    )
+    return missing_here(document, needs, validate(document, _live_facts(None)))
 
 
 def provider_entry(row: Provider) -> ProviderEntry:
@@ -167,7 +191,7 @@ def _policy(row: Policy, version: PolicyVersion) -> PolicyEntry:
     )
 
 
-def _prompt(row: Prompt, versions: list[PromptVersion], labels: dict[str, int]) -> PromptEntry:
+def _prompt(row: Prompt, versions: list[ServedVersion], labels: dict[str, int]) -> PromptEntry:
     return PromptEntry(
         slug=row.slug,
         project=row.project.slug if row.project else "",

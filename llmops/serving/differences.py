@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from llmops.serving.snapshot import (
 from llmops.serving.validation.prompts import full_name
 
 _LONGEST = 120
-_LABELS = {
+LABELS = {
     "base_url": "base URL",
     "connect_timeout_ms": "connect time-out (ms)",
     "read_timeout_ms": "read time-out (ms)",
@@ -59,41 +60,67 @@ _LABELS = {
 }
 
 
+ADDED, REMOVED, CHANGED = "added", "removed", "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What differs about one object: ``words`` are whole lines. ``before`` and ``after`` are its entries; None: not there."""
+
+    kind: str
+    name: str
+    words: tuple[str, ...]
+    before: Any
+    after: Any
+
+    @property
+    def state(self) -> str:
+        return ADDED if self.before is None else REMOVED if self.after is None else CHANGED
+
+
 def describe(old: RevisionDocument, new: RevisionDocument) -> list[str]:
     """One line for each difference, in a stable order: providers, models, routes, policies, prompts, each by slug."""
-    return [
-        *_of_kind("provider", old.providers, new.providers),
-        *_of_kind("model", old.models, new.models),
-        *_of_kind("route", old.routes, new.routes),
-        *_of_kind("policy", old.policies, new.policies),
-        *_prompts(old.prompts, new.prompts),
-    ]
+    return [line for change in changes(old, new) for line in change.words]
 
 
-def _of_kind(kind: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[str]:
+def changes(old: RevisionDocument, new: RevisionDocument) -> Iterator[Change]:
+    """One for each object that differs, in the order of ``describe``."""
+    yield from _of_kind("provider", old.providers, new.providers)
+    yield from _of_kind("model", old.models, new.models)
+    yield from _of_kind("route", old.routes, new.routes)
+    yield from _of_kind("policy", old.policies, new.policies)
+    yield from _prompts(old.prompts, new.prompts)
+
+
+def _of_kind(kind: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[Change]:
     before, after = {entry.slug: entry for entry in old}, {entry.slug: entry for entry in new}
     for slug in sorted(before.keys() | after.keys()):
-        if slug not in before:
-            yield f"{kind} {slug} added{_summary(after[slug])}"
-        elif slug not in after:
-            yield f"{kind} {slug} removed"
-        elif before[slug] != after[slug]:
-            for line in _within(before[slug], after[slug]):
-                yield f"{kind} {slug}: {line}"
+        was, now = before.get(slug), after.get(slug)
+        if was == now:
+            continue
+        if was is None:
+            words = [f"{kind} {slug} added{_summary(now)}"]
+        elif now is None:
+            words = [f"{kind} {slug} removed"]
+        else:
+            words = [f"{kind} {slug}: {line}" for line in _within(was, now)]
+        yield Change(kind, slug, tuple(words), was, now)
 
 
-def _prompts(old: Sequence[PromptEntry], new: Sequence[PromptEntry]) -> Iterator[str]:
+def _prompts(old: Sequence[PromptEntry], new: Sequence[PromptEntry]) -> Iterator[Change]:
     before, after = {full_name(entry): entry for entry in old}, {full_name(entry): entry for entry in new}
     for name in sorted(before.keys() | after.keys()):
-        if name not in after:
-            yield f"prompt {name} removed: services that name it are refused"
+        was, now = before.get(name), after.get(name)
+        if was == now:
             continue
-        was, now = before.get(name), after[name]
-        if was is None:
+        if now is None:
+            words = [f"prompt {name} removed: services that name it are refused"]
+        elif was is None:
             labels = ", ".join(f"{label} → version {number}" for label, number in sorted(now.labels.items()))
-            yield f"prompt {name} added: {_numbers(now)}{f'; {labels}' if labels else ''}"
-        elif was != now:
-            yield from (f"prompt {name}: {line}" for line in _within_prompt(was, now))
+            words = [f"prompt {name} added: {_numbers(now)}{f'; {labels}' if labels else ''}"]
+        else:
+            words = [f"prompt {name}: {line}" for line in _within_prompt(was, now)]
+        yield Change("prompt", name, tuple(words), was, now)
 
 
 def _within_prompt(was: PromptEntry, now: PromptEntry) -> Iterator[str]:
@@ -134,7 +161,7 @@ def _summary(entry: Any) -> str:
         return ": " + "; ".join(_route(entry))
     if isinstance(entry, PolicyEntry):
         where = ", holds everywhere" if entry.everywhere else ""
-        return f": {'; '.join(wording.summary(check) for check in _checks(entry.checks))}{where}"
+        return f": {'; '.join(wording.summary(check) for check in checks_of(entry.checks))}{where}"
     return f": {entry.base_url}"
 
 
@@ -148,7 +175,7 @@ def _route(entry: RouteEntry) -> Iterator[str]:
     usual = RouteEntry(entry.slug, entry.targets, entry.fallbacks, entry.fallbacks_for)
     for name in entry.__struct_fields__:
         if (value := getattr(entry, name)) != getattr(usual, name):
-            yield f"{_LABELS.get(name, name.replace('_', ' '))} {_text(value)}"
+            yield f"{LABELS.get(name, name.replace('_', ' '))} {_text(value)}"
 
 
 def _within(old: Any, new: Any) -> Iterator[str]:
@@ -165,7 +192,7 @@ def _within(old: Any, new: Any) -> Iterator[str]:
                 {target.model: f"weight {target.weight}" for target in after},
             )
         elif name == "checks":
-            changed = list(wording.differences(_checks(before), _checks(after)))
+            changed = list(wording.differences(checks_of(before), checks_of(after)))
             # Whatever the words leave out, that something differs is said.
             yield from changed or ["checks changed"]
         elif name == "fallbacks_for":
@@ -173,10 +200,10 @@ def _within(old: Any, new: Any) -> Iterator[str]:
         elif name == "parameters":
             yield from _members("parameter", _texts(before), _texts(after))
         else:
-            yield f"{_LABELS.get(name, name.replace('_', ' '))} {_text(before)} → {_text(after)}"
+            yield f"{LABELS.get(name, name.replace('_', ' '))} {_text(before)} → {_text(after)}"
 
 
-def _checks(entries: Sequence[CheckEntry]) -> list[dict[str, Any]]:
+def checks_of(entries: Sequence[CheckEntry]) -> list[dict[str, Any]]:
     return [msgspec.structs.asdict(entry) for entry in entries]
 
 

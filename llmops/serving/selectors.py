@@ -9,12 +9,15 @@ import msgspec
 from django.utils import timezone
 
 from llmops.access.models import Project, ServiceKey
+from llmops.access.rules import BATCH
+from llmops.audit.models import Event
+from llmops.audit.selectors import any_of, head
 from llmops.base.live import LIVE_STATE, REVISION, last_change, versions
 from llmops.base.reads import consistent_read
 from llmops.budgets.models import Budget
 from llmops.budgets.selectors import open_raises
 from llmops.core.digests import sha256_hex
-from llmops.core.errors import ConsoleError
+from llmops.core.errors import ConsoleError, NotFound
 from llmops.policies.engine import prepare
 from llmops.prompts import published
 from llmops.prompts.selectors import LivePrompt
@@ -22,7 +25,9 @@ from llmops.providers.models import Credential, Provider, Route
 from llmops.providers.selectors import given_for, reveal_remembered
 from llmops.serving.compile import compile_document
 from llmops.serving.differences import describe
-from llmops.serving.models import LivePointer, Revision
+from llmops.serving.files import packed
+from llmops.serving.models import BroughtRevision, LivePointer, OrganisationSwitch, PublishingRule, Revision
+from llmops.serving.rules import PUBLISH, RESTORE, Rule
 from llmops.serving.snapshot import (
     EMPTY_DOCUMENT,
     BudgetEntry,
@@ -37,6 +42,7 @@ from llmops.serving.snapshot import (
     decode_document,
     encode_document,
 )
+from llmops.serving.switches import HOLD_BATCH, degraded
 from llmops.serving.validation import ERROR, Problem
 
 
@@ -102,7 +108,6 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
     with consistent_read():
         numbers, changed_at = versions(), last_change()
         revision, digest, document = _document(previous)
-        keys = _keys(now)
         projects = _projects()
         budgets = _budgets()
         stored = list(
@@ -110,8 +115,10 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
             .select_related("provider")
             .order_by("provider__slug", "-state_changed_at", "name")
         )
+        switches = dict(OrganisationSwitch.objects.values_list("name", "reason"))
+        keys, paused_keys = _keys(now, switches.get(HOLD_BATCH))
         paused_routes = _switched(Route, "paused_at", "pause_reason")
-        degraded_routes = _switched(Route, "degraded_at", "degrade_reason")
+        degraded_routes = degraded(document, _switched(Route, "degraded_at", "degrade_reason"), switches)
         resets = Route.objects.filter(breakers_reset_at__isnull=False)
         breaker_resets = {
             slug: at.timestamp() for slug, at in resets.values_list("slug", "breakers_reset_at") if at
@@ -120,14 +127,16 @@ def load_snapshot(previous: Snapshot | None = None) -> Snapshot:
     # Outside the transaction: a reference may lead to a slow file system.
     credentials, unreadable = _credentials(stored, document, previous)
     # Here, beside the requests: long lists take a moment to compile.
-    prepare(document.policies, [(), *(route.policies for route in document.routes)])
-    published.prepare(document.prompts)
+    if previous is None or document is not previous.document:
+        prepare(document.policies, [(), *(route.policies for route in document.routes)])
+        published.prepare(document.prompts)
     return Snapshot(
         revision=revision,
         digest=digest,
         document=document,
         live=LiveState(
             keys=keys,
+            paused_keys=paused_keys,
             budgets=budgets,
             credentials=credentials,
             projects=projects,
@@ -159,8 +168,10 @@ def _document(previous: Snapshot | None) -> tuple[int, str, RevisionDocument]:
     return number, digest, decode_document(text)
 
 
-def _keys(now: datetime) -> dict[str, HashEntry]:
+def _keys(now: datetime, no_batch: str | None) -> tuple[dict[str, HashEntry], dict[str, HashEntry]]:
+    """Keys that may be used, and those that are paused, by hash. ``no_batch``: why those of batch work are, None if they are not."""
     keys: dict[str, HashEntry] = {}
+    paused: dict[str, HashEntry] = {}
     rows = ServiceKey.objects.filter(revoked_at=None, project__archived_at=None).select_related("project")
     for row in rows:
         entry = KeyEntry(
@@ -178,11 +189,15 @@ def _keys(now: datetime) -> dict[str, HashEntry]:
             expires=row.expires_at.timestamp() if row.expires_at else None,
             priority=row.priority,
         )
-        keys[row.secret_hash] = HashEntry(entry)
+        into = keys
+        why = row.pause_reason if row.paused_at else no_batch if row.priority == BATCH else None
+        if why is not None:
+            into, entry = paused, msgspec.structs.replace(entry, paused=why)
+        into[row.secret_hash] = HashEntry(entry)
         if row.previous_hash and row.previous_valid_until and row.previous_valid_until > now:
             old = msgspec.structs.replace(entry, replaced=True)
-            keys.setdefault(row.previous_hash, HashEntry(old, row.previous_valid_until.timestamp()))
-    return keys
+            into.setdefault(row.previous_hash, HashEntry(old, row.previous_valid_until.timestamp()))
+    return keys, paused
 
 
 def _projects() -> dict[str, ProjectEntry]:
@@ -274,14 +289,40 @@ def _switched(model: type[Route] | type[Provider], since: str, reason: str) -> d
     return dict(rows.values_list("slug", reason))
 
 
+#: Kinds of objects whose changes can change what would be published.
+CONFIGURED = ("providers.", "policies.", "prompts.", "access.project", "budgets.budget", "serving.")
+
+
+def exported(revision: Revision) -> bytes:
+    """A revision as a file (``files.py``)."""
+    return packed(
+        revision.document,
+        digest=revision.digest,
+        number=revision.number,
+        author=revision.author,
+        reason=revision.reason,
+        published_at=revision.published_at.isoformat(),
+    )
+
+
+def publishing_rule() -> Rule:
+    """When making something live takes a second person."""
+    row = PublishingRule.objects.first()
+    return Rule(row.always, frozenset(row.projects), row.restore_alone) if row else Rule()
+
+
 @dataclass(frozen=True)
 class Pending:
-    """What a publish would do now: ``changes`` in words against revision ``live`` (0 for none), and problems."""
+    """What a publish would do now: ``changes`` in words against revision ``live`` (0 for none), and problems. ``as_of`` is the
+    number of the last audit event that it knows of."""
 
     live: int
     digest: str
     changes: list[str]
     problems: list[Problem]
+    as_of: int
+    before: RevisionDocument
+    after: RevisionDocument
 
     @property
     def publishable(self) -> bool:
@@ -299,11 +340,79 @@ class Pending:
 def pending() -> Pending:
     """What is configured, compared with what is live."""
     with consistent_read():
+        as_of, _ = head()
         live = live_revision()
         document, problems = compile_document()
+    digest = sha256_hex(encode_document(document))
+    same = live is not None and live.digest == digest
+    before = document if same else document_of(live)
     return Pending(
         live=live.number if live else 0,
-        digest=sha256_hex(encode_document(document)),
-        changes=describe(decode_document(live.document) if live else EMPTY_DOCUMENT, document),
+        digest=digest,
+        changes=[] if same else describe(before, document),
         problems=problems,
+        as_of=as_of,
+        before=before,
+        after=document,
     )
+
+
+def documents_of(what: str, object_id: str) -> tuple[RevisionDocument, tuple[RevisionDocument, str]]:
+    """What is live, and what would be in its place, with its digest. Raises ``NotFound``."""
+    with consistent_read():
+        live = live_revision()
+        if what == PUBLISH:
+            document, _ = compile_document()
+            return document_of(live), (document, sha256_hex(encode_document(document)))
+        rows = (
+            Revision.objects.filter(number=object_id)
+            if what == RESTORE
+            else BroughtRevision.objects.filter(pk=object_id)
+        )
+        row = rows.first()
+    if row is None:
+        raise NotFound("What was asked for is not there any more.")
+    return document_of(live), (decode_document(row.document), sha256_hex(row.document.encode()))
+
+
+def document_of(revision: Revision | None) -> RevisionDocument:
+    """What a revision holds; nothing for None, and for one of a form that this version cannot read any more."""
+    try:
+        return decode_document(revision.document) if revision else EMPTY_DOCUMENT
+    except msgspec.MsgspecError:
+        return EMPTY_DOCUMENT
+
+
+@dataclass(frozen=True)
+class Note:
+    """How many changes wait to be published against revision ``live`` (0: none), and how many errors keep them from it."""
+
+    live: int
+    changes: int
+    errors: int
+
+
+#: What was found last, and the audit event up to which it holds.
+_note: tuple[int, str, Note] = (0, "", Note(0, 0, 0))
+
+
+def pending_note() -> Note:
+    """The counts of ``pending`` for pages that only mention them. Compiling thousands of prompts takes most of a second, so
+    what was found holds until the audit trail knows of a change: every change leaves an event in its own transaction."""
+    global _note
+    sequence, seen, note = _note
+    later = Event.objects.filter(sequence__gt=sequence)
+    known = seen and Event.objects.filter(sequence=sequence, hash=seen).exists()
+    if known and not any_of(later, CONFIGURED).exists():
+        return note
+    with consistent_read():
+        sequence, seen = head()
+        found = pending()
+    note = Note(found.live, len(found.changes), len(found.errors))
+    _note = (sequence, seen, note)
+    return note
+
+
+def organisation_switches() -> list[OrganisationSwitch]:
+    """Switches of the whole organisation that are on."""
+    return list(OrganisationSwitch.objects.all())

@@ -167,6 +167,8 @@ class KeyEntry(msgspec.Struct, frozen=True):
     priority: str = "interactive"
     #: this entry stands for the secret that was replaced and still works for a while
     replaced: bool = False
+    #: why it is refused for now
+    paused: str = ""
 
     def may_route(self, slug: str) -> bool:
         return "*" in self.allowed_routes or slug in self.allowed_routes
@@ -244,6 +246,8 @@ class LiveState(msgspec.Struct, frozen=True):
     keys: dict[str, HashEntry]
     budgets: tuple[BudgetEntry, ...]
     credentials: dict[str, tuple[CredentialEntry, ...]]
+    #: keys that are refused for now, apart from the others so that an ordinary call does not look for them
+    paused_keys: dict[str, HashEntry] = {}
     #: by id
     projects: dict[str, ProjectEntry] = {}
     paused_routes: dict[str, str] = {}

@@ -199,6 +199,20 @@
       );
     });
 
+    // A link to a problem ends in #field-NAME: that field is shown and gets the focus.
+    function showField() {
+      var named = /^#field-([a-z_]+)$/.exec(window.location.hash);
+      if (!named) return;
+      var control = document.querySelector(
+        '[name="' + named[1] + '"]:not([type=hidden]), [name^="' + named[1] + '_"]:not([type=hidden])'
+      );
+      var field = document.querySelector(".field-" + named[1]) || (control && control.parentElement);
+      if (!field) return;
+      field.classList.add("field-wrong");
+      field.scrollIntoView({ block: "center" });
+      if (control) control.focus({ preventScroll: true });
+    }
+
     function dress(within) {
       markTimes(within);
       localTimes(within);
@@ -208,5 +222,6 @@
     window.Console = { dress: dress, zone: zone };
     dress(document);
     explainInputs(document);
+    showField();
   }
 })();

@@ -73,6 +73,8 @@ API: dict[str, Change] = {
     ),
     "PATCH /api/v1/service-keys/{pk}/": Change(_pk("key"), {"rpm": 5}, "service_key.changed"),
     "POST /api/v1/service-keys/{pk}/rotate/": Change(_pk("key"), {"grace_seconds": 5}, "service_key.rotated"),
+    "POST /api/v1/service-keys/{pk}/pause/": Change(_pk("key"), {"reason": "why"}, "service_key.paused"),
+    "POST /api/v1/service-keys/{pk}/resume/": Change(_pk("paused_key"), {}, "service_key.resumed"),
     "POST /api/v1/service-keys/{pk}/end-grace/": Change(_pk("rotated_key"), {}, "service_key.grace_ended"),
     "POST /api/v1/service-keys/{pk}/revoke/": Change(_pk("key"), {}, "service_key.revoked"),
     "POST /api/v1/memberships/": Change(
@@ -186,6 +188,10 @@ API: dict[str, Change] = {
     ),
     "POST /api/v1/policies/{slug}/restore/": Change(_slug("old_policy"), {}, "policy.restored"),
     "POST /api/v1/revisions/": Change(send={"reason": "ready"}, action="revision.published"),
+    "POST /api/v1/revisions/import/": Change(
+        send=lambda world: {"file": world.revision_file.decode(), "reason": "promoted"},
+        action="revision.published",
+    ),
     "POST /api/v1/revisions/{number}/restore/": Change(
         lambda world: world.first_revision.number, {"reason": "back"}, "revision.restored"
     ),
@@ -524,6 +530,20 @@ ADMIN: dict[str, Change] = {
     "POST /admin/serving/revision/{object_id}/restore/": Change(
         _pk("first_revision"), {"reason": "back"}, "revision.restored"
     ),
+    "POST /admin/serving/revision/bring/": Change(
+        send=lambda world: {"file": SimpleUploadedFile("revision.json", world.revision_file)},
+        action="revision.brought",
+    ),
+    "POST /admin/serving/revision/rule/": Change(
+        send={"always": "on", "reason": "careful"}, action="publishing.rule_changed"
+    ),
+    "POST /admin/serving/broughtrevision/{object_id}/publish/": Change(
+        _pk("brought"), {"reason": "promoted"}, "revision.published"
+    ),
+    "POST /admin/access/servicekey/{object_id}/pause/": Change(
+        _pk("key"), {"reason": "why"}, "service_key.paused"
+    ),
+    "POST /admin/access/servicekey/{object_id}/resume/": Change(_pk("paused_key"), {}, "service_key.resumed"),
 }
 
 #: Ends of addresses at which a provider is asked that does not answer here: what was asked is on record all the same.
@@ -549,6 +569,10 @@ REPORTS: dict[str, Change] = {
 
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
+    "POST /switches/": Change(
+        send={"what": "organisation:degrade", "to": "on", "reason": "the provider is slow"},
+        action="switch.on",
+    ),
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
     "POST /routes/editor/": Change(
         send=lambda world: edited_route(world, slug="drawn"), action="route.created"

@@ -165,7 +165,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
         "approvals/request": world.raise_asked, "budgets/lease": world.lost_lease, "base/masterkeyverifier": world.old_master_key, "budgets/overrun": world.overrun,
-        "serving/revision": world.revision, "usage/call": world.call, "usage/job": world.job,
+        "serving/revision": world.revision, "serving/broughtrevision": world.brought, "usage/call": world.call, "usage/job": world.job,
         "usage/journal": world.journal,
     }  # fmt: skip
     for kind, row in kinds.items():
@@ -257,6 +257,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], None], str]] = {
         _plain("rotate", "begin", "sim/active", "--reference", "env:SIM_KEY", "--unprobed", "a test"),
         "rotation.staged",
     ),
+    "revision": (_plain("revision", "publish", "--reason", "ready"), "revision.published"),
     "masterkey": (_plain("masterkey", "reseal", "--background"), "master_key.resealing_started"),
     "prices": (_plain("prices", "update"), "prices.updated"),
     "usage": (_plain("usage", "rebuild", "--day", str(YESTERDAY)), "usage.rebuild_requested"),

@@ -21,6 +21,7 @@ from llmops.base.models import MasterKeyVerifier
 from llmops.base.requests import user_actor
 from llmops.budgets import services as budgets
 from llmops.budgets.models import Overrun
+from llmops.core.digests import sha256_hex
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
 from llmops.playground import services as playground
@@ -29,6 +30,8 @@ from llmops.policies import services as policies
 from llmops.prompts import services as prompts
 from llmops.providers import services as providers
 from llmops.serving import services as serving
+from llmops.serving.files import packed
+from llmops.serving.selectors import exported
 from llmops.tools import services as tools
 from llmops.tools.models import Action
 from llmops.usage import services as usage
@@ -107,6 +110,11 @@ def build() -> SimpleNamespace:
     w.staged = providers.add_credential(
         COMMAND, provider=w.provider, name="staged", secret="simulated-key-0001"
     )
+    w.paused_key = access.pause_service_key(
+        COMMAND,
+        key=access.create_service_key(COMMAND, project=w.support, name="paused").key,
+        reason="why not",
+    )
     w.active = providers.add_credential(
         COMMAND, provider=w.provider, name="active", secret="simulated-key-0002", activate=True
     )
@@ -173,6 +181,19 @@ def build() -> SimpleNamespace:
         reason="slow today",
     )
     w.revision = serving.publish(COMMAND, reason="second")
+    w.revision_file = exported(w.first_revision)
+    brought = w.first_revision.document.replace('"attempts":3', '"attempts":4')
+    w.brought = serving.bring(
+        COMMAND,
+        data=packed(
+            brought,
+            digest=sha256_hex(brought.encode()),
+            number=7,
+            author="eve",
+            reason="tried",
+            published_at="2026-01-01T00:00:00+00:00",
+        ),
+    )
     w.old_route = providers.archive_route(
         COMMAND, route=providers.create_route(COMMAND, slug="gone", targets=[(w.model, 100)])
     )

@@ -121,7 +121,11 @@ def test_whoever_looked_at_another_revision_is_told():
     providers.update_route(OPERATOR, route=chat, changes={"attempts": 6})
     with pytest.raises(Conflict, match="Revision 2 is live") as refused, no_event():
         publish(expected_revision=1)
-    assert refused.value.data == {"live_revision": 2}
+    assert refused.value.data["live_revision"] == 2
+    [published] = refused.value.data["published"]
+    assert (published["number"], published["changes"]) == (2, ["route chat: attempts 3 → 5"])
+    assert "published revision 2" in refused.value.message
+    assert "route chat: attempts 3 → 5" in refused.value.message
 
 
 def test_restoring_gives_the_very_same_bytes_and_leaves_the_draft():
@@ -279,9 +283,9 @@ def test_publishing_many_routes_takes_no_query_for_each(django_assert_max_num_qu
     ]
     for index in range(200):
         configuring.route(f"r{index}", models[index % 40], fallbacks=(models[(index + 1) % 40],))
-    with django_assert_max_num_queries(30):
+    with django_assert_max_num_queries(34):
         revision = publish("many")
     assert len(decode_document(revision.document).routes) == 200
     assert len(load_snapshot().routes) == 200
-    with django_assert_max_num_queries(30):
+    with django_assert_max_num_queries(34):
         pending()

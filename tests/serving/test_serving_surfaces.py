@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.utils import timezone
 
@@ -27,6 +29,12 @@ def two_revisions():
     providers.update_route(OPERATOR, route=chat, changes={"attempts": 7})
     services.publish(OPERATOR, reason="two")
     return chat
+
+
+def shown(person, action="publish"):
+    """What the page carries of what it shows."""
+    page = person.get(f"{PAGE}/{action}/").content.decode()
+    return dict(re.findall(r'<input type="hidden" name="(expected_\w+|as_of)" value="(\w*)">', page))
 
 
 def test_the_api_lists_publishes_and_restores(cast, two_revisions):
@@ -61,7 +69,13 @@ def test_the_api_lists_what_keeps_it_from_publishing(cast):
         refused = client.post("/api/v1/revisions/", {"reason": "x"}, content_type="application/json")
     assert refused.status_code == 422
     assert refused.json()["error"]["data"]["problems"] == [
-        {"code": "no_targets", "kind": "route", "slug": "empty", "message": "Route empty has no target."}
+        {
+            "code": "no_targets",
+            "kind": "route",
+            "slug": "empty",
+            "field": "targets",
+            "message": "Route empty has no target.",
+        }
     ]
 
 
@@ -83,15 +97,16 @@ def test_the_publish_page_shows_what_changes_and_what_is_wrong_with_links(cast, 
     with no_event():
         page = person.get(f"{PAGE}/publish/").content.decode()
     assert "What changes against revision 2" in page
-    assert "route empty added" in page
-    assert f'href="/admin/providers/route/{empty.pk}/change/"' in page
+    assert "route <b>empty</b>" in page
+    assert "Added: no target" in page
+    assert f'href="/admin/providers/route/{empty.pk}/change/#field-targets"' in page
     assert f'href="/admin/providers/model/{unpriced.pk}/change/"' in page
     with no_event():
-        refused = person.post(f"{PAGE}/publish/", {"reason": "try", "expected_revision": "2"})
+        refused = person.post(f"{PAGE}/publish/", {"reason": "try", **shown(person)})
     assert "Route empty has no target" in refused.content.decode()
     providers.archive_route(OPERATOR, route=empty)
     with one_event("revision.published") as seen:
-        assert person.post(f"{PAGE}/publish/", {"reason": "now", "expected_revision": "2"}).status_code == 302
+        assert person.post(f"{PAGE}/publish/", {"reason": "now", **shown(person)}).status_code == 302
     assert seen.event.actor_name == "alice"
     assert live_revision().reason == "now"
 
@@ -101,7 +116,7 @@ def test_a_problem_of_a_project_leads_to_the_project(cast, two_revisions):
     # An archived route cannot be a default route; a project that comes back may bring one along.
     Route.objects.filter(slug="chat").update(archived_at=timezone.now())
     page = signed_in(cast.alice).get(f"{PAGE}/publish/").content.decode()
-    assert f'href="/admin/access/project/{cast.support.pk}/change/"' in page
+    assert f'href="/admin/access/project/{cast.support.pk}/change/#field-default_route"' in page
     assert "sends requests that name no model to the route chat" in page
 
 
@@ -109,11 +124,12 @@ def test_what_was_looked_at_is_what_is_replaced(cast, two_revisions):
     person = signed_in(cast.alice)
     page = person.get(f"{PAGE}/publish/").content.decode()
     assert 'name="expected_revision" value="2"' in page
+    looked = shown(person)
     providers.update_route(OPERATOR, route=two_revisions, changes={"attempts": 9})
     services.publish(OPERATOR, reason="meanwhile")
     providers.update_route(OPERATOR, route=two_revisions, changes={"attempts": 8})
     with no_event():
-        refused = person.post(f"{PAGE}/publish/", {"reason": "mine", "expected_revision": "2"})
+        refused = person.post(f"{PAGE}/publish/", {"reason": "mine", **looked})
     assert "Revision 3 is live by now" in refused.content.decode()
     with no_event():
         assert person.post(f"{PAGE}/publish/", {"reason": "mine"}).status_code == 200
@@ -123,11 +139,15 @@ def test_what_was_looked_at_is_what_is_replaced(cast, two_revisions):
 def test_one_click_back(cast, two_revisions):
     person = signed_in(cast.alice)
     page = person.get(f"{PAGE}/1/restore/").content.decode()
-    assert "route chat: attempts 7 → 3" in page
+    assert "route <b>chat</b>" in page
+    assert "Attempts 7 → 3" in page
+    # Read as a table as well: before, and after.
+    assert "<del>7</del>" in page
+    assert "<ins>3</ins>" in page
     with one_event("revision.restored"):
         assert (
             person.post(
-                f"{PAGE}/1/restore/", {"reason": "it was better", "expected_revision": "2"}
+                f"{PAGE}/1/restore/", {"reason": "it was better", **shown(person, "1/restore")}
             ).status_code
             == 302
         )

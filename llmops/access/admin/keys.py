@@ -14,6 +14,7 @@ from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextInputWidget,
 )
 
 from llmops.access import services
@@ -38,6 +39,14 @@ _SCOPE_WORDS = {
     "actions": "propose calls of tools, and wait for them",
     "organisation": "all of the above in every project, not in its own only",
 }
+
+
+class PauseForm(forms.Form):
+    reason = forms.CharField(
+        max_length=300,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Callers and on-call read it, and it goes into the audit trail.",
+    )
 
 
 class ServiceKeyForm(forms.ModelForm):
@@ -102,13 +111,13 @@ class ServiceKeyAdmin(ServiceAdmin):
     list_filter = (("project", admin.RelatedOnlyFieldListFilter),)
     list_select_related = ("project",)
     search_fields = ("name", "prefix", "project__slug")
-    actions_detail = ("rotate", "end_grace", "revoke")
+    actions_detail = ("rotate", "end_grace", "pause", "resume", "revoke")
     fieldsets = (
         (None, {"fields": ("project", "name", "scopes")}),
         ("What it may call", {"fields": ("allowed_routes", "allowed_models")}),
         ("Limits", {"fields": (("rpm", "tpm", "concurrency"), "priority", "expires_at")}),
     )
-    _shown = ("prefix", "state", "last_used_at", "grace", "rotated_at", "revoked_at")
+    _shown = ("prefix", "state", "last_used_at", "grace", "rotated_at", "revoked_at", "pause_reason")
     _state = ("Now", {"fields": _shown})
 
     def get_fieldsets(self, request: HttpRequest, obj: ServiceKey | None = None) -> Any:
@@ -143,14 +152,22 @@ class ServiceKeyAdmin(ServiceAdmin):
 
     @display(
         description="state",
-        label={"active": "success", "revoked": "danger", "expired": "warning", "the console's own": "info"},
+        label={
+            "active": "success",
+            "revoked": "danger",
+            "expired": "warning",
+            "paused": "warning",
+            "the console's own": "info",
+        },
     )
     def state(self, key: ServiceKey) -> str:
         if key.revoked_at is not None:
             return "revoked"
         if key.held_by_console:
             return "the console's own"
-        return "expired" if key.expires_at and key.expires_at <= timezone.now() else "active"
+        if key.expires_at and key.expires_at <= timezone.now():
+            return "expired"
+        return "paused" if key.paused_at else "active"
 
     @display(description="earlier secret")
     def grace(self, key: ServiceKey) -> str:
@@ -192,6 +209,26 @@ class ServiceKeyAdmin(ServiceAdmin):
     def end_grace(self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> str:
         services.end_grace(actor, key=obj, **data)
         return f"Only the present secret of {obj} works."
+
+    @admin_action(
+        label="Pause",
+        question="Pause {obj}? Calls with it are refused within a second, until it is resumed.",
+        form=PauseForm,
+        available=lambda key: key.revoked_at is None and key.paused_at is None,
+    )
+    def pause(self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> str:
+        services.pause_service_key(actor, key=obj, **data)
+        return f"{obj} is paused."
+
+    @admin_action(
+        label="Resume",
+        question="Resume {obj}? Calls with it are served again within a second.",
+        form=ReasonForm,
+        available=lambda key: key.revoked_at is None and key.paused_at is not None,
+    )
+    def resume(self, request: HttpRequest, actor: Actor, obj: ServiceKey, data: dict[str, Any]) -> str:
+        services.resume_service_key(actor, key=obj, **data)
+        return f"{obj} works again."
 
     @admin_action(
         label="Revoke",

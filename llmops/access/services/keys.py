@@ -31,6 +31,7 @@ from llmops.base.live import LIVE_STATE, touch
 from llmops.core.actors import Actor
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
+from llmops.core.texts import text_problem
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,44 @@ def revoke_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> Se
         action="service_key.revoked",
         before={"revoked": False},
         after={"revoked": True},
+        reason=reason,
+    )
+    return stored
+
+
+def pause_service_key(actor: Actor, *, key: ServiceKey, reason: str) -> ServiceKey:
+    """Refuse calls with ``key`` from now on, until it is resumed; callers are told the reason."""
+    if not reason.strip():
+        raise InvalidRequest(
+            "reason: say why the key is paused; callers and on-call read it.", param="reason"
+        )
+    return _throw(actor, key, on=True, reason=reason)
+
+
+def resume_service_key(actor: Actor, *, key: ServiceKey, reason: str = "") -> ServiceKey:
+    return _throw(actor, key, on=False, reason=reason)
+
+
+@transaction.atomic
+def _throw(actor: Actor, key: ServiceKey, *, on: bool, reason: str) -> ServiceKey:
+    reason = reason.strip()
+    if len(reason) > 300:
+        raise InvalidRequest("reason: at most 300 characters are kept.", param="reason")
+    if problem := text_problem(reason):
+        raise InvalidRequest(f"reason: {problem}.", param="reason")
+    stored = _usable(key)
+    _must_hold(actor, stored.project, ())
+    if (stored.paused_at is not None) == on:
+        raise Conflict(f"{stored.name} is {'already' if on else 'not'} paused.")
+    stored.paused_at, stored.pause_reason = (timezone.now(), reason) if on else (None, "")
+    stored.save()
+    touch(LIVE_STATE)
+    record_about(
+        actor,
+        stored,
+        action="service_key.paused" if on else "service_key.resumed",
+        before={"paused": not on},
+        after={"paused": on},
         reason=reason,
     )
     return stored

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Max, Sum
+from django.urls import reverse
 from django.utils import timezone
 
 from llmops.access.models import ServiceKey
-from llmops.access.selectors import grace_in_words, graces_that_end_soon, may, visible
+from llmops.access.selectors import grace_in_words, graces_that_end_soon, may, may_anywhere, visible
 from llmops.approvals.selectors import waiting
 from llmops.budgets.selectors import Gauge, gauges, recent_crossings
 from llmops.core.digests import sha256_hex
@@ -32,6 +33,8 @@ from llmops.providers.selectors import (
     switched,
     unreadable,
 )
+from llmops.serving.selectors import organisation_switches
+from llmops.serving.switches import SWITCHES
 from llmops.usage.models import Call, Journal
 from llmops.usage.selectors import CallFilters, Overview, calls_page, overview
 
@@ -184,6 +187,27 @@ def _verdict(
 def _paused(reader: Reader) -> list[Paused]:
     if not (reader.everywhere or reader.projects):
         return []
+    page = reverse("dashboards:switches") if may_anywhere(reader.request, "route.view") else ""
+    return [
+        *(
+            Paused("Switch", SWITCHES[row.name].title, row.reason, page, "on")
+            for row in organisation_switches()
+            if row.name in SWITCHES
+        ),
+        *_paused_keys(reader),
+        *_paused_objects(reader),
+    ]
+
+
+def _paused_keys(reader: Reader) -> list[Paused]:
+    keys = ServiceKey.objects.filter(paused_at__isnull=False, revoked_at=None).select_related("project")
+    return [
+        Paused("Service key", row.name, row.pause_reason, reader.link("access.servicekey", row.pk))
+        for row in visible(keys, reader.request, "service_key.view").order_by("project__slug", "name")
+    ]
+
+
+def _paused_objects(reader: Reader) -> list[Paused]:
     return [
         Paused(
             row._meta.object_name or "",

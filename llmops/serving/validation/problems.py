@@ -24,6 +24,66 @@ class Problem:
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def field(self) -> str:
+        """The member of the object's own form that puts it right; empty where there is none."""
+        return _FIELDS.get((self.kind, self.code), "")
+
+
+#: (kind, code) -> the member of the object that is wrong.
+_FIELDS = {
+    **{("provider", name): name for name in ("base_url", "passthrough", "shared_objects")},
+    ("model", "provider_gone"): "provider",
+    ("model", "context_window"): "max_output_tokens",
+    ("model", "no_output"): "max_output_tokens",
+    ("model", "no_default_output"): "default_max_output_tokens",
+    **dict.fromkeys(
+        (
+            ("route", code)
+            for code in (
+                "no_targets",
+                "no_weight",
+                "model_gone",
+                "model_archived",
+                "model_versionless",
+                "mixed_kinds",
+            )
+        ),
+        "targets",
+    ),
+    ("route", "name_taken"): "slug",
+    ("route", "class_unknown"): "fallbacks_for",
+    **dict.fromkeys(
+        (("route", code) for code in ("repeated", "smaller_fallback", "nothing_left")), "fallbacks"
+    ),
+    **dict.fromkeys((("route", code) for code in ("strategy_unknown", "no_turns")), "context_strategy"),
+    **dict.fromkeys(
+        (("route", code) for code in ("no_larger_model", "larger_model_small", "larger_model_unused")),
+        "larger_model",
+    ),
+    **dict.fromkeys(
+        (("route", code) for code in ("no_summary_model", "summary_model_mute", "summary_model_unused")),
+        "summary_model",
+    ),
+    ("route", "last_resort_unknown"): "last_resort",
+    **dict.fromkeys(
+        (("route", code) for code in ("no_static_answer", "static_answer_unused", "static_not_text")),
+        "static_answer",
+    ),
+    **dict.fromkeys((("route", code) for code in ("cache_off", "cache_tools_off")), "cache_ttl_s"),
+    ("route", "queue_outlasts"): "queue_timeout_ms",
+    ("route", "no_larger_fallback"): "fallbacks_for",
+    ("route", "fallbacks_unreached"): "attempts",
+    ("policy", "check"): "checks",
+    ("policy", "asked_model_gone"): "checks",
+    ("policy", "idle"): "everywhere",
+    ("prompt", "route_gone"): "route",
+    ("prompt", "not_text"): "route",
+    ("prompt", "over_ceiling"): "token_ceiling",
+    ("prompt", "snapshot"): "samples",
+    ("project", "default_route_gone"): "default_route",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

@@ -55,7 +55,7 @@ def _targets(route: RouteEntry, models: _Models, facts: Facts) -> _Words:
         yield ERROR, "no_targets", "has no target."
     elif not any(target.weight for target in route.targets):
         yield ERROR, "no_weight", "has targets, but each has weight 0."
-    for slug in _named(route):
+    for slug in named_models(route):
         if slug in models:
             continue
         if slug in facts.archived_models:
@@ -225,7 +225,8 @@ def _answering(route: RouteEntry) -> list[str]:
     return list(dict.fromkeys([*(target.model for target in route.targets), *chained]))
 
 
-def _named(route: RouteEntry) -> list[str]:
+def named_models(route: RouteEntry) -> list[str]:
+    """Every model that a route leads to or asks."""
     helping = [slug for slug in (route.larger_model, route.summary_model) if slug]
     return list(dict.fromkeys([*_answering(route), *helping]))
 
