@@ -277,7 +277,7 @@ async def probing(plan: Plan, step: Step, shared: SharedBreakers) -> Step | None
     following: Step | None = step
     while following is not None and following.probe:
         try:
-            if await shared.may_probe(following.breaker):
+            if following.probed is None or await shared.may_probe(following.probed):
                 return following
         except BaseException:
             following.dropped()

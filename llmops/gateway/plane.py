@@ -329,7 +329,7 @@ class Plane:
 
     def _breaker_changed(self, breaker: Breaker, state: str, by: str, now: float) -> None:
         """Written down, so that people see it; the ingester brings it to them."""
-        route, model = breaker.key
+        route, model, project = breaker.key
         entry = self.snapshot.models.get(model)
         at = time.time_ns()
         seen = BreakerSeen(
@@ -342,9 +342,16 @@ class Plane:
             by=by,
             until=at + int((breaker.open_until - now) * 1e9) if state == OPENED else 0,
             why=breaker.why[:500],
+            project=project,
         )
         log.warning(
-            "breaker of %s for %s: %s (%s) %s", model, route or "calls by name", state, by, breaker.why
+            "breaker of %s for %s%s: %s (%s) %s",
+            model,
+            route or "calls by name",
+            f" of project {project}" if project else "",
+            state,
+            by,
+            breaker.why,
         )
         with suppress(ServiceUnavailable):
             self.journal.append(seen)

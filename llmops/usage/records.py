@@ -285,6 +285,8 @@ class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=Tr
     by: str
     until: int = 0
     why: str = ""
+    #: only calls of this project are kept away; of all without one
+    project: str = ""
 
 
 Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Holds | Gone | Metered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmops.gateway.attempts.breakers import BY_ANOTHER, BY_PROBE, BY_RATE, BY_RESET, Breaker, Breakers
 from llmops.usage.records import BreakerSeen
-from tests.gateway.rig import Rig, a_route, answers, fails
+from tests.gateway.rig import KEY, Asked, Reply, Rig, a_key, a_route, answers, fails
 
 SETTINGS = {
     "breaker_failure_percent": 50,
@@ -99,7 +100,7 @@ def test_there_is_never_more_than_one_probe(events: list[tuple[str, Any]]) -> No
 def test_every_change_is_told_once() -> None:
     told: list[tuple[str, str]] = []
     breakers = Breakers(lambda breaker, state, by, now: told.append((state, by)))
-    breaker = breakers.named(a_route("r", **SETTINGS), "m")
+    breaker = breakers.named(a_route("r", **SETTINGS), "m", "p")
     for _ in range(6):
         breaker.record(False, 0.0, why="status 500")
     assert breaker.why == "4 of 4 calls failed within 60 s: status 500 (4)"
@@ -125,16 +126,86 @@ def test_a_reset_is_for_its_route_and_forgets_what_was_counted() -> None:
     breakers = Breakers()
     for slug in ("r", "other"):
         for _ in range(4):
-            breakers.named(a_route(slug, **SETTINGS), "m").record(False, 0.0)
+            breakers.named(a_route(slug, **SETTINGS), "m", "p").record(False, 0.0)
     breakers.reset({}, {}, 1.0)
     breakers.reset({"r": 5.0}, {"r": 5.0}, 1.0)
     assert len(list(breakers.open())) == 2
     breakers.reset({"r": 5.0}, {"r": 6.0}, 1.0)
     [left] = breakers.open()
-    assert left.key == ("other", "m")
-    again = breakers.named(a_route("r", **SETTINGS), "m")
+    assert left.key == ("other", "m", "p")
+    again = breakers.named(a_route("r", **SETTINGS), "m", "p")
     again.record(False, 2.0)
     assert again.allows(2.0)
+
+
+# ---------------------------------------------------------------------- projects
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 20)),
+        max_size=120,
+    ),
+    st.integers(1, 100),
+    st.integers(1, 12),
+)
+def test_the_common_one_opens_only_when_others_fail_as_well(
+    calls: list[tuple[str, bool, float]], percent: int, least: int
+) -> None:
+    """Against a model that keeps every call, as above."""
+    window = 60
+    breakers = Breakers()
+    route = a_route("r", breaker_failure_percent=percent, breaker_min_calls=least, breaker_window_s=window)
+    common = breakers.named(route, "m")
+    seen: list[tuple[float, str, bool]] = []
+    now = 0.0
+
+    def opens(found: list[tuple[str, bool]]) -> bool:
+        def rate(some: list[bool]) -> bool:
+            return some.count(False) * 100 >= percent * len(some)
+
+        failures = {name: sum(not ok for who, ok in found if who == name) for name, _ in found}
+        most = max(failures.values(), default=0)
+        verdicts = set()
+        for worst in [name for name, count in failures.items() if count == most]:
+            others = [ok for who, ok in found if who != worst]
+            verdicts.add(others.count(False) >= max(1, least / 4) and rate(others))
+        enough = len(found) >= least and rate([ok for _, ok in found])
+        # Which of two that fail as often is left out does not matter to anybody.
+        return enough and (verdicts == {True} or (len(verdicts) == 2 and bool(common.open_until)))
+
+    for project, ok, passed in calls:
+        now += passed
+        breakers.named(route, "m", project).record(ok, now)
+        seen.append((now, project, ok))
+        surely = [(who, one) for at, who, one in seen if now - at <= window]
+        perhaps = [(who, one) for at, who, one in seen if now - at <= window + 2]
+        if surely == perhaps:
+            assert bool(common.open_until) == (opens(surely) and not ok)
+        if common.open_until:
+            assert len({who for at, who, one in seen if not one}) > 1
+            return
+
+
+def test_whose_probe_failed_leaves_the_next_one_to_others() -> None:
+    breakers = Breakers()
+    route = a_route("r", **SETTINGS)
+    mine, theirs = (breakers.named(route, "m", name) for name in ("mine", "theirs"))
+    for _ in range(4):
+        mine.record(False, 0.0)
+        theirs.record(False, 0.0)
+    common = breakers.named(route, "m")
+    assert common.open_until == 30.0
+    assert common.why == "4 of 4 calls failed within 60 s; 2 projects"
+    assert mine.allows(31.0)
+    assert not theirs.allows(31.0)
+    common.record(False, 32.0, probe=True)
+    assert not mine.allows(63.0), "it may be what makes it fail"
+    assert theirs.allows(63.0)
+    common.forget_probe()
+    assert mine.allows(93.0), "others do not come"
+    common.record(True, 94.0, probe=True)
+    assert not common.open_until
 
 
 # ---------------------------------------------------------------------- over a plane
@@ -152,10 +223,10 @@ async def test_opening_and_closing_is_written_down(rig: Rig) -> None:
         await rig.chat(model="chat")
     [opened] = seen(rig)
     assert (opened.route, opened.model, opened.provider) == ("chat", "small", "up")
-    assert (opened.state, opened.by) == ("open", "rate")
+    assert (opened.state, opened.by, opened.project) == ("open", "rate", "support")
     assert opened.why == "2 of 2 calls failed within 60 s: status 500 (2)"
     assert before + 29e9 < opened.until < time.time_ns() + 31e9
-    rig.plane.breakers.named(a_route(), "small").open_until = 0.001
+    rig.plane.breakers.named(a_route(), "small", "support").open_until = 0.001
     rig.upstream.does(answers())
     assert (await rig.chat(model="chat")).status == 200
     assert [(one.state, one.by) for one in seen(rig)] == [("open", "rate"), ("closed", "probe")]
@@ -173,3 +244,64 @@ async def test_an_operators_reset_comes_with_the_live_state(rig: Rig) -> None:
     rig.configure(routes=[route], version=3, breaker_resets={"chat": 1.0})
     assert (await rig.chat(model="chat")).status == 200
     assert [(one.state, one.by) for one in seen(rig)] == [("open", "rate"), ("closed", "reset")]
+
+
+OTHER = "llmops_othertes_" + "o" * 40
+
+
+async def poisoned(asked: Asked, reply: Reply) -> None:
+    """A provider that some requests make fail."""
+    await (fails(500) if b"poison" in asked.body else answers())(asked, reply)
+
+
+async def test_a_tenant_whose_requests_make_a_provider_fail_opens_nothing_for_others(rig: Rig) -> None:
+    route = a_route(attempts=1, breaker_min_calls=4, breaker_cooldown_s=30)
+    keys = {KEY: a_key(), OTHER: a_key("evil", project="evil")}
+    rig.configure(routes=[route], keys=keys)
+    rig.upstream.does(poisoned)
+    seen_by_evil = []
+    for _ in range(40):
+        attack = [rig.chat(model="chat", text="poison", how={"key": OTHER}) for _ in range(5)]
+        found = await asyncio.gather(*attack, rig.chat(model="chat"))
+        assert found[-1].status == 200
+        seen_by_evil += [one.error["code"] for one in found[:-1]]
+    assert "circuit_open" in seen_by_evil
+    assert sum(b"poison" in one.body for one in rig.upstream.asked) <= 12, "its own are kept away"
+    [opened] = seen(rig)
+    assert (opened.project, opened.model) == ("evil", "small")
+    assert not rig.plane.breakers.named(route, "small").open_until
+
+
+async def test_a_tenant_that_poisons_probes_opens_nothing_for_others(rig: Rig) -> None:
+    route = a_route(attempts=1, breaker_min_calls=2, breaker_cooldown_s=30)
+    rig.configure(routes=[route], keys={KEY: a_key(), OTHER: a_key("evil", project="evil")})
+    rig.upstream.does(poisoned)
+    for _ in range(20):
+        await rig.chat(model="chat", text="poison", how={"key": OTHER})
+        breaker = rig.plane.breakers.named(route, "small", "evil")
+        if breaker.open_until:
+            breaker.open_until = 0.001
+        assert (await rig.chat(model="chat")).status == 200
+
+
+async def test_a_provider_that_is_down_is_left_alone_by_all(rig: Rig) -> None:
+    third = "llmops_thirdtes_" + "t" * 40
+    route = a_route(attempts=1, breaker_min_calls=4, breaker_cooldown_s=30)
+    rig.configure(
+        routes=[route],
+        keys={KEY: a_key(), OTHER: a_key("b", project="b"), third: a_key("c", project="c")},
+    )
+    rig.upstream.does(fails(500))
+    for _ in range(3):
+        await rig.chat(model="chat")
+        await rig.chat(model="chat", how={"key": OTHER})
+    asked = len(rig.upstream.asked)
+    found = await rig.chat(model="chat", how={"key": third})
+    assert found.error["code"] == "circuit_open", "it need not find out by itself"
+    assert len(rig.upstream.asked) == asked
+    assert [(one.project, one.state) for one in seen(rig)] == [("", "open")]
+    # One probe for all brings it back.
+    rig.plane.breakers.named(route, "small").open_until = 0.001
+    rig.upstream.does(answers())
+    assert (await rig.chat(model="chat", how={"key": third})).status == 200
+    assert (await rig.chat(model="chat")).status == 200

@@ -282,10 +282,10 @@ def test_an_open_target_is_passed_over_until_all_are_open() -> None:
     plan = a_plan(("a", "b"), breakers=breakers)
     route = plan.resolution.route
     for _ in range(20):
-        breakers.of(route, plan.resolution.targets[0]).record(False, 0.0)
+        breakers.of(route, plan.resolution.targets[0], plan.resolution.key.project).record(False, 0.0)
     assert plan.first(1.0).target.slug == "b"
     for _ in range(20):
-        breakers.of(route, plan.resolution.fallbacks[0]).record(False, 0.0)
+        breakers.of(route, plan.resolution.fallbacks[0], plan.resolution.key.project).record(False, 0.0)
     with pytest.raises(CircuitOpen) as refused:
         Plan(plan.resolution, plan.snapshot, breakers, deadline=1_000.0).first(1.0)
     assert refused.value.retry_after == pytest.approx(29.0)

@@ -38,7 +38,7 @@ class Process:
 
     @property
     def breaker(self) -> Breaker:
-        return self.breakers.named(ROUTE, "m")
+        return self.breakers.named(ROUTE, "m", "p")
 
     def fail(self) -> None:
         self.breaker.record(False, time.monotonic(), why="status 500")
@@ -69,6 +69,25 @@ async def test_one_that_opens_tells_the_others_and_so_does_one_that_closes(url: 
             await one.shared.turn()
         assert not first.breaker.open_until
         assert third.breaker.allows(time.monotonic())
+
+
+async def test_what_is_open_for_all_is_so_everywhere_and_for_every_project(url: str) -> None:
+    async with processes(url) as (first, second):
+        for project in ("p", "other"):
+            first.breakers.named(ROUTE, "m", project).record(False, time.monotonic(), why="status 500")
+        assert first.breakers.named(ROUTE, "m").open_until
+        await first.shared.turn()
+        await second.shared.turn()
+        assert not second.breakers.named(ROUTE, "m", "a third").allows(time.monotonic())
+
+
+async def test_what_is_open_for_a_project_is_open_for_it_alone(url: str) -> None:
+    async with processes(url) as (first, second):
+        first.fail()
+        await first.shared.turn()
+        await second.shared.turn()
+        assert not second.breaker.allows(time.monotonic())
+        assert second.breakers.named(ROUTE, "m", "other").allows(time.monotonic())
 
 
 async def test_it_is_told_within_a_second_by_itself(url: str) -> None:
@@ -139,6 +158,7 @@ async def test_while_redis_is_away_each_goes_by_itself_and_tells_it_later() -> N
 async def test_nonsense_in_redis_does_no_harm(url: str) -> None:
     plain = redis.Redis.from_url(url)
     plain.hset("llmops:breakers", "odd", "{")
+    plain.hset("llmops:breakers", "r/m/p/x", b'[99999999999.0,"x"]')
     plain.hset("llmops:breakers", "r/m", "nonsense")
     plain.hset("llmops:breakers", "unknown/m", b'[99999999999.0,"x"]')
     plain.hset("llmops:breakers", "r/old", b'[1.0,"x"]')

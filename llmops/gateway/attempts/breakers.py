@@ -1,8 +1,11 @@
-"""Which targets are left alone for a while: a breaker for each route and target. Decides, never waits.
+"""Which targets are left alone for a while: a breaker for each route and target, and one for each project there. Decides, never
+waits.
 
 A breaker opens when the share of failures among the calls of a window reaches the route's limit, and half-opens with one
-probe after its cool-down. The window counts the calls of this process; that it is open may be told to, and by, the other
-processes (``shared_breakers``), and an operator may reset it (``LiveState.breaker_resets``).
+probe after its cool-down. A project's own counts its own calls, and keeps its calls away. The common one keeps everybody's away,
+and opens only if the calls of all other projects fail at that rate as well, not those of the one that fails most alone: requests
+that make a provider fail are not to close it to others. The windows count the calls of this process; that one is open may be told to,
+and by, the other processes (``shared_breakers``), and an operator may reset it (``LiveState.breaker_resets``).
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ OPENED, CLOSED = "open", "closed"
 BY_RATE, BY_PROBE, BY_ANOTHER, BY_RESET = "rate", "probe", "another", "reset"
 _REMEMBERED = 50
 
-Key = tuple[str, str]
+#: Route, model, project; no project for the common one.
+Key = tuple[str, str, str]
 
 
 class Listener(Protocol):
@@ -46,9 +50,11 @@ class Breaker:
         "why",
     )
 
-    def __init__(self, route: RouteEntry, model: str = "", changed: Listener = _nobody) -> None:
+    def __init__(
+        self, route: RouteEntry, model: str = "", changed: Listener = _nobody, project: str = ""
+    ) -> None:
         self.route = route
-        self.key: Key = (route.slug, model)
+        self.key: Key = (route.slug, model, project)
         self._changed = changed
         self._seen: deque[list[float]] = deque()
         self._calls = 0
@@ -96,12 +102,15 @@ class Breaker:
         bucket[2] += 1
         self._failures += 1
         self._failed.append((now, why))
-        if (
-            self._calls >= self.route.breaker_min_calls
-            and self._failures * 100 >= self.route.breaker_failure_percent * self._calls
-        ):
+        if self._too_many():
             self.why = self._told(now)
             self._open(now, by=BY_RATE)
+
+    def _too_many(self) -> bool:
+        return (
+            self._calls >= self.route.breaker_min_calls
+            and self._failures * 100 >= self.route.breaker_failure_percent * self._calls
+        )
 
     def adopt(self, until: float, now: float, why: str) -> None:
         """Another process opened it, until ``until`` (monotonic)."""
@@ -137,28 +146,147 @@ class Breaker:
             _, calls, failures = self._seen.popleft()
             self._calls -= int(calls)
             self._failures -= int(failures)
+            self._expired()
+
+    def _expired(self) -> None:
+        """The oldest second was left out."""
+
+
+class CommonBreaker(Breaker):
+    """Of all projects. ``count`` takes the place of ``record`` for what is no probe."""
+
+    __slots__ = ("_by", "_by_second", "_probed_by", "_prober")
+
+    def __init__(self, route: RouteEntry, model: str = "", changed: Listener = _nobody) -> None:
+        super().__init__(route, model, changed)
+        #: project -> calls and failures within the window, and the same by the second, as ``_seen`` has them
+        self._by: dict[str, list[int]] = {}
+        self._by_second: deque[dict[str, list[int]]] = deque()
+        #: whose probe is under way, and whose failed last
+        self._prober = self._probed_by = ""
+
+    def count(self, ok: bool, now: float, project: str, why: str = "") -> None:
+        if self.open_until:
+            return
+        if not self._seen or now - self._seen[-1][0] >= 1.0:
+            # Before the base class begins the same second.
+            self._by_second.append({})
+        for counts in (self._by, self._by_second[-1]):
+            found = counts.get(project)
+            if found is None:
+                counts[project] = [1, not ok]
+            else:
+                found[0] += 1
+                found[1] += not ok
+        self.record(ok, now, why=why)
+
+    def admits(self, now: float, project: str) -> bool:
+        """As ``allows``. For a while another probe is not the project's whose probe failed: it may be what makes it fail."""
+        if project == self._probed_by and now < self.open_until + self.route.breaker_cooldown_s:
+            return False
+        if not self.allows(now):
+            return False
+        self._prober = project
+        return True
+
+    def record(self, ok: bool, now: float, *, probe: bool = False, why: str = "") -> None:
+        if probe and self.open_until:
+            self._probed_by = "" if ok else self._prober
+        super().record(ok, now, probe=probe, why=why)
+
+    def close(self, now: float, *, by: str) -> None:
+        self._by.clear()
+        self._by_second.clear()
+        self._probed_by = ""
+        super().close(now, by=by)
+
+    def _too_many(self) -> bool:
+        """Also without the project that fails most, by a quarter of the calls that the route asks for."""
+        if not super()._too_many():
+            return False
+        calls, failures = max(self._by.values(), key=lambda counts: counts[1], default=(0, 0))
+        others, failed = self._calls - calls, self._failures - failures
+        return (
+            failed * 4 >= self.route.breaker_min_calls
+            and failed > 0
+            and failed * 100 >= self.route.breaker_failure_percent * others
+        )
+
+    def _told(self, now: float) -> str:
+        failing = sum(failures > 0 for _, failures in self._by.values())
+        return f"{super()._told(now)}; {failing} projects"
+
+    def _expired(self) -> None:
+        for project, (calls, failures) in self._by_second.popleft().items():
+            counts = self._by[project]
+            counts[0] -= calls
+            counts[1] -= failures
+            if not counts[0]:
+                del self._by[project]
+
+
+class ProjectBreaker(Breaker):
+    """Of one project's calls. Where the common one is open, that one decides."""
+
+    __slots__ = ("common", "project")
+
+    def __init__(self, common: CommonBreaker, changed: Listener, project: str) -> None:
+        super().__init__(common.route, common.key[1], changed, project)
+        self.common = common
+        self.project = project
+
+    def allows(self, now: float) -> bool:
+        if self.common.open_until:
+            return self.common.admits(now, self.project)
+        return super().allows(now)
+
+    def record(self, ok: bool, now: float, *, probe: bool = False, why: str = "") -> None:
+        if not probe:
+            self.common.count(ok, now, self.project, why)
+        super().record(ok, now, probe=probe, why=why)
+
+    @property
+    def asked(self) -> Breaker:
+        """The one that decides now, whose probe a call would be."""
+        return self.common if self.common.open_until else self
 
 
 class Breakers:
-    """One for each route and target. ``changed`` is told of every one that opens or closes."""
+    """One for each route and target, and for each project there. ``changed`` is told of every one that opens or closes."""
 
     def __init__(self, changed: Listener = _nobody) -> None:
         self._all: dict[Key, Breaker] = {}
         self._listeners: list[Listener] = [changed]
 
-    def of(self, route: RouteEntry, target: Target) -> Breaker:
-        return self.named(route, target.slug)
+    def of(self, route: RouteEntry, target: Target, project: str) -> ProjectBreaker:
+        """What calls of the project go by."""
+        return self._of_project(route, target.slug, project)
 
     def every(self) -> Iterator[tuple[Key, Breaker]]:
-        """Route and target, and the breaker between them."""
+        """Route, target and project (none: all), and the breaker between them."""
         yield from list(self._all.items())
 
-    def named(self, route: RouteEntry, model: str) -> Breaker:
-        found = self._all.get((route.slug, model))
+    def named(self, route: RouteEntry, model: str, project: str = "") -> Breaker:
+        """The common one, or a project's."""
+        return self._of_project(route, model, project) if project else self._common(route, model)
+
+    def _common(self, route: RouteEntry, model: str) -> CommonBreaker:
+        found = self._all.get((route.slug, model, ""))
         if found is None:
-            found = self._all[route.slug, model] = Breaker(route, model, self._changed)
+            found = self._all[route.slug, model, ""] = CommonBreaker(route, model, self._changed)
         elif found.route is not route:
             found.route = route
+        assert isinstance(found, CommonBreaker)
+        return found
+
+    def _of_project(self, route: RouteEntry, model: str, project: str) -> ProjectBreaker:
+        found = self._all.get((route.slug, model, project))
+        if found is None:
+            common = self._common(route, model)
+            found = self._all[route.slug, model, project] = ProjectBreaker(common, self._changed, project)
+        elif found.route is not route:
+            found.route = self._common(route, model).route
+        assert isinstance(found, ProjectBreaker)
         return found
 
     def listen(self, changed: Listener) -> None:

@@ -13,7 +13,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamAuthFailed,
 )
-from llmops.gateway.attempts.breakers import Breaker, Breakers
+from llmops.gateway.attempts.breakers import Breaker, Breakers, ProjectBreaker
 from llmops.gateway.attempts.credentials import RESTING_WHY, Choice, Credentials
 from llmops.gateway.attempts.failures import (
     AUTH,
@@ -67,26 +67,35 @@ class Step:
 
     target: Target
     credential: CredentialEntry
-    breaker: Breaker
+    breaker: ProjectBreaker
     delay: float = 0.0
     why: str = ""
     fallback: bool = False
     retry: bool = False
     probe: bool = False
     larger: bool = False
+    #: the breaker that waits for a probe's end
+    probed: Breaker | None = None
 
     def ended(self, failure: Failure | None, now: float) -> None:
         """The attempt answered (None) or failed; tells the breaker."""
+        breaker: Breaker = self.probed if self.probe and self.probed is not None else self.breaker
         if failure is None:
-            self.breaker.record(True, now, probe=self.probe)
+            breaker.record(True, now, probe=self.probe)
         else:
-            self.breaker.record(not failure.counts, now, probe=self.probe, why=describe(failure))
+            breaker.record(not failure.counts, now, probe=self.probe, why=describe(failure))
         self.probe = False
+
+    def tries(self) -> None:
+        """The attempt is going to be made: it is the probe if its breaker has just let it pass as one."""
+        breaker = self.breaker.asked
+        if breaker.probing and breaker.open_until > 0.0:
+            self.probe, self.probed = True, breaker
 
     def dropped(self) -> None:
         """The attempt will not be made, or its end says nothing about the target."""
-        if self.probe:
-            self.breaker.forget_probe()
+        if self.probe and self.probed is not None:
+            self.probed.forget_probe()
             self.probe = False
 
 
@@ -225,11 +234,11 @@ class Plan:
         choice = self._choose(target, now)
         if choice is None or choice.wait > 0:
             return None
-        breaker = self.breakers.of(self.resolution.route, target)
+        breaker = self._breaker(target)
         if not breaker.allows(now):
             return None
         step = Step(target, choice.credential, breaker, 0.0, why)
-        step.probe = breaker.probing and breaker.open_until > 0.0
+        step.tries()
         return step
 
     def moves_on(self, failure_class: str) -> bool:
@@ -298,7 +307,7 @@ class Plan:
 
     def _at(self, index: int, choice: Choice, now: float, why: str) -> Step | None:
         target = self._order[index]
-        breaker = self.breakers.of(self.resolution.route, target)
+        breaker = self._breaker(target)
         if not breaker.allows(now):
             return None
         self._index, self._on_target = index, 0
@@ -326,10 +335,14 @@ class Plan:
             return None
         if not self.credentials.nothing_known(entries[0].id, target.entry.upstream_model):
             return None
-        breaker = self.breakers.of(self.resolution.route, target)
-        if breaker.open_until:
+        breaker = self._breaker(target)
+        if breaker.open_until or breaker.common.open_until:
             return None
         return self._take(Step(target, entries[0], breaker))
+
+    def _breaker(self, target: Target) -> ProjectBreaker:
+        resolution = self.resolution
+        return self.breakers.of(resolution.route, target, resolution.key.project)
 
     def _pass(self, target: Target, reason: str, passed: list[str]) -> None:
         self.skipped.append((target, reason))
@@ -337,7 +350,7 @@ class Plan:
 
     def _take(self, step: Step) -> Step:
         self._step = step
-        step.probe = step.breaker.probing and step.breaker.open_until > 0.0
+        step.tries()
         self.attempts += 1
         self._on_target += 1
         return step
@@ -397,7 +410,7 @@ class Plan:
         target, reason = self.skipped[0]
         reasons = {why for _, why in self.skipped}
         if reasons == {OPEN}:
-            opens = min(self.breakers.of(self.resolution.route, one).open_until for one, _ in self.skipped)
+            opens = min(self._breaker(one).asked.open_until for one, _ in self.skipped)
             return CircuitOpen(
                 f"Every provider of {name!r} failed too often just now and is left alone. Try again after the seconds of "
                 "retry-after, or use another model; an operator sees why under Breakers and can close them.",

@@ -156,10 +156,10 @@ class SharedBreakers:
         if until < now - FORGOTTEN_S:
             await self._redis.hdel(_OPEN, _name(key))
             return
-        slug, model = key
+        slug, model, project = key
         route = self._route(slug)
         if route is not None:
-            self._breakers.named(route, model).adopt(until, now, told.why)
+            self._breakers.named(route, model, project).adopt(until, now, told.why)
 
     async def _hold_rights(self) -> None:
         probing = {breaker.key for breaker in self._breakers.open() if breaker.probing}
@@ -179,12 +179,12 @@ class SharedBreakers:
 
 
 def _name(key: Key) -> str:
-    return f"{key[0]}/{key[1]}"
+    return "/".join(key if key[2] else key[:2])
 
 
 def _key(field: bytes | str) -> Key:
     name = field.decode() if isinstance(field, bytes) else field
-    route, slash, model = name.partition("/")
-    if not slash:
+    parts = name.split("/")
+    if len(parts) not in (2, 3):
         raise ValueError("not the name of a breaker")
-    return route, model
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""

@@ -146,10 +146,29 @@ class PlaneCollector:
             refused.add_metric(key, gate.turned_away)
         yield from (inside, bound, queued, refused)
         now = time.monotonic()
-        state = GaugeMetricFamily("llmops_breaker_state", "0 closed, 1 half-open, 2 open.", labels=labels)
-        for key, breaker in list(self._plane.breakers.every()):
-            state.add_metric(key, 0 if not breaker.open_until else 2 if now < breaker.open_until else 1)
+        state = GaugeMetricFamily(
+            "llmops_breaker_state", "0 closed, 1 half-open, 2 open, for all projects.", labels=labels
+        )
+        common: dict[tuple[str, str], int] = {}
+        own: dict[tuple[str, str], list[int]] = {}
+        for (route, model, project), breaker in list(self._plane.breakers.every()):
+            value = 0 if not breaker.open_until else 2 if now < breaker.open_until else 1
+            if project:
+                own.setdefault((route, model), []).append(value)
+            else:
+                common[route, model] = value
+        for name, value in common.items():
+            # Where there is one project, what is open for it is open for all.
+            state.add_metric(name, value or min(own.get(name, (0,))))
         yield state
+        alone = GaugeMetricFamily(
+            "llmops_breaker_projects",
+            "Projects whose own calls are kept away from a target, because theirs alone fail there.",
+            labels=labels,
+        )
+        for name, values in own.items():
+            alone.add_metric(name, sum(value > 0 for value in values))
+        yield alone
 
     def _credentials(self) -> Iterator[Metric]:
         refused = self._plane.credentials.refused()
