@@ -84,6 +84,17 @@ def test_an_open_breaker_is_seen_until_it_closes(process) -> None:
     ]
 
 
+def test_what_is_open_for_one_project_stands_beside_what_is_open_for_all(process) -> None:
+    write, *_ = process
+    write(breaker(), breaker(project="support"), breaker(project="sales"))
+    assert sorted(row.project for row in open_breakers("chat")) == ["", "sales", "support"]
+    write(breaker("closed", by="probe", project="sales"))
+    assert sorted(row.project for row in open_breakers("chat")) == ["", "support"]
+    texts = set(HealthEvent.objects.values_list("text", flat=True))
+    assert f"for the calls of one project: {WHY}" in texts
+    assert not any("support" in text for text in texts), "whoever sees the route may read it"
+
+
 def test_what_another_process_found_out_is_told_by_that_one(process) -> None:
     write, *_ = process
     write(
@@ -168,6 +179,26 @@ def test_pages_show_it(cast, process) -> None:
     # Provider keys are not for everybody.
     texts = [finding.text for finding in signed_in(cast.dan).get("/").context["view"].verdict.findings]
     assert not any("Provider key" in text for text in texts)
+
+
+def test_whose_calls_alone_fail_is_told_to_whoever_sees_the_project(cast, process) -> None:
+    write, *_ = process
+    route = configuring.route("chat")
+    write(breaker(project="support"))
+    page = signed_in(cast.alice).get(f"/admin/providers/route/{route.pk}/change/").content.decode()
+    assert "for the calls of one project" in page
+
+    def told(person: Any) -> list[str]:
+        findings = signed_in(person).get("/").context["view"].verdict.findings
+        return [one.text for one in findings if "for the calls of project support" in one.text]
+
+    assert told(cast.alice)
+    assert told(cast.bob)
+    assert not told(cast.charlie), "a project that may not be seen is not named"
+    client = bearer(every_scope(cast.support).secret)
+    [found] = client.get("/api/v1/routes/chat/").json()["open_breakers"]
+    assert found["one_project"] is True
+    assert "support" not in str(found)
 
 
 def test_the_api_tells_it_and_resets(cast, process) -> None:

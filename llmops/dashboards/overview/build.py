@@ -224,15 +224,18 @@ def _breakers(reader: Reader) -> list[Avoided]:
     """Targets that are left alone, one for all data planes that do so."""
     if not (reader.everywhere or reader.projects):
         return []
-    found: dict[tuple[str, str], list[OpenBreaker]] = {}
+    found: dict[tuple[str, str, str], list[OpenBreaker]] = {}
+    mine = {project.slug for project in reader.projects}
     for one in open_breakers():
-        found.setdefault((one.route, one.model), []).append(one)
-    routes = dict(Route.objects.filter(slug__in=[route for route, _ in found]).values_list("slug", "pk"))
+        if not one.project or reader.everywhere or one.project in mine:
+            found.setdefault((one.route, one.model, one.project), []).append(one)
+    routes = dict(Route.objects.filter(slug__in=[route for route, *_ in found]).values_list("slug", "pk"))
     avoided = []
-    for (route, model), rows in found.items():
+    for (route, model, project), rows in found.items():
         first = min(rows, key=lambda row: row.since)
         who = "a data plane" if len(rows) == 1 else f"{formats.count(len(rows))} data planes"
         where = f" of route {route}" if route else ""
+        where += f" for the calls of project {project}, which alone fail there," if project else ""
         text = f"Target {model}{where} is left alone by {who} since {first.since:%H:%M:%S} UTC: {first.why}"
         avoided.append(
             Avoided(text, reader.link("providers.route", routes[route]) if route in routes else "")

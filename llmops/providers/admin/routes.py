@@ -240,11 +240,12 @@ class RouteAdmin(ServiceAdmin):
         now = database_now()
         return format_html_join(
             mark_safe("<br>"),
-            "{} at {}: {} {} ({}) since {}",
+            "{} at {}{}: {} {} ({}) since {}",
             (
                 (
                     one.model,
                     one.provider,
+                    ", for the calls of one project" if one.project else "",
                     "open until" if one.until > now else "waiting for a probe since",
                     f"{one.until:%H:%M:%S} UTC",
                     one.why,

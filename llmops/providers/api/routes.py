@@ -24,9 +24,16 @@ class TargetSerializer(serializers.Serializer[Any]):
 
 
 class BreakerSerializer(serializers.ModelSerializer[OpenBreaker]):
+    one_project = serializers.SerializerMethodField(
+        help_text="Only the calls of one project are kept away: theirs alone fail there."
+    )
+
+    def get_one_project(self, breaker: OpenBreaker) -> bool:
+        return bool(breaker.project)
+
     class Meta:
         model = OpenBreaker
-        fields = ("model", "provider", "host", "process", "since", "until", "why")
+        fields = ("model", "provider", "host", "process", "since", "until", "why", "one_project")
 
 
 class RouteSerializer(serializers.ModelSerializer[Route]):

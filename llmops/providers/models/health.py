@@ -56,7 +56,8 @@ class CredentialUse(UUIDModel):
 
 class OpenBreaker(models.Model):
     """A target of a route that one data-plane process leaves alone now, until ``until``; then it is probed. The row goes when
-    the breaker closes, or with its process. Routes, models and providers by slug, as they were then.
+    the breaker closes, or with its process. Routes, models, providers and projects by slug, as they were then; with a project only
+    its own calls are kept away.
     """
 
     process = models.UUIDField(editable=False)
@@ -64,6 +65,7 @@ class OpenBreaker(models.Model):
     route = models.CharField(max_length=63, blank=True)
     model = models.CharField(max_length=63)
     provider = models.CharField(max_length=63)
+    project = models.CharField(max_length=63, blank=True, default="", db_default="")
     since = models.DateTimeField()
     until = models.DateTimeField()
     why = models.CharField(max_length=500, blank=True)
@@ -72,7 +74,9 @@ class OpenBreaker(models.Model):
         db_table = "providers_open_breaker"
         ordering = ["route", "model", "since"]
         constraints = [
-            models.UniqueConstraint(fields=["process", "route", "model"], name="providers_open_breaker_once"),
+            models.UniqueConstraint(
+                fields=["process", "route", "model", "project"], name="providers_open_breaker_once"
+            ),
         ]
 
     def __str__(self) -> str:

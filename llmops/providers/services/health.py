@@ -15,6 +15,8 @@ from llmops.base.tasks import send
 from llmops.providers.models import HealthEvent, OpenBreaker, Rotation
 from llmops.providers.models.rotations import DRAINING
 
+#: How an event begins that is about a breaker of one project's calls.
+ONE_PROJECT = "for the calls of one project: "
 #: Events are kept for so long.
 KEPT_FOR = timedelta(days=90)
 
@@ -31,6 +33,7 @@ class BreakerChange:
     by: str
     until: datetime | None
     why: str
+    project: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,11 @@ def note_health(*, process: UUID, host: str, changes: Iterable[BreakerChange | C
                     model=change.model[:63],
                     provider=change.provider[:63],
                     process=process,
-                    text=(change.why or _CLOSED_BY.get(change.by, ""))[:500],
+                    # Whoever sees the route may read it, not whose calls fail.
+                    text=(
+                        (ONE_PROJECT if change.project else "")
+                        + (change.why or _CLOSED_BY.get(change.by, ""))
+                    )[:500],
                 )
             )
     HealthEvent.objects.bulk_create(events)
@@ -82,7 +89,12 @@ _CLOSED_BY = {"probe": "a probe was answered", "reset": "an operator reset it"}
 
 
 def _note_breaker(process: UUID, host: str, change: BreakerChange) -> None:
-    named = {"process": process, "route": change.route[:63], "model": change.model[:63]}
+    named = {
+        "process": process,
+        "route": change.route[:63],
+        "model": change.model[:63],
+        "project": change.project[:63],
+    }
     if not change.opened:
         OpenBreaker.objects.filter(**named).delete()
         return

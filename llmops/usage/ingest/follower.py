@@ -330,6 +330,7 @@ def _health(seen: BreakerSeen | CredentialSeen) -> BreakerChange | CredentialCha
         by=seen.by,
         until=_moment(seen.until) if seen.until else None,
         why=seen.why,
+        project=seen.project,
     )
 
 
