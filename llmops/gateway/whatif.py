@@ -240,7 +240,7 @@ def _walk(
     route = resolution.route
     breakers = Breakers()
     for target in open_ones:
-        breakers.of(route, target).open_until = math.inf
+        breakers.named(route, target.slug).open_until = math.inf
     deadline = route.total_timeout_ms / 1000
     plan = Plan(resolution, snapshot, breakers, deadline)
     now, fits = 0.0, False
