@@ -18,6 +18,8 @@ from llmops.gateway.routing import Target
 from llmops.serving.snapshot import RouteEntry
 
 OPENED, CLOSED = "open", "closed"
+#: In place of a project, of calls that are only thought.
+_NOBODYS = "-"
 #: What made a breaker change.
 BY_RATE, BY_PROBE, BY_ANOTHER, BY_RESET = "rate", "probe", "another", "reset"
 _REMEMBERED = 50
@@ -260,7 +262,7 @@ class Breakers:
 
     def of(self, route: RouteEntry, target: Target, project: str) -> ProjectBreaker:
         """What calls of the project go by."""
-        return self._of_project(route, target.slug, project)
+        return self._of_project(route, target.slug, project or _NOBODYS)
 
     def every(self) -> Iterator[tuple[Key, Breaker]]:
         """Route, target and project (none: all), and the breaker between them."""

@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("providers", "0009_keys_have_an_origin"),
+        ("providers", "0010_model_trials"),
     ]
 
     operations = [
