@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests import servers
+from tests import handing_on, servers
 
 BACKENDS = ("sqlite", "postgres")
 # What a developer's shell may hold and no test may see.
@@ -52,6 +53,20 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: two for each core, because every second test waits for processes, servers or the clock."""
     return 2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``--dist loadfile``: a file stays with one process, and so do files that hand something on to each other."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return handing_on.together(super()._split_scope(nodeid))
+
+    return Files(config, log)
 
 
 def pytest_unconfigure() -> None:

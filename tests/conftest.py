@@ -11,7 +11,7 @@ import pytest
 from django.core.cache import cache
 from hypothesis import settings
 
-from tests import pristine, trying
+from tests import handing_on, pristine, trying
 from tests.installation import (
     Template,
     installation,
@@ -187,6 +187,11 @@ def nothing_cached(request: pytest.FixtureRequest) -> None:
 
         with redis.Redis.from_url(url) as client:
             client.flushdb()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.session.stash[handing_on.FOLLOWING] = nextitem
 
 
 @pytest.hookimpl(wrapper=True)

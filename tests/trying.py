@@ -1,14 +1,17 @@
 """How many examples the property tests try.
 
 A usual run tries a part of them, other ones each time; ``--hypothesis-profile thorough`` tries all, for a night or
-before a release. What a test then finds is kept in ``.hypothesis/`` and tried first from then on, by both.
+before a release. What a test then finds is kept in ``.hypothesis/`` and tried first from then on, by both. A usual run
+prints what it found as it found it, with the line that makes it happen again; a thorough one looks for the smallest such
+example first, which may keep a process busy for minutes.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 #: What Hypothesis tries of a test that names no number; the numbers that tests name are for the thorough profile.
 THOROUGH, USUAL = 100, 30
@@ -21,10 +24,21 @@ _EVERYWHERE: dict[str, Any] = {
     "print_blob": True,
 }
 settings.register_profile("thorough", max_examples=THOROUGH, **_EVERYWHERE)
-settings.register_profile(DEFAULT, max_examples=USUAL, **_EVERYWHERE)
+settings.register_profile(
+    DEFAULT,
+    max_examples=USUAL,
+    phases=[phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)],
+    **_EVERYWHERE,
+)
 
 
 def tries(thorough: int, *, at_least: int = 1, **more: Any) -> settings:
-    """In place of ``settings(max_examples=...)``: so many in the thorough profile, and their share in the usual one."""
+    """In place of ``settings(max_examples=...)``: so many in the thorough profile, and their share in the usual one.
+
+    The second half of a usual run, on PostgreSQL, tries half as many again, of its own: what runs there as well is about
+    the database, and the model that it is compared with has had its share on the first.
+    """
     share = max(at_least, thorough * settings().max_examples // THOROUGH)
+    if settings().max_examples < THOROUGH and os.environ.get("CONSOLE_TEST_BACKEND") == "postgres":
+        share = -(-share // 2)
     return settings(max_examples=share, deadline=None, **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from tests.e2e.test_embedded import Embedded
+from tests.handing_on import handed_on
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -30,22 +32,32 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    found = Embedded(tmp_path_factory.mktemp("browser"))
-    try:
-        found.start()
-        yield found
-    finally:
-        if found.process is not None:
-            found.process.kill()
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """One for this file and all that import it; what a test makes in it has a name that no other uses."""
+
+    @contextmanager
+    def running() -> Iterator[Embedded]:
+        found = Embedded(tmp_path_factory.mktemp("browser"))
+        try:
+            found.start()
+            yield found
+        finally:
+            if found.process is not None:
+                found.process.kill()
+
+    yield from handed_on(request, running)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    @contextmanager
+    def running() -> Iterator[Browser]:
+        with sync_playwright() as playwright:
+            found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            yield found
+            found.close()
+
+    yield from handed_on(request, running)
 
 
 @pytest.fixture(scope="module")

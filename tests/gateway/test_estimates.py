@@ -59,8 +59,9 @@ async def chat_left(rig: Rig, **members: Any) -> Any:
     return rig.outcome()
 
 
-def test_the_text_has_so_many_tokens() -> None:
+def test_the_texts_have_so_many_tokens() -> None:
     assert count_text(LONG, "sim-small") == COUNTED
+    assert count_text(ASKED, "sim-small") == ASKED_TOKENS
 
 
 def budgeted(rig: Rig, **model: Any) -> None:
@@ -283,7 +284,7 @@ def test_names_that_say_that_a_model_reasons(name: str) -> None:
 # ---------------------------------------------------------------------- input
 
 ASKED = "Please read what follows with care, and tell me in one word how it made you feel. " * 200
-ASKED_TOKENS = count_text(ASKED, "sim-small")
+ASKED_TOKENS = 3_801
 EMBED = {"embedding": [0.1], "index": 0, "object": "embedding"}
 
 
