@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from llmops.gateway.masking import Masking
 from llmops.usage.records import encode
 from tests.gateway.keeping import MINE, bytes_of, configure, get, gives
 from tests.gateway.rig import (
@@ -123,3 +128,65 @@ async def test_a_credential_that_is_a_word_is_left_where_it_stands(rig: Rig, ups
     rig.configure(credentials={"up": (a_credential(secret="EMPTY"),)})
     upstream.does(answers("EMPTY is a word"))
     assert json.loads((await rig.chat()).body)["choices"][0]["message"]["content"] == "EMPTY is a word"
+
+
+# ---------------------------------------------------------------------- in pieces
+
+
+@given(
+    st.lists(st.sampled_from(["abab", "aba", "ab", "a", "b", "c", "abac"]), max_size=12).map("".join),
+    st.sampled_from(["abac", "aab", "aaa", "abab", "c"]),
+    st.lists(st.integers(0, 48), max_size=8),
+)
+def test_wherever_it_is_cut_the_same_goes_out_and_as_early_as_can_be(
+    text: str, secret: str, cuts: list[int]
+) -> None:
+    data, key = text.encode(), secret.encode()
+    mask, out = Masking(key), b""
+    edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    for start, end in pairwise(edges):
+        out += mask.feed(data[start:end])
+        assert end - len(out) < len(key), "no more waits than may be its beginning"
+        assert key not in out
+    out += mask.rest()
+    assert len(out) == len(data)
+    assert key not in out
+    # What is masked in one piece is masked in all cuttings alike.
+    assert out == data.replace(key, b"*" * len(key))
+
+
+@pytest.mark.parametrize("cut", [1, len(SECRET) // 2, len(SECRET) - 1])
+async def test_a_download_with_the_key_on_the_seam_of_two_pieces(
+    rig: Rig, upstream: Upstream, cut: int
+) -> None:
+    configure(rig)
+    rig.plane.objects.made("file", "file-1", key=MINE, provider="up")
+    whole = b"before " + SECRET.encode() + b" after" + SECRET[:5].encode()
+    at = len(b"before ") + cut
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "text/plain", "content-length": str(len(whole))})
+        await reply.raw(whole[:at])
+        await asyncio.sleep(0.05)
+        await reply.raw(whole[at:])
+
+    upstream.does(script)
+    answer = await get(rig, "/v1/files/file-1/content")
+    assert answer.complete
+    assert answer.body == whole.replace(SECRET.encode(), HIDDEN.encode())
+
+
+async def test_a_sound_with_the_key_on_the_seam_of_two_pieces(rig: Rig, upstream: Upstream) -> None:
+    rig.configure(models=[a_model("voice", max_output_tokens=0)])
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.head(200, {"content-type": "audio/mpeg", "transfer-encoding": "chunked"})
+        for piece in (b"ID3" + SECRET[:9].encode(), SECRET[9:].encode() + b"end" + SECRET[:4].encode()):
+            await reply.chunk(piece)
+            await asyncio.sleep(0.05)
+        await reply.raw(b"0\r\n\r\n")
+
+    upstream.does(script)
+    body = {"model": "voice", "input": "Hello", "voice": "alloy"}
+    answer = await rig.call(body, path="/v1/audio/speech")
+    assert (answer.complete, answer.body) == (True, b"ID3" + HIDDEN.encode() + b"end" + SECRET[:4].encode())

@@ -29,6 +29,7 @@ from llmops.gateway.errors import Headers
 from llmops.gateway.forms.spool import Upload as SpooledUpload
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.places import Place
+from llmops.gateway.masking import masked
 from llmops.gateway.money import charging
 from llmops.usage.records import Attempt, Ended, Outcome, Tokens
 
@@ -237,11 +238,12 @@ async def relay(call: Call, place: Place, errand: Errand) -> None:
             call.started_sending = True
             await call._send({"type": "http.response.start", "status": response.status, "headers": headers})
 
-        held = await content.readany()
+        coming = masked(content, call.secret)
+        held = await anext(coming, b"")
         call.watch.open_end()
         while held:
             # One piece is kept back until it is known whether it is the last: the call is written down before that.
-            following = await content.readany()
+            following = await anext(coming, b"")
             if not following:
                 break
             if not call.started_sending:

@@ -21,6 +21,7 @@ from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
 from llmops.gateway.endpoints.making import JSON, SOUND, Answer, AskedMedia, MediaEndpoint
 from llmops.gateway.forms.multipart import Form, read_form
 from llmops.gateway.forms.spool import Spool
+from llmops.gateway.masking import masked
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.refusing import refuse_answer
 from llmops.gateway.streaming.events import Relay
@@ -141,9 +142,10 @@ async def _relay_sound(call: Call, trial: Trial, response: Response) -> Failure 
     content = response.content
     kept, size = b"", 0
     failure: Failure | None = None
+    coming = masked(content, call.secret)
     while True:
         try:
-            data = await content.readany()
+            data = await anext(coming, b"")
         except BROKE as error:
             failure = failure_of(error)
             break
