@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from django.utils import timezone
 
 from llmops.budgets.models import Budget, Window
 from llmops.gateway.kept import metering, objects
-from llmops.gateway.kept.metering import Metering, Sums, target_named
+from llmops.gateway.kept.believing import Sums
+from llmops.gateway.kept.metering import Metering, target_named
 from llmops.gateway.kept.shelf import DatabaseShelf, claim, put_back
 from llmops.serving.snapshot import PriceRow
 from llmops.usage.ingest.loop import Ingester
@@ -27,6 +29,7 @@ from tests.gateway.rig import (
     a_budget,
     a_model,
     a_provider,
+    completion,
     fails,
     usage,
 )
@@ -90,6 +93,7 @@ class World:
     def __init__(self, rig: Rig, tmp_path: Path) -> None:
         self.rig = rig
         self.soft = ""
+        self.asked = lines("sim-small", "sim-small")
         self._journals = [tmp_path / "journal"]
 
     @property
@@ -117,7 +121,7 @@ class World:
             ],
         )
         self.rig.plane.objects.made("file", "file-1", key=MINE, provider="up")
-        self.upstream(at(content=bytes_of(lines("sim-small")), batches=gives(A_BATCH)))
+        self.upstream(at(content=bytes_of(self.asked), batches=gives(A_BATCH)))
         assert (await create(self.rig, headers={"x-llmops-feature": "f"})).status == 200
         await self.book()
         await sync_to_async(KeptObject.objects.filter(kind="batch").update)(due_at=timezone.now())
@@ -127,7 +131,13 @@ class World:
 
     def ended(self) -> None:
         output = answered(("sim-small", usage(10, 5)), ("sim-small-2024", usage(10, 5)))
-        self.upstream(at(batch_1=gives(DONE), file_out=bytes_of(output[:50], output[50:])))
+        self.upstream(
+            at(
+                batch_1=gives(DONE),
+                file_out=bytes_of(output[:50], output[50:]),
+                file_1=bytes_of(self.asked[:30], self.asked[30:]),
+            )
+        )
 
     async def book(self) -> None:
         await sync_to_async(Ingester(self._journals[0]).run_once)()
@@ -325,3 +335,99 @@ async def test_without_the_database_nothing_is_looked_after(
     monkeypatch.setattr(metering, "_IDLE_S", 0.0)
     await rig.plane.tick()
     await rig.plane.metering.close()
+
+
+# ---------------------------------------------------------------------- what is believed
+
+CHATS = "/v1/chat/completions"
+ENTRY = a_model("small", max_output_tokens=1_000, context_window=100_000)
+
+
+def asking(name: str, text: str = "Hi", **body: Any) -> bytes:
+    given = {"model": "sim-small", "messages": [{"role": "user", "content": text}]} | body
+    return json.dumps({"custom_id": name, "method": "POST", "url": CHATS, "body": given}).encode()
+
+
+def telling(name: str, stated: Any, text: str = "Hello") -> bytes:
+    body = completion(text, stated)
+    return json.dumps({"custom_id": name, "response": {"status_code": 200, "body": body}}).encode()
+
+
+def believed(told: list[bytes], asked: list[bytes] | None = None) -> tuple[Sums, Any]:
+    sums = Sums(CHATS)
+    sums.add_all(told, lambda model: ENTRY)
+    if asked is not None:
+        sums.check(asked, lambda model: ENTRY)
+    return sums, sums.by_model.get("sim-small-2024")
+
+
+def test_what_is_stated_as_it_is_nearly_always_is_believed() -> None:
+    sums, tokens = believed(
+        [telling("a", usage(10, 5)), telling("b", usage(900, 400, cached=800, reasoning=350), "x" * 200)],
+        [asking("a"), asking("b", "word " * 1_000, max_completion_tokens=400)],
+    )
+    assert (tokens.input, tokens.cached, tokens.output, tokens.reasoning) == (910, 800, 405, 350)
+    assert (sums.doubted, sums.strange, sums.odd, tokens.estimated) == (0, 0, 0, False)
+
+
+def test_an_input_that_is_understated_is_what_the_request_plainly_holds() -> None:
+    sums, tokens = believed([telling("a", usage(1, 5))], [asking("a", "word " * 5_000)])
+    assert 4_900 < tokens.input < 5_200
+    assert (sums.doubted, tokens.estimated) == (1, True)
+
+
+def test_an_output_that_is_understated_is_what_the_answer_plainly_holds() -> None:
+    sums, tokens = believed([telling("a", usage(10, 1), "word " * 800)], [asking("a")])
+    assert 790 < tokens.output < 850
+    assert sums.doubted == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ({}, 1_000),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7, "n": 3}, 21),
+        ({"max_tokens": True}, 1_000),
+    ],
+)
+def test_no_more_output_than_the_request_allowed(body: dict[str, Any], most: int) -> None:
+    sums, tokens = believed([telling("a", usage(10, 90_000, reasoning=80_000))], [asking("a", **body)])
+    assert (tokens.output, tokens.reasoning) == (most, most)
+    assert sums.doubted == 1
+
+
+def test_a_line_counts_once_and_only_where_it_was_asked_for() -> None:
+    sums, tokens = believed(
+        [telling("a", usage(10, 5)), telling("a", usage(10, 5)), telling("made up", usage(99, 99))],
+        [asking("a"), asking("never answered")],
+    )
+    assert (tokens.input, tokens.output) == (10, 5)
+    assert (sums.odd, sums.strange) == (1, 1)
+
+
+async def test_a_batch_whose_usage_is_not_true_is_counted(world: World) -> None:
+    world.asked = b"".join(asking(name, "word " * 5_000) + b"\n" for name in "01")
+    output = b"".join(telling(name, usage(1, 1)) + b"\n" for name in "01")
+    world.upstream(
+        at(
+            batch_1=gives(DONE),
+            file_out=bytes_of(output),
+            file_1=bytes_of(world.asked[:70], world.asked[70:]),
+        )
+    )
+    await world.metering._round()
+    await world.book()
+    call = await sync_to_async(Call.objects.get)(endpoint="batches.usage")
+    assert call.input_tokens > 9_900
+    assert call.usage_estimated
+    # The file that is read is the one that the batch was made with, whatever the provider names now.
+    assert any(one.path.endswith("/files/file-1/content") for one in world.rig.upstream.asked[-2:])
+
+
+async def test_a_batch_whose_requests_are_gone_is_believed(world: World) -> None:
+    output = answered(("sim-small", usage(10, 5)), ("sim-small-2024", usage(10, 5)))
+    world.upstream(at(batch_1=gives(DONE), file_out=bytes_of(output), file_1=fails(404)))
+    await world.metering._round()
+    await world.book()
+    await world.counted(1)

@@ -78,6 +78,7 @@ async def _create(call: Call, visit: Visit) -> None:
             "budgets": [budget.id for budget in budgets],
             "models": sorted(models)[:_MAX_MODELS],
             "endpoint": endpoint,
+            "input": source,
         },
         due_in=FIRST_LOOK_S,
     )

@@ -28,7 +28,8 @@ from llmops.gateway.forwarding.calls import SAFE_ID, handler, owner_of
 from llmops.gateway.forwarding.errands import IDEMPOTENT, Errand, Fetched, fetch, record, relay, send
 from llmops.gateway.forwarding.naming import Names, begins_as_json, is_json
 from llmops.gateway.forwarding.uploading import Upload
-from llmops.gateway.kept.metering import target_named, usage_of
+from llmops.gateway.kept.believing import usage_of
+from llmops.gateway.kept.metering import target_named
 from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, chosen_place, place_at, place_of, reachable_providers
 from llmops.gateway.routing import Budgets, View

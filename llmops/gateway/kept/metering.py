@@ -2,7 +2,7 @@
 
 The row of a batch says when somebody is to look (``due_at``). A data plane claims it by one conditional update, for a
 while (``claimed_until``); it asks the provider, and puts the row back for later while the batch runs. When the batch has
-ended it adds up the usage of its output, line by line as it streams, prices that at the batch tier, and writes one
+ended it adds up the usage of its output, line by line as it streams, holds it against the lines that asked (``believing``), prices that at the batch tier, and writes one
 ``Metered`` record into its journal, with the whole call ``batches.usage``.
 
 Counted exactly once: the ingester books a ``Metered`` record only if the row's ``metered_at`` is still empty, and fills it
@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,7 +32,7 @@ from llmops.budgets.scopes import scope_pairs
 from llmops.core.cancelling import cancel
 from llmops.core.ids import uuid7_text
 from llmops.gateway.attempts.upstream import Failed, failure_of_status, read_whole
-from llmops.gateway.endpoints.base import MAX_USAGE_TOKENS, believable_usage
+from llmops.gateway.kept.believing import Sums, add_tokens
 from llmops.gateway.kept.claims import Claim, DeskAndBooks
 from llmops.gateway.kept.lines import Reading, read_lines
 from llmops.gateway.kept.objects import Objects
@@ -43,6 +45,7 @@ from llmops.usage.records import Ended, Metered, Origin, Outcome, Tokens
 
 if TYPE_CHECKING:
     from llmops.gateway.plane import Plane
+    from llmops.serving.snapshot import ModelEntry
 
 log = logging.getLogger(__name__)
 
@@ -58,107 +61,21 @@ GIVE_UP_S = 3 * 86_400.0
 #: How often a process looks for batches that are due while it found none.
 _IDLE_S = 3.0
 _REMEMBERED = 10_000
+#: Lines that are looked at together, beside the loop, in bytes.
+TOGETHER = 256 * 1024
+#: What a file's id looks like that may stand in a path.
+SAFE_FILE = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _OVER = frozenset(("completed", "failed", "expired", "cancelled"))
 
 
 class _Batch(msgspec.Struct):
     status: str = ""
+    input_file_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_USAGE_TOKENS)]
-
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: _Count | None = None
-    cache_write_tokens: _Count | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: _Count | None = None
-
-
-class _ResponsesUsage(msgspec.Struct):
-    """Usage as /v1/responses tells it."""
-
-    input_tokens: _Count
-    output_tokens: _Count = 0
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Body(msgspec.Struct):
-    model: str = ""
-    usage: msgspec.Raw = msgspec.Raw()
-
-
-class _Response(msgspec.Struct):
-    body: _Body | None = None
-
-
-class _Line(msgspec.Struct):
-    custom_id: str
-    response: _Response | None = None
-
-
 _decode_batch = msgspec.json.Decoder(_Batch).decode
-_decode_line = msgspec.json.Decoder(_Line).decode
-_decode_usage = msgspec.json.Decoder(_ResponsesUsage).decode
-
-
-class Sums:
-    """Tokens by the model that a provider names in its answers."""
-
-    def __init__(self) -> None:
-        self.by_model: dict[str, Tokens] = {}
-        self.lines = 0
-        #: lines that say nothing about their usage
-        self.silent = 0
-        #: lines that are none of a batch's output
-        self.odd = 0
-
-    def add(self, line: bytes) -> None:
-        self.lines += 1
-        try:
-            said = _decode_line(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.odd += 1
-            return
-        body = said.response.body if said.response is not None else None
-        used = usage_of(bytes(body.usage)) if body is not None else None
-        if body is None or used is None:
-            self.silent += 1
-            return
-        sums = self.by_model.setdefault(body.model, Tokens())
-        add_tokens(sums, used)
-
-
-def usage_of(raw: bytes) -> Tokens | None:
-    """Billed tokens of a ``usage`` member, of whichever endpoint."""
-    tokens = believable_usage(raw)
-    if tokens is not None or not raw:
-        return tokens
-    try:
-        usage = _decode_usage(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    asked, answered = usage.input_tokens_details, usage.output_tokens_details
-    return Tokens(
-        input=usage.input_tokens,
-        cached=min((asked.cached_tokens or 0) if asked else 0, usage.input_tokens),
-        cache_write=(asked.cache_write_tokens or 0) if asked else 0,
-        output=usage.output_tokens,
-        reasoning=min((answered.reasoning_tokens or 0) if answered else 0, usage.output_tokens),
-    )
-
-
-def add_tokens(sums: Tokens, more: Tokens) -> None:
-    sums.input += more.input
-    sums.cached += more.cached
-    sums.cache_write += more.cache_write
-    sums.output += more.output
-    sums.reasoning += more.reasoning
 
 
 def target_named(view: View, provider: str, model: str, asked: Sequence[str] = ()) -> Target | None:
@@ -239,9 +156,9 @@ class Metering:
             note_files(self._plane.objects, claim.owner, body)
             if batch.status not in _OVER:
                 return pause
-            sums = Sums()
+            sums = Sums(str(claim.owner.details.get("endpoint", "")))
             if batch.output_file_id:
-                await self._sum(place, batch.output_file_id, sums)
+                await self._sum(place, claim.owner, batch, sums)
             if sums.odd and not self._old(claim.owner):
                 log.warning("the output of the batch %s is not what it should be", claim.owner.id)
                 return MOST_PAUSE_S
@@ -288,9 +205,40 @@ class Metering:
         finally:
             channel.in_flight -= 1
 
-    async def _sum(self, place: Place, file_id: str, sums: Sums) -> None:
+    async def _sum(self, place: Place, owner: Owner, batch: _Batch, sums: Sums) -> None:
+        view, asked = self._plane.view, _texts(owner.details.get("models"))
+        known: dict[str, ModelEntry | None] = {}
+
+        def entry_of(model: str) -> ModelEntry | None:
+            if model not in known:
+                target = target_named(view, owner.provider, model, asked)
+                known[model] = target.entry if target is not None else None
+            return known[model]
+
+        assert batch.output_file_id is not None
+        await self._read(place, batch.output_file_id, lambda lines: sums.add_all(lines, entry_of))
+        source = owner.details.get("input") or batch.input_file_id
+        if not isinstance(source, str) or not SAFE_FILE.fullmatch(source):
+            return
+        try:
+            await self._read(place, source, lambda lines: sums.check(lines, entry_of))
+        except Failed as failed:
+            # What was deleted cannot be looked at any more: then what is stated is believed.
+            if failed.failure.status != 404:
+                raise
+
+    async def _read(self, place: Place, file_id: str, work: Callable[[list[bytes]], None]) -> None:
+        """``work`` on the lines of a file, some at a time, beside the loop."""
+        some: list[bytes] = []
+        size = 0
         async for line in read_lines(self._plane.transport, place, file_id, f"{uuid7_text()}.1"):
-            sums.add(line)
+            some.append(line)
+            size += len(line)
+            if size > TOGETHER:
+                await self._plane.off_loop(partial(work, some), size=size)
+                some, size = [], 0
+        if some:
+            await self._plane.off_loop(partial(work, some), size=size)
 
     def _write(self, owner: Owner, sums: Sums, said: str, *, code: str = "") -> None:
         """One record with the whole of it."""
@@ -311,6 +259,10 @@ class Metering:
             said += f"; {unpriced} models have no price here"
         if sums.silent or sums.odd:
             said += f"; {sums.silent + sums.odd} lines tell no usage"
+        if sums.doubted:
+            said += f"; of {sums.doubted} lines the stated usage cannot be true: it was counted"
+        if sums.strange:
+            said += f"; {sums.strange} lines answer what was not asked, and do not count"
         _, target, name = dearest
         outcome = Outcome(
             status="ok" if not code else "error",

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: No plain text has so many characters to a token; an answer with more of them is counted.
 PLAIN = 16
 #: What may stand in an answer beside text, in bytes, and characters too few to say anything.
-SUSPICIOUS, _FEW = 1_024, 64
+SUSPICIOUS, FEW = 1_024, 64
 #: By how much an exact count must be above the provider's own figure, which another tokenizer made.
-_TIMES, _MORE = 2, 16
+TIMES, MORE = 2, 16
 #: Members by which a request asks a model to think, and values that ask it not to.
 _THINKING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 _NOT = (None, False, "", "none", "disabled", 0)
@@ -77,7 +77,7 @@ async def _check_input(call: Call, trial: Trial, tokens: Tokens) -> None:
         )
     except RuntimeError:
         return
-    if least <= _MORE + _TIMES * tokens.input:
+    if least <= MORE + TIMES * tokens.input:
         return
     _doubt(trial, tokens, charging.UNDERSTATED_INPUT)
     tokens.input = least
@@ -107,14 +107,14 @@ async def _check_output(
     call: Call, trial: Trial, tokens: Tokens, length: int, text: Callable[[], str]
 ) -> None:
     """The output as it is stated, unless the answer plainly holds more: then as it was counted."""
-    if length <= _FEW + PLAIN * tokens.output or trial.holding.prices is None:
+    if length <= FEW + PLAIN * tokens.output or trial.holding.prices is None:
         return
     model, said = trial.step.target.entry.upstream_model, text()
     try:
         counted = await call.plane.off_loop(lambda: count_text(said, model), size=length)
     except RuntimeError:
         return
-    if counted <= _MORE + _TIMES * tokens.output:
+    if counted <= MORE + TIMES * tokens.output:
         return
     _doubt(trial, tokens, charging.UNDERSTATED)
     tokens.output = counted
