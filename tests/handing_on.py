@@ -21,6 +21,7 @@ FOLLOWING = pytest.StashKey[pytest.Item | None]()
 #: The files that share a stack and a browser: the one that has the fixtures, and those that import them.
 _OWNER = "tests/e2e/test_browser.py"
 _IMPORTS = re.compile(r"^from tests\.e2e\.test_browser import (?:\([^)]*|[^\n]*)\bstack\b", re.MULTILINE)
+_ROOT = Path(__file__).resolve().parent.parent
 _held: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
 
 
@@ -34,14 +35,18 @@ def handed_on(
         _held[name] = manager, manager.__enter__()
     yield _held[name][1]
     following = request.session.stash.get(FOLLOWING, None)
-    module = getattr(following, "module", None)
-    if getattr(module, name, None) is not getattr(request.module, name):
+    # Not the fixtures themselves: a file that is imported by another is loaded twice, once for pytest.
+    if following is None or _place(following.path) != _place(request.path):
         _held.pop(name)[0].__exit__(None, None, None)
 
 
 @cache
 def together(file: str) -> str:
     """The name of what is given to one process as a whole: the file itself, or all that share the browser."""
-    path = Path(__file__).parent.parent / file
+    path = _ROOT / file
     shares = file == _OWNER or (path.is_file() and _IMPORTS.search(path.read_text()) is not None)
     return _OWNER if shares else file
+
+
+def _place(path: Path) -> str:
+    return together(path.relative_to(_ROOT).as_posix())
