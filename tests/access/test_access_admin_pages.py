@@ -46,6 +46,7 @@ def errors_of(response):
     return {name: list(found) for name, found in response.context["adminform"].form.errors.items()}
 
 
+@pytest.mark.any_engine
 def test_a_new_key_is_shown_once_and_kept_nowhere(cast):
     client = signed_in(cast.bob)
     with one_event("service_key.created") as seen:
@@ -67,6 +68,7 @@ def test_a_new_key_is_shown_once_and_kept_nowhere(cast):
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_rotating_shows_the_new_secret_once(cast):
     issued = issue(cast.support, name="ci")
     client = signed_in(cast.bob)
@@ -82,6 +84,7 @@ def test_rotating_shows_the_new_secret_once(cast):
     assert seen.event.reason == "a laptop was lost"
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("action", ["rotate", "revoke"])
 def test_a_button_acts_on_post_with_a_token_only(cast, action):
     key = issue(cast.support).key
@@ -111,6 +114,7 @@ def test_a_name_that_is_taken_is_said_at_the_name_and_nothing_is_kept(cast):
     assert ServiceKey.objects.count() == 1
 
 
+@pytest.mark.any_engine
 def test_scopes_beyond_ones_own_are_refused_at_the_field(cast):
     client = signed_in(cast.bob)
     for scope in ("members", "budgets", "audit", "organisation", "configure"):
@@ -122,6 +126,7 @@ def test_scopes_beyond_ones_own_are_refused_at_the_field(cast):
     assert not ServiceKey.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_another_projects_key_is_not_there(cast):
     key = issue(cast.search).key
     client = signed_in(cast.bob)
@@ -137,6 +142,7 @@ def test_another_projects_key_is_not_there(cast):
     assert str(key.pk) not in client.get("/admin/access/servicekey/").content.decode()
 
 
+@pytest.mark.any_engine
 def test_a_key_is_changed_in_place(cast):
     key = issue(cast.support, name="ci").key
     client = signed_in(cast.bob)
@@ -167,6 +173,7 @@ def test_a_stale_save_is_refused_and_says_what_changed(cast):
     assert (key.rpm, key.tpm) == (None, 5000)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "sent",
     [
@@ -189,6 +196,7 @@ def test_a_form_that_does_not_say_what_it_saw_is_refused(cast, sent):
     assert answer.context["adminform"].form.non_field_errors()
 
 
+@pytest.mark.any_engine
 def test_a_revoked_key_is_only_looked_at(cast):
     key = issue(cast.support, name="ci").key
     services.revoke_service_key(COMMAND, key=key)
@@ -202,6 +210,7 @@ def test_a_revoked_key_is_only_looked_at(cast):
     assert "was revoked" in again.content.decode()
 
 
+@pytest.mark.any_engine
 def test_the_bulk_delete_of_django_is_gone(cast):
     key = issue(cast.support).key
     client = signed_in(cast.root)
@@ -215,6 +224,7 @@ def test_the_bulk_delete_of_django_is_gone(cast):
     assert ServiceKey.objects.filter(pk=key.pk).exists()
 
 
+@pytest.mark.any_engine
 def test_projects_are_made_changed_archived_and_restored(cast):
     client = signed_in(cast.alice)
     with one_event("project.created"):
@@ -245,6 +255,7 @@ def test_projects_are_made_changed_archived_and_restored(cast):
         assert client.post(f"{address}/delete/", {"post": "yes"}).status_code == 403
 
 
+@pytest.mark.any_engine
 def test_a_bad_slug_is_said_at_the_slug(cast):
     client = signed_in(cast.alice)
     for slug in ("Ünder", "a b", "-x", "", "x" * 64, "support"):
@@ -253,6 +264,7 @@ def test_a_bad_slug_is_said_at_the_slug(cast):
         assert list(errors_of(answer)) == ["slug"], slug
 
 
+@pytest.mark.any_engine
 def test_members_come_change_and_go(cast):
     client = signed_in(cast.alice)
     with one_event("member.added"):
@@ -275,6 +287,7 @@ def test_members_come_change_and_go(cast):
         assert list(errors_of(answer)) == ["role"]
 
 
+@pytest.mark.any_engine
 def test_the_administrator_of_one_project_stays_in_it(cast):
     pam = person("pam", ("admin", cast.support))
     client = signed_in(pam)
@@ -308,6 +321,7 @@ def test_removing_the_last_administrator_is_a_message_and_changes_nothing(cast):
     assert Membership.objects.filter(pk=membership.pk).exists()
 
 
+@pytest.mark.any_engine
 def test_accounts_are_made_changed_closed_and_opened(cast):
     client = signed_in(cast.root)
     with one_event("user.created") as seen:
@@ -345,10 +359,12 @@ def test_accounts_are_made_changed_closed_and_opened(cast):
         assert "username" in errors_of(taken)
 
 
+@pytest.mark.any_engine
 def test_groups_are_gone(cast):
     assert signed_in(cast.root).get("/admin/auth/group/").status_code == 404
 
 
+@pytest.mark.any_engine
 def test_history_shows_the_trail(cast):
     key = issue(cast.support, name="ci").key
     services.update_service_key(acting(cast.alice), key=key, rpm=3)

@@ -151,6 +151,7 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
     assert not again.nothing_to_do
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("old", "new", "steps", "events"),
     [
@@ -295,6 +296,7 @@ def faults(text, **values) -> list[tuple[int, str]]:
     return [(found.line, found.reason) for found in refused.value.found]
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [

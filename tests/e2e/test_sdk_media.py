@@ -19,6 +19,9 @@ from tests.gateway.making import png, wav
 from tests.installation import Installation
 from tests.simulator.running import running
 
+#: What the SDK sends and gets back; what is booked of it are calls like others.
+pytestmark = pytest.mark.any_engine
+
 MODELS = {
     "draw": ("sim-image+instant", {"input": "5", "image_input": "10", "image_output": "40"}),
     "draw-flat": ("sim-image-flat+instant", {"images": "40000"}),

@@ -13,6 +13,9 @@ from tests.e2e.test_sdk import KEY, PROVIDER_SECRET, Stack, start_gateway, wait_
 from tests.installation import Installation
 from tests.simulator.running import running
 
+#: What the SDK sends and gets back.
+pytestmark = pytest.mark.any_engine
+
 FILE = """\
 version: 1
 projects:

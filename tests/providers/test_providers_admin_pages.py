@@ -87,6 +87,7 @@ def test_every_page_opens_with_its_rows(client):
                 assert name in page.content.decode(), address
 
 
+@pytest.mark.any_engine
 def test_a_provider_is_added_changed_and_refused_on_its_field(client):
     form = {
         "slug": "openai", "name": "OpenAI", "kind": "openai", "base_url": "https://api.openai.com/v1",
@@ -117,6 +118,7 @@ def test_a_provider_is_added_changed_and_refused_on_its_field(client):
     assert "Somebody changed this" in str(stale)
 
 
+@pytest.mark.any_engine
 def test_a_key_is_added_and_never_shown(client):
     sim = configuring.provider()
     form = {"provider": str(sim.pk), "name": "primary", "source": "sealed", "secret": SECRET, "reference": ""}
@@ -140,6 +142,7 @@ def test_a_key_is_added_and_never_shown(client):
     assert credential.sealed not in page
 
 
+@pytest.mark.any_engine
 def test_a_key_goes_its_way_by_buttons(client, answering):
     server = answering()
     sim = configuring.provider(base_url=server.url)
@@ -171,6 +174,7 @@ def test_a_key_goes_its_way_by_buttons(client, answering):
     assert "revoked" in page.content.decode()
 
 
+@pytest.mark.any_engine
 def test_an_unprobed_key_asks_for_a_reason(client):
     credential = configuring.credential()
     address = f"{ADMIN}/credential/{credential.pk}/activate/"
@@ -187,6 +191,7 @@ MODEL = {
 }  # fmt: skip
 
 
+@pytest.mark.any_engine
 def test_a_model_is_added_and_a_change_is_a_version(client):
     sim = configuring.provider()
     form = {**MODEL, "provider": str(sim.pk)}
@@ -219,6 +224,7 @@ def test_a_model_is_added_and_a_change_is_a_version(client):
     assert model.versions.count() == 2
 
 
+@pytest.mark.any_engine
 def test_a_floating_alias_is_refused_on_its_field(client):
     openai = configuring.provider("openai", kind="openai", base_url="https://api.openai.com/v1")
     form = {**MODEL, "provider": str(openai.pk), "slug": "gpt-4o", "upstream_model": "gpt-4o"}
@@ -228,6 +234,7 @@ def test_a_floating_alias_is_refused_on_its_field(client):
         client.post(f"{ADMIN}/model/add/", {**form, "floats_reason": "we want the newest"})
 
 
+@pytest.mark.any_engine
 def test_prices_are_written_in_usd_per_million(client):
     small = configuring.model("small")
     form = {
@@ -272,6 +279,7 @@ ROUTE = {
 }  # fmt: skip
 
 
+@pytest.mark.any_engine
 def test_a_route_is_one_form_with_rows(client):
     small, large = configuring.model("small"), configuring.model("large")
     rows = {
@@ -308,6 +316,7 @@ def test_a_route_is_one_form_with_rows(client):
     assert {row.model for row in route.targets.all()} == {small, large}
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(("kind", "index"), [("provider", 0), ("route", 2)])
 def test_pause_and_archive_are_buttons(client, kind, index):
     row = configuring.everything()[index]

@@ -37,6 +37,7 @@ def shown(person, action="publish"):
     return dict(re.findall(r'<input type="hidden" name="(expected_\w+|as_of)" value="(\w*)">', page))
 
 
+@pytest.mark.any_engine
 def test_the_api_lists_publishes_and_restores(cast, two_revisions):
     client = bearer(every_scope(cast.support).secret)
     listed = client.get("/api/v1/revisions/").json()["results"]
@@ -62,6 +63,7 @@ def test_the_api_lists_publishes_and_restores(cast, two_revisions):
     assert back.json()["digest"] == listed[1]["digest"]
 
 
+@pytest.mark.any_engine
 def test_the_api_lists_what_keeps_it_from_publishing(cast):
     configuring.route("empty")
     client = bearer(every_scope(cast.support).secret)
@@ -90,6 +92,7 @@ def test_revisions_cannot_be_changed_through_any_door(cast, two_revisions):
         assert person.post(f"{PAGE}/1/delete/", {"post": "yes"}).status_code == 403
 
 
+@pytest.mark.any_engine
 def test_the_publish_page_shows_what_changes_and_what_is_wrong_with_links(cast, two_revisions):
     person = signed_in(cast.alice)
     empty = configuring.route("empty")
@@ -111,6 +114,7 @@ def test_the_publish_page_shows_what_changes_and_what_is_wrong_with_links(cast, 
     assert live_revision().reason == "now"
 
 
+@pytest.mark.any_engine
 def test_a_problem_of_a_project_leads_to_the_project(cast, two_revisions):
     access.update_project(OPERATOR, project=cast.support, default_route="chat")
     # An archived route cannot be a default route; a project that comes back may bring one along.
@@ -136,6 +140,7 @@ def test_what_was_looked_at_is_what_is_replaced(cast, two_revisions):
         assert person.post(f"{PAGE}/publish/", {"expected_revision": "3"}).status_code == 200
 
 
+@pytest.mark.any_engine
 def test_one_click_back(cast, two_revisions):
     person = signed_in(cast.alice)
     page = person.get(f"{PAGE}/1/restore/").content.decode()
@@ -156,6 +161,7 @@ def test_one_click_back(cast, two_revisions):
     assert "1 unpublished change" in listed
 
 
+@pytest.mark.any_engine
 def test_who_may_publish(cast, two_revisions):
     for who, looks in (("bob", True), ("dan", True), ("carla", False), ("rita", False)):
         person = signed_in(getattr(cast, who))
