@@ -88,6 +88,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Users", "user", model="auth.user"),
             Entry("Master keys", "lock", model="base.masterkeyverifier"),
             Entry("Budgets", "budget", model="budgets.budget"),
+            Entry("Inbox", "inbox", url="dashboards:inbox", permission="approval.view"),
             Entry("Actions", "action", model="tools.action"),
             Entry("Approvals", "approval", model="approvals.request"),
         ),

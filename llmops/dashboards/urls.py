@@ -1,6 +1,7 @@
 from django.urls import path
 
 from llmops.dashboards import views
+from llmops.dashboards.inbox import views as inbox
 from llmops.dashboards.reconciliation.views import reconciliation
 from llmops.dashboards.routes import views as route_views
 from llmops.dashboards.routes import whatif_views
@@ -25,6 +26,12 @@ urlpatterns = [
     path("routes/whatif/", whatif_views.whatif, name="whatif"),
     path("routes/whatif/csv/", whatif_views.whatif_csv, name="whatif_csv"),
     path("switches/", switches, name="switches"),
+    path("inbox/", inbox.inbox, name="inbox"),
+    path("inbox/live/", inbox.inbox_live, name="inbox_live"),
+    path("inbox/decide/", inbox.decision, name="inbox_decide"),
+    path("inbox/unknown/<uuid:action_id>/", inbox.unknown, name="inbox_unknown"),
+    path("inbox/<uuid:request_id>/", inbox.item, name="inbox_item"),
+    path("inbox/<uuid:request_id>/live/", inbox.item_live, name="inbox_item_live"),
     path("jobs/", views.jobs, name="jobs"),
     path("audit/", trail.audit, name="audit"),
     path("audit/<int:sequence>/", trail.event, name="event"),

@@ -573,6 +573,14 @@ PAGES: dict[str, Change] = {
         send={"what": "organisation:degrade", "to": "on", "reason": "the provider is slow"},
         action="switch.on",
     ),
+    "POST /inbox/decide/": Change(
+        send=lambda world: {
+            "request": str(world.raise_asked.pk),
+            f"seen_{world.raise_asked.pk}": world.raise_asked.digest,
+            "what": "approve",
+        },
+        action="budget.raise_approved",
+    ),
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
     "POST /routes/editor/": Change(
         send=lambda world: edited_route(world, slug="drawn"), action="route.created"

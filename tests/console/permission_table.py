@@ -565,6 +565,13 @@ GET /audit/verify_audit.py                                         L+--+--
 GET /audit/{sequence}/                                             L+--+--
 GET /calls/                                                        L++++-+
 GET /calls/{call_id}/                                              L++++00
+GET /inbox/                                                        L++++++
+GET /inbox/decide/                                                 L++++++
+POST /inbox/decide/                                                L+-+--0
+GET /inbox/live/                                                   1++++++
+GET /inbox/unknown/{action_id}/                                    L++0++0
+GET /inbox/{request_id}/                                           L+++++0
+GET /inbox/{request_id}/live/                                      1+++++0
 GET /jobs/                                                         L++++-+
 GET /playground/                                                   L++---+
 GET /playground/cancel/                                            L405405---405

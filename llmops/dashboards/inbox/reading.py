@@ -1,0 +1,349 @@
+"""What the inbox shows: requests that wait for a person, what was decided, and actions whose outcome nobody knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from llmops.access.models import Project
+from llmops.access.selectors import may, projects_for, time_left, visible
+from llmops.approvals.kinds import kind_named
+from llmops.approvals.models import Request
+from llmops.approvals.selectors import described
+from llmops.approvals.services import may_decide
+from llmops.base.requests import actor_of
+from llmops.core.digests import sha256_hex
+from llmops.core.errors import InvalidRequest
+from llmops.dashboards.inbox.showing import Argument, Exact, arguments_of, exact
+from llmops.tools.models import Action, Tool
+from llmops.tools.rules import RISK_WORDS, RISKS
+
+WAITING, DECIDED, UNKNOWN = "waiting", "decided", "unknown"
+SHOWS = (WAITING, UNKNOWN, DECIDED)
+PAGE = 50
+#: Counting stops here: whether there are more is all that matters then.
+MOST_COUNTED = 1000
+TONES = {"read": "", "write": "", "destructive": "refused", "irreversible": "error"}
+STATE_WORDS = {
+    Request.OPEN: ("Waiting", ""),
+    Request.EXECUTED: ("Approved", "ok"),
+    Request.REJECTED: ("Rejected", "error"),
+    Request.CANCELLED: ("Taken back", ""),
+    Request.EXPIRED: ("Ran out", "refused"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    show: str = WAITING
+    risk: str = ""
+    tool: str = ""
+    project: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Filters:
+        show, risk = given.get("show", ""), given.get("risk", "")
+        return cls(
+            show if show in SHOWS else WAITING,
+            risk if risk in RISKS else "",
+            given.get("tool", "")[:63],
+            given.get("project", "")[:63],
+        )
+
+    def query(self, **changed: str) -> str:
+        values = {
+            "show": self.show if self.show != WAITING else "",
+            "risk": self.risk,
+            "tool": self.tool,
+            "project": self.project,
+            **changed,
+        }
+        kept = {name: value for name, value in values.items() if value}
+        return f"?{urlencode(kept)}" if kept else "?"
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.risk or self.tool or self.project)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the list."""
+
+    pk: UUID
+    title: Exact
+    about: str
+    risk: str
+    tone: str
+    because: str
+    who: str
+    where: str
+    at: datetime
+    ends_at: datetime | None
+    left: str
+    hurry: bool
+    state: str
+    state_tone: str
+    digest: str = ""
+    mine: bool = False
+    unknown: bool = False
+    given: int = 0
+    required: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    filters: Filters
+    rows: list[Row]
+    waiting: str
+    unknown: str
+    older: str
+    tools: list[str]
+    projects: list[str]
+    #: Rows can be decided together: all are calls of one tool and of one class.
+    together: bool = False
+    marker: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
+def requests_for(request: HttpRequest) -> QuerySet[Request]:
+    rows = Request.objects.select_related("project", "action__tool", "action__version")
+    return visible(rows, request, "approval.view")
+
+
+def unknown_for(request: HttpRequest) -> QuerySet[Action]:
+    rows = Action.objects.select_related("project", "tool", "version", "request")
+    return visible(rows, request, "action.view").filter(state=Action.UNKNOWN)
+
+
+def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
+    now = timezone.now()
+    waiting = requests_for(request).filter(state=Request.OPEN, expires_at__gt=now)
+    unknown = unknown_for(request)
+    rows: list[Row]
+    if filters.show == UNKNOWN:
+        found: list[Any] = list(_narrowed(unknown, filters, "").order_by("-claimed_at")[: PAGE + 1])
+        rows = [_unknown_row(action) for action in found[:PAGE]]
+        older = ""
+    else:
+        asked = (
+            waiting if filters.show == WAITING else requests_for(request).exclude(pk__in=waiting.values("pk"))
+        )
+        asked = _narrowed(asked, filters, "action__").prefetch_related("decisions")
+        order = ("expires_at", "pk") if filters.show == WAITING else ("-pk",)
+        if before and filters.show == DECIDED and (mark := _uuid(before)):
+            asked = asked.filter(pk__lt=mark)
+        found = list(asked.order_by(*order)[: PAGE + 1])
+        actor = actor_of(request)
+        rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found[:PAGE]]
+        more = filters.show == DECIDED and len(found) > PAGE
+        older = filters.query(before=str(found[PAGE - 1].pk)) if more else ""
+    together = (
+        filters.show == WAITING
+        and bool(filters.tool and filters.risk)
+        and len({row.where for row in rows}) == 1
+        and any(not row.mine for row in rows)
+    )
+    return Inbox(
+        filters=filters,
+        rows=rows,
+        waiting=_counted(waiting),
+        unknown=_counted(unknown),
+        older=older,
+        tools=_tools(request),
+        projects=list(
+            projects_for(request, "approval.view")
+            .filter(archived_at=None)
+            .values_list("slug", flat=True)[:200]
+        ),
+        together=together,
+        marker=sha256_hex(repr((rows, _counted(waiting), _counted(unknown))).encode())[:20],
+    )
+
+
+def _narrowed(rows: QuerySet[Any], filters: Filters, path: str) -> QuerySet[Any]:
+    if filters.risk:
+        rows = rows.filter(**{f"{path}risk": filters.risk})
+    if filters.tool:
+        rows = rows.filter(**{f"{path}tool__slug": filters.tool})
+    if filters.project:
+        rows = rows.filter(project__slug=filters.project)
+    return rows
+
+
+def _counted(rows: QuerySet[Any]) -> str:
+    number = rows.order_by()[: MOST_COUNTED + 1].count()
+    return str(number) if number <= MOST_COUNTED else f"{MOST_COUNTED}+"
+
+
+def _tools(request: HttpRequest) -> list[str]:
+    rows = visible(Tool.objects.filter(archived_at=None), request, ["tool.view", "approval.view"])
+    return list(rows.order_by("slug").values_list("slug", flat=True).distinct()[:200])
+
+
+def _row(row: Request, now: datetime, *, mine: bool) -> Row:
+    action: Action | None = getattr(row, "action", None)
+    opened = row.state == Request.OPEN
+    word, tone = STATE_WORDS[row.state]
+    if opened and row.expires_at <= now:
+        word, tone = STATE_WORDS[Request.EXPIRED]
+    left = row.expires_at - now
+    return Row(
+        pk=row.pk,
+        title=exact(row.title),
+        about=f"{action.tool.slug} v{action.version.number}" if action else row.object_name,
+        risk=action.risk if action else "",
+        tone=TONES.get(action.risk, "") if action else "",
+        because=action.risk_rule if action else "",
+        who=row.requested_by_name,
+        where=row.project.slug if row.project else "the whole organisation",
+        at=row.created_at,
+        ends_at=row.expires_at if opened else row.closed_at,
+        left=_left(left) if opened else "",
+        hurry=opened and left.total_seconds() < 3600,
+        state=word,
+        state_tone=tone,
+        digest=row.digest,
+        mine=mine,
+        given=sum(one.approves for one in row.decisions.all()),
+        required=row.required,
+    )
+
+
+def _unknown_row(action: Action) -> Row:
+    return Row(
+        pk=action.pk, title=exact(action.says), about=f"{action.tool.slug} v{action.version.number}", risk=action.risk,
+        tone=TONES.get(action.risk, ""), because=action.message, who=action.requested_by_name, where=action.project.slug,
+        at=action.claimed_at or action.created_at, ends_at=None, left="", hurry=False, state="Outcome unknown",
+        state_tone="unknown", unknown=True,
+    )  # fmt: skip
+
+
+def _left(left: Any) -> str:
+    """In minutes at most, so that a page which is live does not change every second."""
+    seconds = max(0, int(left.total_seconds()))
+    return "less than a minute" if seconds < 60 else time_left(left - (left % timedelta(minutes=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One request as its page shows it."""
+
+    row: Row
+    request: Request
+    action: Action | None
+    what: list[tuple[str, Exact]]
+    arguments: list[Argument]
+    raw: str
+    replaced: Action | None
+    replaced_by: str
+    reason: Exact
+    story: list[Action]
+    decisions: list[Any]
+    risk_words: str
+    may_decide: bool
+    may_edit: bool
+    may_take_back: bool
+    marker: str
+    odd: bool
+
+
+def item(request: HttpRequest, pk: UUID) -> Item | None:
+    """The request of this id, or None where there is none that the reader may see."""
+    row = requests_for(request).prefetch_related("decisions").filter(pk=pk).first()
+    if row is None:
+        return None
+    actor, now = actor_of(request), timezone.now()
+    action: Action | None = getattr(row, "action", None)
+    own = (actor.kind, actor.identifier) == (row.requested_by_kind, row.requested_by_id)
+    shown = _row(row, now, mine=own)
+    replaced = action.supersedes if action else None
+    arguments = arguments_of(action.given, replaced.given if replaced else None) if action else []
+    what = [(label, exact(text)) for label, text in described(row) if label not in _TOLD_APART or not action]
+    reason = exact(action.reason if action and action.reason else row.reason)
+    later = getattr(action, "superseded_by", None) if action else None
+    decides = may_decide(actor, row)
+    decisions = list(row.decisions.all())
+    return Item(
+        row=shown,
+        request=row,
+        action=action,
+        what=what,
+        arguments=arguments,
+        raw=exact(_indented(action)).text if action else "",
+        replaced=replaced,
+        replaced_by=str(later.request_id or "") if later else "",
+        reason=reason,
+        story=_story(request, action) if action else [],
+        decisions=decisions,
+        risk_words=RISK_WORDS[action.risk] if action else "",
+        may_decide=decides,
+        may_edit=_may_edit(request, row, decides),
+        may_take_back=own and row.state == Request.OPEN and row.expires_at > now,
+        marker=_item_marker(row, action, decisions, shown.left),
+        odd=shown.title.odd or reason.odd or any(line.value.odd for line in arguments),
+    )
+
+
+_TOLD_APART = ("What", "Arguments", "Risk", "Because of")
+
+
+def _item_marker(row: Request, action: Action | None, decisions: list[Any], left: str) -> str:
+    known = (
+        row.state,
+        action.state if action else "",
+        action.message if action else "",
+        len(decisions),
+        left,
+    )
+    return sha256_hex(repr(known).encode())[:20]
+
+
+def _may_edit(request: HttpRequest, row: Request, decides: bool) -> bool:
+    try:
+        revises = kind_named(row.kind).revise is not None
+    except InvalidRequest:
+        return False
+    return revises and decides and may(request, "action.propose", row.project)
+
+
+def _indented(action: Action) -> str:
+    return json.dumps(action.given, indent=2, ensure_ascii=False)
+
+
+def _story(request: HttpRequest, action: Action) -> list[Action]:
+    """What else the same run asked for, oldest first."""
+    if not action.run:
+        return []
+    rows = visible(Action.objects.all(), request, "action.view")
+    others = rows.filter(project_id=action.project_id, run=action.run).exclude(pk=action.pk)
+    return list(others.select_related("tool").order_by("created_at")[:20])
+
+
+def unknown_item(request: HttpRequest, pk: UUID) -> Action | None:
+    rows = Action.objects.select_related("project", "tool", "version", "request")
+    return (
+        visible(rows, request, "action.view")
+        .filter(Q(state=Action.UNKNOWN) | ~Q(resolution=""), pk=pk)
+        .first()
+    )
+
+
+def may_resolve(request: HttpRequest, project: Project) -> bool:
+    return may(request, "action.resolve", project)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

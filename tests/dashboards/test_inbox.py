@@ -1,0 +1,278 @@
+"""The reviewers' inbox: what is shown is what is decided about, and nobody sees or does what is not theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.approvals.models import Request
+from llmops.dashboards.inbox.showing import arguments_of, exact
+from llmops.tools import services
+from llmops.tools.models import Action
+from tests.cast import cast, no_event, one_event, person, quick_passwords, signed_in  # noqa: F401
+from tests.tools.making import DONE, FUNCTIONS, a_service, a_tool, decide, proposed, state_of
+from tests.trying import tries
+
+DECIDE = "/inbox/decide/"
+
+
+@pytest.fixture(autouse=True)
+def functions(settings: Any) -> None:
+    DONE.clear()
+    settings.TOOL_FUNCTIONS = FUNCTIONS
+
+
+@pytest.fixture
+def support(cast: SimpleNamespace) -> SimpleNamespace:  # noqa: F811
+    a_tool(cast.support)
+    cast.agent = a_service(cast.support)
+    cast.reviewer = signed_in(cast.rita)
+    return cast
+
+
+def sent(*actions: Action, what: str = "approve", **known: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "what": what,
+        "reason": "so",
+        "request": [str(one.request_id) for one in actions],
+    }
+    for one in actions:
+        assert one.request is not None
+        found[f"seen_{one.request_id}"] = one.request.digest
+    return {**found, **known}
+
+
+def text_of(answer: Any) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", answer.content.decode()).split())
+
+
+def test_a_reviewer_reads_what_will_run_and_approves_it(support: SimpleNamespace) -> None:
+    action = proposed(
+        support.agent, support.support, 1200, reason="It broke.\nTwice.", run="run-1", behalf_of="bob"
+    )
+    earlier = proposed(support.agent, support.support, 20, run="run-1")
+    listed = text_of(support.reviewer.get("/inbox/"))
+    assert "Refund 1200 USD to Ada" in listed and "irreversible" in listed and "0 of 2 agreed" in listed
+    shown = text_of(support.reviewer.get(f"/inbox/{action.request_id}/"))
+    for told in ("amount 1200", "customer Ada", "amount &gt; 1000", "It broke.", "agent", "On behalf of bob", earlier.says, "run-1",
+                 "left", "0 of 2 agreed", "its function count"):  # fmt: skip
+        assert told in shown, (told, shown)
+    with one_event("tool.action_approved"):
+        answer = support.reviewer.post(DECIDE, sent(action))
+    assert answer.status_code == 302 and answer["Location"] == f"/inbox/{action.request_id}/"
+    assert "1 of 2 agreed" in text_of(support.reviewer.get(answer["Location"]))
+    signed_in(support.alice).post(DECIDE, sent(action))
+    assert state_of(action) == Action.APPROVED
+
+
+def test_what_was_not_shown_is_not_approved(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support)
+    for changed in ({f"seen_{action.request_id}": "0" * 64}, {f"seen_{action.request_id}": ""}):
+        with no_event():
+            answer = support.reviewer.post(DECIDE, {**sent(action), **changed})
+        assert answer.status_code == 409 and "not what you were shown" in text_of(answer)
+    for body in ({"what": "approve"}, {"request": "x", "what": "approve"}, sent(action, what="explode"), {}):
+        with no_event():
+            assert support.reviewer.post(DECIDE, body).status_code in (400, 404)
+    assert state_of(action) == Action.WAITING
+
+
+def test_a_rejection_says_why_and_keeps_what_was_typed(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support)
+    with no_event():
+        answer = support.reviewer.post(DECIDE, sent(action, what="reject", reason=" "))
+    assert answer.status_code == 400 and "Say why" in text_of(answer)
+    with one_event("tool.action_rejected"):
+        support.reviewer.post(DECIDE, sent(action, what="reject", reason="not this one"))
+    told = text_of(support.reviewer.get(f"/inbox/{action.request_id}/"))
+    assert "Rejected" in told and "not this one" in told and 'name="what"' not in told
+    assert state_of(action) == Action.REJECTED
+
+
+def test_an_edit_shows_what_it_changes_and_is_for_another_person(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support, 500)
+    body = sent(action, what="edit", arguments=json.dumps({"amount": 200, "customer": "Ada"}))
+    with one_event("tool.action_requested"):
+        answer = support.reviewer.post(DECIDE, body)
+    new = Action.objects.select_related("request").get(supersedes=action)
+    assert answer["Location"] == f"/inbox/{new.request_id}/"
+    shown = support.reviewer.get(answer["Location"]).content.decode()
+    assert "<del>500</del>" in shown and "<ins>200</ins>" in shown and "<ins>Ada</ins>" not in shown
+    assert "another person must decide" in text_of(support.reviewer.get(answer["Location"]))
+    assert "Replaced by another" in text_of(support.reviewer.get(f"/inbox/{action.request_id}/"))
+    with no_event():
+        assert support.reviewer.post(DECIDE, sent(new)).status_code == 403
+    signed_in(support.alice).post(DECIDE, sent(new))
+    assert state_of(new) == Action.APPROVED
+    for wrong in (
+        "{",
+        "[]",
+        '{"amount": 1, "amount": 2, "customer": "A"}',
+        '{"amount": "x", "customer": "A"}',
+    ):
+        other = proposed(a_service(support.support, name=f"n{len(wrong)}"), support.support)
+        with no_event():
+            answer = support.reviewer.post(DECIDE, sent(other, what="edit", arguments=wrong))
+        assert answer.status_code == 400 and "arguments" in text_of(answer), wrong
+
+
+def test_only_the_same_tool_and_class_are_decided_together(support: SimpleNamespace) -> None:
+    a_tool(support.support, "other")
+    first, second, third = (proposed(support.agent, support.support, 500 + n) for n in range(3))
+    bigger = proposed(support.agent, support.support, 5000)
+    other = proposed(support.agent, support.support, 500, tool="other")
+    page = support.reviewer.get("/inbox/?tool=refund&risk=destructive").content.decode()
+    assert page.count('type="checkbox"') == 3 and "Approve chosen" in page
+    assert "Approve chosen" not in support.reviewer.get("/inbox/?tool=refund").content.decode()
+    for mixed in ((first, bigger), (first, other)):
+        with no_event():
+            assert support.reviewer.post(DECIDE, sent(*mixed, together="1")).status_code == 400
+    answer = support.reviewer.post(
+        DECIDE, sent(first, second, together="1", tool="refund", risk="destructive")
+    )
+    assert answer.status_code == 302
+    assert [state_of(one) for one in (first, second, third)] == ["approved", "approved", "waiting"]
+    # One of them was decided meanwhile: the others are, and it is said.
+    decide(support.alice, third, approves=False)
+    fourth = proposed(support.agent, support.support, 504)
+    answer = support.reviewer.post(
+        DECIDE, sent(third, fourth, together="1", tool="refund", risk="destructive")
+    )
+    assert (
+        answer.status_code == 409
+        and "This is over" in text_of(answer)
+        and state_of(fourth) == Action.APPROVED
+    )
+
+
+def test_who_sees_and_decides(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support)
+    stranger = signed_in(person("zoe", ("reviewer", support.search)))
+    for client in (stranger, signed_in(support.charlie)):
+        assert "Refund" not in text_of(client.get("/inbox/"))
+        for path in (
+            f"/inbox/{action.request_id}/",
+            f"/inbox/{action.request_id}/live/",
+            f"/inbox/unknown/{action.pk}/",
+        ):
+            assert client.get(path).status_code == 404
+        with no_event():
+            assert client.post(DECIDE, sent(action)).status_code == 404
+    for who in (support.bob, support.dan, support.carla):
+        shown = text_of(signed_in(who).get(f"/inbox/{action.request_id}/"))
+        assert "You cannot decide about this" in shown
+        client = signed_in(who)
+        with no_event():
+            assert client.post(DECIDE, sent(action)).status_code == 403
+    assert signed_in(person("nobody")).get("/inbox/").status_code == 403
+
+
+def test_a_person_finds_out_about_an_unknown_outcome(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support)
+    decide(support.rita, action)
+    assert services.claim(action.pk) is not None
+    services.settle_crashed(timezone.now() + timezone.timedelta(hours=1))
+    listed = text_of(support.reviewer.get("/inbox/?show=unknown"))
+    assert "Refund 500 USD to Ada" in listed and "Outcome unknown" in listed
+    shown = text_of(support.reviewer.get(f"/inbox/unknown/{action.pk}/"))
+    assert str(action.pk) in shown and "It did not happen" in shown
+    assert "It did not happen" not in text_of(signed_in(support.bob).get(f"/inbox/unknown/{action.pk}/"))
+    for who, body, status in (
+        (support.rita, {"reason": ""}, 400), (support.bob, {"reason": "so"}, 403), (support.charlie, {"reason": "so"}, 404),
+    ):  # fmt: skip
+        client = signed_in(who)
+        with no_event():
+            answer = client.post(DECIDE, {"what": "happened", "action": str(action.pk), **body})
+        assert answer.status_code == status
+    with one_event("tool.action_resolved"):
+        support.reviewer.post(
+            DECIDE, {"what": "did_not", "action": str(action.pk), "reason": "the ledger has none"}
+        )
+    assert state_of(action) == Action.FAILED and not DONE
+
+
+def test_the_page_follows(support: SimpleNamespace) -> None:
+    action = proposed(support.agent, support.support)
+    for path in ("/inbox/live/", f"/inbox/{action.request_id}/live/"):
+        first = support.reviewer.get(path).json()
+        assert support.reviewer.get(path, {"marker": first["marker"]}).status_code == 204
+    marks = {
+        path: support.reviewer.get(path).json()["marker"]
+        for path in ("/inbox/live/", f"/inbox/{action.request_id}/live/")
+    }
+    decide(support.alice, action)
+    for path, mark in marks.items():
+        told = support.reviewer.get(path, {"marker": mark})
+        assert told.status_code == 200 and told.json()["marker"] != mark
+    assert "Nothing waits for you" in support.reviewer.get("/inbox/live/").json()["parts"]["inbox"]
+
+
+def test_ten_thousand_are_a_page_and_a_few_queries(
+    support: SimpleNamespace, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(60):
+        proposed(support.agent, support.support, 500 + number)
+    with django_assert_max_num_queries(20):
+        page = support.reviewer.get("/inbox/").content.decode()
+    assert page.count('class="cover"') == 50
+    Request.objects.update(state=Request.REJECTED)
+    first = support.reviewer.get("/inbox/?show=decided").content.decode()
+    older = re.search(r'href="(\?[^"]*before=[^"]*)"', first)
+    assert older is not None
+    assert (
+        support.reviewer.get("/inbox/" + older[1].replace("&amp;", "&"))
+        .content.decode()
+        .count('class="cover"')
+        == 10
+    )
+
+
+# What cannot be seen --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain é 漢字 🙂", "plain é 漢字 🙂"), ("a\u202eb", "a\\u202eb"), ("a\u200bb", "a\\u200bb"), ("a\u00a0b", "a\\u00a0b"),
+     ("a\x07b", "a\\u0007b"), ("two\nlines\t", "two\nlines\t"), ("\u3164", "\\u3164"), ("\U000e0041", "\\U000e0041"), ("a\rb", "a\\u000db")],
+)  # fmt: skip
+def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
+    assert exact(text).text == shown and exact(text).odd == (text != shown)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@tries(200)
+@given(
+    st.dictionaries(st.sampled_from("abc"), JSON, max_size=3),
+    st.dictionaries(st.sampled_from("abc"), JSON, max_size=3),
+)
+def test_every_value_has_a_line_and_every_difference_is_marked(new: Any, old: Any) -> None:
+    lines = arguments_of(new, old)
+    assert not any(line.changed for line in arguments_of(new, new))
+    if json.dumps(new, sort_keys=True) == json.dumps(old, sort_keys=True):
+        assert not any(line.changed for line in lines)
+
+
+def test_hidden_characters_and_markup_reach_nobody(support: SimpleNamespace) -> None:
+    action = proposed(
+        support.agent, support.support, reason="<script>alert(1)</script>\u202e",
+        arguments={"amount": 500, "customer": "Ada\u202e<b onclick=x>"},
+    )  # fmt: skip
+    for path in ("/inbox/", f"/inbox/{action.request_id}/"):
+        page = support.reviewer.get(path)
+        assert "\u202e" not in page.content.decode() and "<script>alert" not in page.content.decode()
+        assert "<b onclick" not in page.content.decode()
+        assert "unsafe" not in page["Content-Security-Policy"]
+    assert "cannot be seen" in text_of(page)
