@@ -218,6 +218,7 @@ OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 TRAIL_PAGE = "dashboards:audit"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 PRICE_PREVIEW = "llmops.usage.repricing.preview"
+TRY_ON_CALLS = "llmops.usage.trying.try_on_calls"
 ROUTE_WHATIF = "llmops.gateway.whatif.whatif"
 ROUTES_NAMING_POLICY = "llmops.providers.selectors.routes_naming_policy"
 LIVE_PROMPTS = "llmops.serving.selectors.live_prompts"
@@ -233,6 +234,7 @@ SEALED = [
     "llmops.playground.sealed.PROJECT_KEYS",
     "llmops.playground.sealed.PIECES",
     "llmops.playground.sealed.SETUPS",
+    "llmops.usage.sealed.KEPT_TEXTS",
 ]
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {

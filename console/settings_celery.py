@@ -51,6 +51,10 @@ CELERY_BEAT_SCHEDULE = {
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},
     "look after actions of tools": {"task": "tools.look_after", "schedule": timedelta(seconds=5)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
+    "remove texts of calls past their retention": {
+        "task": "usage.remove_kept_texts",
+        "schedule": timedelta(hours=1),
+    },
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
     "forget rollups by minute": {"task": "usage.forget_minutes", "schedule": timedelta(hours=1)},
     "make summaries of what was booked": {"task": "usage.renew_summaries", "schedule": timedelta(seconds=20)},

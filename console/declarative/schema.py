@@ -66,6 +66,8 @@ def _projects(file: Item) -> Iterator[Entry]:
                 "rpm": item["rpm"],
                 "tpm": item["tpm"],
                 "concurrency": item["concurrency"],
+                "keep_texts_percent": item["keep_texts_percent"],
+                "keep_texts_days": item["keep_texts_days"],
             },
             item.lines,
         )

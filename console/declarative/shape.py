@@ -182,6 +182,8 @@ _PROJECT = {
     "rpm": Member(_limit),
     "tpm": Member(_limit),
     "concurrency": Member(_limit),
+    "keep_texts_percent": Member(whole(0, 100), 0),
+    "keep_texts_days": Member(whole(1, 90), 7),
 }
 _CREDENTIAL = {
     "name": Member(text(most=80, blank=False), required=True),

@@ -63,6 +63,8 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "rpm",
             "tpm",
             "concurrency",
+            "keep_texts_percent",
+            "keep_texts_days",
             "archived_at",
             "created_at",
             "updated_at",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
 from llmops.access.rules import INTERACTIVE, PRIORITIES, ROLES
@@ -42,6 +42,20 @@ class Project(TimestampedModel):
     )
     concurrency = models.PositiveIntegerField(
         "calls at once", null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    keep_texts_percent = models.PositiveSmallIntegerField(
+        "calls whose texts are kept (%)",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="What is asked is kept, redacted and encrypted, of so many calls, taken by chance: policies are then tried on it. "
+        "0: of none.",
+    )
+    keep_texts_days = models.PositiveSmallIntegerField(
+        "days for which they are kept",
+        default=7,
+        db_default=7,
+        validators=[MinValueValidator(1), MaxValueValidator(90)],
     )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 

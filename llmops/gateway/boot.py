@@ -17,6 +17,7 @@ from types import FrameType
 
 from django.conf import settings
 
+from llmops.base.master_keys import master_keys
 from llmops.core.cancelling import cancel
 from llmops.core.tokens import TokenDataUnusable, count_text, use_cache_dir
 from llmops.gateway.app import Gateway
@@ -84,6 +85,7 @@ class Runtime:
             max_media=settings.MAX_MEDIA_BYTES,
             spool_directory=settings.SPOOL_DIR,
             cache=Cache(settings.CACHE_BYTES),
+            seal=lambda text, identity: master_keys().seal(text, identity=identity),
         )
         bounds = {"seconds": settings.IDEMPOTENCY_SECONDS, "max_bytes": settings.IDEMPOTENCY_BYTES}
         if settings.REDIS_URL:

@@ -49,6 +49,7 @@ from llmops.gateway.endpoints.base import Asked, Endpoint
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.idempotency import repeating
 from llmops.gateway.idempotency.seal import HEADER as IDEMPOTENCY_KEY
+from llmops.gateway.kept import texts
 from llmops.gateway.kept.referring import where_kept
 from llmops.gateway.money import charging, estimating
 from llmops.gateway.money.cheaper import Turned, turn
@@ -87,6 +88,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
             return
         if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
             await policing.before(call)
+        if call.resolution is not None and call.resolution.keeps and INNER not in scope:
+            await texts.keep(call)
         if call.cache_key is not None and (kept := await recalling.find(call)) is not None:
             await answer_again(call, kept)
             return

@@ -157,6 +157,8 @@ class Plane:
     slow_thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="gateway-large")
     )
+    #: seals a text (the second one is what it is bound to); None: nothing is kept that would have to be sealed
+    seal: Callable[[str, str], str] | None = None
     stalls: Stalls = field(default_factory=Stalls)
     calls: set[UnderWay] = field(default_factory=set)
     draining: bool = False

@@ -69,6 +69,7 @@ class Resolution:
         "fallbacks",
         "fallbacks_for",
         "guard",
+        "keeps",
         "key",
         "larger",
         "largest_output",
@@ -96,6 +97,7 @@ class Resolution:
         summary: Target | None = None,
         degraded: str = "",
         guard: Guard | None = None,
+        keeps: int = 0,
     ) -> None:
         self.name = name
         self.key = key
@@ -120,6 +122,8 @@ class Resolution:
         self.degraded = degraded
         #: the policies that hold; None when there are none
         self.guard = guard
+        #: of so many calls in a hundred what is asked is kept (``kept/texts.py``)
+        self.keeps = keeps
         #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
         self.budgets = budgets
         #: the most output tokens that any of the targets can answer with
@@ -176,6 +180,7 @@ class Resolution:
             summary=self.summary,
             degraded=degraded,
             guard=self.guard,
+            keeps=self.keeps,
         )
 
     def _pick(self, sticky: str) -> int:
@@ -274,6 +279,7 @@ class View:
             budgets=_of_project(matching(snapshot.budgets_by_scope, pairs), key),
             limited=self.limited(key),
             guard=self._guard(route),
+            keeps=self._keeps(key),
         )
 
     def cheaper(self, resolution: Resolution, slug: str) -> Resolution | None:
@@ -309,7 +315,12 @@ class View:
             budgets=tuple(dict.fromkeys(resolution.budgets + own)),
             limited=resolution.limited,
             guard=resolution.guard,
+            keeps=resolution.keeps,
         )
+
+    def _keeps(self, key: KeyEntry) -> int:
+        project = self.snapshot.live.projects.get(key.project_id)
+        return project.keep_texts if project is not None else 0
 
     def _guard(self, route: RouteEntry) -> Guard | None:
         """What the policies of a route and those that hold everywhere ask for. Without one of them no call may pass."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,19 @@ def try_checks(
     decision = guard.check_texts([Text("assistant", answer, _ANSWERED)], placeholders)
     guard.check_answers([Answer(answer, "stop")], 0, decision)
     return Trial(before, _outcome(guard, AFTER, decision, _ANSWERED, answer))
+
+
+def asked_guard(
+    slug: str, version: int, checks: Iterable[Mapping[str, Any]]
+) -> Callable[[Sequence[tuple[str, str]]], Decision]:
+    """What valid ``checks`` say, once compiled, about ``(role, text)`` pairs of a request: for many of them."""
+    guard = Guard(rules_of(_Policy(slug, version, tuple(_Check(**check) for check in checks))))
+
+    def decide(texts: Sequence[tuple[str, str]]) -> Decision:
+        asked = [Text(role, text, f"messages[{index}].content") for index, (role, text) in enumerate(texts)]
+        return guard.check_before(Asked(asked), Placeholders())
+
+    return decide
 
 
 def _outcome(guard: Guard, stage: str, decision: Decision, where: str, text: str) -> Outcome:

@@ -209,6 +209,7 @@ def _projects() -> dict[str, ProjectEntry]:
             rpm=row.rpm,
             tpm=row.tpm,
             concurrency=row.concurrency,
+            keep_texts=row.keep_texts_percent,
         )
         for row in Project.objects.filter(archived_at=None).order_by("slug")
     }

@@ -186,6 +186,8 @@ class ProjectEntry(msgspec.Struct, frozen=True):
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+    #: of so many calls in a hundred what is asked is kept
+    keep_texts: int = 0
 
 
 class HashEntry(msgspec.Struct, frozen=True):

@@ -272,6 +272,23 @@ class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True, 
     end: Ended
 
 
+class TextKept(msgspec.Struct, tag="text", tag_field="t", omit_defaults=True, gc=False):
+    """What a call asked, of a project that has it kept: ``sealed`` is JSON of ``[role, text]`` pairs under a master key."""
+
+    n: int
+    at: int
+    call: str
+    project: str
+    started: int
+    sealed: str
+    route: str = ""
+
+
+def kept_text_identity(call: object) -> str:
+    """What the sealed texts of a call are bound to."""
+    return f"usage.kept_text:{call}"
+
+
 class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=True, gc=False):
     """A breaker of this process opened or closed (``state`` ``open`` or ``closed``). ``by`` says what made it: the failure
     ``rate``, a ``probe``, ``another`` process, an operator's ``reset``. ``until`` is when the next probe is due."""
@@ -289,7 +306,7 @@ class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=Tr
     project: str = ""
 
 
-Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Holds | Gone | Metered
+Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Holds | Gone | Metered | TextKept
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

@@ -37,6 +37,11 @@ def apply_retention() -> int:
     return services.apply_retention(job_actor("usage.apply_retention"), days=settings.CALL_RETENTION_DAYS)
 
 
+@shared_task(name="usage.remove_kept_texts")
+def remove_kept_texts() -> int:
+    return services.remove_kept_texts()
+
+
 @shared_task(name="usage.forget_minutes")
 def forget_minutes() -> int:
     return services.forget_minutes(job_actor("usage.forget_minutes"), days=settings.MINUTE_ROLLUP_DAYS)

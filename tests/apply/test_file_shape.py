@@ -221,6 +221,8 @@ service_keys:
         "rpm": None,
         "tpm": 1000,
         "concurrency": None,
+        "keep_texts_percent": 0,
+        "keep_texts_days": 7,
     }
     assert found["default route of", "support"].values == {"default_route": "chat"}
     provider = found["provider", "p"].values

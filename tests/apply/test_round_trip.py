@@ -85,7 +85,9 @@ json_values = st.recursive(
 )  # fmt: skip
 PASSED = ["/vector_stores", "/vector_stores/*", "/fine_tuning/jobs/*/events", "/~a.b/x_y-z"]
 limits = st.fixed_dictionaries(
-    {}, optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
+    {},
+    optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
+    | {"keep_texts_percent": st.integers(0, 100), "keep_texts_days": st.integers(1, 90)},
 )
 answers = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\täß日😀\u0085\u2028\ufeff"),

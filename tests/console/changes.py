@@ -377,6 +377,9 @@ ADMIN: dict[str, Change] = {
         },
         action="credential.added",
     ),
+    "POST /admin/policies/policy/{object_id}/try-on-calls/": Change(
+        _pk("policy"), {"calls": "10"}, "policy.tried_on_calls"
+    ),
     "POST /admin/providers/model/from-a-list/": Change(
         send=lambda world: {"provider": str(world.provider.pk)}, action="provider.models_listed"
     ),

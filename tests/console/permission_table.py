@@ -325,6 +325,8 @@ GET /admin/policies/policy/{object_id}/restore/                    L+-0---
 POST /admin/policies/policy/{object_id}/restore/                   L+-0---
 GET /admin/policies/policy/{object_id}/try-it/                     L++0+++
 POST /admin/policies/policy/{object_id}/try-it/                    L++0+++
+GET /admin/policies/policy/{object_id}/try-on-calls/               L+-0---
+POST /admin/policies/policy/{object_id}/try-on-calls/              L+-0---
 GET /admin/policies/policyversion/                                 L++-+++
 GET /admin/policies/policyversion/add/                             L------
 GET /admin/policies/policyversion/{object_id}/                     L++++++

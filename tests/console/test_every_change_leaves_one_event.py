@@ -313,6 +313,7 @@ def test_commands(world, name, tmp_path, monkeypatch):
 
 #: Tasks of the worker, and why they leave no event of their own here.
 TASKS = {
+    "usage.remove_kept_texts": "removes texts as each project says, which is on its record",
     "usage.forget_minutes": "removes what hours and days hold as well; an event says from when on",
     "usage.ingest_orphans": "books calls, which are their own record",
     "budgets.carry_over": "leaves one event a window that gets what the one before left; tests/budgets",

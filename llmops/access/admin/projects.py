@@ -49,6 +49,14 @@ class ProjectAdmin(ServiceAdmin):
                 "description": "Felt by every data plane within a second. Empty: no limit beside those of each key.",
             },
         ),
+        (
+            "Texts of calls",
+            {
+                "fields": (("keep_texts_percent", "keep_texts_days"),),
+                "description": "Only what is asked, after policies took out of it what they take out, without keys and passwords, "
+                "at most 32 kB a call, encrypted. Nobody reads it here: policies are tried on it, which is on the record.",
+            },
+        ),
     )
     _state = ("Now", {"fields": ("archived_at",)})
     inlines = (MembersInline,)

@@ -17,7 +17,17 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 
 #: The slug is not among them: budgets and calls of the past name it.
-CHANGEABLE = ("name", "owner", "cost_center", "default_route", "rpm", "tpm", "concurrency")
+CHANGEABLE = (
+    "name",
+    "owner",
+    "cost_center",
+    "default_route",
+    "rpm",
+    "tpm",
+    "concurrency",
+    "keep_texts_percent",
+    "keep_texts_days",
+)
 _SHOWN = ("slug", *CHANGEABLE)
 
 
@@ -33,6 +43,8 @@ def create_project(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int | None = None,
+    keep_texts_percent: int = 0,
+    keep_texts_days: int = 7,
 ) -> Project:
     """A new project. ``name`` defaults to the slug; limits are requests and tokens per minute and calls at once over all
     its keys, None for none. Raises ``Conflict`` where the slug is taken.
@@ -48,6 +60,8 @@ def create_project(
         rpm=rpm,
         tpm=tpm,
         concurrency=concurrency,
+        keep_texts_percent=keep_texts_percent,
+        keep_texts_days=keep_texts_days,
     )
     _check(project, before="")
     project.save(force_insert=True)

@@ -8,16 +8,25 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
+from llmops.access.models import Project
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
+from llmops.base.authority import authority
 from llmops.core.actors import Actor
+from llmops.core.verdicts import AFTER
 from llmops.policies import services
 from llmops.policies.admin.check_fields import ChecksField
 from llmops.policies.admin.versions import changes_in_words, checks_in_words
 from llmops.policies.checks import describe
 from llmops.policies.models import Policy, PolicyVersion
 from llmops.policies.selectors import routes_naming
+from llmops.policies.stored_trial import try_stored
 from llmops.policies.trial import MOST_CHARS, ROLES, try_checks
 
 
@@ -81,6 +90,21 @@ class TryForm(forms.Form):
     )
 
 
+class StoredForm(forms.Form):
+    calls = forms.IntegerField(
+        min_value=1,
+        max_value=2_000,
+        initial=1_000,
+        label="How many",
+        widget=UnfoldAdminIntegerFieldWidget(),
+        help_text="The last ones whose texts are kept, of the projects that you may see.",
+    )
+
+
+def _stored_facts(admin_: Any, request: HttpRequest, obj: Policy) -> dict[str, Any]:
+    return {"answers": any(check["stage"] == AFTER for check in obj.current.checks) if obj.current else False}
+
+
 @admin.register(Policy)
 class PolicyAdmin(ServiceAdmin):
     view_permission, manage_permission = "policy.view", "policy.manage"
@@ -93,7 +117,7 @@ class PolicyAdmin(ServiceAdmin):
     list_before_template = "base/draft_note.html"
     change_form_before_template = "base/draft_note.html"
     inlines = (VersionsInline,)
-    actions_detail = ("try_it", "archive", "restore")
+    actions_detail = ("try_it", "try_on_calls", "archive", "restore")
     fieldsets = (
         (None, {"fields": ("slug", "description", "everywhere")}),
         ("Checks", {"fields": ("checks",)}),
@@ -175,6 +199,31 @@ class PolicyAdmin(ServiceAdmin):
                 for when, outcome in outcomes
                 if outcome is not None
             ],
+        }
+
+    @admin_action(
+        label="Try it on calls",
+        question="What would {obj} have done to the last calls? The current version is asked, published or not. No text is shown, and "
+        "no model is called; that stored texts were read is on the record.",
+        permission="policy.manage",
+        form=StoredForm,
+        shows=True,
+        template="policies/try_stored.html",
+        facts=_stored_facts,
+        available=lambda policy: policy.current is not None and policy.archived_at is None,
+    )
+    def try_on_calls(
+        self, request: HttpRequest, actor: Actor, obj: Policy, data: dict[str, Any]
+    ) -> dict[str, Any]:
+        assert obj.current is not None
+        everything = authority().may(request, "usage.view", None)
+        seen = authority().visible(Project.objects.all(), request, "usage.view", project="pk")
+        projects = None if everything else list(seen.values_list("pk", flat=True))
+        return {
+            "stored": try_stored(
+                actor, policy=obj, version=obj.current, projects=projects, calls=data["calls"]
+            ),
+            "version": obj.current.number,
         }
 
     @admin_action(

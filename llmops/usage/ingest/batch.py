@@ -46,6 +46,7 @@ from llmops.usage.records import (
     Metered,
     Opened,
     Outcome,
+    TextKept,
 )
 
 _HOUR, _DAY = 3600, 86400
@@ -104,6 +105,8 @@ class Batch:
     items: dict[tuple[str, str, UUID], set[int]] = field(default_factory=dict)
     gone: dict[tuple[str, str], tuple[UUID, datetime]] = field(default_factory=dict)
     metered: list[MeteredRow] = field(default_factory=list)
+    #: (call, project, route, moment the call began, sealed texts)
+    texts: list[tuple[UUID, UUID, str, datetime, str]] = field(default_factory=list)
 
     def count(self, metered: MeteredRow) -> None:
         """Book a metered call with the others."""
@@ -283,6 +286,11 @@ class Ledger:
             self._gone(record, batch)
         elif isinstance(record, Metered):
             self._metered(record, entry.start, batch)
+        elif isinstance(record, TextKept):
+            began = moment(record.started)
+            whose = identifier(record.project, "project")
+            row = (identifier(record.call, "call"), whose, text(record.route, 63), began, record.sealed)
+            batch.texts.append(row)
         elif not isinstance(record, Opened):
             raise BadRecord(f"is of a kind that is not known: {type(record).__name__}")
 

@@ -286,6 +286,7 @@ def write_batch(
     lock(ROLLUPS_LOCK, shared=True)
     write.lose_objects(batch.gone)
     write.keep_objects(batch.kept)
+    write.keep_texts(batch.texts)
     write.keep_items(batch.items)
     before = len(batch.calls)
     for metered in sorted(batch.metered, key=lambda one: one.object):

@@ -17,6 +17,7 @@ from llmops.usage.models import (
     Call,
     KeptItem,
     KeptObject,
+    KeptText,
     LatencyRollup,
     OutcomeRollup,
     Rollup,
@@ -126,6 +127,17 @@ def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
             f"claimed_by = '', claimed_until = NULL, looks = 0, metered_at = NULL "
             f"WHERE {table}.gone_at IS NOT NULL",
             [[_plain(value) for value in rows[key].columns()] for key in sorted(rows)],
+        )
+
+
+def keep_texts(rows: Sequence[tuple[UUID, UUID, str, datetime, str]]) -> None:
+    if rows:
+        KeptText.objects.bulk_create(
+            [
+                KeptText(call_id=call, project_id=project, route=route, started_at=began, sealed=sealed)
+                for call, project, route, began, sealed in rows
+            ],
+            ignore_conflicts=True,
         )
 
 

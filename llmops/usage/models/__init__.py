@@ -8,6 +8,7 @@ from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
 from llmops.usage.models.sources import StatementSource
 from llmops.usage.models.statements import DriftAlert, ProviderFigure, ProviderImport
 from llmops.usage.models.summaries import ORGANISATION, StaleSummary, Summary
+from llmops.usage.models.texts import KeptText
 from llmops.usage.models.work import Job, KeptItem, KeptObject
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Journal",
     "KeptItem",
     "KeptObject",
+    "KeptText",
     "LatencyRollup",
     "OutcomeKind",
     "OutcomeRollup",

@@ -13,7 +13,7 @@ from llmops.usage.services.journals import (
 from llmops.usage.services.minutes import forget_minutes
 from llmops.usage.services.objects import forget_objects
 from llmops.usage.services.outcomes import Told, forget_outcomes, report_outcomes
-from llmops.usage.services.retention import apply_retention
+from llmops.usage.services.retention import apply_retention, remove_kept_texts
 from llmops.usage.services.schedules import (
     create_schedule,
     schedule_problems,
@@ -44,6 +44,7 @@ __all__ = [
     "mark_lost",
     "open_journal",
     "recheck_summaries",
+    "remove_kept_texts",
     "renew_summaries",
     "report_outcomes",
     "request_fetch",

@@ -6,12 +6,14 @@ import time
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Q
 
+from llmops.access.models import Project
 from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.core.actors import Actor
 from llmops.usage import partitions
-from llmops.usage.models import Call, RetentionMark
+from llmops.usage.models import Call, KeptText, RetentionMark
 
 _BATCH = 2000
 
@@ -40,6 +42,22 @@ def apply_retention(
         removed += count
         if count < batch:
             break
+    return removed
+
+
+def remove_kept_texts(*, now: datetime | None = None, batch: int = _BATCH) -> int:
+    """Remove the texts of calls past what their project says, and all of a project that has none kept any more; how many went."""
+    now = now or database_now()
+    removed = 0
+    projects = Project.objects.filter(keep_texts_percent__gt=0, archived_at=None)
+    keeping = dict(projects.values_list("pk", "keep_texts_days"))
+    past = [Q(project_id=pk, started_at__lt=now - timedelta(days=days)) for pk, days in keeping.items()]
+    for which in [*past, ~Q(project_id__in=list(keeping))]:
+        while True:
+            found = list(KeptText.objects.filter(which).values_list("pk", flat=True)[:batch])
+            removed += KeptText.objects.filter(pk__in=found).delete()[0]
+            if len(found) < batch:
+                break
     return removed
 
 

@@ -1,0 +1,8 @@
+"""What of this room is sealed under master keys. ``settings.SEALED`` names it."""
+
+from __future__ import annotations
+
+from llmops.base.sealed import SealedColumn
+from llmops.usage.records import kept_text_identity
+
+KEPT_TEXTS = SealedColumn("usage.KeptText", "sealed", lambda row: kept_text_identity(row.pk))
