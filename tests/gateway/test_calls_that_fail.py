@@ -310,12 +310,12 @@ async def test_an_inside_address_is_refused_unless_the_provider_allows_it(
 async def test_a_name_that_leads_inside_is_refused_when_it_is_looked_up(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aiohttp import ThreadedResolver
+    from llmops.providers.guarded_names import SystemNames
 
     async def resolve(self: Any, host: str, port: int = 0, family: Any = 0) -> list[dict[str, Any]]:
         return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 6, "flags": 0}]
 
-    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(SystemNames, "resolve", resolve)
     port = rig.upstream.url.rpartition(":")[2].removesuffix("/v1")
     url = f"http://models.example.com:{port}/v1"
     rig.configure(providers=[a_provider(base_url=url, allow_private_network=False)])

@@ -31,8 +31,8 @@ PROCESSES = {
         "import console.celery; console.celery.app.loader.import_default_modules()",
     ),
 }
-#: Without a Redis, PostgreSQL, OpenID Connect, a schema to check or a text whose tokens must be counted exactly.
-NOBODY = {"coreapi", "jsonschema", "jsonschema_rs", "jwt", "openai", "opentelemetry", "psycopg", "pydantic", "redis", "requests",
+#: Without a proxy, a Redis, PostgreSQL, OpenID Connect, a schema to check or a text whose tokens must be counted exactly.
+NOBODY = {"aiohttp", "coreapi", "jsonschema", "jsonschema_rs", "jwt", "openai", "opentelemetry", "psycopg", "pydantic", "redis", "requests",
           "segno", "tiktoken"}  # fmt: skip
 PAGES = {
     "csp",
@@ -44,14 +44,15 @@ PAGES = {
     "whitenoise",
 }
 JOBS = {"amqp", "billiard", "celery", "kombu"}
-CALLS = {"aiohttp", "jinja2", "llmops.gateway.plane", "prometheus_client"}
+CALLS = {"jinja2", "llmops.gateway.plane", "prometheus_client"}
 LEFT_OUT = {
     "watcher": NOBODY | PAGES | JOBS | CALLS | {"django", "email", "hashlib", "http", "logging", "ssl"},
     "simulator": NOBODY | PAGES | JOBS | CALLS | {"cryptography", "django", "yaml"},
     "web server": NOBODY | JOBS | {"pygments"},
     "data plane": NOBODY | PAGES | JOBS | {"yaml"},
     "ingester": NOBODY | PAGES | JOBS | CALLS | {"cryptography", "yaml"},
-    "worker": NOBODY | PAGES | CALLS | {"cryptography"},
+    # Its services know prompts.
+    "worker": NOBODY | PAGES | CALLS - {"jinja2"} | {"cryptography"},
 }
 #: Forks before anything is loaded, so that one process serves all and each begins with nothing.
 LOAD = """

@@ -6,16 +6,17 @@ No redirect is followed, no cookie kept, no proxy taken from the environment.
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from llmops.gateway.attempts.failures import CONNECT, CUT, EXHAUSTED, FORBIDDEN, MALFORMED, TIMEOUT, Failure
-from llmops.gateway.attempts.sending import OURS, Failed, Response, Sending
+from llmops.gateway.attempts.sending import OURS, Broken, Failed, Response, Sending
 from llmops.gateway.http1.connection import PIECE
 from llmops.gateway.http1.pool import KEEP_S
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
@@ -88,10 +89,60 @@ class ProxiedRoad:
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Failed(failure_of(error)) from error
-        return cast(Response, answer)
+        return _Answer(answer)
 
     async def close(self) -> None:
         await self._session.close()
+
+
+class _Answer:
+    """aiohttp's answer, and its body, whose errors are told as everybody's are: a ``Response``."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.headers = answer.headers
+        self.content_length = answer.content_length
+        self.content = _Body(answer.content)
+
+    async def read(self) -> bytes:
+        with _told():
+            return await self._answer.read()
+
+    def close(self) -> None:
+        self._answer.close()
+
+    def release(self) -> object:
+        return self._answer.release()
+
+
+class _Body:
+    def __init__(self, stream: aiohttp.StreamReader) -> None:
+        self._stream = stream
+
+    async def readany(self) -> bytes:
+        with _told():
+            return await self._stream.readany()
+
+    async def read(self, most: int = -1) -> bytes:
+        with _told():
+            return await self._stream.read(most)
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        with _told():
+            async for piece in self._stream.iter_any():
+                yield piece
+
+    def at_eof(self) -> bool:
+        return self._stream.at_eof()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ClientError as error:
+        raise Broken(failure_of(error)) from error
 
 
 def failure_of(error: BaseException) -> Failure:

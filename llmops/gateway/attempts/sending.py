@@ -6,12 +6,8 @@ import errno
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-import aiohttp
-
 from llmops.gateway.attempts.failures import Failure
 
-#: What reading an answer may raise, whichever way it comes; ``upstream.failure_of`` says what it means.
-BROKE = (aiohttp.ClientError, TimeoutError, OSError)
 #: Why a connection could not be made for want of something here: files, memory, ports.
 OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
@@ -22,6 +18,18 @@ class Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class Broken(Exception):
+    """What was said of an answer that broke, by a client of HTTP that has errors of its own."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+#: What reading an answer may raise, whichever way it comes; ``upstream.failure_of`` says what it means.
+BROKE = (Broken, TimeoutError, OSError)
 
 
 class Sending(Protocol):

@@ -9,22 +9,25 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
-import aiohttp
 from yarl import URL
 
-from llmops.gateway.attempts import proxied, refusals
+from llmops.gateway.attempts import refusals
 from llmops.gateway.attempts.failures import CONNECT, CUT, EXHAUSTED, FORBIDDEN, MALFORMED, TIMEOUT, Failure
 from llmops.gateway.attempts.refusals import failure_of_error, retry_after
-from llmops.gateway.attempts.sending import BROKE, OURS, Failed, Response, Sending
+from llmops.gateway.attempts.sending import BROKE, OURS, Broken, Failed, Response, Sending
 from llmops.gateway.forms.spool import Upload
 from llmops.gateway.http1.answer import Answer, NotHttp
 from llmops.gateway.http1.connection import PIECE, Connection
 from llmops.gateway.http1.dialing import Dialer, Origin
 from llmops.gateway.http1.pool import NoConnectionInTime, Pool
-from llmops.providers.guarded_resolver import AddressRefused
+from llmops.providers.guarded_names import AddressRefused
 from llmops.providers.network_guard import host_refusal
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
+
+if TYPE_CHECKING:
+    from llmops.gateway.attempts.proxied import ProxiedRoad
 
 __all__ = ["BROKE", "Channel", "Failed", "Response", "Sending", "Transport", "failure_of", "read_whole"]
 
@@ -63,7 +66,7 @@ class Channel:
             self._headers.append(("OpenAI-Organization", provider.organization))
         if provider.provider_project:
             self._headers.append(("OpenAI-Project", provider.provider_project))
-        self._proxied = proxied.ProxiedRoad(provider) if provider.proxy_url else None
+        self._proxied = _proxied(provider) if provider.proxy_url else None
         self._pool: Pool | None = None
         self._prefix = base.raw_path.rstrip("/")
         self._authority = ""
@@ -291,11 +294,18 @@ class Transport:
         self._retired.clear()
 
 
+def _proxied(provider: ProviderEntry) -> ProxiedRoad:
+    # aiohttp (8 MB) is loaded where a provider lies behind a proxy.
+    from llmops.gateway.attempts.proxied import ProxiedRoad
+
+    return ProxiedRoad(provider)
+
+
 def failure_of(error: BaseException) -> Failure:
     """What it means that an answer broke, one of ``BROKE``: above all whether the provider may have begun to work (and to
     bill)."""
-    if isinstance(error, aiohttp.ClientError):
-        return proxied.failure_of(error)
+    if isinstance(error, Broken):
+        return error.failure
     if isinstance(error, TimeoutError):
         return Failure(TIMEOUT, "nothing came for longer than the read time-out", billed=None)
     if isinstance(error, NotHttp):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import aiohappyeyeballs
 
-from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
+from llmops.providers.guarded_names import AddressRefused, GuardedNames
 from llmops.providers.network_guard import host_refusal, parse
 
 #: What a name leads to is asked again after so long, and as soon as nothing answers there.
@@ -56,7 +56,7 @@ class Dialer:
         self._origin = origin
         self._allow_private = allow_private
         self._tls = (tls or _TLS) if origin.secure else None
-        self._resolver = GuardedResolver(allow_private=allow_private)
+        self._resolver = GuardedNames(allow_private=allow_private)
         self._known: list[_AddrInfo] = []
         self._known_until = 0.0
         self._looking: asyncio.Task[list[_AddrInfo]] | None = None

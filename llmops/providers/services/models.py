@@ -15,6 +15,7 @@ from llmops.core.actors import Actor
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.core.money import format_usd
+from llmops.providers.catalogue import shipped
 from llmops.providers.models import Model, ModelConfig, Price, Provider, Route
 from llmops.providers.rules import CAPABILITIES, looks_floating, parameters_problem
 from llmops.providers.services import draft
@@ -76,9 +77,6 @@ def create_model(
         )
         after = described(version)
         if load_prices:
-            # Reads YAML, which data planes and ingesters never do.
-            from llmops.providers.catalogue import shipped
-
             after["prices"] = insert_prices(actor, plan_prices(shipped(), models=[model]))
         record(
             actor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -13,11 +13,9 @@ from django.utils import timezone
 from llmops.audit.services import record
 from llmops.core.actors import Actor
 from llmops.core.money import format_usd
+from llmops.providers.catalogue import PriceList
 from llmops.providers.models import Model, Price
 from llmops.providers.services import draft
-
-if TYPE_CHECKING:
-    from llmops.providers.catalogue import PriceList
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 
 from llmops.gateway.attempts.upstream import Channel, read_whole
 from llmops.gateway.http1.pool import NoConnection, NoConnectionInTime
-from llmops.providers.guarded_resolver import GuardedResolver
+from llmops.providers.guarded_names import GuardedNames
 from tests.gateway.http1.wire import (
     OK,
     REQUEST,
@@ -125,7 +125,7 @@ async def test_a_dial_that_is_cancelled_leaves_nothing_behind(monkeypatch: pytes
         waiting.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(GuardedResolver, "resolve", resolve)
+    monkeypatch.setattr(GuardedNames, "resolve", resolve)
     pool = a_pool(9, host="models.example.com")
     task = asyncio.ensure_future(pool.acquire())
     await asyncio.wait_for(waiting.wait(), 5)

@@ -13,7 +13,7 @@ import pytest
 
 from llmops.gateway.attempts.failures import CONNECT
 from llmops.gateway.attempts.upstream import Channel, Failed
-from llmops.providers.guarded_resolver import GuardedResolver
+from llmops.providers.guarded_names import GuardedNames
 from tests.gateway.http1.wire import CREDENTIAL, Provider, Trial, a_pool, call
 from tests.gateway.rig import a_provider
 
@@ -29,7 +29,7 @@ async def test_a_name_is_looked_up_once_in_a_while_and_the_judged_address_is_dia
         # Nobody asks the system a second time: it would not know this name.
         return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}]
 
-    monkeypatch.setattr(GuardedResolver, "resolve", resolve)
+    monkeypatch.setattr(GuardedNames, "resolve", resolve)
     pool = a_pool(provider.port, host="models.example.com")
     assert await asyncio.gather(*(call(pool) for _ in range(5))) == [b"ok"] * 5
     assert asked == ["models.example.com"]
@@ -47,7 +47,7 @@ async def test_where_nobody_answers_the_name_is_looked_up_again(
             at = ports.pop(0)
             return [{"hostname": host, "host": "127.0.0.1", "port": at, "family": socket.AF_INET}]
 
-        monkeypatch.setattr(GuardedResolver, "resolve", resolve)
+        monkeypatch.setattr(GuardedNames, "resolve", resolve)
         pool = a_pool(provider.port, host="models.example.com")
         with pytest.raises(OSError):
             await call(pool)
@@ -96,7 +96,7 @@ async def test_a_certificate_must_be_for_the_name_that_was_asked_for(
     async def resolve(self: Any, host: str, port: int = 0, family: Any = 0) -> list[dict[str, Any]]:
         return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}]
 
-    monkeypatch.setattr(GuardedResolver, "resolve", resolve)
+    monkeypatch.setattr(GuardedNames, "resolve", resolve)
     certificate, key = a_certificate(tmp_path, "models.example.com")
     told: list[str | None] = []
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
