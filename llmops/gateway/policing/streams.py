@@ -15,6 +15,7 @@ import msgspec
 from llmops.core.verdicts import BLOCK
 from llmops.gateway.endpoints.base import Raw, encode
 from llmops.gateway.policing.texts import Path, answer_places, answers_of, rewritten, where
+from llmops.gateway.streaming.delta_shape import DeltaShape
 from llmops.gateway.streaming.events import Relay, payload_of
 from llmops.gateway.streaming.shape import Shape
 from llmops.policies.checks.base import Answer, AnswerCheck, Remote, Text
@@ -66,6 +67,9 @@ class Watcher:
 
     def feed_text(self, event: bytes, text: str, shape: Shape, relay: Relay) -> bytes:
         return self.feed(shape.shown(event), relay)
+
+    def feed_delta(self, event: bytes, text: str, shape: DeltaShape, relay: Relay) -> bytes:
+        return self.feed(event, relay)
 
     def end(self, relay: Relay) -> bytes:
         out = self._rest(relay)
@@ -325,10 +329,26 @@ class ResponsesWatcher(Watcher):
         super().__init__(guard, placeholders)
         #: of each text: its last delta event, in which the rest can go out
         self._deltas: dict[Any, bytes] = {}
+        #: the deltas that are known at sight, and of which text they are
+        self._known: tuple[DeltaShape | None, Any] = None, None
         self._answer: dict[str, Any] = {}
 
     def answers(self, schema: Any) -> list[Answer]:
         return answers_of(self._answer, schema)
+
+    def feed_delta(self, event: bytes, text: str, shape: DeltaShape, relay: Relay) -> bytes:
+        known, key = self._known
+        if known is not shape:
+            key = _key_of(_decode_event(payload_of(event) or b"{}"))
+            self._known = shape, key
+        out = self.stream.feed(key, _where_item(key), text)
+        self._deltas[key] = event
+        if self.blocked:
+            relay.broken = BLOCKED
+            return b""
+        if out == text:
+            return self._withhold(event, relay)
+        return self._withhold(shape.with_text(event, encode(out)[1:-1]), relay) if out else b""
 
     def _event(self, event: bytes, payload: bytes, relay: Relay) -> bytes:
         if payload == b"[DONE]":
@@ -341,12 +361,12 @@ class ResponsesWatcher(Watcher):
         kind = read.type
         if kind in _NAMING:
             return event
-        key = (read.output_index, kind.rpartition(".")[0], read.content_index, read.summary_index)
+        key = _key_of(read)
         if kind.endswith(".delta"):
             if not isinstance(read.delta, str):
                 return event
             out = self.stream.feed(key, _where_item(key), read.delta)
-            self._deltas[key] = payload
+            self._deltas[key] = event
             if out == read.delta:
                 return event
             return _changed(event, payload, {("delta",): out}) if out else b""
@@ -360,8 +380,8 @@ class ResponsesWatcher(Watcher):
         rest = self.stream.feed(key, _where_item(key), "", last=True)
         if not rest:
             return b""
-        kind = key[1] + ".delta"
-        return f"event: {kind}\n".encode() + b"data: " + rewritten(last, {("delta",): rest}) + b"\n\n"
+        kind, payload = key[1] + ".delta", payload_of(last) or b"{}"
+        return f"event: {kind}\n".encode() + b"data: " + rewritten(payload, {("delta",): rest}) + b"\n\n"
 
     def _whole(self, event: bytes, payload: bytes) -> bytes:
         """Texts that are repeated whole were all decided before, so that they are changed in the same way."""
@@ -392,6 +412,11 @@ class ResponsesWatcher(Watcher):
             self._answer = answer if isinstance(answer, dict) else {}
             relay.tail = self._whole(relay.tail, payload)
         return b"".join(out)
+
+
+def _key_of(read: _Event) -> Any:
+    """Of which text an event is."""
+    return (read.output_index, read.type.rpartition(".")[0], read.content_index, read.summary_index)
 
 
 def _changed(event: bytes, payload: bytes, changes: dict[Path, Any]) -> bytes:

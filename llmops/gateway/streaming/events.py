@@ -15,6 +15,7 @@ import msgspec
 
 from llmops.core.errors import ConsoleError
 from llmops.gateway.errors import error_event
+from llmops.gateway.streaming.delta_shape import DeltaShape
 from llmops.gateway.streaming.shape import Shape
 from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS
 
@@ -47,6 +48,10 @@ class Guard(Protocol):
 
     def feed_text(self, event: bytes, text: str, shape: Shape, relay: Relay) -> bytes:
         """The same for an event that says ``text`` and nothing else; unchanged it is shown as ``shape`` shows it."""
+        ...
+
+    def feed_delta(self, event: bytes, text: str, shape: DeltaShape, relay: Relay) -> bytes:
+        """The same for the delta of a response."""
         ...
 
     def end(self, relay: Relay) -> bytes:
