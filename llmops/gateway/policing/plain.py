@@ -75,9 +75,17 @@ def plain_asked(members: Members) -> tuple[str, int] | None:
         messages = _decode_messages(raw)
     except _UNREADABLE:
         return None
-    if not texts_told_once(bytes(raw), messages):
+    given, texts = 0, []
+    for one in messages:
+        content = one.content
+        if content is not None:
+            given += 1
+            if content:
+                texts.append(content)
+        given += (one.role != "") + (one.name is not None) + (one.tool_call_id is not None)
+    if not texts_told_once(bytes(raw), given):
         return None
-    return "\n".join([one.content for one in messages if one.content]), len(messages)
+    return "\n".join(texts), len(messages)
 
 
 def plain_answers(body: bytes, schema: Any) -> list[Answer] | None:
