@@ -51,6 +51,7 @@ _LONG = (
     "e2e/test_browser.py",
     "gateway/test_start_and_stop.py",
     "e2e/",
+    "accessibility/",
     "console/test_permissions.py",
     "console/",
     "core/test_tokens_ranks.py",

@@ -45,6 +45,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/routes/whatif/": ("",),
     "/spend/": ("?range=30d",),
     "/spend/exports/": ("",),
+    "/switches/": ("",),
 }
 #: Addresses that show no page of their own, and what they do instead.
 NO_PAGES = {
@@ -110,6 +111,9 @@ def shown(world: SimpleNamespace) -> SimpleNamespace:
 def client_for(route: str, world: SimpleNamespace) -> Client:
     if route == "/admin/login/":
         return Client()
+    if route == "/account/second-factor/":
+        # Root has a passkey, and signed in without it.
+        return world.clients["alice"]
     if route != "/account/code/":
         return world.clients["root"]
     client = Client()
@@ -154,8 +158,6 @@ def look(page: Page, address: str, axe: str, where: str = "document") -> dict[st
         page.set_viewport_size(viewport)
         for scheme, how in ((first, EVERYTHING), (other, COLOURS)):
             page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
-            # What fades from one scheme to the other has to arrive.
-            page.evaluate("document.getAnimations().forEach(one => one.finish())")
             if seen := findings(page, how, where):
                 found[f"{address} {size} {scheme}"] = seen
     return found
@@ -170,7 +172,8 @@ def look_at_all(
             found |= look(page, address, axe, where)
         return found
 
-    return browser.visit(client, job, resting=RESTING)
+    # Nothing fades or moves, so that colours are what they will be.
+    return browser.visit(client, job, resting=RESTING, reduced_motion="reduce")
 
 
 @pytest.mark.parametrize("route", sorted(PAGES))
