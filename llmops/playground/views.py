@@ -38,6 +38,19 @@ from llmops.playground.selectors import (
     told_of_versions,
 )
 
+#: What the page asks, by the names of ``urls.py``.
+ADDRESSES = (
+    "page",
+    "choices",
+    "version",
+    "run",
+    "cancel",
+    "events",
+    "share",
+    "save_version",
+    "save_sample",
+    "renew_key",
+)
 View = Callable[[HttpRequest], HttpResponseBase]
 
 
@@ -126,17 +139,13 @@ def page(request: HttpRequest) -> HttpResponse:
         "start": {
             "opening": opening,
             "projects": [{"id": str(one.pk), "name": str(one), "slug": one.slug} for one in projects],
-            "urls": {
-                name: reverse(f"playground:{name}")
-                for name in (
-                    "page", "choices", "version", "run", "cancel", "events", "share", "save_version", "save_sample", "renew_key",
-                )
-            },
+            "urls": {name: reverse(f"playground:{name}") for name in ADDRESSES}
+            | {"preview": reverse("prompt-preview")},
             "who": str(request.user.pk),
         },
         "run_hours": settings.PLAYGROUND_RUN_HOURS,
         "unwatched": settings.PLAYGROUND_UNWATCHED_SECONDS,
-    }  # fmt: skip
+    }
     return render(request, "playground/page.html", context, status=404 if problem else 200)
 
 

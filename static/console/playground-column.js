@@ -76,8 +76,9 @@ export class Column {
     on("remove", "click", () => this.page.remove(this));
     on("save", "click", () => this.page.saving(this));
     on("undo", "click", () => {
-      this.words = null;
+      this.words = this.names = null;
       this.showWords();
+      this.page.variables();
       this.page.changed();
     });
     on("copy-answer", "click", async (event) => {
@@ -95,7 +96,8 @@ export class Column {
       this.words = { ...(this.words ?? base), [event.target.dataset.layer]: event.target.value };
       if (LAYERS.every(([name]) => (this.words[name] ?? "") === (base[name] ?? ""))) this.words = null;
       this.mark();
-      this.page.variables();
+      clearTimeout(this.naming);
+      this.naming = setTimeout(() => this.ask(), 300);
     });
     on("add-turn", "click", () => {
       const last = [...this.root.querySelectorAll("[data-role]")].at(-1)?.value;
@@ -153,7 +155,8 @@ export class Column {
     this.run = given.run ?? "";
     const source = given.source === "text" || (!given.source && !this.page.choices.prompts.length) ? "text" : "prompt";
     this.setSource(source, true);
-    if (given.prompt) this.choose(given.prompt, given.version ?? "", this.words);
+    const prompt = given.prompt || (given.source || source === "text" ? "" : this.page.choices.prompts[0].id);
+    if (prompt) this.choose(prompt, given.version ?? "", this.words);
     this.note();
   }
 
@@ -203,6 +206,7 @@ export class Column {
   async choose(prompt, version, words = null) {
     $(this.root, "prompt").value = prompt;
     this.words = words;
+    this.names = null;
     if (!prompt) {
       this.content = this.versions = null;
       $(this.root, "version").replaceChildren();
@@ -233,8 +237,21 @@ export class Column {
     }
     this.showWords();
     this.note();
-    this.page.variables();
     this.page.changed();
+    await this.ask();
+  }
+
+  // Which names the words take from outside: the server reads templates, and tells also while they are half-written.
+  async ask() {
+    const words = this.words;
+    if (!words) this.names = null;
+    else {
+      try {
+        const names = await this.page.names(words);
+        if (this.words === words) this.names = names;
+      } catch { /* running says what is wrong */ }
+    }
+    this.page.variables();
   }
 
   showWords() {
@@ -319,14 +336,10 @@ export class Column {
 
   wants() {
     if (this.source !== "prompt" || !this.content) return [];
+    if (!this.words || !this.names) return this.content.variables;
+    // Names that are new here are text, as the server takes them.
     const known = new Map(this.content.variables.map((one) => [one.name, one]));
-    if (this.words) {
-      // Names that are new here are text, as the server takes them.
-      for (const text of Object.values(this.words)) {
-        for (const [, name] of text.matchAll(/\{\{\s*([A-Za-z]\w*)/g)) if (!known.has(name)) known.set(name, { name, type: "text" });
-      }
-    }
-    return [...known.values()];
+    return this.names.map((name) => known.get(name) ?? { name, type: "text" });
   }
 
   // A refusal of the server at the field that it is about.

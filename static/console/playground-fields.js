@@ -90,14 +90,19 @@ export class Fields {
     const found = {};
     for (const one of this.wanted) {
       const text = this.input(one.name)?.value ?? "";
-      const optional = one.required === false || one.default != null;
-      if (text === "" && (optional || one.type !== "text")) continue;
+      // Nothing is no value: one that is needed is then asked for, before anything is paid.
+      if (text === "") continue;
       if (one.type === "text" || one.type === "choice") found[one.name] = text;
       else {
         try { found[one.name] = JSON.parse(text); } catch { found[one.name] = text; }
       }
     }
     return found;
+  }
+
+  // The first of these variables that needs a value and has none.
+  missing(wanted) {
+    return wanted.find((one) => one.required !== false && one.default == null && !(this.input(one.name)?.value ?? ""));
   }
 
   fill(values) {

@@ -57,7 +57,7 @@ export class Keeping {
       return;
     }
     by("version-slug-part").hidden = where.value !== "";
-    by("version-what").textContent = `Keeps the words of column ${column.letter}, its parameters, and its route.`;
+    by("version-what").textContent = `Keeps the words of column ${column.letter}, its parameters, and its route.${column.words ? " A variable that is new gets the value that stands here in the prompt's samples." : ""}`;
     by("version-replace").checked = false;
     by("version-replace-part").hidden = true;
     this.problem("version-problem", "");
@@ -69,7 +69,7 @@ export class Keeping {
     const { column, page } = this;
     const prompt = by("version-where").value;
     try {
-      const asked = { column: { ...column.asked(), variables: {} }, prompt, note: by("version-note").value, slug: by("version-slug").value.trim(), replace_draft: by("version-replace").checked };
+      const asked = { column: { ...column.asked(), variables: page.fields.given() }, prompt, note: by("version-note").value, slug: by("version-slug").value.trim(), replace_draft: by("version-replace").checked };
       if (prompt) asked.expected = column.versions.newest;
       const told = await post(page.urls.save_version, asked);
       by("version-dialog").close();

@@ -2,7 +2,7 @@
 import { Column } from "./playground-column.js";
 import { Fields } from "./playground-fields.js";
 import { Keeping } from "./playground-keep.js";
-import { Refused, Stream, get, insist, post } from "./playground-stream.js";
+import { Stream, get, insist, post, token } from "./playground-stream.js";
 
 const MOST_COLUMNS = 6;
 const start = JSON.parse(document.getElementById("playground-start").textContent);
@@ -32,7 +32,7 @@ class Playground {
     if (!Object.keys(opening).length) {
       try { opening = JSON.parse(sessionStorage.getItem(kept) ?? "{}"); } catch { opening = {}; }
     }
-    if (!start.projects.some((one) => one.id === opening.project)) opening = { project: opening.project && !opening.columns ? opening.project : start.projects[0].id };
+    if (!start.projects.some((one) => one.id === opening.project)) opening = { project: this.usual() };
     by("project").value = opening.project;
     this.fields.values = new Map(Object.entries(opening.values ?? opening.variables ?? {}));
     await this.enter(opening.project, opening.columns ?? [opening.prompt ? { source: "prompt", prompt: opening.prompt, version: opening.version } : {}]);
@@ -41,6 +41,7 @@ class Playground {
 
   async enter(project, columns) {
     this.project = project;
+    try { localStorage.setItem("playground-project", project); } catch { /* not allowed */ }
     this.cache.clear();
     try {
       this.choices = await get(this.urls.choices, { project });
@@ -64,6 +65,13 @@ class Playground {
     by("share").disabled = false;
     this.variables();
     this.changed();
+  }
+
+  // The project that this browser was in last, or else the first.
+  usual() {
+    let last = "";
+    try { last = localStorage.getItem("playground-project") ?? ""; } catch { /* not allowed */ }
+    return start.projects.some((one) => one.id === last) ? last : start.projects[0].id;
   }
 
   listen() {
@@ -119,7 +127,8 @@ class Playground {
   renamed() {
     for (const one of this.columns) one.name();
     by("add").disabled = this.columns.length >= MOST_COLUMNS;
-    by("run-all-what").textContent = this.columns.length > 1 ? `all ${this.columns.length}` : "";
+    by("run-all-what").textContent = this.columns.length > 1 ? `Run all ${this.columns.length}` : "Run";
+    by("columns").dataset.count = this.columns.length;
     this.followed();
   }
 
@@ -127,6 +136,15 @@ class Playground {
     const key = `${prompt} ${version}`;
     if (!this.cache.has(key)) this.cache.set(key, await get(this.urls.version, { project: this.project, prompt, version }));
     return this.cache.get(key);
+  }
+
+  async names(words) {
+    const response = await fetch(this.urls.preview, {
+      method: "POST", redirect: "manual", credentials: "same-origin",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token() },
+      body: JSON.stringify({ content: { ...words, variables: null }, variables: {} }),
+    });
+    return (await response.json()).inferred;
   }
 
   variables() {
@@ -184,11 +202,12 @@ class Playground {
   async one(column) {
     let asked;
     try {
+      const missing = this.fields.missing(column.wants());
+      if (missing) throw Object.assign(new Error(`${missing.name} needs a value.`), { param: `variables.${missing.name}` });
       asked = { ...column.asked(), variables: this.fields.given(), id: crypto.randomUUID?.() ?? made() };
     } catch (wrong) {
-      column.blame(wrong.param ?? "");
       column.answer.reset();
-      column.answer.refuse(wrong.message);
+      this.refused(column, wrong);
       return;
     }
     column.blame("");
@@ -214,7 +233,8 @@ class Playground {
   refused(column, failed) {
     const param = failed.param ?? "";
     const variable = /^variables\.(\w+)/.exec(param);
-    if (variable && this.fields.blame(variable[1], failed.message)) column.answer.refuse(`A value is not right: ${failed.message}`);
+    const words = failed.message.replace(/^variables\./, "");
+    if (variable && this.fields.blame(variable[1], words)) column.answer.refuse(`Nothing was asked: ${words}`);
     else {
       column.blame(param);
       column.answer.refuse(failed.message);
@@ -272,5 +292,4 @@ function made() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-export { Refused };
 new Playground().open();

@@ -216,6 +216,19 @@ def test_saving_what_was_tried_as_a_version(lab):
         )
 
 
+def test_samples_get_the_value_of_a_variable_that_is_new(lab):
+    edited = a_column(
+        lab,
+        source="edited",
+        content={"user": "{{ name }} of {{ shop }}"},
+        variables={"name": "Eve", "shop": "Acme"},
+    )
+    made = services.save_as_version(
+        acting(lab.bob), project=lab.support, prompt=lab.prompt, column=edited, note=""
+    )
+    assert made.content["samples"] == [{"name": "Ada", "variables": {"name": "Ada", "shop": "Acme"}}]
+
+
 def test_saving_does_not_take_somebody_elses_draft_away(lab):
     prompts.save_draft(COMMAND, prompt=lab.prompt, draft={**lab.content, "system": "Precious."})
     lab.prompt.refresh_from_db()

@@ -26,6 +26,7 @@ def content_of(column: Mapping[str, Any], prompt: Prompt | None) -> dict[str, An
     elif column.get("source") in (PROMPT, EDITED) and prompt is not None:
         base = material_of(prompt, column.get("version")).content
         content = edited_content(column, base) if column["source"] == EDITED else dict(base)
+        _complete_samples(content, column.get("variables"))
     else:
         raise InvalidRequest("source: choose what to save.", param="source")
     given = column.get("parameters")
@@ -38,6 +39,25 @@ def content_of(column: Mapping[str, Any], prompt: Prompt | None) -> dict[str, An
     if isinstance(model, str) and model and route_exists(model):
         content["route"] = model
     return content
+
+
+def _complete_samples(content: dict[str, Any], values: object) -> None:
+    """Samples of the prompt get the value that stands on the page for a variable that is new, and that they need."""
+    if not isinstance(values, Mapping):
+        return
+    needed = {
+        one["name"]: values[one["name"]]
+        for one in content.get("variables") or ()
+        if isinstance(one, Mapping)
+        and one.get("required", True)
+        and one.get("default") is None
+        and one.get("name") in values
+    }
+    content["samples"] = [
+        {**one, "variables": {**needed, **(one.get("variables") or {})}}
+        for one in content.get("samples") or ()
+        if isinstance(one, Mapping)
+    ]
 
 
 @transaction.atomic

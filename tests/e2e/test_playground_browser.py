@@ -1,0 +1,186 @@
+"""The playground in a browser over the whole stack: side by side, over a network that fails, by the keyboard, and kept."""
+
+# ruff: noqa: F811 - fixtures that are imported are arguments by the same name
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
+from tests.e2e.test_embedded import Embedded, wait_until
+
+LONG = "Tell me a long story."
+
+
+def opened(page: Page, stack: Embedded) -> Page:
+    page.goto(address(stack, "/playground/"))
+    page.get_by_label("Project").select_option(label="Support assistant")
+    expect(column(page, "A").get_by_label("Version", exact=True)).not_to_be_empty()
+    return page
+
+
+def column(page: Page, letter: str) -> Locator:
+    return page.get_by_role("region", name=f"Column {letter}", exact=True)
+
+
+def free_text(page: Page, letter: str, words: str, model: str) -> None:
+    """Ask in words of one's own, of ``model``."""
+    place = column(page, letter)
+    place.get_by_role("button", name="Free text").click()
+    place.get_by_label("Turn 1", exact=True).fill(words)
+    place.get_by_label("Route or model").select_option(model)
+
+
+def calls(stack: Embedded) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.ask("/api/v1/calls/?feature=playground", key="admin_key")["results"]
+    return found
+
+
+def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None:
+    opened(page, stack)
+    before = len(calls(stack))
+    # A value that is needed is asked for before anything is paid.
+    page.get_by_role("button", name=re.compile("^Run")).first.click()
+    ticket = page.get_by_label("ticket", exact=True)
+    expect(ticket).to_have_attribute("aria-invalid", "true")
+    expect(ticket).to_be_focused()
+    page.get_by_label("Fill from").select_option(index=1)
+    expect(ticket).not_to_be_empty()
+    page.get_by_role("button", name="Duplicate column A").click()
+    b = column(page, "B")
+    b.get_by_label("Route or model").select_option("sim-gpt-4o-mini")
+    b.locator("summary", has_text="Words").click()
+    b.get_by_label("Task", exact=True).fill("Choose a queue for this ticket, at {{ shop }}.")
+    page.get_by_label("shop", exact=True).fill("Acme")
+    expect(b.get_by_text("edited, not saved")).to_be_visible()
+    page.keyboard.press("Control+Enter")
+    for letter in "AB":
+        expect(column(page, letter).get_by_text("Answered", exact=True)).to_be_visible()
+        expect(column(page, letter).get_by_text("Cost", exact=True)).to_be_visible()
+        expect(column(page, letter).get_by_role("link", name="The call's story")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="the answer is finished")).to_have_count(1)
+    expect(page.get_by_text("cheapest")).to_be_visible()
+    made = calls(stack)[: len(calls(stack)) - before]
+    assert len(made) == 2
+    assert {tuple(one["tags"]) for one in made} == {(), ("triage@edited",)}
+    assert {one["user_digest"] for one in made} != {""}
+
+    # What was tried becomes the next version, with its note.
+    b.get_by_role("button", name=re.compile("Save as a version")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("What changed, and why").fill("names the shop")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Saved as triage, version")).to_be_visible()
+    expect(b.get_by_text("edited, not saved")).to_be_hidden()
+    # And its values a sample of it.
+    page.get_by_role("button", name="Save as a sample").click()
+    dialog.get_by_label("What they are a case of").fill("a shop")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Saved as a sample, in version")).to_be_visible()
+
+    # Somebody else finds all of it by an address that says nothing of it.
+    page.get_by_role("button", name="Share").click()
+    url = dialog.get_by_label("Address").input_value()
+    assert re.search(r"/playground/\?setup=[0-9a-f-]{36}$", url)
+    page.goto(url)
+    expect(page.get_by_label("shop", exact=True)).to_have_value("Acme")
+    expect(column(page, "B").get_by_label("Route or model")).to_have_value("sim-gpt-4o-mini")
+
+
+@pytest.fixture
+def slow(stack: Embedded) -> str:
+    """A model that says 8 tokens a second, live."""
+    slug = "slow"
+    if stack.ask(f"/api/v1/models/?slug={slug}", key="admin_key")["results"]:
+        return slug
+    model = {
+        "slug": slug, "provider": "simulator", "upstream_model": "sim-gpt-4o+tps=8", "floats_reason": "a test",
+        "context_window": 8000, "max_output_tokens": 400, "default_max_output_tokens": 400,
+        "capabilities": ["chat", "stream"],
+    }  # fmt: skip
+    stack.ask("/api/v1/models/", model, key="admin_key")
+    for token_class in ("input", "output"):
+        price = {"token_class": token_class, "usd_per_million": "1"}
+        stack.ask(f"/api/v1/models/{slug}/prices/", price, key="admin_key")
+    stack.ask("/api/v1/revisions/", {"reason": "a slow model"}, key="admin_key")
+    return slug
+
+
+def test_a_network_that_fails_costs_nothing_twice(
+    context: BrowserContext,
+    stack: Embedded,
+    slow: str,
+) -> None:
+    # Not the page that complains: a network that is away is an error of the browser's.
+    page = context.new_page()
+    opened(page, stack)
+    before = len(calls(stack))
+    free_text(page, "A", LONG, slow)
+    page.keyboard.press("Control+Enter")
+    answer = column(page, "A").locator("[data-text]")
+    expect(answer).to_contain_text("Simulated")
+    context.set_offline(True)
+    expect(page.get_by_text("Connection lost").first).to_be_visible()
+    heard = answer.inner_text()
+    context.set_offline(False)
+    expect(page.locator("#link")).to_be_hidden()
+    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible(timeout=60_000)
+    whole = answer.inner_text()
+    assert whole.startswith(heard) and len(whole) > len(heard)
+    # Nor does a page that is loaded again, which finds its answer.
+    page.reload()
+    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible()
+    assert answer.inner_text() == whole
+    wait_until(lambda: len(calls(stack)) > before, lambda: "the call is not booked")
+    assert len(calls(stack)) == before + 1
+    assert calls(stack)[0]["status"] == "ok"
+
+
+def test_cancelling_stops_the_provider(page: Page, stack: Embedded, slow: str) -> None:
+    opened(page, stack)
+    before = len(calls(stack))
+    free_text(page, "A", LONG + " Go on.", slow)
+    page.keyboard.press("Control+Enter")
+    expect(column(page, "A").locator("[data-text]")).to_contain_text("Simulated")
+    page.keyboard.press("Escape")
+    expect(column(page, "A").get_by_text("Cancelled", exact=True)).to_be_visible()
+    expect(column(page, "A").get_by_text("The provider was told to stop")).to_be_visible()
+    wait_until(lambda: len(calls(stack)) > before, lambda: "the call is not booked")
+    assert calls(stack)[0]["status"] == "client_closed"
+
+
+def test_by_the_keyboard_alone(page: Page, stack: Embedded) -> None:
+    opened(page, stack)
+    page.get_by_label("Project").focus()
+
+    def on_to(name: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate(
+                """() => { const one = document.activeElement;
+                   return one.getAttribute('aria-label') || one.labels?.[0]?.innerText || one.innerText || ''; }"""
+            ).startswith(name):
+                return
+        raise AssertionError(f"{name} is not reached by Tab")
+
+    on_to("Free text")
+    page.keyboard.press("Enter")
+    on_to("System")
+    page.keyboard.type("You are brief.")
+    on_to("Turn 1")
+    page.keyboard.type("Say hello.")
+    page.keyboard.press("Control+Enter")
+    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible()
+    expect(page.get_by_role("status").first).to_contain_text(
+        re.compile(r"the answer is finished, \d+ tokens")
+    )
+    # What is asked has a name that is told, every field of it.
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('#content input:not([type=hidden]), #content textarea, #content select, #content button')]
+           .filter((one) => one.offsetParent && !one.labels?.length && !one.getAttribute('aria-label') && !one.innerText.trim())
+           .map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
