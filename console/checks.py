@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
@@ -36,6 +38,7 @@ def settings_are_usable(**_: Any) -> list[CheckMessage]:
             )
         )
     found += _proxies()
+    found += _gateway_url()
     found += _sign_in()
     found += [
         Error(
@@ -47,6 +50,21 @@ def settings_are_usable(**_: Any) -> list[CheckMessage]:
         if value < least
     ]
     return found
+
+
+def _gateway_url() -> list[CheckMessage]:
+    with suppress(ValueError):
+        parts = urlsplit(settings.GATEWAY_URL)
+        plain = not (parts.query or parts.fragment or parts.username)
+        if parts.scheme in ("http", "https") and parts.hostname and plain and parts.port != 0:
+            return []
+    return [
+        Error(
+            "CONSOLE_GATEWAY_URL is no address of a data plane.",
+            hint="Such as http://gateway:8000/v1, as the process that serves pages reaches it.",
+            id="console.E007",
+        )
+    ]
 
 
 def _proxies() -> list[CheckMessage]:
@@ -130,6 +148,10 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
         ("CONSOLE_IDEMPOTENCY_SECONDS", settings.IDEMPOTENCY_SECONDS, 1),
         ("CONSOLE_IDEMPOTENCY_BYTES", settings.IDEMPOTENCY_BYTES, 0),
         ("CONSOLE_DRAIN_SECONDS", settings.DRAIN_SECONDS, 0),
+        ("CONSOLE_PLAYGROUND_RUN_HOURS", settings.PLAYGROUND_RUN_HOURS, 1),
+        ("CONSOLE_PLAYGROUND_SETUP_DAYS", settings.PLAYGROUND_SETUP_DAYS, 1),
+        ("CONSOLE_PLAYGROUND_RUNS_PER_MINUTE", settings.PLAYGROUND_RUNS_PER_MINUTE, 1),
+        ("CONSOLE_PLAYGROUND_UNWATCHED_SECONDS", settings.PLAYGROUND_UNWATCHED_SECONDS, 15),
     ]
 
 

@@ -227,7 +227,7 @@ export class Column {
       }));
       $(this.root, "version").value = told.content.version;
       $(this.root, "prompt").value = prompt;
-      this.setSource("prompt", true);
+      this.setSource(this.source, true);
       if (!this.content.route && !$(this.root, "model").value) $(this.root, "model").value = this.page.choices.models[0]?.name ?? "";
     } catch (failed) {
       if (this.asking !== mine) return;

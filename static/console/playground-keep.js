@@ -100,7 +100,10 @@ export class Keeping {
     for (const one of page.columns) {
       const before = one.state();
       one.fill();
-      if (one === column) await one.choose(told.prompt, told.version);
+      if (one === column) {
+        one.setSource("prompt", true);
+        await one.choose(told.prompt, told.version);
+      }
       else if (before.prompt) await one.choose(before.prompt, before.version, one.words);
     }
   }

@@ -48,6 +48,8 @@ def check(tmp_path, *command, anew=True, **changed):
             "CONSOLE_LEASE_SECONDS is 'an hour'; it must be a whole number",
         ),
         ({"CONSOLE_CALL_RETENTION_DAYS": "-1"}, "console.E004"),
+        ({"CONSOLE_GATEWAY_URL": "gateway:8000"}, "console.E007"),
+        ({"CONSOLE_GATEWAY_URL": "http://gateway:port/v1"}, "console.E007"),
         ({"CONSOLE_TLS": "perhaps"}, "CONSOLE_TLS is 'perhaps'; it must be true or false"),
         ({"DATABASE_URL": "mysql://u@h/d"}, "DATABASE_URL must name PostgreSQL"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL must name PostgreSQL"),

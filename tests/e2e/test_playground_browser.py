@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
 from tests.e2e.test_embedded import Embedded, wait_until
+from tests.e2e.wire import Wire
 
 LONG = "Tell me a long story."
 
 
-def opened(page: Page, stack: Embedded) -> Page:
-    page.goto(address(stack, "/playground/"))
+def opened(page: Page, stack: Embedded, base: str = "") -> Page:
+    page.goto(base or address(stack, "/playground/"))
     page.get_by_label("Project").select_option(label="Support assistant")
     expect(column(page, "A").get_by_label("Version", exact=True)).not_to_be_empty()
     return page
@@ -91,6 +93,13 @@ def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None
 
 
 @pytest.fixture
+def wire(stack: Embedded) -> Iterator[Wire]:
+    found = Wire(stack.port)
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def slow(stack: Embedded) -> str:
     """A model that says 8 tokens a second, live."""
     slug = "slow"
@@ -110,33 +119,40 @@ def slow(stack: Embedded) -> str:
 
 
 def test_a_network_that_fails_costs_nothing_twice(
-    context: BrowserContext,
-    stack: Embedded,
-    slow: str,
+    context: BrowserContext, stack: Embedded, slow: str, wire: Wire
 ) -> None:
     # Not the page that complains: a network that is away is an error of the browser's.
     page = context.new_page()
-    opened(page, stack)
+    opened(page, stack, f"http://127.0.0.1:{wire.port}/playground/")
     before = len(calls(stack))
     free_text(page, "A", LONG, slow)
     page.keyboard.press("Control+Enter")
-    answer = column(page, "A").locator("[data-text]")
+    a = column(page, "A")
+    answer = a.locator("[data-text]")
     expect(answer).to_contain_text("Simulated")
-    context.set_offline(True)
-    expect(page.get_by_text("Connection lost").first).to_be_visible()
+    wire.cut()
+    lost = page.locator("#link").get_by_text("Connection lost")
+    expect(lost).to_be_visible()
     heard = answer.inner_text()
-    context.set_offline(False)
-    expect(page.locator("#link")).to_be_hidden()
-    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible(timeout=60_000)
+    # It goes on without the page, and the page goes on where it was.
+    wire.mend()
+    expect(lost).to_be_hidden()
+    expect(a.get_by_text("Answered", exact=True)).to_be_visible(timeout=60_000)
     whole = answer.inner_text()
     assert whole.startswith(heard) and len(whole) > len(heard)
-    # Nor does a page that is loaded again, which finds its answer.
+    # A page that is loaded again finds its answer.
     page.reload()
-    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible()
-    assert answer.inner_text() == whole
-    wait_until(lambda: len(calls(stack)) > before, lambda: "the call is not booked")
-    assert len(calls(stack)) == before + 1
-    assert calls(stack)[0]["status"] == "ok"
+    expect(a.get_by_text("Answered", exact=True)).to_be_visible()
+    expect(answer).to_have_text(whole)
+    # Asked while the network is away: made once it is back, and once.
+    wire.cut()
+    page.keyboard.press("Control+Enter")
+    expect(lost).to_be_visible()
+    wire.mend()
+    expect(answer).to_contain_text("Simulated")
+    expect(a.get_by_text("Answered", exact=True)).to_be_visible(timeout=60_000)
+    wait_until(lambda: len(calls(stack)) > before + 1, lambda: "the calls are not booked")
+    assert [one["status"] for one in calls(stack)[: len(calls(stack)) - before]] == ["ok", "ok"]
 
 
 def test_cancelling_stops_the_provider(page: Page, stack: Embedded, slow: str) -> None:
