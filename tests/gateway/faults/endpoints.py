@@ -122,6 +122,12 @@ def _edited_events(used: Any) -> list[bytes]:
     return [one.replace(b"image_generation", b"image_edit") for one in _drawn_events(used)]
 
 
+async def _vary(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    return await client.images.create_variation(
+        model=model, image=("cat.png", b"\x89PNG not really", "image/png")
+    )
+
+
 async def _hear(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
     sound = ("speech.wav", b"RIFF not really" * 50, "audio/wav")
     if not streamed:
@@ -155,6 +161,20 @@ def _responded_events(used: Any) -> list[bytes]:
     return [*before, _event("response.completed", sequence_number=5, response=_responded(used))]
 
 
+async def _compact(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    return await client.responses.compact(model=model, input="Say hello")
+
+
+def _compacted(used: Any) -> dict[str, Any]:
+    answer = {
+        "id": "resp_1",
+        "object": "response.compaction",
+        "created_at": 1,
+        "output": [responding.message("Hello there, who asks?")],
+    }
+    return _with_usage(answer, used)
+
+
 async def _moderate(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
     return await client.moderations.create(model=model, input="Say hello")
 
@@ -181,6 +201,8 @@ ENDPOINTS = {
             usage=_media_usage,
             end=b"response.completed",
         ),
+        Endpoint("compact", "/responses/compact", _compact, _compacted, usage=_media_usage),
+        Endpoint("variations", "/images/variations", _vary, _drawn, usage=_media_usage),
         Endpoint(
             "moderations", "/moderations", _moderate, _moderated, usage=_embedding_usage, has_output=False
         ),
