@@ -244,6 +244,14 @@ APPROVAL_KINDS = {
     "publishing.loosen": "llmops.serving.services.rule.KIND",
     "tool.action": "llmops.tools.services.approving.KIND",
 }
+#: How those who may decide are told of what waits: each takes (requests, project's slug or "").
+APPROVAL_CHANNELS = {
+    "mail": "llmops.approvals.telling.by_mail",
+    "webhook": "llmops.tools.telling.by_webhook",
+}
+#: Where a message goes for each batch of requests that wait (Slack-compatible JSON); empty: nowhere.
+APPROVALS_WEBHOOK = env.str("CONSOLE_APPROVALS_WEBHOOK", default="")
+APPROVALS_WEBHOOK_PRIVATE = env.bool("CONSOLE_APPROVALS_WEBHOOK_PRIVATE", default=False)
 #: Python functions that tools may run, by name: ``name=dotted.path`` with commas between.
 TOOL_FUNCTIONS = {
     "echo": "llmops.tools.functions.echo",

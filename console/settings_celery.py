@@ -49,6 +49,7 @@ CELERY_BEAT_SCHEDULE = {
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "end raises of budgets": {"task": "budgets.end_raises", "schedule": timedelta(seconds=30)},
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},
+    "tell of what waits for approval": {"task": "approvals.tell", "schedule": timedelta(seconds=10)},
     "look after actions of tools": {"task": "tools.look_after", "schedule": timedelta(seconds=5)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove texts of calls past their retention": {

@@ -45,6 +45,8 @@ class Request(TimestampedModel):
     state = models.CharField(max_length=10, default=OPEN, choices=STATES)
     expires_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
+    #: When those who may decide were told of it, by whatever goes out (``telling.py``).
+    told_at = models.DateTimeField(null=True, blank=True)
     result = models.JSONField(null=True, blank=True)
 
     class Meta:

@@ -320,6 +320,7 @@ TASKS = {
     "budgets.end_raises": "leaves one event a budget whose raises are over; tests/budgets",
     "tools.execute": "leaves one event when it begins with an action and one when it ends; tests/tools",
     "tools.look_after": "leaves one event an action that it closes; tests/tools",
+    "approvals.tell": "sends messages about requests, which are their own record",
     "approvals.expire": "leaves one event a request that nobody decided about; tests/approvals",
     "budgets.send_notices": "sends e-mails about crossings, which are their own record",
     "budgets.reap_leases": "leaves one event a lease that it charges; tests/budgets",

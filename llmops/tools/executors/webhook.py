@@ -152,6 +152,21 @@ async def _exchange(
         "webhook-timestamp": str(job.at),
         "webhook-signature": signature(job.secret, message_id=job.key, timestamp=job.at, body=body),
     }
+    url, timeout_s = job.settings["url"], job.timeout_s
+    return _outcome(*await post(url, body, headers, timeout_s, allow_private, progress, resolver))
+
+
+async def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    allow_private: bool,
+    progress: SimpleNamespace,
+    resolver: AbstractResolver | None = None,
+) -> tuple[int, bytes, bool]:
+    """Send it once; status, what was kept of the answer, and whether that is all of it. ``progress.connected`` says that something
+    may have been sent. Raises ``TimeoutError`` and aiohttp's errors."""
     trace = aiohttp.TraceConfig()
 
     async def connected(*_: Any) -> None:
@@ -160,16 +175,16 @@ async def _exchange(
     trace.on_connection_create_end.append(connected)
     guard = GuardedResolver(allow_private=allow_private, inner=resolver)
     async with (
-        asyncio.timeout(job.timeout_s),
+        asyncio.timeout(timeout_s),
         aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_S, job.timeout_s)),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_S, timeout_s)),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trace_configs=[trace],
         ) as session,
-        session.post(job.settings["url"], data=body, headers=headers, allow_redirects=False) as response,
+        session.post(url, data=body, headers=headers, allow_redirects=False) as response,
     ):
         status, kept, whole = response.status, bytearray(), True
         async for piece in response.content.iter_any():
@@ -177,7 +192,7 @@ async def _exchange(
             if len(kept) > MOST_RESULT_BYTES:
                 whole = False
                 break
-        return _outcome(status, bytes(kept), whole)
+        return status, bytes(kept), whole
 
 
 def _outcome(status: int, body: bytes, whole: bool) -> Outcome:
