@@ -192,7 +192,7 @@ def _decided(request: HttpRequest, pk: UUID, what: str, reason: str) -> HttpResp
         error = as_console_error(raised)
         if error is None:
             raise
-        return _item_page(request, pk, typed=typed, problem=error.message, status=error.status)
+        return _item_page(request, pk, typed=typed, problem=_said(error), status=error.status)
     return HttpResponseRedirect(follows)
 
 
@@ -270,6 +270,12 @@ def _resolved(request: HttpRequest, happened: bool, reason: str) -> HttpResponse
         )
     messages.success(request, "On record. Nothing was run again.")
     return HttpResponseRedirect(reverse("dashboards:inbox") + "?show=unknown")
+
+
+def _said(error: ConsoleError) -> str:
+    """Beside its field the name would be said twice."""
+    told = error.message.removeprefix(f"{error.param}: ")
+    return told[:1].upper() + told[1:]
 
 
 def _refuse_strangers(request: HttpRequest) -> None:
