@@ -133,16 +133,18 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Spend", "Reconciliation", "Calls", "Switches", "Jobs",
-        "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies", "Revisions",
-        "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Approvals",
+        "Overview", "Spend", "Reconciliation", "Playground", "Calls", "Switches", "Jobs",
+        "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies",
+        "Tools", "Revisions", "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Inbox", "Actions",
+        "Approvals",
         "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
     finance = signed_in(seed.person("fiona", ("finance", stage.support)))
     assert navigation(finance) == [
-        "Overview", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes", "What if", "Projects", "Budgets", "Approvals",
+        "Overview", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes", "What if", "Projects", "Budgets", "Inbox",
+        "Approvals",
     ]  # fmt: skip
     for client in (
         finance,
