@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Collection
 from uuid import UUID
 
+from django.db import transaction
+
 from llmops.access.models import Project
 from llmops.audit.services import record
 from llmops.base.master_keys import master_keys
@@ -82,14 +84,15 @@ def try_on_calls(
         stopped=stopped and looked + unreadable < wanted,
         keeping=tuple(keeping.order_by("slug").values_list("slug", flat=True)),
     )
-    record(
-        actor,
-        action="policy.tried_on_calls",
-        object_type="policies.policy",
-        object_id=policy.pk,
-        object_name=policy.slug,
-        after={"version": version.number, "calls": looked, "outcome": trial.actions},
-    )
+    with transaction.atomic():
+        record(
+            actor,
+            action="policy.tried_on_calls",
+            object_type="policies.policy",
+            object_id=policy.pk,
+            object_name=policy.slug,
+            after={"version": version.number, "calls": looked, "outcome": trial.actions},
+        )
     return trial
 
 

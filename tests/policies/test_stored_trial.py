@@ -23,6 +23,7 @@ from llmops.usage.journal import JournalWriter
 from llmops.usage.models import KeptText
 from llmops.usage.records import TextKept, kept_text_identity
 from llmops.usage.services import remove_kept_texts
+from llmops.usage.trying import try_on_calls
 from tests.cast import COMMAND
 
 ADA = "Write to ada@example.com"
@@ -161,3 +162,9 @@ def test_the_journal_brings_them_once(tmp_path: Path):
     [row] = KeptText.objects.all()
     assert (row.call_id, row.project_id, row.route, row.sealed) == (call, project, "chat", "v1.k.x")
     writer.close()
+    # Outside of a transaction, as a page asks.
+    made = policies.create_policy(
+        COMMAND, slug="p", checks=[{"kind": "injection", "stage": "before", "action": "allow"}]
+    )
+    trial = try_on_calls(COMMAND, policy=made, version=made.current, projects=None)
+    assert (trial.looked, trial.unreadable) == (0, 1)

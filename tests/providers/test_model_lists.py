@@ -200,6 +200,9 @@ def test_many_at_once_stay_within_the_limit(configured, settings):
         thread.start()
     for thread in threads:
         thread.join()
+    configured.script = answer(200, json.dumps(SOME).encode())
+    assert len(services.list_models(COMMAND, provider=configured.provider)) == 4
+    assert configured.asked.pop()[1] == "/v1/models"
     assert sorted(outcomes) == ["answered"] * 3 + ["refused"] * 5
     assert len(configured.asked) == 3
 

@@ -43,14 +43,15 @@ def list_models(actor: Actor, *, provider: Provider) -> list[ListedModel]:
         told = f"{len(found)} models"
     except ConsoleError as error:
         told, refused = error.message, error
-    record(
-        actor,
-        action="provider.models_listed",
-        object_type="providers.provider",
-        object_id=provider.pk,
-        object_name=provider.slug,
-        after={"told": told[:300]},
-    )
+    with transaction.atomic():
+        record(
+            actor,
+            action="provider.models_listed",
+            object_type="providers.provider",
+            object_id=provider.pk,
+            object_name=provider.slug,
+            after={"told": told[:300]},
+        )
     if refused is not None:
         raise refused
     return found
