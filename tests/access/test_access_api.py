@@ -70,6 +70,7 @@ def test_every_unusable_key_gets_the_same_answer(cast):
     assert answers[0]["WWW-Authenticate"].startswith("Bearer")
 
 
+@pytest.mark.any_engine
 def test_a_bad_key_is_not_saved_by_a_good_session(cast):
     client = signed_in(cast.root)
     assert client.get(KEYS, headers={"authorization": "Bearer nonsense"}).status_code == 401
@@ -77,6 +78,7 @@ def test_a_bad_key_is_not_saved_by_a_good_session(cast):
     assert client.get(KEYS, headers={"authorization": f"Bearer {weak}"}).status_code == 403
 
 
+@pytest.mark.any_engine
 def test_without_anything_it_is_401(cast):
     for address in (
         KEYS,
@@ -90,6 +92,7 @@ def test_without_anything_it_is_401(cast):
     assert Client().get("/api/v1/docs/").status_code == 401
 
 
+@pytest.mark.any_engine
 def test_a_session_needs_its_token_to_change_anything(cast):
     client = Client(enforce_csrf_checks=True)
     client.force_login(cast.root)

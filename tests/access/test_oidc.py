@@ -147,6 +147,7 @@ def test_roles_follow_the_groups_with_each_sign_in_and_the_account_its_subject(i
     assert roles("ada") == {("operator", "support")}
 
 
+@pytest.mark.any_engine
 def test_without_a_role_nobody_comes_in(idp):
     client, answered = sign_in(idp, groups=["nothing"])
     assert answered.status_code == 403
@@ -169,6 +170,7 @@ def test_a_closed_account_stays_closed(idp):
     assert (answered.status_code, is_in(client)) == (403, False)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "forged",
     [
@@ -198,6 +200,7 @@ def test_a_token_that_is_wrong_in_any_part_opens_nothing(idp, forged):
     assert not OidcIdentity.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_what_was_not_begun_here_or_twice_or_refused_opens_nothing(idp, monkeypatch):
     client = Client()
     state = begin(idp, client)
@@ -216,11 +219,13 @@ def test_what_was_not_begun_here_or_twice_or_refused_opens_nothing(idp, monkeypa
     assert come_back(client, state).status_code == 403
 
 
+@pytest.mark.any_engine
 def test_nobody_is_sent_elsewhere_afterwards(idp):
     client = Client()
     assert come_back(client, begin(idp, client, next_="https://evil.example/"))["Location"] == "/"
 
 
+@pytest.mark.any_engine
 def test_a_provider_that_is_away_or_another_is_told(idp, settings):
     oidc._kept.cache_clear()
     idp.server.script = answer(503)
@@ -236,6 +241,7 @@ def test_a_provider_that_is_away_or_another_is_told(idp, settings):
     assert "/account/oidc/" not in Client().get("/admin/login/").content.decode()
 
 
+@pytest.mark.any_engine
 def test_it_counts_as_a_second_factor_where_the_installation_says_so(idp, settings):
     settings.SECOND_FACTOR_REQUIRED = ["all"]
     client, _ = sign_in(idp)

@@ -98,6 +98,7 @@ def test_app_and_passkey_go_together_and_either_signs_in(eve):
     assert post(other, CHECK, {"credential": device.sign(offered)}).status_code == 200
 
 
+@pytest.mark.any_engine
 def test_without_a_counter_it_works_again_and_again(eve):
     device = holder(eve, counter=0)
     for _ in range(3):
@@ -116,6 +117,7 @@ def refused(client, credential, status=400):
     return seen.event
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "how",
     [
@@ -146,6 +148,7 @@ def test_a_challenge_is_taken_once_whatever_came_of_it(eve):
     refused(client, device.sign(offered, challenge=b""))
 
 
+@pytest.mark.any_engine
 def test_what_was_signed_in_one_browser_opens_no_other(eve):
     device = holder(eve)
     first, offered = asked()
@@ -157,6 +160,7 @@ def test_what_was_signed_in_one_browser_opens_no_other(eve):
     refused(third, signed)
 
 
+@pytest.mark.any_engine
 def test_a_question_waits_for_minutes_only(eve, monkeypatch):
     device = holder(eve)
     client, offered = asked()
@@ -170,6 +174,7 @@ def test_a_question_waits_for_minutes_only(eve, monkeypatch):
     assert not is_in(client)
 
 
+@pytest.mark.any_engine
 def test_somebody_elses_passkey_opens_nothing(eve):
     mallory = services.create_user(COMMAND, username="mallory", password=PASSWORD)
     holder(eve)
@@ -183,6 +188,7 @@ def test_somebody_elses_passkey_opens_nothing(eve):
     refused(client, answer)
 
 
+@pytest.mark.any_engine
 def test_a_counter_that_goes_back_says_that_it_was_copied(eve):
     device = holder(eve, counter=7)
     client, offered = asked()
@@ -196,6 +202,7 @@ def test_a_counter_that_goes_back_says_that_it_was_copied(eve):
     assert Passkey.objects.get().sign_count == 41
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "body",
     [
@@ -218,6 +225,7 @@ def test_nonsense_is_refused_and_crashes_nothing(eve, body):
     assert not is_in(client)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "raw", [b"", b"[", b"[]", b"\xff", b"[" * 100_000], ids=["empty", "open", "list", "bytes", "deep"]
 )
@@ -227,6 +235,7 @@ def test_what_is_no_json_is_refused(eve, raw):
     assert client.post(CHECK, raw, content_type="application/json").status_code == 400
 
 
+@pytest.mark.any_engine
 def test_before_the_password_nobody_is_asked_for_a_passkey(eve):
     holder(eve)
     client = browser()
@@ -235,6 +244,7 @@ def test_before_the_password_nobody_is_asked_for_a_passkey(eve):
             assert post(client, address).status_code == 401
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "how",
     [
@@ -249,6 +259,7 @@ def test_a_passkey_made_for_another_place_is_not_kept(eve, how):
     assert not Passkey.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_making_one_takes_the_question_of_this_session(eve):
     device = Authenticator()
     first, second = browser(eve), browser(eve)
@@ -276,6 +287,7 @@ def test_one_passkey_is_one_persons_and_names_are_told_apart(eve):
         assert add(client, Authenticator(), " ").status_code == 400
 
 
+@pytest.mark.any_engine
 def test_a_session_of_the_password_alone_changes_nothing_once_there_is_a_factor(eve):
     weak = browser(eve)
     device = holder(eve)
@@ -290,6 +302,7 @@ def test_a_session_of_the_password_alone_changes_nothing_once_there_is_a_factor(
     assert post(client, OPTIONS).status_code == 200
 
 
+@pytest.mark.any_engine
 def test_nobody_removes_somebody_elses(eve):
     holder(eve)
     row = Passkey.objects.get()
@@ -302,6 +315,7 @@ def test_nobody_removes_somebody_elses(eve):
 # Who must have a factor -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_whoever_must_have_a_factor_may_make_it_a_passkey_and_keeps_the_last(eve, settings):
     settings.SECOND_FACTOR_REQUIRED = ["all"]
     client = browser()
@@ -319,6 +333,7 @@ def test_whoever_must_have_a_factor_may_make_it_a_passkey_and_keeps_the_last(eve
         client.post(f"/account/passkeys/{first.pk}/remove/")
 
 
+@pytest.mark.any_engine
 def test_the_app_stays_as_well_where_it_is_the_last_factor(eve, settings):
     settings.SECOND_FACTOR_REQUIRED = ["all"]
     seed, _ = turn_on(eve)
@@ -347,6 +362,7 @@ def test_an_administrator_removes_passkeys_of_who_lost_them(eve):
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_where_passkeys_work_is_configured(eve, settings):
     settings.PASSKEY_ORIGINS = ["https://console.example.com", "https://eu.console.example.com"]
     settings.ALLOWED_HOSTS = ["*"]
@@ -365,6 +381,7 @@ def test_where_passkeys_work_is_configured(eve, settings):
     assert "console.example.com" in elsewhere.get("/account/").content.decode()
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "origins",
     [["console.example.com"], ["https://console.example.com/"], ["http://console.example.com"], ["https://192.0.2.1"],
@@ -375,6 +392,7 @@ def test_settings_that_no_browser_takes_are_refused(settings, origins):
     assert passkeys.wrong_settings()
 
 
+@pytest.mark.any_engine
 def test_who_must_be_known_to_the_authenticator_is_configured(eve, settings):
     settings.PASSKEY_VERIFICATION = "required"
     assert add(browser(eve), Authenticator(), flags=FLAG.UP).status_code == 400
@@ -386,6 +404,7 @@ def test_who_must_be_known_to_the_authenticator_is_configured(eve, settings):
     assert post(client, CHECK, {"credential": device.sign(offered, flags=FLAG.UP)}).status_code == 200
 
 
+@pytest.mark.any_engine
 def test_pages_keep_their_strict_policy_and_tokens(eve):
     holder(eve)
     client, _ = asked()

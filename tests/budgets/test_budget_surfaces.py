@@ -60,6 +60,7 @@ def test_a_budget_lives_its_life_over_the_api(cast: SimpleNamespace) -> None:
     assert carla.get(url).status_code == 404 and carla.get(URL).json()["results"] == []
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
@@ -116,6 +117,7 @@ def test_tenants_are_apart(cast: SimpleNamespace) -> None:
     assert str(told).replace("search", "nowhere") == str(never)
 
 
+@pytest.mark.any_engine
 def test_roles_and_scopes(cast: SimpleNamespace) -> None:
     budget = budget_in(cast.support)
     url = f"{URL}{budget.pk}/"
@@ -188,6 +190,7 @@ def test_the_admin_makes_changes_and_archives_budgets(cast: SimpleNamespace) -> 
     assert "0.02" in alice.get(ADMIN).content.decode()
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
@@ -211,6 +214,7 @@ def test_the_admin_shows_refusals_at_their_field(
     assert not Budget.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_the_admin_keeps_tenants_apart(cast: SimpleNamespace) -> None:
     hidden = budget_in(cast.search, "foreign-budget")
     carla = signed_in(cast.carla)
@@ -225,6 +229,7 @@ def test_the_admin_keeps_tenants_apart(cast: SimpleNamespace) -> None:
     assert Budget.objects.get(slug="from-admin").project == cast.support
 
 
+@pytest.mark.any_engine
 def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None:
     wrong = {
         "slug": "Not A Slug", "scope_kind": "project", "scope_value": "nobody", "period": "month", "timezone": "Mars/Base",

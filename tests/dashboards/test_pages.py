@@ -42,6 +42,7 @@ def test_strangers_are_sent_to_sign_in_and_come_back(db: None, address: str) -> 
     assert place.query == f"next={address.replace('?', '%3F').replace('=', '%3D')}"
 
 
+@pytest.mark.any_engine
 def test_signing_in_leads_to_where_one_wanted_to_go() -> None:
     seed.person("dora", password=seed.PASSWORD)
     client = Client()
@@ -68,6 +69,7 @@ def test_live_addresses_tell_strangers_instead_of_redirecting(db: None) -> None:
         assert Client().get(address).status_code == 401
 
 
+@pytest.mark.any_engine
 def test_someone_without_a_role_sees_no_figure(stage: SimpleNamespace, day: list[Call]) -> None:
     charlie = signed_in(stage.charlie)
     page = charlie.get("/")

@@ -97,6 +97,7 @@ def test_what_is_no_list_is_refused(body):
         parsed(Provider(slug="p", kind="compatible", base_url="http://127.0.0.1:9/v1"), body)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -117,6 +118,7 @@ def test_a_provider_that_tells_no_list(configured, script, said):
     assert len(configured.asked) == 1
 
 
+@pytest.mark.any_engine
 def test_without_a_key_nothing_is_asked(configured):
     configured.provider.credentials.update(state="draining")
     with pytest.raises(Conflict, match="no key in use"):
@@ -172,6 +174,7 @@ def test_an_answer_that_never_ends_is_counted_at_the_most(configured):
     configured.stop.set()
 
 
+@pytest.mark.any_engine
 def test_what_cannot_be_bounded_is_not_sent(configured):
     with pytest.raises(UnprocessableEntity, match="no price"):
         services.try_model(BY, model=a_model(configured.provider, priced=False))
@@ -207,6 +210,7 @@ def test_many_at_once_stay_within_the_limit(configured, settings):
     assert len(configured.asked) == 3
 
 
+@pytest.mark.any_engine
 def test_in_the_browser(configured, cast):
     client = Client()
     client.force_login(cast.alice, backend="django.contrib.auth.backends.ModelBackend")

@@ -397,6 +397,7 @@ def test_every_setting_goes_through_the_api(cast, models):
         assert refused.json()["error"]["param"].split(".")[0] == param
 
 
+@pytest.mark.any_engine
 def test_the_form_shows_what_is_set_and_saves_nothing_unasked(cast, models):
     small, large = models
     chat = services.create_route(
@@ -426,6 +427,7 @@ def test_the_form_shows_what_is_set_and_saves_nothing_unasked(cast, models):
     assert "choose the failure" in str(answer.context["adminform"].form.errors["fallbacks_for"])
 
 
+@pytest.mark.any_engine
 def test_who_only_looks_sees_the_fallbacks_in_words(cast, models):
     chat = services.create_route(
         OPERATOR, slug="chat", targets=[(models[0], 100)], fallbacks_for={"timeout": [models[1]]}

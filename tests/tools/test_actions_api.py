@@ -57,6 +57,7 @@ def test_a_service_proposes_and_reads_what_became_of_it(cast: SimpleNamespace) -
     assert found["state"] == "succeeded" and found["result"] == {"refunded": 500} and len(DONE) == 1
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
@@ -80,6 +81,7 @@ def test_what_is_wrong_is_named(cast: SimpleNamespace, body: Any, status: int, p
     assert not Action.objects.exists()
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("wait", ["-1", "soon", "nan", "1e9"])
 def test_a_wait_that_is_none_is_refused(cast: SimpleNamespace, wait: str) -> None:
     a_tool(cast.support)
@@ -182,6 +184,7 @@ def test_who_waits_hears_of_the_end(transactional_db: None) -> None:
     assert not waiting.is_alive() and found[0]["state"] == "rejected"
 
 
+@pytest.mark.any_engine
 def test_no_secret_of_a_tool_comes_out(cast: SimpleNamespace) -> None:
     tool = a_tool(cast.support, executor="webhook", settings={"url": "https://tools.example.com/"})
     client = signed_in(cast.alice)
