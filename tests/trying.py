@@ -35,7 +35,7 @@ settings.register_profile(
 def tries(thorough: int, *, at_least: int = 1, **more: Any) -> settings:
     """In place of ``settings(max_examples=...)``: so many in the thorough profile, and their share in the usual one.
 
-    The second half of a usual run, on PostgreSQL, tries half as many again, of its own: what runs there as well is about
+    The second half of a usual run, on PostgreSQL, tries half as many, of its own: what runs there as well is about
     the database, and the model that it is compared with has had its share on the first.
     """
     share = max(at_least, thorough * settings().max_examples // THOROUGH)
