@@ -62,7 +62,7 @@ def _gateway_url() -> list[CheckMessage]:
         Error(
             "CONSOLE_GATEWAY_URL is no address of a data plane.",
             hint="Such as http://gateway:8000/v1, as the process that serves pages reaches it.",
-            id="console.E007",
+            id="console.E009",
         )
     ]
 
