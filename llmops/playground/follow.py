@@ -35,12 +35,16 @@ _PIECES_AT_ONCE = 200
 
 
 class Follower:
-    """What one page still has to be told of its runs."""
+    """What one page still has to be told of its runs. Those that are not there (any more) are told as gone."""
 
-    def __init__(self, request: HttpRequest, runs: list[Run], told: list[int]) -> None:
+    def __init__(
+        self, request: HttpRequest, runs: list[Run | None], told: list[int], names: list[str]
+    ) -> None:
         self.request = request
         self.runs = runs
         self.told = told
+        #: how the page calls them
+        self.names = names
         self.done = [False] * len(runs)
         self.over_since: list[float | None] = [None] * len(runs)
         self.watched_at = 0.0
@@ -55,7 +59,8 @@ class Follower:
 
     def _look(self) -> list[bytes]:
         now = time.monotonic()
-        open_ids = [run.pk for run, done in zip(self.runs, self.done, strict=True) if not done]
+        left = [run for run, done in zip(self.runs, self.done, strict=True) if run is not None and not done]
+        open_ids = [run.pk for run in left]
         if now - self.watched_at >= WATCH_EVERY_S:
             self.watched_at = now
             watched(open_ids)
@@ -65,10 +70,10 @@ class Follower:
         for index, run in enumerate(self.runs):
             if self.done[index]:
                 continue
-            current = fresh.get(run.pk)
+            current = fresh.get(run.pk) if run is not None else None
             if current is None:
                 self.done[index] = True
-                found.append(self._event({"run": str(run.pk), "events": [{"t": "gone"}]}))
+                found.append(self._event({"run": self.names[index], "events": [{"t": "gone"}], "end": True}))
                 continue
             found += self._pieces(index, current)
             if current.state in Run.OPEN:

@@ -23,6 +23,7 @@ from llmops.base.requests import actor_of
 from llmops.core.errors import ConsoleError, InvalidRequest, NotFound
 from llmops.core.errors import PermissionDenied as Denied
 from llmops.playground import follow, services
+from llmops.playground.models import Run
 from llmops.playground.selectors import (
     MOST_PROMPTS,
     PERMISSION,
@@ -225,13 +226,23 @@ def events(request: HttpRequest) -> HttpResponseBase:
     names = request.GET.getlist("run")
     if not 1 <= len(names) <= follow.MOST_RUNS:
         raise InvalidRequest(f"run: name between one and {follow.MOST_RUNS} runs.", param="run")
-    runs = [run_of(request, _me(request), name) for name in names]
+    runs = [_run_or_none(request, name) for name in names]
+    if not any(runs):
+        raise NotFound("run: there is no such run of yours; runs are forgotten after a while.", param="run")
     told = follow.told_so_far(request.headers.get("Last-Event-ID", ""), len(runs))
     answer = StreamingHttpResponse(
-        follow.events(follow.Follower(request, runs, told)), content_type="text/event-stream; charset=utf-8"
+        follow.events(follow.Follower(request, runs, told, names)),
+        content_type="text/event-stream; charset=utf-8",
     )
     answer["X-Accel-Buffering"] = "no"
     return answer
+
+
+def _run_or_none(request: HttpRequest, name: str) -> Run | None:
+    try:
+        return run_of(request, _me(request), name)
+    except NotFound:
+        return None
 
 
 # Keeping ------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def state_of(run):
 def follower(lab, run, told=0):
     request = RequestFactory().get("/playground/events/")
     request.user = lab.bob
-    return follow.Follower(request, [run], [told])
+    return follow.Follower(request, [run], [told], [str(run.pk)])
 
 
 def told(chunks):
@@ -140,6 +140,26 @@ def test_the_stream_over_the_web_goes_on_after_the_last_event(lab, plane):
 def test_marks_of_other_streams_are_refused(mark):
     with pytest.raises(InvalidRequest):
         follow.told_so_far(mark, 1)
+
+
+def test_a_run_that_is_forgotten_does_not_take_the_others_along(lab, plane):
+    run = start(lab)
+    eventually(lambda: state_of(run) == Run.DONE)
+    a_call(lab.support, pk=CALL)
+    client = AsyncClient()
+    asyncio.run(client.aforce_login(lab.bob))
+
+    async def stream(*names: str) -> tuple[int, bytes]:
+        answer = await client.get("/playground/events/?" + "&".join(f"run={name}" for name in names))
+        if not answer.streaming:
+            return answer.status_code, answer.content
+        return answer.status_code, b"".join([part async for part in answer.streaming_content])
+
+    _, whole = asyncio.run(stream("00000000-0000-0000-0000-000000000000", str(run.pk)))
+    events = told([whole])
+    assert text_of(events) == "Hello there"
+    assert [one["run"][:2] for one in events if {"t": "gone"} in one.get("events", [])] == ["00"]
+    assert asyncio.run(stream("nothing"))[0] == 404
 
 
 def test_cancelling_hangs_up(lab, plane):
