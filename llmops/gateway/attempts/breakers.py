@@ -170,9 +170,17 @@ class CommonBreaker(Breaker):
     def count(self, ok: bool, now: float, project: str, why: str = "") -> None:
         if self.open_until:
             return
-        if not self._seen or now - self._seen[-1][0] >= 1.0:
+        seen = self._seen
+        if not seen or now - seen[-1][0] >= 1.0:
             # Before the base class begins the same second.
             self._by_second.append({})
+        elif ok and (within := self._by_second[-1].get(project)) is not None:
+            # Nearly every call.
+            self._by[project][0] += 1
+            within[0] += 1
+            seen[-1][1] += 1
+            self._calls += 1
+            return
         for counts in (self._by, self._by_second[-1]):
             found = counts.get(project)
             if found is None:
@@ -245,6 +253,10 @@ class ProjectBreaker(Breaker):
     def record(self, ok: bool, now: float, *, probe: bool = False, why: str = "") -> None:
         if not probe:
             self.common.count(ok, now, self.project, why)
+            if ok and not self.open_until and self._seen and now - self._seen[-1][0] < 1.0:
+                self._seen[-1][1] += 1
+                self._calls += 1
+                return
         super().record(ok, now, probe=probe, why=why)
 
     @property
