@@ -268,6 +268,8 @@ AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 8
 #: Failures of all names together from one address in AXES_COOLOFF_TIME, after which nobody signs in from there.
 SIGN_IN_ADDRESS_LIMIT = env.int("CONSOLE_SIGN_IN_ADDRESS_LIMIT", default=60)
+#: Failures of one name from all addresses in that time, after which only addresses its person is signed in from may try.
+SIGN_IN_NAME_LIMIT = env.int("CONSOLE_SIGN_IN_NAME_LIMIT", default=100)
 AXES_COOLOFF_TIME = 0.25
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True

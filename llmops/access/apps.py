@@ -7,4 +7,5 @@ class AccessConfig(AppConfig):
     verbose_name = "Access"
 
     def ready(self) -> None:
-        from llmops.access import signals  # noqa: F401
+        from llmops.access import signals  # noqa: F401, I001
+        from llmops.access import pauses  # noqa: F401

@@ -17,8 +17,9 @@ from llmops.audit.services import record, record_about
 from llmops.base.requests import NOBODY, client_ip, seen_from, user_actor
 from llmops.core.actors import Actor
 
-#: The trail only grows, so an address that guesses cannot make it grow without end.
+#: The trail only grows, so an address that guesses cannot make it grow without end, nor can all of them together.
 MOST_REFUSALS, REFUSALS_WINDOW = 60, timedelta(minutes=15)
+MOST_OF_ALL = 600
 
 
 @receiver(user_logged_in, dispatch_uid="access.signed_in")
@@ -59,8 +60,17 @@ def sign_in_refused(sender: Any, credentials: dict[str, Any], request: Any = Non
 
 def _refused(request: Any, user: Any, reason: str = "") -> None:
     ip = client_ip(request)
-    recent = events(action="session.refused", since=timezone.now() - REFUSALS_WINDOW).filter(ip=ip)
-    if recent[:MOST_REFUSALS].count() >= MOST_REFUSALS:
+    since = timezone.now() - REFUSALS_WINDOW
+    told = events(action="session.refused", since=since)
+    if told.filter(ip=ip)[:MOST_REFUSALS].count() >= MOST_REFUSALS:
+        _not_listed(
+            request, "session.refusals_passed_over", ip, f"more than {MOST_REFUSALS} from this address"
+        )
+        return
+    if told[:MOST_OF_ALL].count() >= MOST_OF_ALL:
+        _not_listed(
+            request, "session.refusals_passed_over", "", f"more than {MOST_OF_ALL} from all addresses"
+        )
         return
     with transaction.atomic():
         record(
@@ -70,6 +80,30 @@ def _refused(request: Any, user: Any, reason: str = "") -> None:
             object_id=user.pk if user else "",
             object_name=user.get_username() if user else "an account that does not exist",
             reason=reason,
+        )
+
+
+def _not_listed(request: Any, action: str, ip: str, why: str) -> None:
+    """That what follows is not told one by one for a while: the flood itself is one event."""
+    once(request, action, object_id=ip, object_name=ip or "many addresses", after={"why": why})
+
+
+def once(request: Any, action: str, *, object_id: str, object_name: str, after: dict[str, Any]) -> None:
+    """One event of ``action`` about this object and address in ``REFUSALS_WINDOW``, and ``MOST_REFUSALS`` of it in all."""
+    told = events(action=action, since=timezone.now() - REFUSALS_WINDOW)
+    same = told.filter(object_id=object_id)
+    if action == "session.locked_out":
+        same = same.filter(ip=client_ip(request))
+    if same.exists() or told[:MOST_REFUSALS].count() >= MOST_REFUSALS:
+        return
+    with transaction.atomic():
+        record(
+            seen_from(request, NOBODY),
+            action=action,
+            object_type="auth.user",
+            object_id=object_id,
+            object_name=object_name,
+            after=after,
         )
 
 

@@ -167,6 +167,41 @@ def test_addresses_of_one_ipv6_network_are_one_caller(eve, settings):
     assert attempt(Client(REMOTE_ADDR="192.0.2.6"), password=PASSWORD).status_code == 302
 
 
+def test_a_pause_is_one_event_and_so_is_a_flood(eve, settings, monkeypatch):
+    client = Client(REMOTE_ADDR="192.0.2.66")
+    for _ in range(settings.AXES_FAILURE_LIMIT + 4):
+        attempt(client)
+    [paused] = Event.objects.filter(action="session.locked_out")
+    assert (paused.object_name, paused.ip, paused.after) == ("eve", "192.0.2.66", {"minutes": 15})
+    monkeypatch.setattr(signals, "MOST_REFUSALS", 5)
+    spray("192.0.2.80", 12)
+    [flood] = Event.objects.filter(action="session.refusals_passed_over")
+    assert (flood.object_name, flood.after) == ("192.0.2.80", {"why": "more than 5 from this address"})
+    monkeypatch.setattr(signals, "MOST_OF_ALL", Event.objects.filter(action="session.refused").count() + 2)
+    before = Event.objects.count()
+    for number in range(9):
+        attempt(Client(REMOTE_ADDR=f"203.0.113.{number}"), f"guess{number}")
+    assert Event.objects.count() == before + 3
+    assert Event.objects.first().object_name == "many addresses"
+
+
+def test_one_name_cannot_be_guessed_from_many_addresses_and_its_person_still_comes_in(eve, settings):
+    settings.SIGN_IN_NAME_LIMIT = 10
+    home = Client(REMOTE_ADDR="192.0.2.7")
+    assert attempt(home, password=PASSWORD).status_code == 302
+    answers = [attempt(Client(REMOTE_ADDR=f"203.0.113.{at}")).status_code for at in range(14)]
+    assert answers == [200] * 9 + [429] * 5
+    # The right password does not help a stranger's address either, so nothing tells that it was right.
+    assert attempt(Client(REMOTE_ADDR="203.0.113.99"), password=PASSWORD).status_code == 429
+    assert attempt(Client(REMOTE_ADDR="203.0.113.99"), "EVE", password=PASSWORD).status_code == 429
+    assert attempt(Client(REMOTE_ADDR="203.0.113.99"), "carol").status_code == 200
+    # From where eve is signed in, she signs in.
+    assert attempt(Client(REMOTE_ADDR="192.0.2.7"), password=PASSWORD).status_code == 302
+    attempt(Client(REMOTE_ADDR="203.0.113.98"), password=PASSWORD)
+    services.unlock_user(COMMAND, user=eve)
+    assert attempt(Client(REMOTE_ADDR="203.0.113.99"), password=PASSWORD).status_code == 302
+
+
 @pytest.mark.parametrize("peer", ["", "unix:"])
 def test_a_caller_without_an_address_can_sign_in(eve, peer):
     client = Client(REMOTE_ADDR=peer)
