@@ -274,7 +274,10 @@ def _resolved(request: HttpRequest, happened: bool, reason: str) -> HttpResponse
 
 def _said(error: ConsoleError) -> str:
     """Beside its field the name would be said twice."""
-    told = error.message.removeprefix(f"{error.param}: ")
+    told = error.message
+    # Where a member of the arguments is meant, its name is needed.
+    if error.param and "." not in error.param:
+        told = told.removeprefix(f"{error.param}: ")
     return told[:1].upper() + told[1:]
 
 
