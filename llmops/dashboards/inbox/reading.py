@@ -135,9 +135,9 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         rows = [_unknown_row(action) for action in found[:PAGE]]
         older = ""
     else:
-        asked = (
-            waiting if filters.show == WAITING else requests_for(request).exclude(pk__in=waiting.values("pk"))
-        )
+        asked = waiting
+        if filters.show == DECIDED:
+            asked = requests_for(request).filter(~Q(state=Request.OPEN) | Q(expires_at__lte=now))
         asked = _narrowed(asked, filters, "action__").prefetch_related("decisions")
         order = ("expires_at", "pk") if filters.show == WAITING else ("-pk",)
         if before and filters.show == DECIDED and (mark := _uuid(before)):
