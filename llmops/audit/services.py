@@ -17,6 +17,12 @@ from llmops.core.actors import Actor
 from llmops.core.redaction import redact, redact_text
 
 
+def _within_a_transaction() -> bool:
+    """Whether the caller opened a transaction. One that Django wraps around a test does not count: with it, no test would see
+    a caller that forgot."""
+    return any(not block._from_testcase for block in transaction.get_connection().atomic_blocks)
+
+
 def record(
     actor: Actor,
     *,
@@ -34,7 +40,7 @@ def record(
     ``before`` and ``after`` hold only what changed (or the whole new object), as JSON-like values; secrets are masked
     here once more, whatever the caller passed. The chain head is locked until the transaction ends, so this comes last.
     """
-    if not transaction.get_connection().in_atomic_block:
+    if not _within_a_transaction():
         raise RuntimeError("audit.record needs the transaction of the change it describes")
     head = ChainHead.objects.select_for_update().get(pk=1)
     row: dict[str, Any] = {
