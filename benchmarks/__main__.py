@@ -20,6 +20,7 @@ BENCHMARKS = {
     "memory": "resident memory of a data-plane process over 200,000 calls",
     "ingest": "calls/s from journals into the database, on SQLite and on PostgreSQL",
     "export": "a million calls as CSV over HTTP: seconds and memory, on PostgreSQL and SQLite",
+    "publish": "publishing 1,000 prompts with 20,000 versions: seconds, time to effect, and the pages",
     "idle": "memory and start times of ./dev run",
 }
 #: Only run when they are named: they take long, or install what other people made.

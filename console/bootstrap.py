@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from llmops.access.services import create_service_key, create_user
 from llmops.base.master_keys import verify_master_keys
 from llmops.core.actors import Actor, command_actor
 from llmops.core.digests import sha256_hex
+from llmops.core.errors import Conflict
 from llmops.providers.services import replace_secret, update_provider
-from llmops.serving.services import publish
+from llmops.serving.services import propose
 
 _DEMO = Path(__file__).parent / "demo"
 #: The key that ``embedded.yaml`` gives the simulator, which asks for none.
@@ -129,4 +131,6 @@ def _follow_simulator(actor: Actor) -> None:
         for key in simulator.credentials.filter(fingerprint=sha256_hex(_SIMULATOR_KEY.encode())[:12]):
             if key.state != "revoked":
                 replace_secret(actor, credential=key, secret=_SIMULATOR_KEY)
-        publish(actor, reason="The simulator moved to another port.")
+        # Where publishing takes a second person it waits for one, and is not asked for at every start.
+        with suppress(Conflict):
+            propose(actor, reason="The simulator moved to another port.")

@@ -33,6 +33,7 @@ from console.declarative.shape import Secret
 from console.declarative.state import read_state
 from llmops.access import services as access
 from llmops.access.models import Project, ServiceKey
+from llmops.approvals.models import Request
 from llmops.base.locks import lock
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.budgets import services as budgets
@@ -49,21 +50,23 @@ from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.selectors import pending
-from llmops.serving.services import NothingToPublish, publish
+from llmops.serving.services import NothingToPublish, propose
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What was (or, in a rehearsal, would be) done. ``revision`` is the number published, None where none was."""
+    """What was (or, in a rehearsal, would be) done. ``revision`` is the number published, None where none was; ``waits`` names
+    what another person has to approve before it is."""
 
     plan: Plan
     revision: int | None
     published: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    waits: str = ""
 
     @property
     def nothing_to_do(self) -> bool:
-        return not self.plan.steps and self.revision is None
+        return not self.plan.steps and self.revision is None and not self.waits
 
 
 _DECLARED = "declared in an applied file"
@@ -162,7 +165,7 @@ def _models_of(route: Mapping[str, Any]) -> Iterator[str]:
 def _publish(actor: Actor, plan: Plan, reason: str, entries: list[Entry]) -> Applied:
     warnings = tuple(problem.message for problem in pending().warnings)
     try:
-        revision = publish(actor, reason=reason[:300])
+        made = propose(actor, reason=reason[:300])
     except NothingToPublish:
         return Applied(plan, None, warnings=warnings if plan.steps else ())
     except UnprocessableEntity as refused:
@@ -177,7 +180,9 @@ def _publish(actor: Actor, plan: Plan, reason: str, entries: list[Entry]) -> App
                 for found in refused.data["problems"]
             ]
         ) from None
-    return Applied(plan, revision.number, tuple(revision.changes), warnings)
+    if isinstance(made, Request):
+        return Applied(plan, None, warnings=warnings, waits=made.title)
+    return Applied(plan, made.number, tuple(made.changes), warnings)
 
 
 def _revealer(environment: Mapping[str, str] | None) -> Callable[[Secret], str | None]:

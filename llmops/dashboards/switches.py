@@ -23,6 +23,7 @@ from llmops.access.selectors import may, may_anywhere, visible
 from llmops.audit.models import Event
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
+from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest, NotFound, PermissionDenied
 from llmops.dashboards.reader import Reader
 from llmops.providers import services as providers
@@ -30,6 +31,8 @@ from llmops.providers.models import Provider, Route
 from llmops.serving import services as serving
 from llmops.serving.selectors import organisation_switches
 from llmops.serving.switches import SWITCHES
+from llmops.tools import services as tools
+from llmops.tools.models import Tool
 
 PAUSED, DEGRADED = "paused", "degraded"
 #: Most objects of a kind that are offered to be paused.
@@ -129,6 +132,9 @@ def _rows(reader: Reader) -> Iterator[tuple[str, Any, str, str, datetime, bool]]
                 yield "Route", route, PAUSED, route.pause_reason, route.paused_at, allowed
             if route.degraded_at:
                 yield "Route", route, DEGRADED, route.degrade_reason, route.degraded_at, allowed
+    for tool in _tools(request).filter(paused_at__isnull=False):
+        allowed = may(request, "tool.manage", tool.project)
+        yield "Tool", tool, PAUSED, tool.pause_reason, tool.paused_at, allowed
     for key in _keys(request).filter(paused_at__isnull=False):
         allowed = may(request, "service_key.manage", key.project)
         yield "Service key", key, PAUSED, key.pause_reason, key.paused_at, allowed
@@ -139,12 +145,22 @@ def _keys(request: HttpRequest) -> Any:
     return visible(keys, request, "service_key.view").order_by("project__slug", "name")
 
 
+def _tools(request: HttpRequest) -> Any:
+    tools = Tool.objects.filter(archived_at=None).select_related("project")
+    return visible(tools, request, "tool.view").order_by("project__slug", "slug")
+
+
+def _resume_tool(actor: Actor, *, tool: Tool, reason: str = "") -> Tool:
+    return tools.resume_tool(actor, tool=tool)
+
+
 def _who(ids: set[str]) -> dict[tuple[str, str], str]:
     """Who threw each switch last, by object and state."""
     actions = {
         "route.paused": PAUSED,
         "provider.paused": PAUSED,
         "service_key.paused": PAUSED,
+        "tool.paused": PAUSED,
         "route.degraded": DEGRADED,
     }
     rows = Event.objects.filter(object_id__in=ids, action__in=actions).order_by("sequence")
@@ -170,6 +186,13 @@ def offers(request: HttpRequest) -> list[Offer]:
                 "Pause a provider", tuple((f"provider-paused:{row.pk}", row.slug) for row in rows[:CHOICES])
             )
         )
+    idle = visible(_tools(request).filter(paused_at=None), request, "tool.manage")
+    found.append(
+        Offer(
+            "Pause a tool",
+            tuple((f"tool-paused:{row.pk}", f"{row.project.slug} / {row.slug}") for row in idle[:CHOICES]),
+        )
+    )
     keys = visible(_keys(request).filter(paused_at=None), request, "service_key.manage")
     named = tuple((f"servicekey-paused:{row.pk}", f"{row.project.slug} / {row}") for row in keys[:CHOICES])
     found.append(Offer("Pause a service key", named))
@@ -184,6 +207,7 @@ _SWITCHES: dict[str, tuple[str, type[Any], str, _Throw, _Throw]] = {
     "provider-paused": (
         "provider.manage", Provider, "provider", providers.pause_provider, providers.resume_provider,
     ),
+    "tool-paused": ("tool.manage", Tool, "tool", tools.pause_tool, _resume_tool),
     "servicekey-paused": (
         "service_key.manage", ServiceKey, "key", access.pause_service_key, access.resume_service_key,
     ),
@@ -219,7 +243,8 @@ def _found(request: HttpRequest, model: type[Any], name: str) -> Any:
         pk = UUID(name)
     except ValueError:
         raise NotFound("There is no such thing.") from None
-    rows = _keys(request) if model is ServiceKey else model.objects.all()
+    own = {ServiceKey: _keys, Tool: _tools}
+    rows = own[model](request) if model in own else model.objects.all()
     row = rows.filter(pk=pk).first()
     if row is None:
         raise NotFound("It is not there any more.")

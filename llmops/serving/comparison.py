@@ -11,14 +11,16 @@ import msgspec
 
 from llmops.core.money import format_usd
 from llmops.policies import wording as policies
+from llmops.prompts.wording import SAME, Piece, shown, side_by_side
 from llmops.prompts.wording import TITLES as PROMPT_TITLES
-from llmops.prompts.wording import Piece, shown, side_by_side
 from llmops.providers.rules import unit_of
-from llmops.serving.differences import LABELS, Change, changes, checks_of
+from llmops.serving.differences import CHANGED, LABELS, Change, changes, checks_of
 from llmops.serving.snapshot import PromptEntry, PromptVersionEntry, RevisionDocument
 
 #: Objects that are compared member by member; of the others the words are told.
 MOST_OBJECTS = 100
+#: Characters of what stays the same that are shown on each side of a change.
+CONTEXT = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def compare(old: RevisionDocument, new: RevisionDocument, *, most: int = MOST_OB
 def _without_name(line: str, change: Change) -> str:
     said = line.removeprefix(f"{change.kind} {change.name}")
     said = said.removeprefix(": ").removeprefix(" ")
-    return said[:1].upper() + said[1:]
+    # What a prompt's line begins with is the name of a label.
+    return said if change.kind == "prompt" and change.state == CHANGED else said[:1].upper() + said[1:]
 
 
 def _rows(change: Change) -> Iterator[Row]:
@@ -67,7 +70,20 @@ def _rows(change: Change) -> Iterator[Row]:
     for label, before, after in members:
         if before != after:
             sides = side_by_side(before, after)
-            yield Row(label, sides.before, sides.after)
+            yield Row(label, _clipped(sides.before), _clipped(sides.after))
+
+
+def _clipped(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Without the middle of what stays the same: what changes must not be looked for in pages of text."""
+    kept = []
+    for index, piece in enumerate(pieces):
+        text = piece.text
+        if piece.kind == SAME and len(pieces) > 1 and len(text) > 3 * CONTEXT:
+            before = text[:CONTEXT] if index else ""
+            after = text[-CONTEXT:] if index < len(pieces) - 1 else ""
+            text = f"{before} … {after}"
+        kept.append(Piece(piece.kind, text))
+    return tuple(kept)
 
 
 def _of_entry(change: Change) -> Iterator[tuple[str, str, str]]:

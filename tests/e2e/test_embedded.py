@@ -84,11 +84,12 @@ class Embedded:
     def first(self) -> dict[str, Any]:
         return json.loads((self.data_dir / "first-run.json").read_text())
 
-    def ask(self, path: str, body: Any = None, *, key: str = "service_key") -> Any:
+    def ask(self, path: str, body: Any = None, *, key: str = "service_key", method: str | None = None) -> Any:
         request = urllib.request.Request(
             self.first["console_url"] + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"authorization": f"Bearer {self.first[key]}", "content-type": "application/json"},
+            method=method,
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
 from tests.e2e.test_embedded import Embedded
@@ -16,6 +16,10 @@ def publish(page: Page, stack: Embedded, reason: str) -> None:  # noqa: F811
     page.get_by_label("Reason").fill(reason)
     page.get_by_role("button", name="Publish").click()
     expect(page).to_have_url(re.compile(r"/admin/serving/revision/$"))
+
+
+def patience(stack: Embedded, attempts: int) -> None:  # noqa: F811
+    stack.ask("/api/v1/routes/chat/", {"attempts": attempts}, key="admin_key", method="PATCH")
 
 
 def said(stack: Embedded) -> str:  # noqa: F811
@@ -75,6 +79,14 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     page.get_by_role("button", name="Point a label").click()
     expect(page.get_by_text("version 1 is live; version 2 once published").first).to_be_visible()
     assert said(stack) == first
+    page.goto(address(stack, "/admin/serving/revision/publish/"))
+    # In words, and before and after; the reason is asked for, and nothing happens without it.
+    changed = page.locator(".compared-object").filter(has_text="greeting")
+    expect(changed.get_by_role("listitem").first).to_contain_text("version 1 → version 2")
+    expect(changed.locator("ins").filter(has_text="most politely")).to_be_visible()
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_text("This field is required")).to_be_visible()
+    assert said(stack) == first
     publish(page, stack, "in verse")
     longer = said(stack)
     assert int(longer) > int(first)
@@ -87,6 +99,73 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     page.get_by_role("button", name="Back").click()
     publish(page, stack, "no verse")
     assert said(stack) == first
+
+    # And the whole of what is live, one click back from the list of revisions.
+    page.get_by_role("row").filter(has_text="in verse").get_by_role("link").first.click()
+    expect(page.get_by_text("Against the revision before")).to_be_visible()
+    page.get_by_role("link", name="Restore").click()
+    page.get_by_label("Reason").fill("verse after all")
+    page.get_by_role("button", name="Restore").click()
+    expect(page.get_by_text("it holds what revision")).to_be_visible()
+    assert said(stack) == longer
+
+
+@pytest.mark.timeout(300)
+def test_of_two_people_who_publish_one_wins_and_the_other_reads_why(
+    page: Page,  # noqa: F811
+    context: BrowserContext,  # noqa: F811
+    stack: Embedded,  # noqa: F811
+) -> None:
+    patience(stack, 5)
+    other = context.new_page()
+    for one in (page, other):
+        one.goto(address(stack, "/admin/serving/revision/publish/"))
+        expect(one.locator(".compared-object").filter(has_text="chat")).to_contain_text("→ 5")
+        one.get_by_label("Reason").fill("patience")
+    other.get_by_role("button", name="Publish").click()
+    expect(other).to_have_url(re.compile(r"/admin/serving/revision/$"))
+    patience(stack, 6)
+    page.get_by_role("button", name="Publish").click()
+    told = page.get_by_text(re.compile("published revision"))
+    expect(told).to_contain_text("nothing of yours was published")
+    expect(told).to_contain_text("route chat: attempts")
+    # What is shown now is what would be published now; pressed again, it is.
+    expect(page.locator(".compared-object").filter(has_text="chat")).to_contain_text("5 → 6")
+    patience(stack, 7)
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_text(re.compile("not what you saw any more"))).to_contain_text("on chat")
+    page.get_by_role("button", name="Publish").click()
+    expect(page).to_have_url(re.compile(r"/admin/serving/revision/$"))
+    assert stack.ask("/api/v1/revisions/pending/", key="admin_key")["changes"] == []
+
+
+def test_a_problem_leads_to_the_field_that_is_wrong(page: Page, stack: Embedded) -> None:  # noqa: F811
+    page.goto(address(stack, "/admin/providers/route/add/"))
+    page.get_by_label("Slug").fill("leads-nowhere")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/admin/providers/route/$"))
+    page.goto(address(stack, "/admin/serving/revision/publish/"))
+    page.get_by_role("link", name="Route leads-nowhere has no target.").click()
+    expect(page.locator(".field-wrong")).to_be_in_viewport()
+    page.goto(address(stack, "/admin/serving/revision/publish/"))
+    page.get_by_label("Reason").fill("with a mistake")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_text("must be put right first").first).to_be_visible()
+    stack.ask("/api/v1/routes/leads-nowhere/archive/", {"reason": ""}, key="admin_key")
+
+
+def test_a_switch_is_thrown_and_felt_and_shows_on_overview(page: Page, stack: Embedded) -> None:  # noqa: F811
+    page.goto(address(stack, "/switches/"))
+    page.get_by_label("What").select_option(label="chat")
+    page.get_by_label("Reason, which callers read").last.fill("a bad answer")
+    page.get_by_role("button", name="Switch", exact=True).click()
+    row = page.get_by_role("row").filter(has_text="a bad answer")
+    expect(row).to_contain_text(stack.first["username"])
+    page.goto(address(stack, "/"))
+    expect(page.get_by_text("Route chat is paused: a bad answer")).to_be_visible()
+    page.goto(address(stack, "/switches/"))
+    page.get_by_role("button", name=re.compile("Resume Route chat")).click()
+    expect(page.get_by_text("Nothing is paused or degraded.")).to_be_visible()
 
 
 def test_a_prompt_is_written_with_the_keyboard_alone(page: Page, stack: Embedded) -> None:  # noqa: F811

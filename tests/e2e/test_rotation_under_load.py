@@ -160,7 +160,11 @@ def stack(installation: Installation, tmp_path: Path) -> Iterator[Stack]:
         yield Stack(installation, simulator)
 
 
-def test_no_call_fails_while_a_key_is_rotated(stack: Stack) -> None:
+#: A change of what is live, and of nothing else.
+PATIENT = "version: 1\nroutes:\n  - {slug: chat, targets: [{model: small}], retry: {attempts: 2}}\n"
+
+
+def test_no_call_fails_while_a_key_is_rotated_and_revisions_are_published(stack: Stack) -> None:
     with Clients(stack.ports) as clients:
         clients.go_on()
         refused = stack.rotate("begin", "sim/primary", "--secret-stdin", stdin=f"{NEW}\n", check=False)
@@ -193,6 +197,11 @@ def test_no_call_fails_while_a_key_is_rotated(stack: Stack) -> None:
         stack.rotate("finish", "sim/primary")
         stack.accept(NEW)
         clients.go_on()
+        # What is live changes under the same load, and goes back.
+        stack.installation.manage("apply", "-f", "-", stdin=PATIENT)
+        clients.go_on()
+        stack.installation.manage("revision", "restore", "1", "--reason", "it was better")
+        clients.go_on()
     assert clients.failed == []
     states = stack.states()
     assert states.pop("primary") == "active"
@@ -200,6 +209,8 @@ def test_no_call_fails_while_a_key_is_rotated(stack: Stack) -> None:
     stack.installation.wait_booked()
     failed = stack.installation.rows("SELECT count(*) FROM usage_call WHERE status <> 'ok'")
     assert failed == [(0,)]
+    served = stack.installation.rows("SELECT DISTINCT revision FROM usage_call ORDER BY revision")
+    assert served == [(1,), (2,), (3,)]
 
 
 def test_a_new_key_that_is_refused_is_taken_back_by_itself_and_no_call_fails(stack: Stack) -> None:

@@ -67,9 +67,13 @@ class Command(BaseCommand):
                 self.stdout.write(f"publish: {line}")
         if dry_run:
             publishing = "and published" if applied.revision is not None else "and nothing published"
+            if applied.waits:
+                publishing = "and publishing them asked for"
             self.stdout.write(f"Dry run: {changes} would be made {publishing}. Nothing was changed.")
         elif applied.revision is not None:
             self.stdout.write(f"Applied {changes}; revision {applied.revision} is live.")
+        elif applied.waits:
+            self.stdout.write(f"Applied {changes}; not live before another person approves: {applied.waits}")
         elif no_publish:
             self.stdout.write(f"Applied {changes}; not published (--no-publish).")
         else:

@@ -183,8 +183,8 @@ class RevisionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse(f"{site}:serving_revision_changelist"))
 
     @admin_action(
-        label="Bring a revision",
-        question="Bring a revision of another console? Nothing goes live yet: you see what would change, and publish it then.",
+        label="Import",
+        question="Import a revision of another console? Nothing goes live yet: you see what would change, and publish it then.",
         form=BringForm,
     )
     def bring(self, request: HttpRequest, actor: Actor, obj: None, data: dict[str, Any]) -> HttpResponse:
