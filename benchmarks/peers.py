@@ -29,7 +29,8 @@ from tests.servers import free_port
 ROUNDS = 3
 SECONDS = 4.0
 IN_FLIGHT = 64
-_INSTALL_S = 300
+#: LiteLLM's proxy is some hundred packages.
+_INSTALL_S = 900
 _LITELLM_KEY = "sk-bench-of-the-console"
 
 
