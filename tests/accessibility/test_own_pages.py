@@ -37,6 +37,9 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/audit/{sequence}/": ("",),
     "/calls/": ("?range=30d", "?route=none"),
     "/calls/{call_id}/": ("",),
+    "/inbox/": ("",),
+    "/inbox/unknown/{action_id}/": ("",),
+    "/inbox/{request_id}/": ("",),
     "/jobs/": ("",),
     "/playground/": ("",),
     "/reconciliation/": ("",),
@@ -51,7 +54,7 @@ PAGES: dict[str, tuple[str, ...]] = {
 NO_PAGES = {
     **dict.fromkeys(
         ("/account/code/passkey/", "/account/code/passkey/options/", "/account/passkeys/", "/account/passkeys/options/",
-         "/live/", "/jobs/live/", "/audit/verify/live/", "/playground/cancel/", "/playground/choices/",
+         "/live/", "/jobs/live/", "/audit/verify/live/", "/inbox/live/", "/inbox/{request_id}/live/", "/inbox/decide/", "/playground/cancel/", "/playground/choices/",
          "/playground/events/", "/playground/renew-key/", "/playground/run/", "/playground/save-sample/",
          "/playground/save-version/", "/playground/share/", "/playground/version/", "/routes/check/"),
         "answers scripts of ours",
