@@ -149,6 +149,10 @@ def host_refusal(host: str, *, allow_private: bool) -> str | None:
     name = host.strip("[]").rstrip(".").lower()
     if not name:
         return "the host is missing"
+    if not name.isascii():
+        # To clients of HTTP full stops of other scripts, full width and what is not seen at all are nothing but another way of
+        # writing 127.0.0.1 (UTS #46), and an address is asked of no resolver.
+        return f"write the host {host!a} in letters of ASCII (xn--... for others)"
     if "%" in name:
         return "an address with a scope id is refused"
     if parse(name) is not None:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from llmops.providers import network_guard as guard
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
@@ -114,6 +115,23 @@ def test_hosts_that_lead_inside_are_refused_without_asking_a_name_server(host):
     "host", ["169.254.169.254", "[fd00:ec2::254]", "[::ffff:a9fe:a9fe]", "0.0.0.0", "127.1"]
 )
 def test_some_hosts_stay_shut_whatever_is_allowed(host):
+    assert guard.host_refusal(host, allow_private=True) is not None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127\u30020\u30020\u30021",
+        "127\uff0e0\uff0e0\uff0e1",
+        "169\uff61254\uff61169\uff61254",
+        "\uff11\uff12\uff17\u3002\uff10\u3002\uff10\u3002\uff11",
+        "127.0.0.1\u3002",
+        "\uff4cocalhost",
+    ],
+)
+def test_an_address_in_letters_that_clients_of_http_take_for_it_is_refused(host):
+    assert URL(f"https://{host}/").raw_host.rstrip(".") in ("127.0.0.1", "169.254.169.254", "localhost")
+    assert guard.host_refusal(host, allow_private=False) is not None
     assert guard.host_refusal(host, allow_private=True) is not None
 
 

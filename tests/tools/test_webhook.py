@@ -308,3 +308,13 @@ def test_every_executor_keeps_the_contract(name: str) -> None:
     assert str(refused.value.param).startswith("definition.settings")
     outcome = executor.run(job("", settings={}, secret=""))
     assert outcome.state == "failed" and outcome.message.startswith("Nothing was")
+
+
+def test_an_address_of_this_machine_in_other_letters_is_sent_nothing() -> None:
+    with service(says("200 OK")) as inside:
+        for host in ("127\u30020\u30020\u30021", "\uff11\uff12\uff17\uff0e0\uff0e0\uff0e1"):
+            outcome = run(job(f"https://{host}:{inside.port}/", private=False))
+            assert outcome.state == "failed" and outcome.message.startswith(
+                "Nothing was sent: write the host"
+            )
+        assert not inside.connections

@@ -53,7 +53,7 @@ class Channel:
         self.in_flight = 0
         self.retired = False
         base = URL(provider.base_url)
-        self._refusal = host_refusal(base.host or "", allow_private=provider.allow_private_network)
+        self._refusal = host_refusal(base.raw_host or "", allow_private=provider.allow_private_network)
         self._names_attempts = provider.kind == "simulator"
         self._key_header = "api-key" if provider.kind == "azure" else "Authorization"
         self._headers: Headers = [
