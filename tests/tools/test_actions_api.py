@@ -13,8 +13,8 @@ from django.db import connections
 
 from llmops.tools import services
 from llmops.tools.models import Action
-from tests.cast import bearer, in_threads, issue, make_cast, signed_in
-from tests.tools.making import DONE, FUNCTIONS, a_service, a_tool, decide, proposed
+from tests.cast import bearer, in_threads, issue, make_cast, no_event, signed_in
+from tests.tools.making import DONE, FUNCTIONS, REFUND, a_service, a_tool, decide, proposed
 
 URL = "/api/v1/actions/"
 
@@ -197,3 +197,26 @@ def test_no_secret_of_a_tool_comes_out(cast: SimpleNamespace) -> None:
     seen = [client.get(f"/api/v1/tools/{tool.pk}/"), client.get(f"/admin/tools/tool/{tool.pk}/change/")]
     assert all(secret not in one.content.decode() and tool.sealed not in one.content.decode() for one in seen)
     assert not [one for one in Event.objects.all() if secret in f"{one.before}{one.after}{one.reason}"]
+
+
+def test_only_who_may_point_providers_inside_lets_a_tool_in(cast: SimpleNamespace) -> None:
+    """What answers at a webhook is shown to its operator: for one of a project the console's own network stays shut."""
+    inside = {"url": "http://10.0.0.7:9200/", "allow_private_network": True}
+    hook = {**REFUND, "executor": "webhook", "settings": inside}
+    body = {"slug": "hook", "project": "support", "definition": hook}
+    bob, alice = signed_in(cast.bob), signed_in(cast.alice)
+    service = bearer(issue(cast.support, "configure", "read", name="deploy").secret)
+    for who in (bob, service):
+        with no_event():
+            refused = post(who, "/api/v1/tools/", body)
+        assert refused.status_code == 403 and "private networks" in refused.json()["error"]["message"]
+    made = post(alice, "/api/v1/tools/", body)
+    assert made.status_code == 201
+    versions = f"/api/v1/tools/{made.json()['id']}/versions/"
+    # What she let in stays in; another address of the inside does not come with it.
+    assert post(bob, versions, {"definition": {**hook, "timeout_s": 7}}).status_code == 201
+    moved = {**hook, "settings": {**inside, "url": "http://10.0.0.8:9200/"}}
+    assert post(bob, versions, {"definition": moved}).status_code == 403
+    outside = {**hook, "settings": {"url": "https://tools.example.com/refunds"}}
+    assert post(bob, versions, {"definition": outside}).status_code == 201
+    assert post(bob, versions, {"definition": hook}).status_code == 403

@@ -12,13 +12,14 @@ from django.db.models import Max
 from django.utils import timezone
 
 from llmops.access.models import Project
+from llmops.access.selectors import powers_of_actor
 from llmops.audit.services import record
 from llmops.base import drafts
 from llmops.base.master_keys import usable_for_sealing
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.digests import canonical_json, digest
-from llmops.core.errors import Conflict, InvalidRequest
+from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
 from llmops.core.ids import uuid7
 from llmops.tools import rules, wording
 from llmops.tools.executors import Job, Outcome, executor_named
@@ -33,6 +34,7 @@ def create_tool(
 ) -> Tool:
     """A tool with its first version. Raises ``InvalidRequest`` with the path of what is wrong, ``Conflict`` for a taken name."""
     kept = checked_definition(definition)
+    _refuse_inside(actor, kept, {})
     with transaction.atomic():
         if project.archived_at is not None:
             raise InvalidRequest(f"project: {project.slug} is archived.", param="project")
@@ -60,6 +62,7 @@ def add_version(actor: Actor, *, tool: Tool, definition: Mapping[str, Any], note
         current = stored.current
         if current is not None and current.digest == digest(kept):
             return stored
+        _refuse_inside(actor, kept, current.definition if current else {})
         number = int(stored.versions.aggregate(Max("number"))["number__max"] or 0) + 1
         version = _add(actor, stored, number=number, definition=kept, note=note)
         was, now = drafts.difference(_told(current) if current else {}, _told(version))
@@ -185,6 +188,20 @@ def checked_definition(value: Mapping[str, Any]) -> dict[str, Any]:
         return _plain(found)
     settings = executor_named(found.executor).check(found.settings)
     return _plain(msgspec.structs.replace(found, settings=settings))
+
+
+def _refuse_inside(actor: Actor, wanted: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """An address on the console's own network is for those who may point it there for all projects: what answers is shown."""
+    settings = wanted["settings"]
+    if not settings.get("allow_private_network") or settings == present.get("settings"):
+        return
+    if not powers_of_actor(actor).allow("provider.manage", None):
+        name = "definition.settings.allow_private_network"
+        raise PermissionDenied(
+            f"{name}: only who may manage providers in the whole organisation can let a tool reach private networks. Ask one "
+            "of them, or use an address on the internet.",
+            param=name,
+        )
 
 
 def _plain(found: rules.Definition) -> dict[str, Any]:
