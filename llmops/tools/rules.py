@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from llmops.core.digests import canonical_json, digest
 from llmops.core.errors import InvalidRequest
-from llmops.core.texts import text_problem
+from llmops.core.texts import text_problem, written_out
 from llmops.tools.expressions import ConditionRefused, parse
 
 READ, WRITE, DESTRUCTIVE, IRREVERSIBLE = "read", "write", "destructive", "irreversible"
@@ -195,19 +195,20 @@ _LONGEST_HOLE = 80
 
 
 def in_words(definition: Definition, slug: str, arguments: Mapping[str, Any]) -> str:
-    """A call for people, on one line. What stands in the arguments is cut and never read as a hole again."""
+    """A call for people, on one line. What stands in the arguments is cut, never read as a hole again, and cannot turn around what
+    stands beside it."""
 
     def fill(match: re.Match[str]) -> str:
         value: Any = arguments
         for step in match[1].split("."):
             value = value.get(step) if isinstance(value, Mapping) else None
         text = value if isinstance(value, str) else canonical_json(value).decode()
-        text = " ".join(text.split())
+        text = written_out(" ".join(text.split()))
         return text if len(text) <= _LONGEST_HOLE else text[: _LONGEST_HOLE - 1] + "…"
 
     if definition.says:
         return _HOLE.sub(fill, definition.says)[:300]
-    return f"{slug} with {canonical_json(arguments).decode()}"[:200]
+    return f"{slug} with {written_out(canonical_json(arguments).decode())}"[:200]
 
 
 def action_digest(

@@ -276,3 +276,38 @@ def test_hidden_characters_and_markup_reach_nobody(support: SimpleNamespace) -> 
         assert "<b onclick" not in page.content.decode()
         assert "unsafe" not in page["Content-Security-Policy"]
     assert "cannot be seen" in text_of(page)
+
+
+def test_no_two_arguments_look_like_one() -> None:
+    given: dict[str, Any] = {
+        "a.b": "hidden",
+        "a": {"b": "shown", "c\u202ed": 1},
+        "c[0]": {"x": 1},
+        "c": [{"x": 2}],
+        '"a.b"': "too",
+    }
+    paths = {line.path: line.value.text for line in arguments_of(given)}
+    assert paths == {
+        '"a.b"': "hidden",
+        "a.b": "shown",
+        'a."c\\u202ed"': "1",
+        '"c[0]".x': "1",
+        "c[0].x": "2",
+        '"\\"a.b\\""': "too",
+    }
+
+
+def test_neither_the_title_nor_the_other_page_for_approvals_shows_what_turns_text_around(
+    support: SimpleNamespace,
+) -> None:
+    arguments = {"amount": 500, "customer": "\u202emoc.live@ada"}
+    action = proposed(support.agent, support.support, arguments=arguments)
+    assert "\u202e" not in action.says and "\\u202e" in action.says
+    assert action.given == arguments
+    for page in (
+        f"/admin/approvals/request/{action.request_id}/change/",
+        f"/admin/tools/action/{action.pk}/change/",
+        f"/inbox/{action.request_id}/",
+    ):
+        shown = support.reviewer.get(page)
+        assert shown.status_code == 200 and "\u202e" not in shown.content.decode(), page

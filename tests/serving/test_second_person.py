@@ -101,6 +101,18 @@ def test_a_revision_that_goes_live_ends_what_was_asked_for(cast, ruled):
     assert (second.state, live_revision().number) == (Request.VOID, 3)
     assert "Revision 3 went live meanwhile" in second.result["why"]
     assert Event.objects.filter(action="revision.publish_voided").count() == 1
+    inbox = signed_in(cast.root)
+    assert "Void" in inbox.get("/inbox/?show=decided").content.decode()
+    assert inbox.get(f"/inbox/{second.pk}/").status_code == 200
+
+
+def test_what_is_void_by_the_time_it_is_approved_in_the_inbox_is_said_to_be(cast, ruled):
+    request = asked(cast)
+    providers.update_route(OPERATOR, route=ruled, changes={"attempts": 9})
+    body = {"what": "approve", "request": str(request.pk), f"seen_{request.pk}": request.digest}
+    answer = signed_in(cast.root).post("/inbox/decide/", body, follow=True)
+    assert answer.status_code == 200 and "Nothing was done" in answer.content.decode()
+    assert "Your approval counts" not in answer.content.decode()
 
 
 def test_going_back_can_take_two_as_well(cast, ruled):

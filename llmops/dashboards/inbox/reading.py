@@ -39,6 +39,7 @@ STATE_WORDS = {
     Request.REJECTED: ("Rejected", "error"),
     Request.CANCELLED: ("Taken back", ""),
     Request.EXPIRED: ("Ran out", "refused"),
+    Request.VOID: ("Void", "refused"),
 }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import unicodedata
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Cannot be seen, or change how what stands beside them is seen (format characters, fillers, odd spaces, separators).
-_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u00a0")
+from llmops.core.texts import written_out
+
+#: A name of a member as it is; others stand in quotation marks, so that no two paths look the same.
+_PLAIN = re.compile(r"[\w-]+")
 _LONGEST = 4_000
 
 
@@ -23,19 +24,9 @@ class Exact:
 
 
 def exact(text: str) -> Exact:
-    """``text`` with every character that cannot be seen, or turns others around, as ``\\u202e``. Line breaks and tabs stay."""
-    odd = False
-    parts = []
-    for character in text:
-        unseen = unicodedata.category(character) in _UNSEEN and character not in "\n\t"
-        if unseen or character in _FILLERS:
-            odd = True
-            parts.append(
-                f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
-            )
-        else:
-            parts.append(character)
-    return Exact("".join(parts), odd)
+    """``text`` as ``core.texts.written_out`` has it."""
+    shown = written_out(text)
+    return Exact(shown, shown != text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +62,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, str]:
         return {
             leaf: text
             for key, item in value.items()
-            for leaf, text in _leaves(item, f"{path}.{key}" if path else exact(str(key)).text).items()
+            for leaf, text in _leaves(item, f"{path}.{_step(key)}" if path else _step(key)).items()
         }
     if isinstance(value, list) and value and any(isinstance(item, Mapping | list) for item in value):
         return {
@@ -81,3 +72,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, str]:
         }
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return {path or "arguments": text}
+
+
+def _step(key: str) -> str:
+    return key if _PLAIN.fullmatch(key) else written_out(json.dumps(key, ensure_ascii=False))

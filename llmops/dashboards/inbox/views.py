@@ -205,6 +205,8 @@ def _do(request: HttpRequest, row: Request, what: str, reason: str) -> str:
             messages.success(request, f"Rejected: {row.title}")
         elif done.state == Request.EXECUTED:
             messages.success(request, f"Approved: {row.title}")
+        elif done.state == Request.VOID:
+            messages.warning(request, f"Nothing was done: {(done.result or {}).get('why', '')}")
         else:
             messages.success(request, f"Your approval counts. {row.required} people must agree.")
         return here

@@ -13,6 +13,7 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidg
 
 from llmops.base.admin import ReadOnlyAdmin, admin_action
 from llmops.core.actors import Actor
+from llmops.core.texts import written_out
 from llmops.tools import services
 from llmops.tools.admin.tools import RISK_LABELS
 from llmops.tools.models import Action
@@ -82,7 +83,7 @@ class ActionAdmin(ReadOnlyAdmin):
 
     @display(description="arguments")
     def told_arguments(self, action: Action) -> str:
-        return json.dumps(action.given, indent=2, ensure_ascii=False)
+        return written_out(json.dumps(action.given, indent=2, ensure_ascii=False))
 
     @display(description="against the one it replaces")
     def told_changes(self, action: Action) -> str:
@@ -98,7 +99,9 @@ class ActionAdmin(ReadOnlyAdmin):
     @display(description="result")
     def told_result(self, action: Action) -> str:
         return (
-            "-" if action.result is None else json.dumps(action.result, indent=2, ensure_ascii=False)[:4000]
+            "-"
+            if action.result is None
+            else written_out(json.dumps(action.result, indent=2, ensure_ascii=False)[:4000])
         )
 
     @display(description="found out")

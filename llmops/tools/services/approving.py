@@ -14,6 +14,7 @@ from llmops.base.tasks import send
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict
+from llmops.core.texts import written_out
 from llmops.tools.models import Action
 from llmops.tools.rules import RISK_WORDS, SERVICE
 from llmops.tools.services.binding import binding_problem
@@ -56,7 +57,7 @@ def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("What", content["says"]),
         ("Tool", f"{content['tool']}, version {content['version']}"),
-        ("Arguments", content["arguments"]),
+        ("Arguments", written_out(content["arguments"])),
         ("Risk", f"{content['risk']}: {RISK_WORDS[content['risk']]}"),
         ("Because of", content["because"]),
         ("Carried out by", content["by"]),
