@@ -353,6 +353,15 @@ def test_the_chain_is_for_who_audits_the_whole_organisation(told):
         assert root.post("/audit/export/", {"what": "csv", "from": "never"}).status_code == 302
 
 
+@pytest.mark.any_engine
+def test_an_export_leaves_nothing_in_the_trail_of_a_project_that_its_reader_does_not_see(told):
+    dan = signed_in(told.dan)
+    with one_event("audit.exported") as seen:
+        answer = dan.post("/audit/export/", {"what": "csv", "project": str(told.search.pk)})
+        assert len(b"".join(answer.streaming_content).splitlines()) == 1
+    assert seen.event.project_id == told.support.pk
+
+
 # The chain over what is new -------------------------------------------------------------------------------------------
 
 

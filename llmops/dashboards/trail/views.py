@@ -95,10 +95,10 @@ def export_trail(request: HttpRequest) -> HttpResponseBase:
         if refused is None:
             raise
         return _back(request, query, refused.message)
-    # The event belongs to a project where only that project's events are taken.
-    project = query.project or (
-        reader.projects[0].pk if not reader.everywhere and len(reader.projects) == 1 else None
-    )
+    # The event belongs to a project where only that project's events are taken: to none that the reader does not see.
+    seen = {project.pk for project in reader.projects}
+    only = next(iter(seen)) if not reader.everywhere and len(seen) == 1 else None
+    project = query.project if query.project in seen else only
     export.on_record(actor_of(request), kind=what, project_id=project, **query.pairs())
     return streamed(request, chunks, filename, kind)
 
