@@ -75,13 +75,13 @@ def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("What changed, and why").fill("names the shop")
     dialog.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_text("Saved as triage, version")).to_be_visible()
+    expect(page.locator("#notice", has_text="Saved as triage, version")).to_be_visible()
     expect(b.get_by_text("edited, not saved")).to_be_hidden()
     # And its values a sample of it.
     page.get_by_role("button", name="Save as a sample").click()
     dialog.get_by_label("What they are a case of").fill("a shop")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Saved as a sample, in version")).to_be_visible()
+    expect(page.locator("#notice", has_text="Saved as a sample, in version")).to_be_visible()
 
     # Somebody else finds all of it by an address that says nothing of it.
     page.get_by_role("button", name="Share").click()
