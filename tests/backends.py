@@ -18,7 +18,11 @@ from typing import Any
 
 import pytest
 
+from console.process import collect_seldom
 from tests import handing_on, servers
+
+# As the product does: what collecting and a test load stays, and looking through it again takes a twentieth of a run.
+collect_seldom()
 
 BACKENDS = ("sqlite", "postgres")
 # What a developer's shell may hold and no test may see.
