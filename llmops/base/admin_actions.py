@@ -40,6 +40,8 @@ def admin_action(
     shows: bool = False,
     template: str = "base/action.html",
     facts: Callable[[Any, HttpRequest, Any], dict[str, Any]] | None = None,
+    initial: Callable[[Any], dict[str, Any]] | None = None,
+    confirm: str = "",
 ) -> Callable[[Work], Any]:
     """Make a method ``(self, request, actor, obj, data) -> str | HttpResponse`` a confirmed action of a ``ServiceAdmin``.
 
@@ -48,7 +50,8 @@ def admin_action(
     returns becomes the message on the page that follows. ``permission`` defaults to the admin's ``manage_permission``.
     ``available(obj)`` hides a button that would be refused anyway. ``template`` may fill the block ``details`` of
     ``base/action.html`` with what ``facts(admin, request, obj)`` gives: what one should have seen before confirming. ``shows``: the work changes nothing, and returns what the same
-    page then shows beside its form.
+    page then shows beside its form. ``initial(obj)`` fills the form that one has not sent yet; ``confirm`` is the button's text
+    where it is not ``label``.
     """
 
     def decorate(work: Work) -> Any:
@@ -73,6 +76,8 @@ def admin_action(
             "label": label,
             "template": template,
             "facts": facts,
+            "initial": initial,
+            "confirm": confirm or label,
         }
         return action
 
@@ -99,6 +104,8 @@ def ask(
         "shows": False,
         "template": template,
         "facts": None,
+        "initial": None,
+        "confirm": label,
     }
     return require_http_methods(["GET", "HEAD", "POST"])(_page)(request, admin, how, work, None)
 
@@ -113,7 +120,8 @@ def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str
 
 def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponse:
     posted = request.method == "POST"
-    form = how["form"](request.POST, request.FILES) if posted else how["form"]()
+    initial = how["initial"](obj) if how["initial"] and not posted else None
+    form = how["form"](request.POST, request.FILES) if posted else how["form"](initial=initial)
     shown: dict[str, Any] = {}
     if posted and form.is_valid():
         try:
@@ -135,6 +143,7 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         "object": obj,
         "question": how["question"].format(obj=obj),
         "danger": how["danger"],
+        "confirm": how["confirm"],
         "form": form,
         "back": back_to(admin, obj),
         "media": admin.media + form.media,

@@ -103,9 +103,9 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     # And the whole of what is live, one click back from the list of revisions.
     page.get_by_role("row").filter(has_text="in verse").get_by_role("link").first.click()
     expect(page.get_by_text("Against the revision before")).to_be_visible()
-    page.get_by_role("link", name="Restore").click()
+    page.get_by_role("link", name="Roll back").click()
     page.get_by_label("Reason").fill("verse after all")
-    page.get_by_role("button", name="Restore").click()
+    page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text("it holds what revision")).to_be_visible()
     assert said(stack) == longer
 

@@ -243,6 +243,7 @@ class PromptAdmin(ServiceAdmin):
             "moves": list(obj.label_moves.all()[:20]),
         },
         available=lambda prompt: prompt.current is not None and prompt.archived_at is None,
+        initial=lambda prompt: {"version": prompt.current.number},
     )
     def point_label(self, request: HttpRequest, actor: Actor, obj: Prompt, data: dict[str, Any]) -> str:
         services.move_label(

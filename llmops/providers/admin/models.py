@@ -105,7 +105,7 @@ class ModelForm(forms.ModelForm):
     parameters = JsonObjectField(
         label="Request defaults", help_text='JSON, such as {"temperature": 0}; a call may override them.'
     )
-    capabilities = CapabilitiesField()
+    capabilities = CapabilitiesField(initial=["chat", "stream"])
     note = forms.CharField(
         max_length=300,
         required=False,
@@ -199,16 +199,19 @@ def _listed_facts(actor: Actor, provider: Provider, search: str) -> dict[str, An
     ):
         address = reverse("admin:providers_model_change", args=[row.model_id])
         here.setdefault(row.upstream_model, []).append((row.model.slug, address))
+    taken = set(Model.objects.values_list("slug", flat=True))
     return {
         "listed_of": provider.slug,
         "total": len(listed),
-        "listed": [(one, _add_address(provider, one), here.get(one.name, [])) for one in wanted],
+        "listed": [(one, _add_address(provider, one, taken), here.get(one.name, [])) for one in wanted],
     }
 
 
-def _add_address(provider: Provider, listed: ListedModel) -> str:
+def _add_address(provider: Provider, listed: ListedModel, taken: set[str]) -> str:
     """The form of a new model with what is known of this one."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", listed.name.lower()).strip("-._")[:63]
+    if slug in taken:
+        slug = f"{provider.slug}-{slug}"[:63]
     known: dict[str, object] = {"provider": provider.pk, "upstream_model": listed.name, "slug": slug}
     if listed.window is not None:
         known["context_window"] = listed.window
@@ -325,8 +328,8 @@ class ModelAdmin(ServiceAdmin):
         return model.current.version if model.current else None
 
     @display(description="context window", ordering="current__context_window")
-    def context_window(self, model: Model) -> int | None:
-        return model.current.context_window if model.current else None
+    def context_window(self, model: Model) -> str:
+        return f"{model.current.context_window:,} tokens" if model.current else ""
 
     @display(description="USD per million, in / out")
     def price_now(self, model: Model) -> str:
@@ -387,6 +390,7 @@ class ModelAdmin(ServiceAdmin):
         label="From a provider's list",
         question="Which models does a provider have? It is asked now, with its key in use.",
         form=ListForm,
+        confirm="Ask the provider",
         shows=True,
         template="providers/listed.html",
     )

@@ -155,7 +155,7 @@ class RevisionAdmin(ReadOnlyAdmin):
         return self.proposed(request, services.propose(actor, **data, **seen(request)))
 
     @admin_action(
-        label="Restore",
+        label="Roll back",
         question="Publish the very bytes of {obj} again? What is configured stays as it is.",
         form=PublishForm,
         template="serving/publish.html",
