@@ -136,6 +136,9 @@ def prepare_more(seconds: float) -> int:
             _served[key] = Served(slug, version)
         except ConsoleError as refused:
             log.error("prompt %s, version %d cannot be used: %s", slug, version.number, refused.message)
+        except Exception:
+            # One that is made so that it breaks what reads it must not keep a revoked key from taking effect.
+            log.exception("prompt %s, version %d cannot be used", slug, version.number)
     return len(waiting)
 
 

@@ -357,6 +357,11 @@ def proxy_problem(url: str) -> str | None:
     return host_refusal(parts.hostname, allow_private=True)
 
 
+def reads_keys(base_url: str, proxy_url: str) -> bool:
+    """Whether a proxy sees what is sent through it: over TLS it is asked for a tunnel, over plain http for the request itself."""
+    return bool(proxy_url) and urlsplit(base_url).scheme == "http"
+
+
 #: A key is refused for good when a process has met so many refusals in a row, or so many processes one each.
 REFUSALS_OF_A_BURST, PROCESSES_OF_A_BURST = 3, 2
 

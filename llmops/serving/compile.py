@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 
+import msgspec
 from django.db.models import Prefetch
 from django.utils import timezone
 
@@ -19,7 +20,10 @@ from llmops.prompts.rendering import LAYERS
 from llmops.prompts.serving import ServedVersion, all_labels, ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.providers.rules import origin_of
+from llmops.serving.bounds import out_of_bounds
+from llmops.serving.models import LivePointer
 from llmops.serving.snapshot import (
+    EMPTY_DOCUMENT,
     FORMAT,
     CheckEntry,
     ModelEntry,
@@ -31,6 +35,7 @@ from llmops.serving.snapshot import (
     RevisionDocument,
     RouteEntry,
     TargetEntry,
+    decode_document,
 )
 from llmops.serving.validation import Facts, Problem, validate
 from llmops.serving.validation.elsewhere import Needs, missing_here
@@ -138,7 +143,17 @@ def problems_elsewhere(document: RevisionDocument) -> list[Problem]:
         providers=dict(Provider.objects.filter(archived_at=None).values_list("slug", "base_url")),
         projects=frozenset(Project.objects.filter(archived_at=None).values_list("slug", flat=True)),
     )
-    return missing_here(document, needs, validate(document, _live_facts(None)))
+    found = [*validate(document, _live_facts(None)), *out_of_bounds(document, _served())]
+    return missing_here(document, needs, found)
+
+
+def _served() -> RevisionDocument:
+    pointer = LivePointer.objects.select_related("revision").first()
+    try:
+        return decode_document(pointer.revision.document) if pointer else EMPTY_DOCUMENT
+    except msgspec.MsgspecError:
+        # Of a form that this version does not serve.
+        return EMPTY_DOCUMENT
 
 
 def provider_entry(row: Provider) -> ProviderEntry:

@@ -13,10 +13,11 @@ import msgspec
 
 from llmops.core.digests import canonical_json, equal, sha256_hex
 from llmops.core.errors import InvalidRequest
-from llmops.serving.snapshot import RevisionDocument, decode_document
+from llmops.core.texts import text_problem
+from llmops.serving.snapshot import FORMAT, RevisionDocument, decode_document
 
 FILE_FORMAT = 1
-_MOST_TOLD = 300
+_MOST_TOLD, _DEEPEST = 300, 100
 
 
 class _File(msgspec.Struct):
@@ -61,7 +62,7 @@ def unpacked(data: bytes, *, digest: str = "") -> Carried:
     """
     try:
         file = msgspec.json.decode(data, type=_File)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest(
             "file: this is no revision. Give a file that a console wrote when a revision was exported.",
             param="file",
@@ -86,16 +87,24 @@ def unpacked(data: bytes, *, digest: str = "") -> Carried:
             param="digest",
         )
     try:
+        plain = msgspec.json.decode(encoded)
+        _check_texts(plain)
         document = decode_document(encoded)
-    except msgspec.MsgspecError as wrong:
+        strange = _strange(plain, msgspec.to_builtins(document))
+    except (msgspec.MsgspecError, RecursionError) as wrong:
         raise InvalidRequest(
             f"file: its document cannot be served by this version ({wrong}). Update this console first.",
             param="file",
         ) from None
-    if strange := _strange(msgspec.json.decode(encoded), msgspec.to_builtins(document)):
+    if strange:
         raise InvalidRequest(
             f"file: this version does not know {strange}, which the document holds. Update this console first.",
             param="file",
+        )
+    _check_form(plain, encoded, document)
+    if not 0 <= file.number < 10**9 or any(map(text_problem, (file.author, file.reason, file.published_at))):
+        raise InvalidRequest(
+            "file: what it tells of its revision is none of a console's. Export it again.", param="file"
         )
     told: dict[str, str | int] = {
         "number": file.number,
@@ -104,6 +113,38 @@ def unpacked(data: bytes, *, digest: str = "") -> Carried:
         "published_at": file.published_at,
     }
     return Carried(encoded, found, document, {key: _told(value) for key, value in told.items()})
+
+
+def _check_form(plain: Any, encoded: bytes, document: RevisionDocument) -> None:
+    """Raises ``InvalidRequest`` for what no console wrote, though it can be read."""
+    if document.format != FORMAT:
+        raise InvalidRequest(
+            f"file: its document has the form {document.format}, and this version serves {FORMAT}. Export it from a console of "
+            "the same version.",
+            param="file",
+        )
+    # Of a member that is given twice, readers take either: what one of them shows, another would serve.
+    if msgspec.json.encode(plain, order="sorted") != encoded:
+        raise InvalidRequest(
+            "file: its document is not in the form in which consoles write one (a member given twice, or another order). Export "
+            "it again.",
+            param="file",
+        )
+
+
+def _check_texts(value: Any, depth: int = 0) -> None:
+    """Raises ``InvalidRequest`` for what a database refuses to hold, and for what is nested deeper than whoever reads it goes."""
+    if depth > _DEEPEST or (isinstance(value, str) and "\0" in value):
+        raise InvalidRequest(
+            "file: its document holds what cannot be kept: a NUL, or values nested too deeply.", param="file"
+        )
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_texts(name, depth)
+            _check_texts(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, depth + 1)
 
 
 def _told(value: str | int) -> str | int:

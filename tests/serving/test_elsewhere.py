@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from io import StringIO
 
+import msgspec
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest, NotFound, UnprocessableEntity
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Provider
@@ -96,8 +98,6 @@ def test_a_file_that_says_something_else_is_refused_with_a_sentence(staged):
 
 
 def test_a_document_with_members_of_a_newer_version_is_not_served_by_halves(staged):
-    from llmops.core.digests import sha256_hex
-
     whole = json.loads(staged)
     whole["document"]["routes"][0]["teleport"] = True
     text = json.dumps(whole["document"], separators=(",", ":"))
@@ -202,3 +202,103 @@ def test_bytes_that_were_changed_in_the_database_are_not_served(staged):
 
 
 OPERATOR_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def forged(staged: bytes, change, *, plain: bool = False) -> bytes:
+    """A file that was made by hand, and whose digest is right."""
+    document = json.loads(staged)["document"]
+    change(document)
+    encoded = json.dumps(document).encode() if plain else msgspec.json.encode(document, order="sorted")
+    return packed_as_told(staged, encoded)
+
+
+def packed_as_told(staged: bytes, encoded: bytes) -> bytes:
+    told = {name: value for name, value in json.loads(staged).items() if name != "document"}
+    head = json.dumps({**told, "digest": sha256_hex(encoded)}).encode()
+    return head[:-1] + b',"document":' + encoded + b"}"
+
+
+def nested(depth: int):
+    return [nested(depth - 1)] if depth else []
+
+
+def _price(document, **values):
+    document["models"][0]["prices"] = [
+        {"token_class": "input", "since": 0, "nano_per_million": 1_000_000, **values}
+    ]
+
+
+def _prompt(document, **values):
+    version = {
+        "number": 1, "digest": "0" * 64, "layers": {"user": "Hello {{ name }}"}, "output_schema": None, "parameters": {},
+        "route": "", "variables": [{"name": "name", "type": "text"}], **values,
+    }  # fmt: skip
+    document["prompts"] = [
+        {"slug": "greet", "project": "", "labels": {"production": version["number"]}, "versions": [version]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda made: _price(made, nano_per_million=-1), "less than nothing"),
+        (lambda made: _price(made, nano_per_million=10**30), "too much"),
+        (lambda made: _price(made, since=10**17), "no time"),
+        (lambda made: _price(made, token_class="air"), "no token class"),
+        (lambda made: made["models"][0]["parameters"].update(model="another"), "parameters"),
+        (lambda made: made["models"][0].update(capabilities=["flight"]), "capabilities"),
+        (lambda made: made["routes"].append({**made["routes"][0], "attempts": 1}), "there twice"),
+        (lambda made: made["providers"].append(dict(made["providers"][0])), "there twice"),
+        (lambda made: made["routes"][0].update(attempts=0), "attempts"),
+        (lambda made: made["routes"][0].update(total_timeout_ms=-5), "total_timeout_ms"),
+        (lambda made: made["routes"][0]["targets"][0].update(weight=-1), "weight"),
+        (lambda made: made["routes"][0].update(slug="a/b"), "slug"),
+        (lambda made: made["providers"][0].update(max_connections=0), "max_connections"),
+        (lambda made: made["providers"][0].update(proxy_url="http://u:p@evil:1"), "proxy_url"),
+        (lambda made: made["providers"][0].update(proxy_url="http://evil:3128"), "would read the keys"),
+        (lambda made: made["providers"][0].update(kind="other"), "choices"),
+        (lambda made: _prompt(made, variables=[{"name": 5}]), "version 1"),
+        (lambda made: _prompt(made, variables=[{}]), "version 1"),
+        (lambda made: _prompt(made, layers={"user": "{{ name"}), "version 1"),
+        (lambda made: _prompt(made, parameters={"temperature": "hot"}), "version 1"),
+        (lambda made: _prompt(made, number=-1), "number"),
+        (lambda made: (_prompt(made), made["prompts"][0]["labels"].update(staging=9)), "not there"),
+        (lambda made: (_prompt(made), made["prompts"][0].update(slug="support/greet")), "slug"),
+        (lambda made: (_prompt(made), made["prompts"].append(dict(made["prompts"][0]))), "there twice"),
+    ],
+)  # fmt: skip
+@pytest.mark.any_engine
+def test_what_nobody_could_have_configured_is_not_served(staged, change, words):
+    """The digest says that a file is what somebody wrote, and not that a console did."""
+    with pytest.raises(UnprocessableEntity, match=words), no_event():
+        services.import_revision(OPERATOR, data=forged(staged, change), reason="x")
+    assert live_revision().number == 2 and not BroughtRevision.objects.exists()
+
+
+@pytest.mark.any_engine
+def test_a_prompt_that_is_sound_comes_along_and_its_digest_stands_for_one_text(staged):
+    made = services.import_revision(OPERATOR, data=forged(staged, _prompt), reason="x")
+    assert made.number == 3
+    other = forged(staged, lambda document: _prompt(document, layers={"user": "Pay {{ name }}"}))
+    with pytest.raises(UnprocessableEntity, match="says something else"), no_event():
+        services.import_revision(OPERATOR, data=other, reason="x")
+
+
+@pytest.mark.any_engine
+def test_what_can_be_read_in_two_ways_is_refused_as_a_file(staged):
+    document = json.loads(staged)["document"]
+    encoded = msgspec.json.encode(document, order="sorted")
+    deep = b"[" * 50_000 + b"]" * 50_000
+    for data, words in (
+        (forged(staged, lambda made: None, plain=True), "not in the form"),
+        (packed_as_told(staged, encoded[:-1] + b',"routes":[]}'), "not in the form"),
+        (packed_as_told(staged, encoded[:-1] + b',"zz":' + deep + b"}"), "cannot be served|no revision"),
+        (b'{"a":' * 50_000, "no revision"),
+        (forged(staged, lambda made: made.update(format=7)), "has the form 7"),
+        (forged(staged, lambda made: made["routes"][0].update(static_answer="a\0b")), "cannot be kept"),
+        (forged(staged, lambda made: made["models"][0]["parameters"].update(a=nested(150))), "too deeply"),
+        (staged.replace(b'"reason":"tried', b'"reason":"\\u0000tried'), "none of a console's"),
+    ):
+        with pytest.raises(InvalidRequest, match=words) as refused, no_event():
+            services.import_revision(OPERATOR, data=data, reason="x")
+        assert refused.value.param == "file"
