@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.declarative import apply_text
+from llmops.core.errors import InvalidRequest
 from llmops.providers import services
 from llmops.providers.models import Credential, Provider
 from llmops.providers.rules import origin_of
@@ -146,3 +147,23 @@ def test_where_a_url_leads(url: str, origin: str) -> None:
 def test_any_text_has_an_origin_or_none(url: str) -> None:
     found = origin_of(url)
     assert found == "" or origin_of(found) == found
+
+
+@pytest.mark.any_engine
+def test_over_plain_http_no_proxy_comes_between_a_key_and_its_place() -> None:
+    provider = configuring.provider()
+    proxied = {"proxy_url": "http://elsewhere.example:3128"}
+    services.update_provider(OPERATOR, provider=provider, changes=proxied)
+    services.update_provider(OPERATOR, provider=provider, changes={"proxy_url": ""})
+    key = configuring.credential(provider)
+    with pytest.raises(InvalidRequest, match="would read the keys") as refused:
+        services.update_provider(OPERATOR, provider=provider, changes=proxied)
+    assert refused.value.param == "proxy_url"
+    # Over TLS it is asked for a tunnel, and the key stays behind in any case: it was given for another place.
+    services.update_provider(
+        OPERATOR, provider=provider, changes={**proxied, "base_url": "https://10.0.0.9/v1"}
+    )
+    with pytest.raises(SecretUnavailable):
+        secret_of(key)
+    services.revoke_credential(OPERATOR, credential=key)
+    services.update_provider(OPERATOR, provider=provider, changes={"base_url": "http://10.0.0.9/v1"})

@@ -10,10 +10,11 @@ from django.db import transaction
 from llmops.audit.services import record
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
-from llmops.providers.models import Model, Provider
+from llmops.providers.models import Credential, Model, Provider
 from llmops.providers.rules import (
     passthrough_problem,
     proxy_problem,
+    reads_keys,
     shared_objects_problem,
     url_problem,
 )
@@ -73,6 +74,8 @@ def update_provider(actor: Actor, *, provider: Provider, changes: Mapping[str, A
         old, new = draft.difference(before, draft.values(stored, FIELDS))
         if not new:
             return stored
+        if "proxy_url" in new:
+            _refuse_proxy_that_reads_keys(stored)
         stored.save()
         record(
             actor,
@@ -118,6 +121,17 @@ def pause_provider(actor: Actor, *, provider: Provider, reason: str) -> Provider
 def resume_provider(actor: Actor, *, provider: Provider, reason: str = "") -> Provider:
     with transaction.atomic():
         return draft.throw(actor, draft.locked(provider), draft.PAUSED, kind=KIND, on=False, reason=reason)
+
+
+def _refuse_proxy_that_reads_keys(provider: Provider) -> None:
+    """A key is for the place that it was given for, and over plain http a proxy is another one that reads it."""
+    keys = Credential.objects.filter(provider=provider).exclude(state="revoked")
+    if reads_keys(provider.base_url, provider.proxy_url) and keys.exists():
+        raise InvalidRequest(
+            f"proxy_url: {provider.proxy_url} would read the keys of {provider.slug}, since its base URL is plain http. Use https "
+            "there, or revoke the keys first and give them anew.",
+            param="proxy_url",
+        )
 
 
 def _check(provider: Provider) -> None:
