@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,12 +27,20 @@ from llmops.playground.sealed import opened, piece_identity
 from llmops.playground.services import give_up_lost, watched
 
 MOST_RUNS = 16
+#: At once, of one person in one process: each looks into the database some times a second.
+MOST_STREAMS = 8
 #: A stream ends by itself after so long, and the page comes back for the rest: none holds up a server that wants to stop.
 MOST_SECONDS = 25.0
 LOOK_EVERY_S, SLOWER_S, WATCH_EVERY_S = 0.1, 0.25, 5.0
 #: After a run is over, its call is waited for in the ledger for so long.
 LEDGER_SECONDS = 20.0
 _PIECES_AT_ONCE = 200
+_streams: Counter[int] = Counter()
+
+
+def streams_of(user_id: int) -> int:
+    """How many streams this process tells one person at the moment."""
+    return _streams[user_id]
 
 
 class Follower:
@@ -138,6 +147,18 @@ def told_so_far(mark: str, runs: int) -> list[int]:
 
 
 async def events(follower: Follower) -> AsyncIterator[bytes]:
+    person = int(follower.request.user.pk or 0)
+    _streams[person] += 1
+    try:
+        async for one in _told(follower):
+            yield one
+    finally:
+        _streams[person] -= 1
+        if not _streams[person]:
+            del _streams[person]
+
+
+async def _told(follower: Follower) -> AsyncIterator[bytes]:
     look = sync_to_async(follower.look)
     until = time.monotonic() + MOST_SECONDS
     quiet_since = time.monotonic()

@@ -182,7 +182,8 @@ class Reading:
             if hearing.began and not began:
                 events.insert(0, {"t": "first", "ms": self._ms()})
             for event in events:
-                self._characters += len(event.get("v", "")) + len(event.get("args", ""))
+                # Also what says nothing takes room: a provider may name calls without end.
+                self._characters += 1 + sum(len(event.get(name, "")) for name in ("v", "args", "name", "id"))
                 if event["t"] in ("end", "error"):
                     event["ms"] = self._ms()
                     self.failed = event["t"] == "error"

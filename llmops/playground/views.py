@@ -20,7 +20,8 @@ from django.views.decorators.http import require_GET, require_POST
 from llmops.access.selectors import may, may_anywhere
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
-from llmops.core.errors import ConsoleError, InvalidRequest, NotFound
+from llmops.core.digests import canonical_json
+from llmops.core.errors import ConsoleError, InvalidRequest, NotFound, RateLimited
 from llmops.core.errors import PermissionDenied as Denied
 from llmops.playground import follow, services
 from llmops.playground.models import Run
@@ -85,6 +86,8 @@ def _asked(request: HttpRequest) -> dict[str, Any]:
     """The field ``asked`` of a form, which holds JSON. Raises ``InvalidRequest``."""
     try:
         found = json.loads(request.POST.get("asked", ""))
+        # Numbers that are none, and halves of characters, can be read here and by nobody to whom they are passed on.
+        canonical_json(found)
     except (ValueError, RecursionError):
         raise InvalidRequest("asked: give an object as JSON.", param="asked") from None
     if not isinstance(found, dict):
@@ -229,6 +232,10 @@ def events(request: HttpRequest) -> HttpResponseBase:
     runs = [_run_or_none(request, name) for name in names]
     if not any(runs):
         raise NotFound("run: there is no such run of yours; runs are forgotten after a while.", param="run")
+    if follow.streams_of(_me(request)) >= follow.MOST_STREAMS:
+        raise RateLimited(
+            "The playground is open in too many tabs of yours. Close some of them.", retry_after=5
+        )
     told = follow.told_so_far(request.headers.get("Last-Event-ID", ""), len(runs))
     answer = StreamingHttpResponse(
         follow.events(follow.Follower(request, runs, told, names)),

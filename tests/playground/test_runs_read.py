@@ -16,11 +16,11 @@ from django.test import AsyncClient, RequestFactory
 from django.utils import timezone
 
 from llmops.core.errors import InvalidRequest
-from llmops.playground import desk, follow, services
+from llmops.playground import desk, follow, reading, services
 from llmops.playground.models import Run
 from tests.cast import acting, signed_in
 from tests.console.world import a_call
-from tests.playground.conftest import CALL, refuses, says, sent, some_text, talks_on
+from tests.playground.conftest import CALL, event, head, refuses, says, sent, some_text, talks_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,8 +37,8 @@ def lab(open_lab: SimpleNamespace, plane: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(desk, "LINGER_S", 0.05)
     yield open_lab
     # Nobody reads on into the next test's database.
-    for reading in list(desk.DESK._readings.values()):
-        reading.stop("person")
+    for one in list(desk.DESK._readings.values()):
+        one.stop("person")
     eventually(lambda: desk.DESK._thread is None)
 
 
@@ -160,6 +160,50 @@ def test_a_run_that_is_forgotten_does_not_take_the_others_along(lab, plane):
     assert text_of(events) == "Hello there"
     assert [one["run"][:2] for one in events if {"t": "gone"} in one.get("events", [])] == ["00"]
     assert asyncio.run(stream("nothing"))[0] == 404
+
+
+def test_one_person_is_told_so_many_streams_and_no_more(lab, plane, monkeypatch):
+    monkeypatch.setattr(follow, "MOST_STREAMS", 2)
+    monkeypatch.setattr(follow, "MOST_SECONDS", 0.0)
+    run = start(lab)
+    eventually(lambda: state_of(run) == Run.DONE)
+    client = AsyncClient()
+    asyncio.run(client.aforce_login(lab.bob))
+
+    async def streams() -> list[int]:
+        address, open_ones, statuses = f"/playground/events/?run={run.pk}", [], []
+        for _ in range(3):
+            answer = await client.get(address)
+            statuses.append(answer.status_code)
+            if answer.streaming:
+                open_ones.append(answer.streaming_content.__aiter__())
+                await anext(open_ones[-1])
+        for one in open_ones:
+            assert [part async for part in one] == []
+        # Those that ended make room.
+        statuses.append((await client.get(address)).status_code)
+        return statuses
+
+    assert asyncio.run(streams()) == [200, 200, 429, 200]
+    assert follow.streams_of(lab.bob.pk) == 0
+
+
+def test_calls_that_are_named_without_end_are_an_answer_that_is_too_large(lab, plane, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_CHARACTERS", 2_000)
+
+    def names_on(handler):
+        head(handler)
+        for _ in range(600):
+            event(
+                handler,
+                {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "x" * 50}}]}}]},
+            )
+            time.sleep(0.02)
+
+    plane.script = names_on
+    run = start(lab)
+    eventually(lambda: state_of(run) == Run.CANCELLED)
+    assert plane.hung_up.wait(10)
 
 
 def test_cancelling_hangs_up(lab, plane):

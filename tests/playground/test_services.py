@@ -331,3 +331,19 @@ def test_ids_must_be_ids(lab):
         not ProjectKey.objects.exists() and not Event.objects.filter(action__startswith="playground").exists()
     )
     assert str(uuid7())
+
+
+@pytest.mark.parametrize("view", ["run", "share", "save-version", "save-sample"])
+def test_what_cannot_be_passed_on_is_refused_before_anything_is_made(lab, view):
+    asked = {
+        "project": str(lab.support.pk), "columns": [{"source": "text", "messages": "ODD"}], "variables": {"name": "ODD"},
+        "column": a_column(lab, variables={"name": "ODD"}), "slug": "odd", "note": "", "prompt": str(lab.prompt.pk), "name": "odd",
+    }  # fmt: skip
+    if view == "run":
+        asked = a_column(lab, variables={"name": "ODD"})
+    client = signed_in(lab.bob)
+    for odd in ("NaN", "-Infinity", "1e999", '"\\ud800"', "[" * 50_000 + "]" * 50_000, "9" * 5_000):
+        with no_event():
+            answer = client.post(f"/playground/{view}/", {"asked": json.dumps(asked).replace('"ODD"', odd)})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "asked", odd[:20]
+    assert not Setup.objects.exists() and not Run.objects.exists()
