@@ -372,6 +372,27 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_given_back(rig: Rig) ->
             await asyncio.sleep(0.01)
 
 
+async def test_a_claim_of_which_nobody_heard_holds_no_key(rig: Rig) -> None:
+    """The ledger took it and its answer was lost on the way: nothing was sent, so whoever asks again is answered."""
+    ledger = rig.plane.flights.ledger
+
+    class Mute(OnDisk):
+        async def claim(self, *args: Any) -> Any:
+            await ledger.claim(*args)
+            raise LedgerAway
+
+        async def release(self, *args: Any) -> None:
+            await ledger.release(*args)
+
+    rig.plane.flights.ledger = Mute()
+    rig.upstream.does(answers())
+    assert (await rig.chat(how=ONCE)).error["code"] == "idempotency_unavailable"
+    await eventually(lambda: not rig.plane.flights._tasks)
+    rig.plane.flights.ledger = ledger
+    assert (await rig.chat(how=ONCE)).status == 200
+    assert len(rig.upstream.asked) == 1
+
+
 # ---------------------------------------------------------------------- bounds
 
 

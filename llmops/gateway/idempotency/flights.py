@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,10 @@ class Flights:
         except asyncio.CancelledError:
             claiming.add_done_callback(partial(self._unwanted, name, owner))
             raise
+        except LedgerAway:
+            # It may have come that far all the same: whoever asks again must not find what nobody answers.
+            self.later(self._give_back(name, owner))
+            raise
         if entry is None:
             self._under_way[name] = owner, asyncio.Event()
         return entry
@@ -50,6 +55,11 @@ class Flights:
     def _unwanted(self, name: Name, owner: str, claimed: asyncio.Future[Entry | None]) -> None:
         if not claimed.cancelled() and claimed.exception() is None and claimed.result() is None:
             self.later(self.release(name, owner))
+
+    async def _give_back(self, name: Name, owner: str) -> None:
+        """Of an entry that is not known to be here: another request of this name may be under way in this process."""
+        with suppress(LedgerAway):
+            await self.ledger.release(name, owner)
 
     async def conclude(self, name: Name, owner: str, answer: bytes) -> None:
         """Never raises: what cannot be told stays under way until it counts as lost, and is not answered anew."""
