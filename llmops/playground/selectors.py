@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
@@ -216,7 +217,10 @@ def told_of_content(material: Material) -> dict[str, Any]:
 
 def run_of(who: Any, user_id: int, run_id: object) -> Run:
     """One's own run, in a project where one may still use the playground. Raises ``NotFound``."""
-    rows = Run.objects.filter(user_id=user_id, project__in=projects_for(who, PERMISSION))
+    kept_since = timezone.now() - timedelta(hours=settings.PLAYGROUND_RUN_HOURS)
+    rows = Run.objects.filter(
+        user_id=user_id, project__in=projects_for(who, PERMISSION), started_at__gte=kept_since
+    )
     found = _row(rows, run_id)
     if found is None:
         raise NotFound("run: there is no such run of yours; runs are forgotten after a while.", param="run")
@@ -225,7 +229,11 @@ def run_of(who: Any, user_id: int, run_id: object) -> Run:
 
 def setup_of(who: Any, setup_id: object) -> tuple[Setup, Any]:
     """A shared setup and what stands in it. Raises ``NotFound``."""
-    rows = Setup.objects.filter(project__in=projects_of(who)).select_related("project")
+    # Whether or not somebody came by to remove what is older.
+    kept_since = timezone.now() - timedelta(days=settings.PLAYGROUND_SETUP_DAYS)
+    rows = Setup.objects.filter(project__in=projects_of(who), made_at__gte=kept_since).select_related(
+        "project"
+    )
     found = _row(rows, setup_id)
     if found is None:
         raise NotFound("setup: there is no such setup, or it was forgotten by now.", param="setup")

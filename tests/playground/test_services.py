@@ -301,6 +301,12 @@ def test_what_was_tried_is_forgotten(lab, settings):
         Setup.objects.filter(pk=setup.pk).update(made_at=timezone.now() - timedelta(days=days))
     Run.objects.filter(pk=old.pk).update(started_at=timezone.now() - timedelta(hours=25))
     with no_event():
+        # Nobody reads what is older, whether or not somebody came by to remove it.
+        with pytest.raises(NotFound):
+            run_of(lab.bob, lab.bob.pk, old.pk)
+        for row in Setup.objects.filter(made_at__lt=timezone.now() - timedelta(days=30)):
+            with pytest.raises(NotFound):
+                setup_of(lab.bob, row.pk)
         assert services.forget_old() == 2
     assert list(Run.objects.all()) == [fresh] and not Piece.objects.exists() and Setup.objects.count() == 1
 

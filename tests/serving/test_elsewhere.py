@@ -12,8 +12,9 @@ from django.core.management import CommandError, call_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmops.audit.models import Event
 from llmops.core.digests import sha256_hex
-from llmops.core.errors import InvalidRequest, NotFound, UnprocessableEntity
+from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnprocessableEntity
 from llmops.providers import services as providers
 from llmops.providers.models import Credential, Provider
 from llmops.serving import services
@@ -21,7 +22,7 @@ from llmops.serving.files import unpacked
 from llmops.serving.models import BroughtRevision, Revision
 from llmops.serving.selectors import exported, live_revision, load_snapshot, pending
 from tests import configuring
-from tests.cast import bearer, every_scope, no_event, one_event, signed_in
+from tests.cast import bearer, every_scope, in_threads, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
 
 pytestmark = pytest.mark.django_db
@@ -302,3 +303,25 @@ def test_what_can_be_read_in_two_ways_is_refused_as_a_file(staged):
         with pytest.raises(InvalidRequest, match=words) as refused, no_event():
             services.import_revision(OPERATOR, data=data, reason="x")
         assert refused.value.param == "file"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_bring_the_same_at_once_bring_one():
+    configuring.everything()
+    file = exported(services.publish(OPERATOR, reason="here"))
+    file = forged(file, lambda made: made["routes"][0].update(attempts=9))
+
+    def bring():
+        return services.bring(OPERATOR, data=file).pk
+
+    def publish():
+        return services.import_revision(OPERATOR, data=file, reason="x").number
+
+    first, second = in_threads(bring, bring)
+    assert first == second == BroughtRevision.objects.get().pk
+    assert Event.objects.filter(action="revision.brought").count() == 1
+    BroughtRevision.objects.all().delete()
+    outcomes = in_threads(publish, publish, publish)
+    assert [one for one in outcomes if isinstance(one, int)] == [2], outcomes
+    assert all(isinstance(one, int | Conflict) for one in outcomes), outcomes
+    assert live_revision().number == 2 and Revision.objects.count() == 2

@@ -28,16 +28,17 @@ def bring(actor: Actor, *, data: bytes, digest: str = "", event: bool = True) ->
             data={"problems": {"": " ".join(problem.message for problem in errors[:10])}},
         )
     with transaction.atomic():
-        if present := BroughtRevision.objects.filter(digest=carried.digest).first():
-            return present
-        row = BroughtRevision.objects.create(
+        # Whoever comes second with the same bytes, also at the same moment, gets what the first one brought.
+        row, brought = BroughtRevision.objects.get_or_create(
             digest=carried.digest,
-            document=carried.encoded.decode(),
-            origin=carried.origin,
-            brought_by=actor.name[:200],
-            brought_at=timezone.now(),
+            defaults={
+                "document": carried.encoded.decode(),
+                "origin": carried.origin,
+                "brought_by": actor.name[:200],
+                "brought_at": timezone.now(),
+            },
         )
-        if not event:
+        if not brought or not event:
             # What makes it live, or asks for that, tells of it.
             return row
         record(
