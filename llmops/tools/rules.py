@@ -190,6 +190,23 @@ def classify(definition: Definition, arguments: Mapping[str, Any]) -> Class:
     return found
 
 
+def looser(before: Definition, after: Definition) -> str:
+    """What ``after`` no longer asks agreement for and ``before`` did, in words; empty where it asks for as much."""
+    if RISKS.index(after.risk) < RISKS.index(before.risk):
+        return f"its class is {after.risk}, and was {before.risk}"
+    for risk in RISKS:
+        if after.needed(risk) < before.needed(risk):
+            return f"{after.needed(risk)} must agree to what is {risk}, and {before.needed(risk)} had to"
+    kept = {rule.when: RISKS.index(rule.risk) for rule in after.rules}
+    for rule in before.rules:
+        if max(kept.get(rule.when, 0), RISKS.index(after.risk)) < RISKS.index(rule.risk):
+            return f"{rule.when} no longer makes it {rule.risk}"
+    asks = any(after.needed(risk) for risk in (after.risk, *(rule.risk for rule in after.rules)))
+    if after.dry_run and not before.dry_run and asks:
+        return "a dry run, which nobody agrees to, calls what carries it out"
+    return ""
+
+
 _HOLE = re.compile(r"\{([A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*)\}")
 _LONGEST_HOLE = 80
 

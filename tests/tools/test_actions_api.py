@@ -220,3 +220,35 @@ def test_only_who_may_point_providers_inside_lets_a_tool_in(cast: SimpleNamespac
     outside = {**hook, "settings": {"url": "https://tools.example.com/refunds"}}
     assert post(bob, versions, {"definition": outside}).status_code == 201
     assert post(bob, versions, {"definition": hook}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"risk": "read"},
+        {"rules": REFUND["rules"][:1]},
+        {"rules": [REFUND["rules"][0], {"when": "amount > 9999", "risk": "irreversible"}]},
+        {"rules": [REFUND["rules"][0], {**REFUND["rules"][1], "risk": "destructive"}]},
+        {"approvals": {"irreversible": 1}},
+        {"approvals": {"write": 0}},
+        {"dry_run": True},
+    ],
+)
+@pytest.mark.any_engine
+def test_who_defines_a_tool_does_not_do_without_those_who_must_agree(
+    cast: SimpleNamespace, changed: Any
+) -> None:
+    strict = {**REFUND, "approvals": {"write": 1}}
+    tool = a_tool(cast.support, **{"approvals": strict["approvals"]})
+    bob, alice = signed_in(cast.bob), signed_in(cast.alice)
+    versions = f"/api/v1/tools/{tool.pk}/versions/"
+    looser = {"definition": {**strict, **changed}}
+    with no_event():
+        refused = post(bob, versions, looser)
+        assert refused.status_code == 403 and "less agreement" in refused.json()["error"]["message"]
+        # Nor by another name for the same function.
+        other = {"slug": "refund2", "project": "support", **looser}
+        assert post(bob, "/api/v1/tools/", other).status_code == 403
+    stricter = {**strict, "risk": "destructive", "rules": REFUND["rules"][1:]}
+    assert post(bob, versions, {"definition": stricter}).status_code == 201
+    assert post(alice, versions, looser).status_code == 201

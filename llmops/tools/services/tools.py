@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from django.db import transaction
@@ -43,6 +44,7 @@ def create_tool(
         tool = Tool(project=project, slug=slug)
         drafts.checked(tool)
         drafts.inserted(tool)
+        _refuse_function_for_less(actor, project.pk, kept, but=tool)
         version = _add(actor, tool, number=1, definition=kept, note=note)
         _record(
             actor,
@@ -63,6 +65,9 @@ def add_version(actor: Actor, *, tool: Tool, definition: Mapping[str, Any], note
         if current is not None and current.digest == digest(kept):
             return stored
         _refuse_inside(actor, kept, current.definition if current else {})
+        if current is not None:
+            _refuse_looser(actor, stored.project_id, current.definition, kept, stored.slug)
+        _refuse_function_for_less(actor, stored.project_id, kept, but=stored)
         number = int(stored.versions.aggregate(Max("number"))["number__max"] or 0) + 1
         version = _add(actor, stored, number=number, definition=kept, note=note)
         was, now = drafts.difference(_told(current) if current else {}, _told(version))
@@ -202,6 +207,34 @@ def _refuse_inside(actor: Actor, wanted: Mapping[str, Any], present: Mapping[str
             "of them, or use an address on the internet.",
             param=name,
         )
+
+
+def _refuse_looser(
+    actor: Actor, project_id: UUID, present: Mapping[str, Any], wanted: Mapping[str, Any], name: str
+) -> None:
+    """Whoever may define a tool does not thereby do without those who must agree to its calls."""
+    why = rules.looser(rules.read_definition(present), rules.read_definition(wanted))
+    if why and not powers_of_actor(actor).allow("action.approve", project_id):
+        raise PermissionDenied(
+            f"definition: this asks for less agreement than {name} does: {why}. Only who may approve actions in this project "
+            "as well can decide that.",
+            param="definition",
+        )
+
+
+def _refuse_function_for_less(
+    actor: Actor, project_id: UUID, wanted: Mapping[str, Any], *, but: Tool
+) -> None:
+    """A function of the installation is the same one under whatever name, also when the tool that had it was put away."""
+    if wanted["executor"] != "python":
+        return
+    others = Tool.objects.filter(
+        current__definition__executor="python",
+        current__definition__settings__function=wanted["settings"]["function"],
+    )
+    for other in others.exclude(pk=but.pk).select_related("current"):
+        assert other.current is not None
+        _refuse_looser(actor, project_id, other.current.definition, wanted, "another tool with this function")
 
 
 def _plain(found: rules.Definition) -> dict[str, Any]:
