@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
-from django.db.models import TextField
+from django.db.models import OuterRef, Subquery, TextField
 from django.db.models.functions import Cast
 
 from llmops.core.errors import InvalidRequest
@@ -17,7 +18,24 @@ from llmops.prompts.rendering import RENDERER
 
 #: Of each prompt so many of the newest versions can be named by number, besides all that a label points or pointed to.
 NEWEST = 50
+_FEW = 200
 _decode = msgspec.json.Decoder().decode
+
+
+class ServedPrompt(NamedTuple):
+    """A prompt in use. ``project`` is its slug, empty for a shared one. ``newest`` is the id of its newest version, and
+    ``number`` that one's: versions are only ever added, each with the next number, so ``newest`` stands for all of them."""
+
+    pk: UUID
+    project: str
+    slug: str
+    newest: UUID
+    number: int
+
+    @property
+    def name(self) -> str:
+        """``support/triage``, or ``triage`` for a shared one."""
+        return f"{self.project}/{self.slug}" if self.project else self.slug
 
 
 class ServedVersion(NamedTuple):
@@ -30,22 +48,48 @@ class ServedVersion(NamedTuple):
     renderer: int
 
 
-def served_versions(prompts: Sequence[Prompt]) -> dict[Any, list[ServedVersion]]:
-    """By prompt the versions that services may name, by number: the newest, and every one that a label ever pointed to.
+def served_prompts() -> list[ServedPrompt]:
+    """Prompts in use that have a version, by project and slug."""
+    newest = PromptVersion.objects.filter(prompt=OuterRef("pk")).order_by("-number")
+    rows = (
+        Prompt.objects.filter(archived_at=None)
+        .annotate(newest=Subquery(newest.values("pk")[:1]), number=Subquery(newest.values("number")[:1]))
+        .order_by("project__slug", "slug")
+        .values_list("pk", "project__slug", "slug", "newest", "number")
+    )
+    found = (ServedPrompt(pk, project or "", *rest) for pk, project, *rest in rows if rest[1] is not None)
+    return sorted(found, key=lambda prompt: (prompt.project, prompt.slug))
+
+
+def once_labelled(prompts: Sequence[ServedPrompt]) -> dict[UUID, frozenset[int]]:
+    """By prompt the versions that a label ever pointed to, of those prompts which have versions that would not be served
+    otherwise."""
+    if all(prompt.number <= NEWEST for prompt in prompts):
+        return {}
+    found: dict[UUID, set[int]] = {prompt.pk: set() for prompt in prompts if prompt.number > NEWEST}
+    moves = LabelMove.objects.filter(to_version__isnull=False).order_by()
+    for prompt_id, number in moves.values_list("prompt_id", "to_version").distinct():
+        if prompt_id in found and number is not None:
+            found[prompt_id].add(number)
+    return {pk: frozenset(numbers) for pk, numbers in found.items()}
+
+
+def served_versions(
+    prompts: Sequence[ServedPrompt], labelled: Mapping[UUID, frozenset[int]]
+) -> dict[UUID, list[ServedVersion]]:
+    """By prompt the versions that services may name, by number: the newest, and every one that a label ever pointed to
+    (``labelled``).
 
     So a service that names a number is not cut off by newer versions, nor by a label that moves on.
     """
-    found: dict[Any, list[ServedVersion]] = defaultdict(list)
+    found: dict[UUID, list[ServedVersion]] = defaultdict(list)
     wanted = {prompt.pk for prompt in prompts}
-    # A join, and not a list of ids: SQLite takes no list of a thousand.
-    rows = PromptVersion.objects.filter(prompt__archived_at=None)
-    labelled: dict[Any, set[int]] = defaultdict(set)
-    for prompt_id, number in LabelMove.objects.filter(to_version__isnull=False).values_list(
-        "prompt_id", "to_version"
-    ):
-        if number is not None:
-            labelled[prompt_id].add(number)
-    counts: dict[Any, int] = defaultdict(int)
+    if not wanted:
+        return found
+    # A join where there are many: SQLite takes no list of a thousand.
+    few = len(wanted) <= _FEW
+    rows = PromptVersion.objects.filter(**{"prompt__in": wanted} if few else {"prompt__archived_at": None})
+    counts: dict[UUID, int] = defaultdict(int)
     # Plain rows: twenty thousand objects of the ORM would take longer than everything else that publishing does.
     for prompt_id, *version in (
         rows.annotate(told=Cast("content", TextField()), proof=Cast("renderings", TextField()))
@@ -57,7 +101,7 @@ def served_versions(prompts: Sequence[Prompt]) -> dict[Any, list[ServedVersion]]
         if prompt_id not in wanted:
             continue
         counts[prompt_id] += 1
-        if counts[prompt_id] <= NEWEST or number in labelled[prompt_id]:
+        if counts[prompt_id] <= NEWEST or number in labelled.get(prompt_id, ()):
             found[prompt_id].append(
                 ServedVersion(number, digest, _decode(content), _decode(renderings), renderer)
             )
@@ -74,38 +118,27 @@ def all_labels() -> dict[Any, dict[str, int]]:
     return found
 
 
-def unproved(
-    prompts: Sequence[Prompt], versions: dict[Any, list[ServedVersion]]
-) -> dict[tuple[str, int], str]:
-    """Versions whose samples another renderer proved, and which this one renders otherwise: by name and number, why."""
+def unproved(versions: Sequence[ServedVersion]) -> dict[int, str]:
+    """Versions whose samples another renderer proved, and which this one renders otherwise: by number, why."""
+    return {
+        version.number: problem
+        for version in versions
+        if version.renderer != RENDERER and (problem := _problem(version))
+    }
+
+
+def ceilings(versions: Sequence[ServedVersion]) -> dict[int, tuple[int, dict[str, int]]]:
+    """Versions with a token ceiling, by number: it, and the most tokens that one of their samples takes, by encoding."""
     found = {}
-    for prompt in prompts:
-        for version in versions.get(prompt.pk, ()):
-            if version.renderer != RENDERER and (problem := _problem(version)):
-                found[name_of(prompt), version.number] = problem
+    for version in versions:
+        if version.content["token_ceiling"] is None:
+            continue
+        most: dict[str, int] = {}
+        for rendering in version.renderings:
+            for encoding, count in rendering.get("tokens", {}).items():
+                most[encoding] = max(count, most.get(encoding, 0))
+        found[version.number] = (version.content["token_ceiling"], most)
     return found
-
-
-def ceilings(
-    prompts: Sequence[Prompt], versions: dict[Any, list[ServedVersion]]
-) -> dict[tuple[str, int], tuple[int, dict[str, int]]]:
-    """Versions with a token ceiling, and the most tokens that one of their samples takes, by encoding."""
-    found = {}
-    for prompt in prompts:
-        for version in versions.get(prompt.pk, ()):
-            if version.content["token_ceiling"] is None:
-                continue
-            most: dict[str, int] = {}
-            for rendering in version.renderings:
-                for encoding, count in rendering.get("tokens", {}).items():
-                    most[encoding] = max(count, most.get(encoding, 0))
-            found[name_of(prompt), version.number] = (version.content["token_ceiling"], most)
-    return found
-
-
-def name_of(prompt: Prompt) -> str:
-    """``support/triage``, or ``triage`` for a shared one."""
-    return f"{prompt.project.slug}/{prompt.slug}" if prompt.project else prompt.slug
 
 
 def _problem(version: ServedVersion) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from django.db.models import Prefetch
@@ -15,13 +16,11 @@ from django.utils import timezone
 from llmops.access.models import Project
 from llmops.budgets.models import Budget
 from llmops.policies.models import Policy, PolicyVersion
-from llmops.prompts.models import Prompt
-from llmops.prompts.rendering import LAYERS
-from llmops.prompts.serving import ServedVersion, all_labels, ceilings, served_versions, unproved
 from llmops.providers.models import Credential, Model, ModelConfig, Price, Provider, Route, RouteTarget
 from llmops.providers.rules import origin_of
 from llmops.serving.bounds import out_of_bounds
 from llmops.serving.models import LivePointer
+from llmops.serving.pieces import encode_in_pieces, prompt_pieces
 from llmops.serving.snapshot import (
     EMPTY_DOCUMENT,
     FORMAT,
@@ -29,8 +28,6 @@ from llmops.serving.snapshot import (
     ModelEntry,
     PolicyEntry,
     PriceRow,
-    PromptEntry,
-    PromptVersionEntry,
     ProviderEntry,
     RevisionDocument,
     RouteEntry,
@@ -41,8 +38,16 @@ from llmops.serving.validation import Facts, Problem, validate
 from llmops.serving.validation.elsewhere import Needs, missing_here
 
 
-def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, list[Problem]]:
-    """The document of everything configured and not archived, and its problems (errors first).
+class Compiled(NamedTuple):
+    """What would be published: its canonical bytes are ``encoded``. ``problems``: errors first."""
+
+    document: RevisionDocument
+    encoded: bytes
+    problems: list[Problem]
+
+
+def compile_document(*, now: datetime | None = None) -> Compiled:
+    """The document of everything configured and not archived, and its problems.
 
     The document does not depend on the time, nor on ids: equal configuration gives equal bytes.
     """
@@ -67,10 +72,7 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
     policies = list(Policy.objects.select_related("current").order_by("slug"))
     in_use = [row for row in policies if row.archived_at is None and row.current is not None]
     named = {slug for row in routes for slug in row.policies}
-    prompts = list(
-        Prompt.objects.filter(archived_at=None).select_related("project").order_by("project__slug", "slug")
-    )
-    versions, labels = served_versions(prompts), all_labels()
+    pieces = prompt_pieces()
     document = RevisionDocument(
         format=FORMAT,
         providers=tuple(provider_entry(row) for row in providers if row.archived_at is None),
@@ -81,16 +83,7 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
             for row in in_use
             if row.current is not None and (row.everywhere or row.slug in named)
         ),
-        prompts=tuple(
-            sorted(
-                (
-                    _prompt(row, versions[row.pk], labels.get(row.pk, {}))
-                    for row in prompts
-                    if versions.get(row.pk)
-                ),
-                key=lambda entry: (entry.project, entry.slug),
-            )
-        ),
+        prompts=tuple(piece.entry for piece in pieces),
     )
     facts = dataclasses.replace(
         _live_facts(now),
@@ -101,10 +94,11 @@ def compile_document(*, now: datetime | None = None) -> tuple[RevisionDocument, 
         archived_policies=frozenset(row.slug for row in policies if row.archived_at is not None),
         idle_policies=frozenset(row.slug for row in in_use if not row.everywhere and row.slug not in named),
         versionless_models=frozenset(row.slug for row in models if row.current is None),
-        unproved_prompts=unproved(prompts, versions),
-        ceilings=ceilings(prompts, versions),
+        unproved_prompts={key: why for piece in pieces for key, why in piece.unproved.items()},
+        ceilings={key: most for piece in pieces for key, most in piece.ceilings.items()},
     )
-    return document, validate(document, facts)
+    encoded = encode_in_pieces(document, [piece.encoded for piece in pieces])
+    return Compiled(document, encoded, validate(document, facts))
 
 
 def _live_facts(now: datetime | None) -> Facts:
@@ -203,26 +197,6 @@ def _policy(row: Policy, version: PolicyVersion) -> PolicyEntry:
         version=version.number,
         checks=tuple(CheckEntry(**check) for check in version.checks),
         everywhere=row.everywhere,
-    )
-
-
-def _prompt(row: Prompt, versions: list[ServedVersion], labels: dict[str, int]) -> PromptEntry:
-    return PromptEntry(
-        slug=row.slug,
-        project=row.project.slug if row.project else "",
-        versions=tuple(
-            PromptVersionEntry(
-                number=version.number,
-                digest=version.digest,
-                layers={name: version.content[name] for name in LAYERS if version.content[name]},
-                variables=tuple(version.content["variables"]),
-                output_schema=version.content["output_schema"],
-                route=version.content["route"],
-                parameters=version.content["parameters"],
-            )
-            for version in versions
-        ),
-        labels=labels,
     )
 
 

@@ -27,6 +27,7 @@ from llmops.serving.compile import compile_document
 from llmops.serving.differences import describe
 from llmops.serving.files import packed
 from llmops.serving.models import BroughtRevision, LivePointer, OrganisationSwitch, PublishingRule, Revision
+from llmops.serving.pieces import read_live
 from llmops.serving.rules import PUBLISH, RESTORE, Rule
 from llmops.serving.snapshot import (
     EMPTY_DOCUMENT,
@@ -40,7 +41,6 @@ from llmops.serving.snapshot import (
     RevisionDocument,
     Snapshot,
     decode_document,
-    encode_document,
 )
 from llmops.serving.switches import HOLD_BATCH, degraded
 from llmops.serving.validation import ERROR, Problem
@@ -48,7 +48,8 @@ from llmops.serving.validation import ERROR, Problem
 
 def live_revision() -> Revision | None:
     """The revision that is live, or None before the first publish."""
-    pointer = LivePointer.objects.select_related("revision").first()
+    # The document may have many megabytes; it is read where it is needed.
+    pointer = LivePointer.objects.select_related("revision").defer("revision__document").first()
     return pointer.revision if pointer else None
 
 
@@ -343,10 +344,10 @@ def pending() -> Pending:
     with consistent_read():
         as_of, _ = head()
         live = live_revision()
-        document, problems = compile_document()
-    digest = sha256_hex(encode_document(document))
+        document, encoded, problems = compile_document()
+    digest = sha256_hex(encoded)
     same = live is not None and live.digest == digest
-    before = document if same else document_of(live)
+    before = document if same else live_document(live)
     return Pending(
         live=live.number if live else 0,
         digest=digest,
@@ -363,8 +364,8 @@ def documents_of(what: str, object_id: str) -> tuple[RevisionDocument, tuple[Rev
     with consistent_read():
         live = live_revision()
         if what == PUBLISH:
-            document, _ = compile_document()
-            return document_of(live), (document, sha256_hex(encode_document(document)))
+            document, encoded, _ = compile_document()
+            return live_document(live), (document, sha256_hex(encoded))
         rows = (
             Revision.objects.filter(number=object_id)
             if what == RESTORE
@@ -373,7 +374,15 @@ def documents_of(what: str, object_id: str) -> tuple[RevisionDocument, tuple[Rev
         row = rows.first()
     if row is None:
         raise NotFound("What was asked for is not there any more.")
-    return document_of(live), (decode_document(row.document), sha256_hex(row.document.encode()))
+    return live_document(live), (decode_document(row.document), sha256_hex(row.document.encode()))
+
+
+def live_document(live: Revision | None) -> RevisionDocument:
+    """``document_of`` the live revision, which the process keeps."""
+    try:
+        return read_live(live) if live else EMPTY_DOCUMENT
+    except msgspec.MsgspecError:
+        return EMPTY_DOCUMENT
 
 
 def document_of(revision: Revision | None) -> RevisionDocument:

@@ -29,7 +29,6 @@ from llmops.providers.models import Credential, Model, ModelConfig, Price, Provi
 from llmops.providers.rules import origin_of
 from llmops.serving.compile import compile_document
 from llmops.serving.models import LivePointer, Revision
-from llmops.serving.snapshot import encode_document
 from llmops.usage.models import Call, LatencyRollup, Rollup
 
 PASSWORD = "correct horse battery staple"
@@ -106,7 +105,7 @@ def fill(*, password: str | None = None) -> SimpleNamespace:
                 route=route, model=Model.objects.get(slug=target), fallback=fallback, position=position
             )
     now = datetime.now(UTC)
-    document = encode_document(compile_document()[0])
+    document = compile_document().encoded
     revision = Revision.objects.create(
         number=7, digest=sha256_hex(document), document=document.decode(), changes=["route chat: fallback sim-large added"],
         reason="Keep chat alive when both OpenAI models fail", author="Alice Adler (alice)", published_at=now - timedelta(days=2),
@@ -129,7 +128,7 @@ def republished(slug: str, prices: dict[str, int]) -> int:
             model=model, token_class=token_class, nano_per_million=price * 10**6,
             effective_from=datetime(2026, 1, 1, tzinfo=UTC), created_by="seed",
         )  # fmt: skip
-    document = encode_document(compile_document()[0])
+    document = compile_document().encoded
     number = Revision.objects.latest("number").number + 1
     Revision.objects.create(
         number=number, digest=sha256_hex(document), document=document.decode(), changes=[], reason="Prices",

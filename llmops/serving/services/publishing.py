@@ -28,8 +28,8 @@ from llmops.serving import rules
 from llmops.serving.compile import compile_document, problems_elsewhere
 from llmops.serving.differences import Change, changes
 from llmops.serving.models import BroughtRevision, LivePointer, Revision
-from llmops.serving.selectors import CONFIGURED, document_of, publishing_rule
-from llmops.serving.snapshot import EMPTY_DOCUMENT, RevisionDocument, decode_document, encode_document
+from llmops.serving.selectors import CONFIGURED, live_document, live_revision, publishing_rule
+from llmops.serving.snapshot import EMPTY_DOCUMENT, RevisionDocument, decode_document
 from llmops.serving.validation import ERROR, Problem
 
 #: Lines of ``changes`` that go into the audit event; the revision keeps all of them.
@@ -83,7 +83,7 @@ class Candidate:
 
     @cached_property
     def changes(self) -> list[Change]:
-        return list(changes(document_of(self.live), self.document))
+        return list(changes(live_document(self.live), self.document))
 
     @property
     def words(self) -> list[str]:
@@ -162,7 +162,7 @@ def candidate(what: str, object_id: str, *, seen: Seen | None = None) -> Candida
     """What would go live, checked as it stands now. Part of a transaction, which keeps editors out until it ends."""
     # Waits for those who are changing drafts and keeps others out: the document is all there at one moment.
     lock(DRAFT_LOCK)
-    live = _live()
+    live = live_revision()
     seen = seen or Seen()
     if seen.revision is not None and seen.revision != (live.number if live else 0):
         raise _published_meanwhile(seen.revision, live)
@@ -170,8 +170,7 @@ def candidate(what: str, object_id: str, *, seen: Seen | None = None) -> Candida
         return _restored(object_id, live)
     if what == rules.BROUGHT:
         return _brought(object_id, live)
-    document, problems = compile_document()
-    encoded = encode_document(document)
+    document, encoded, problems = compile_document()
     found = Candidate(what, live, encoded, document)
     if seen.digest and not equal(seen.digest, found.digest):
         raise _changed_meanwhile(seen.as_of)
@@ -250,11 +249,6 @@ def checked_reason(reason: str, done: str) -> str:
     if problem := text_problem(reason):
         raise InvalidRequest(f"reason: {problem}.", param="reason")
     return reason
-
-
-def _live() -> Revision | None:
-    pointer = LivePointer.objects.select_related("revision").first()
-    return pointer.revision if pointer else None
 
 
 def _published_meanwhile(expected: int, live: Revision | None) -> Conflict:

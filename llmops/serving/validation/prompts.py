@@ -20,6 +20,9 @@ def full_name(entry: PromptEntry) -> str:
 def of_prompts(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
     routes = {route.slug: route for route in document.routes}
     models = {model.slug: model for model in document.models}
+    told = facts.unproved_prompts.keys() | facts.ceilings.keys()
+    # Most versions go a route of which there is nothing to say: it is looked at once, and not for twenty thousand versions.
+    quiet = {"", *(slug for slug, route in routes.items() if not _not_text(route, models))}
     for prompt in document.prompts:
         name = full_name(prompt)
         labels: dict[int, list[str]] = {}
@@ -34,6 +37,8 @@ def of_prompts(document: RevisionDocument, facts: Facts) -> Iterator[Problem]:
                 f"Prompt {name} has no label: services can name its versions by their numbers only.",
             )
         for version in prompt.versions:
+            if version.route in quiet and (not told or (name, version.number) not in told):
+                continue
             # What no label points to is kept for those who name its number; it must not keep anybody from publishing.
             level = ERROR if version.number in labels else WARNING
             about = f"Prompt {name}, version {version.number}" + (
@@ -55,12 +60,8 @@ def _of_version(
     route = routes.get(version.route)
     if version.route and route is None:
         yield "route_gone", f"goes the route {version.route}, which is not there."
-    known = (
-        [models[slug] for slug in (*(one.model for one in route.targets), *route.fallbacks) if slug in models]
-        if route
-        else []
-    )
-    if silent := next((model for model in known if purpose_of(model)), None):
+    known = _models_of(route, models) if route else []
+    if route and (silent := _not_text(route, models)):
         yield (
             "not_text",
             f"goes the route {version.route}, whose model {silent.slug} does not answer with text.",
@@ -76,3 +77,13 @@ def _of_version(
                 f"takes {count:,} tokens of {model.slug}, more than the {ceiling:,} that it allows itself.",
             )
             break
+
+
+def _models_of(route: RouteEntry, models: dict[str, ModelEntry]) -> list[ModelEntry]:
+    named = (*(target.model for target in route.targets), *route.fallbacks)
+    return [models[slug] for slug in named if slug in models]
+
+
+def _not_text(route: RouteEntry, models: dict[str, ModelEntry]) -> ModelEntry | None:
+    """The first model of a route that does not answer with text."""
+    return next((model for model in _models_of(route, models) if purpose_of(model)), None)
