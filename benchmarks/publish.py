@@ -37,8 +37,6 @@ PAGES = {
     "Revisions": "/admin/serving/revision/",
     "Publish, nothing to publish": "/admin/serving/revision/publish/",
 }
-#: The bar is about lists and forms; the page that publishes compiles everything each time it is looked at.
-_BARRED = ("Prompts", "A prompt", "Routes", "A route", "Revisions")
 
 
 class Watch(threading.Thread):
@@ -92,10 +90,10 @@ def run(options: Options) -> Section:
                 max(one["effect"]) <= EFFECT_S,
             ),
         ]
-        worst = max((page for page in one["pages"] if page[0].startswith(_BARRED)), key=lambda page: page[2])
+        worst = max(one["pages"], key=lambda page: page[2])
         bars.append(
             Bar(
-                f"lists and forms, {name}, p95",
+                f"lists, forms and the page that publishes, {name}, p95",
                 f"<= {PAGE_MS} ms",
                 f"{worst[2]:.0f} ms ({worst[0]})",
                 worst[2] <= PAGE_MS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from llmops.providers.pricing import PriceBook
 #: Longer renderings are counted by their bytes, so that a preview never keeps a worker busy.
 _COUNTED_CHARS = 200_000
 _BYTES_A_TOKEN = 4
+#: Where a row has what is live of it, once that was looked up.
+_NOTED = "_live_noted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,23 @@ def live_prompts() -> dict[tuple[str, str], LivePrompt]:
 
 
 def live_of(prompt: Prompt) -> LivePrompt | None:
-    """What is live of ``prompt``; None for nothing."""
-    return live_prompts().get((prompt.project.slug if prompt.project else "", prompt.slug))
+    """What is live of ``prompt``; None for nothing. A page that asks often looks once (``note_live``)."""
+    if _NOTED in prompt.__dict__:
+        noted: LivePrompt | None = prompt.__dict__[_NOTED]
+        return noted
+    return live_prompts().get(_key(prompt))
+
+
+def note_live(prompts: Iterable[Prompt]) -> None:
+    """Note on rows that a page was just given what is live of each, so that the page says one thing, and asks once."""
+    anew = [prompt for prompt in prompts if _NOTED not in prompt.__dict__]
+    live = live_prompts() if anew else {}
+    for prompt in anew:
+        prompt.__dict__[_NOTED] = live.get(_key(prompt))
+
+
+def _key(prompt: Prompt) -> tuple[str, str]:
+    return (prompt.project.slug if prompt.project else "", prompt.slug)
 
 
 def content_to_edit(prompt: Prompt) -> dict[str, Any]:

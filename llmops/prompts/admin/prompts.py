@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch
+from django.db.models import Exists, OuterRef, Prefetch, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.text import smart_split, unescape_string_literal
 from unfold.decorators import display
+from unfold.views import ChangeList
 
 from llmops.access.permissions import may, may_anywhere
 from llmops.access.selectors import projects_for
@@ -17,11 +19,11 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.prompts import services
 from llmops.prompts.admin.forms import VERSION, CompareForm, CopyForm, ImportForm, LabelForm, PromptForm
-from llmops.prompts.admin.telling import label_lines, live_words, waiting
+from llmops.prompts.admin.telling import LabelLine, label_lines, live_words, waiting
 from llmops.prompts.api import import_archive
 from llmops.prompts.content import EMPTY
 from llmops.prompts.models import Label, Prompt, PromptVersion
-from llmops.prompts.selectors import live_of, version_of, visible_prompts
+from llmops.prompts.selectors import live_of, note_live, version_of, visible_prompts
 from llmops.prompts.wording import TITLES, differences, shown
 from llmops.prompts.wording import compare as side_by_side
 
@@ -36,8 +38,18 @@ class LabelsInline(ReadOnlyInline):
 
     @display(description="what is live")
     def live(self, label: Label) -> str:
-        line = next(one for one in label_lines(label.prompt) if one.name == label.name)
-        return line.words
+        # Forms ask for what they show several times.
+        note_live([label.prompt])
+        live = live_of(label.prompt)
+        return LabelLine(
+            label.name, label.version.number, live.labels.get(label.name) if live else None
+        ).words
+
+
+class PromptList(ChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        note_live(self.result_list)
 
 
 class VersionsInline(ReadOnlyInline):
@@ -48,6 +60,10 @@ class VersionsInline(ReadOnlyInline):
     readonly_fields = fields
     ordering = ("-number",)
     per_page = 10
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        # Each row has a title, which names its prompt.
+        return super().get_queryset(request).select_related("prompt")
 
 
 def compare_facts(model_admin: Any, request: HttpRequest, obj: Prompt) -> dict[str, Any]:
@@ -120,11 +136,25 @@ class PromptAdmin(ServiceAdmin):
     fieldsets = ((None, {"fields": ("slug", "project", "description")}), *_content)
     _shown = ("slug", "where", "description", "live", "newest", "state", "as_text")
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PromptList
+
     def get_queryset(self, request: HttpRequest) -> Any:
         rows = visible_prompts(Prompt.objects.all(), request, [self.view_permission, self.manage_permission])
         return rows.select_related("project", "current").prefetch_related(
             Prefetch("labels", Label.objects.select_related("version"))
         )
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        # As Django does with ``search_fields``, but no row for each version, to be made one again afterwards.
+        for word in smart_split(search_term):
+            if word[:1] in ("'", '"') and word[:1] == word[-1:]:
+                word = unescape_string_literal(word)
+            noted = PromptVersion.objects.filter(prompt=OuterRef("pk"), note__icontains=word)
+            queryset = queryset.filter(
+                Q(slug__icontains=word) | Q(description__icontains=word) | Exists(noted)
+            )
+        return queryset, False
 
     def holds(self, request: HttpRequest, permission: str, obj: Any = None) -> bool:
         # Shared prompts are everybody's to look at.
