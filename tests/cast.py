@@ -24,6 +24,8 @@ from llmops.base.requests import user_actor
 from llmops.core.actors import Actor, command_actor
 
 COMMAND = command_actor("test")
+#: What the form of a project shows and sends beside what a test types.
+AS_SHOWN = {"keep_texts_percent": "0", "keep_texts_days": "7"}
 PASSWORD = "correct horse battery staple"
 ROLES = {
     "alice": ("admin", None),

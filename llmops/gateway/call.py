@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from llmops.core.asgi import Message, Receive, Send, at_once
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from llmops.gateway.cache import Filling, Kept
     from llmops.gateway.endpoints.base import Asked, Endpoint, Members
     from llmops.gateway.forms.multipart import Form
-    from llmops.gateway.idempotency.lead import Lead
     from llmops.gateway.plane import Plane
     from llmops.gateway.policing.state import Policing
     from llmops.gateway.routing import Budgets, Resolution
@@ -49,6 +48,12 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,80}")
 
 class ClientGone(Exception):
     """The client hung up."""
+
+
+class Follower(Protocol):
+    """Who watches a call from its side (``idempotency.lead``), and hears when it is over."""
+
+    def close(self) -> None: ...
 
 
 class Call:
@@ -159,7 +164,7 @@ class Call:
         #: the earlier answer that answers this call
         self.kept: Kept | None = None
         #: keeps the answer under the call's ``Idempotency-Key``, where it has one and is the first with it
-        self.lead: Lead | None = None
+        self.lead: Follower | None = None
         #: a provider may have done what was asked, and may bill it
         self.reached = False
         #: how the call ended, once that is recorded

@@ -13,7 +13,7 @@ from llmops.access import services
 from llmops.access.authentication import find_key
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.access.secrets import GENERATED
-from tests.cast import COMMAND, acting, issue, no_event, one_event, person, signed_in
+from tests.cast import AS_SHOWN, COMMAND, acting, issue, no_event, one_event, person, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -229,7 +229,8 @@ def test_projects_are_made_changed_archived_and_restored(cast):
     client = signed_in(cast.alice)
     with one_event("project.created"):
         client.post(
-            "/admin/access/project/add/", {"slug": "new", "name": "New", "owner": "", "cost_center": ""}
+            "/admin/access/project/add/",
+            {"slug": "new", "name": "New", "owner": "", "cost_center": "", **AS_SHOWN},
         )
     project = Project.objects.get(slug="new")
     address = f"/admin/access/project/{project.pk}"
@@ -240,6 +241,7 @@ def test_projects_are_made_changed_archived_and_restored(cast):
                 "name": "Newer",
                 "owner": "a@example.com",
                 "cost_center": "",
+                **AS_SHOWN,
                 **loaded(client, f"{address}/change/"),
             },
         )
@@ -260,7 +262,7 @@ def test_a_bad_slug_is_said_at_the_slug(cast):
     client = signed_in(cast.alice)
     for slug in ("Ünder", "a b", "-x", "", "x" * 64, "support"):
         with no_event():
-            answer = client.post("/admin/access/project/add/", {"slug": slug, "name": "n"})
+            answer = client.post("/admin/access/project/add/", {"slug": slug, "name": "n", **AS_SHOWN})
         assert list(errors_of(answer)) == ["slug"], slug
 
 

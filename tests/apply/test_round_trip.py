@@ -86,8 +86,10 @@ json_values = st.recursive(
 PASSED = ["/vector_stores", "/vector_stores/*", "/fine_tuning/jobs/*/events", "/~a.b/x_y-z"]
 limits = st.fixed_dictionaries(
     {},
-    optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")}
-    | {"keep_texts_percent": st.integers(0, 100), "keep_texts_days": st.integers(1, 90)},
+    optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")},
+)
+kept_texts = st.fixed_dictionaries(
+    {}, optional={"keep_texts_percent": st.integers(0, 100), "keep_texts_days": st.integers(1, 90)}
 )
 answers = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\täß日😀\u0085\u2028\ufeff"),
@@ -122,6 +124,7 @@ def configurations(draw):
                 "owner": draw(st.sampled_from(["", "a@b.example"])),
                 **({"default_route": draw(st.sampled_from(routes))} if routes and draw(st.booleans()) else {}),
                 **draw(limits),
+                **draw(kept_texts),
             }
             for slug in projects
         ],

@@ -11,7 +11,7 @@ import sys
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -32,18 +32,15 @@ JOB = job_actor("audit.verify")
 def write(number=1, actor=COMMAND, **known):
     found = []
     for at in range(number):
-        found.append(
-            record(
-                actor,
-                **{
-                    "action": "thing.changed",
-                    "object_type": "access.project",
-                    "object_id": f"o{at}",
-                    "object_name": f"thing {at}",
-                    **known,
-                },
-            )
-        )
+        told = {
+            "action": "thing.changed",
+            "object_type": "access.project",
+            "object_id": f"o{at}",
+            "object_name": f"thing {at}",
+            **known,
+        }
+        with transaction.atomic():
+            found.append(record(actor, **told))
     return found
 
 

@@ -13,7 +13,7 @@ from llmops.access import services
 from llmops.access.models import Membership, Project
 from llmops.base.admin import ReadOnlyAdmin, ServiceAdmin
 from llmops.core.errors import Conflict, InvalidRequest, UnprocessableEntity
-from tests.cast import no_event, signed_in
+from tests.cast import AS_SHOWN, no_event, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -46,7 +46,8 @@ def test_what_a_service_refuses_is_said_on_the_form(cast, monkeypatch, raised, f
     client = signed_in(cast.alice)
     with no_event():
         answer = client.post(
-            "/admin/access/project/add/", {"slug": "new", "name": "typed", "owner": "", "cost_center": ""}
+            "/admin/access/project/add/",
+            {"slug": "new", "name": "typed", "owner": "", "cost_center": "", **AS_SHOWN},
         )
     assert answer.status_code == 200
     form = answer.context["adminform"].form
@@ -67,14 +68,14 @@ def test_a_fault_is_a_500_and_leaves_nothing(cast, monkeypatch):
     monkeypatch.setattr(services, "create_project", change_and_break)
     client = signed_in(cast.alice, raise_request_exception=False)
     with no_event():
-        answer = client.post("/admin/access/project/add/", {"slug": "new", "name": "n"})
+        answer = client.post("/admin/access/project/add/", {"slug": "new", "name": "n", **AS_SHOWN})
     assert answer.status_code == 500
     assert not Project.objects.filter(slug="new").exists()
 
 
 def test_a_form_that_is_not_valid_calls_no_service(cast, monkeypatch):
     monkeypatch.setattr(services, "create_project", lambda *args, **kwargs: pytest.fail("called"))
-    answer = signed_in(cast.alice).post("/admin/access/project/add/", {"slug": "", "name": ""})
+    answer = signed_in(cast.alice).post("/admin/access/project/add/", {"slug": "", "name": "", **AS_SHOWN})
     assert set(answer.context["adminform"].form.errors) == {"slug", "name"}
 
 

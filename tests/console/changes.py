@@ -574,7 +574,7 @@ REPORTS: dict[str, Change] = {
 PAGES: dict[str, Change] = {
     "POST /switches/": Change(
         send={"what": "organisation:degrade", "to": "on", "reason": "the provider is slow"},
-        action="switch.on",
+        action="switch.turned_on",
     ),
     "POST /inbox/decide/": Change(
         send=lambda world: {

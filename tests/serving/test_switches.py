@@ -61,12 +61,12 @@ def test_fallbacks_only_leaves_alone_what_has_nothing_else(cast):
     providers.degrade_route(OPERATOR, route=own, reason="its own")
     services.publish(OPERATOR, reason="one")
     assert load_snapshot().live.degraded_routes == {"own": "its own"}
-    with one_event("switch.on"):
+    with one_event("switch.turned_on"):
         services.switch_on(OPERATOR, name=DEGRADE, reason="the provider is down")
     assert load_snapshot().live.degraded_routes == {"both": "the provider is down", "own": "its own"}
     with pytest.raises(Conflict, match="on already"), no_event():
         services.switch_on(OPERATOR, name=DEGRADE, reason="again")
-    with one_event("switch.off"):
+    with one_event("switch.turned_off"):
         services.switch_off(OPERATOR, name=DEGRADE)
     assert load_snapshot().live.degraded_routes == {"own": "its own"}
     for wrong in ({"name": "teleport", "reason": "x"}, {"name": DEGRADE, "reason": ""}):
@@ -114,7 +114,7 @@ def test_the_page_shows_who_paused_what_and_why_and_resumes_it_in_one_click(cast
             assert alice.post("/switches/", wrong).status_code == 400
     with one_event("route.resumed"):
         alice.post("/switches/", {"what": f"route-paused:{chat.pk}", "to": "off"})
-    with one_event("switch.on"):
+    with one_event("switch.turned_on"):
         alice.post("/switches/", {"what": "organisation:degrade", "to": "on", "reason": "all is slow"})
     assert OrganisationSwitch.objects.get().by == "alice"
     assert "Switch Fallbacks only is on: all is slow" in alice.get("/").content.decode()

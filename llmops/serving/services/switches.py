@@ -57,7 +57,7 @@ def _tell(actor: Actor, name: str, *, on: bool, reason: str) -> None:
     touch(LIVE_STATE)
     record(
         actor,
-        action="switch.on" if on else "switch.off",
+        action="switch.turned_on" if on else "switch.turned_off",
         object_type="serving.organisationswitch",
         object_id=name,
         object_name=SWITCHES[name].title,
