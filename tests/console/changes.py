@@ -35,7 +35,7 @@ TOKENS = {"context_window": 8000, "max_output_tokens": 500, "default_max_output_
 
 #: The least that a tool says.
 DEFINITION = {
-    "description": "Says it.", "risk": "write", "parameters": {"type": "object"}, "executor": "python",
+    "description": "Says it.", "risk": "irreversible", "parameters": {"type": "object"}, "executor": "python",
     "settings": {"function": "echo"},
 }  # fmt: skip
 #: A folder of a prompt as the API takes it.
@@ -225,7 +225,7 @@ API: dict[str, Change] = {
         send={"project": "support", "slug": "new", "definition": DEFINITION}, action="tool.created"
     ),
     "POST /api/v1/tools/{pk}/versions/": Change(
-        _pk("tool"), {"definition": DEFINITION, "note": "milder"}, "tool.version_added"
+        _pk("tool"), {"definition": DEFINITION, "note": "stricter"}, "tool.version_added"
     ),
     "POST /api/v1/tools/{pk}/pause/": Change(_pk("tool"), {"reason": "why"}, "tool.paused"),
     "POST /api/v1/tools/{pk}/resume/": Change(_pk("paused_tool"), {}, "tool.resumed"),

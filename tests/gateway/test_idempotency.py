@@ -426,7 +426,7 @@ async def test_a_stream_over_the_bound_whose_client_left_is_stopped(
     await first.answer.until(lambda seen: len(seen.pieces) > 1)
     first.hang_up()
     await first.done()
-    assert rig.upstream.gone.is_set()
+    await eventually(lambda: rig.upstream.gone.is_set())
     assert (await rig.chat(how=ONCE, stream=True)).error["code"] == "idempotency_answer_not_kept"
     rig.nothing_held()
 
