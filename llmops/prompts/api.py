@@ -362,7 +362,9 @@ class Prompts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         """A version (the newest by default) as a folder in a ZIP archive."""
         prompt = self.get_object()
         number = _asked_number(request, "version") if "version" in request.query_params else None
-        return archive_of([prompt], number=number)
+        archive = archive_of([prompt], number=number)
+        services.note_export(self.actor, prompt=prompt, number=number)
+        return archive
 
     @extend_schema(request=Archive, responses={200: {"type": "object"}})
     @action(detail=False, methods=["post"], url_path="import", filterset_fields=())

@@ -154,6 +154,7 @@ class Revisions(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet
     def export(self, request: Request, number: str) -> HttpResponse:
         """The revision as a file: its very bytes and their digest. Another console makes the same bytes live."""
         revision = self.get_object()
+        services.note_export(self.actor, revision=revision)
         name = f"revision-{revision.number}-{revision.digest[:12]}.json"
         return HttpResponse(
             exported(revision),

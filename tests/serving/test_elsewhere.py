@@ -156,7 +156,8 @@ def test_what_was_brought_is_looked_at_and_then_published_on_a_page(cast, staged
 
 def test_the_api_exports_and_imports(cast, staged):
     client = bearer(every_scope(cast.support).secret)
-    file = client.get("/api/v1/revisions/1/export/")
+    with one_event("revision.exported"):
+        file = client.get("/api/v1/revisions/1/export/")
     assert file.content == staged
     with one_event("revision.published"):
         made = client.post(
@@ -176,7 +177,8 @@ def test_the_api_exports_and_imports(cast, staged):
 
 def test_the_command_exports_imports_and_goes_back(staged, tmp_path):
     file = tmp_path / "revision.json"
-    call_command("revision", "export", "1", "-o", str(file), stdout=StringIO())
+    with one_event("revision.exported"):
+        call_command("revision", "export", "1", "-o", str(file), stdout=StringIO())
     assert file.read_bytes() == staged
     out = StringIO()
     with one_event("revision.published"):

@@ -5,6 +5,7 @@ from llmops.prompts.services.prompts import (
     archive_prompt,
     create_prompt,
     duplicate_prompt,
+    note_export,
     unarchive_prompt,
     update_prompt,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "duplicate_prompt",
     "import_prompt",
     "move_label",
+    "note_export",
     "remove_label",
     "save_draft",
     "unarchive_prompt",

@@ -113,3 +113,10 @@ def _set_archived(actor: Actor, prompt: Prompt, *, archived: bool) -> Prompt:
             after={"archived": archived},
         )
     return stored
+
+
+def note_export(actor: Actor, *, prompt: Prompt, number: int | None) -> None:
+    """That somebody took a version of a prompt (None: the newest) out as files."""
+    taken = number if number is not None else prompt.current.number if prompt.current else None
+    with transaction.atomic():
+        write(actor, prompt, "exported", after={"version": taken})

@@ -5,6 +5,7 @@ from llmops.serving.services.proposing import import_revision, propose
 from llmops.serving.services.publishing import (
     NothingToPublish,
     SecondPersonNeeded,
+    note_export,
     publish,
     publish_brought,
     restore,
@@ -18,6 +19,7 @@ __all__ = [
     "bring",
     "change_rule",
     "import_revision",
+    "note_export",
     "propose",
     "publish",
     "publish_brought",

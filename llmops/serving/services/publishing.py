@@ -335,6 +335,19 @@ def keep(
     return revision
 
 
+def note_export(actor: Actor, *, revision: Revision) -> None:
+    """That somebody took a revision out as a file."""
+    with transaction.atomic():
+        record(
+            actor,
+            action="revision.exported",
+            object_type="serving.revision",
+            object_id=revision.number,
+            object_name=str(revision),
+            after={"digest": revision.digest},
+        )
+
+
 def told(revision: Revision) -> dict[str, Any]:
     """What an audit event says about a revision that went live."""
     found = {

@@ -102,6 +102,7 @@ class Command(BaseCommand):
         if found is None:
             raise CommandError(f"There is no revision {number}." if number else "Nothing is live yet.")
         data = exported(found)
+        services.note_export(command_actor("revision"), revision=found)
         if options["output"] == "-":
             self.stdout.write(data.decode(), ending="")
             return
