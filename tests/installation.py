@@ -71,6 +71,9 @@ class Process:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+        # One that has only just begun may have no group of its own yet.
+        with suppress(ProcessLookupError):
+            self._started.kill()
         self._started.wait(10)
         deadline = time.monotonic() + 10
         while any(_lives(member) for member in family):
