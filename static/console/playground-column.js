@@ -21,6 +21,7 @@ export class Column {
     this.words = null; // layers that were changed here
     this.source = "prompt";
     this.run = "";
+    this.ready = Promise.resolve(); // until what was chosen last is there
     this.label();
     this.answer = new Answer(this.root, { name: () => this.letter, say: page.say, changed: () => this.follow() });
     this.listen();
@@ -110,6 +111,8 @@ export class Column {
       this.page.changed();
     });
   }
+
+  wait(is) { $(this.root, "run").disabled = is; }
 
   // Choices ------------------------------------------------------------------------------------------------------------
   fill() {
@@ -203,7 +206,12 @@ export class Column {
     }
   }
 
-  async choose(prompt, version, words = null) {
+  choose(prompt, version, words = null) {
+    this.ready = this.load(prompt, version, words);
+    return this.ready;
+  }
+
+  async load(prompt, version, words) {
     $(this.root, "prompt").value = prompt;
     this.words = words;
     this.names = null;

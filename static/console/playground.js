@@ -15,6 +15,7 @@ class Playground {
     this.urls = start.urls;
     this.choices = { prompts: [], models: [], may_make_prompts: false };
     this.project = "";
+    this.entering = null; // the project that is being opened, until its columns stand
     this.cache = new Map();
     this.sentences = [];
     this.say = this.say.bind(this);
@@ -43,10 +44,15 @@ class Playground {
     this.project = project;
     try { localStorage.setItem("playground-project", project); } catch { /* not allowed */ }
     this.cache.clear();
+    const mine = (this.entering = Symbol(project));
+    this.busy(true);
     try {
-      this.choices = await get(this.urls.choices, { project });
+      const choices = await get(this.urls.choices, { project });
+      // Another project was chosen since: what came of this one is not for the columns of that one.
+      if (this.entering !== mine) return;
+      this.choices = choices;
     } catch (failed) {
-      this.notice("error", failed.message);
+      if (this.entering === mine) this.notice("error", `The project could not be opened, and nothing can be run until it is: ${failed.message} Reload the page, or choose another project.`);
       return;
     }
     if (!this.choices.models.length) this.notice("warning", "Nothing is live yet that could be asked. Add a provider, a model and a route, then publish.");
@@ -65,6 +71,16 @@ class Playground {
     by("share").disabled = false;
     this.variables();
     this.changed();
+    await Promise.all(this.columns.map((one) => one.ready));
+    if (this.entering === mine) this.busy(false);
+  }
+
+  // While a project is opened nothing can be run: the columns may still be those of the one before.
+  busy(is) {
+    if (!is) this.entering = null;
+    by("columns").setAttribute("aria-busy", String(is));
+    by("run-all").disabled = is;
+    for (const one of this.columns) one.wait(is);
   }
 
   // The project that this browser was in last, or else the first.
@@ -133,8 +149,9 @@ class Playground {
   }
 
   async version(prompt, version) {
-    const key = `${prompt} ${version}`;
-    if (!this.cache.has(key)) this.cache.set(key, await get(this.urls.version, { project: this.project, prompt, version }));
+    const project = this.project;
+    const key = `${project} ${prompt} ${version}`;
+    if (!this.cache.has(key)) this.cache.set(key, await get(this.urls.version, { project, prompt, version }));
     return this.cache.get(key);
   }
 
@@ -194,12 +211,19 @@ class Playground {
 
   // Runs ---------------------------------------------------------------------------------------------------------------
   start(columns) {
+    if (this.entering) return;
     this.notice();
     this.fields.blame("", "");
     for (const column of columns) if (!column.answer.running) this.one(column);
   }
 
   async one(column) {
+    if (column.starting) return;
+    column.starting = true;
+    // A version that was chosen a moment ago is the one that runs, not the one before it.
+    for (let seen; seen !== column.ready;) await (seen = column.ready);
+    column.starting = false;
+    if (!this.columns.includes(column)) return;
     let asked;
     try {
       const missing = this.fields.missing(column.wants());

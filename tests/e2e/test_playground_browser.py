@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.e2e.test_browser import address, browser, context, page, session, stack  # noqa: F401
 from tests.e2e.test_embedded import Embedded, wait_until
@@ -90,6 +90,60 @@ def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None
     page.goto(url)
     expect(page.get_by_label("shop", exact=True)).to_have_value("Acme")
     expect(column(page, "B").get_by_label("Route or model")).to_have_value("sim-gpt-4o-mini")
+
+
+def held(page: Page, true: Callable[[], bool], explain: str) -> None:
+    """Until requests that are held back have been made; the page goes on meanwhile."""
+    for _ in range(1_000):
+        if true():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(explain)
+
+
+def test_a_project_that_answers_late_leaves_the_one_chosen_since_alone(page: Page, stack: Embedded) -> None:
+    """What can be run is always of the project and the version that are shown, however slowly either came."""
+    opened(page, stack)
+    before = len(calls(stack))
+    late: list[Route] = []
+    page.route("**/playground/choices/**", lambda route: late.append(route))
+    run = column(page, "A").get_by_role("button", name="Run column A")
+    project = page.get_by_label("Project")
+    other = next(text for text in project.locator("option").all_inner_texts() if text != "Support assistant")
+    project.select_option(label=other)
+    held(page, lambda: len(late) == 1, "the other project was not asked for")
+    expect(run).to_be_disabled()
+    page.keyboard.press("Control+Enter")
+    project.select_option(label="Support assistant")
+    held(page, lambda: len(late) == 2, "the project was not asked for")
+    late[1].continue_()
+    expect(run).to_be_enabled()
+    shown = column(page, "A").get_by_label("Prompt").inner_text()
+    with page.expect_response("**/playground/choices/**"):
+        late[0].continue_()
+    page.wait_for_function(
+        "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(true))))"
+    )
+    assert column(page, "A").get_by_label("Prompt").inner_text() == shown
+    expect(run).to_be_enabled()
+    assert len(calls(stack)) == before, "nothing was run while a project was being opened"
+    page.unroute("**/playground/choices/**")
+
+    # A version chosen a moment ago is the one that runs.
+    slow: list[Route] = []
+    version = column(page, "A").get_by_label("Version", exact=True)
+    page.get_by_label("Fill from").select_option(index=1)
+    names = version.locator("option").all_inner_texts()
+    chosen = next(text for text in names[1:] if text.startswith("Version "))
+    page.route("**/playground/version/**", lambda route: slow.append(route))
+    version.select_option(label=chosen)
+    with page.expect_response("**/playground/run/**") as answer:
+        run.click()
+        held(page, lambda: bool(slow), "the version was not asked for")
+        slow[0].continue_()
+    number = re.match(r"Version (\d+)", chosen)
+    assert number and answer.value.json()["version"] == number[1]
+    expect(column(page, "A").get_by_text("Answered", exact=True)).to_be_visible()
 
 
 @pytest.fixture
