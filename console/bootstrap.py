@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
@@ -46,7 +45,7 @@ def bootstrap() -> None:
     first = _first_run()
     # Whoever is there already had their first start: nothing is made up for them later.
     if prepared.lacks_configuration():
-        if demo.wanted():
+        if demo.wanted() == demo.WHOLE:
             prepared.history_file().write_text(prepared.WANTED)
         text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", prepared.simulator_url())
         apply_text(actor, text=text, reason="The demo's configuration")
@@ -69,21 +68,26 @@ def _migrate() -> None:
 
 
 def _first_run() -> dict[str, Any]:
-    path = settings.DATA_DIR / "first-run.json"
+    path = prepared.first_run_file()
     if path.exists():
         return json.loads(path.read_text())
     port = os.environ.get("PORT", "8000")
-    first = {
+    first: dict[str, Any] = {
         "console_url": f"http://127.0.0.1:{port}",
         "gateway_url": f"http://127.0.0.1:{port}/v1",
         "username": "admin",
         "password": secrets.token_urlsafe(15),
-        "service_key": new_secret(),
-        "admin_key": new_secret(),
-        "experiments_key": new_secret(),
-        "search_key": new_secret(),
-        "model": "chat",
     }
+    if demo.wanted() == demo.EMPTY:
+        first[prepared.EMPTY] = True
+    else:
+        first |= {
+            "service_key": new_secret(),
+            "admin_key": new_secret(),
+            "experiments_key": new_secret(),
+            "search_key": new_secret(),
+            "model": "chat",
+        }
     write_private(path, json.dumps(first, indent=2) + "\n")
     return first
 

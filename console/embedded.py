@@ -402,7 +402,9 @@ def _say(text: str, stream: IO[str] | None = None) -> None:
 
 def _demo_traffic(data_dir: Path, environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
     """Make the demo's calls once, beside the console; they need not be waited for."""
-    if not demo.wanted():
+    if demo.wanted() != demo.WHOLE or "service_key" not in json.loads(
+        (data_dir / "first-run.json").read_text()
+    ):
         return []
     try:
         (data_dir / "demo-traffic").touch(exist_ok=False)
@@ -427,12 +429,7 @@ def _welcome(
     first["console_url"] = f"http://{host}:{port}"
     first["gateway_url"] = f"http://{host}:{port}/v1"
     write_private(data_dir / "first-run.json", json.dumps(first, indent=2) + "\n")
-    # Installations of earlier days have no such key.
-    soft = (
-        f"\n  Another key  {first['experiments_key']}  (its budget is soft: for batches)"
-        if "experiments_key" in first
-        else ""
-    )
+    kept = f"The same is kept in {data_dir / 'first-run.json'} (only you can read it). Stop with Ctrl-C."
     _say(
         f"""
 LLMOps Console is ready.
@@ -440,18 +437,35 @@ LLMOps Console is ready.
   Console      {first["console_url"]}
   Sign in as   {first["username"]}  with  {first["password"]}
   Gateway      {first["gateway_url"]}
-  Service key  {first["service_key"]}{soft}
+{_first_call(first) if "service_key" in first else _first_steps(environment)}
+{kept}
+"""
+    )
+    return _demo_traffic(data_dir, environment)
 
+
+def _first_call(first: dict[str, str]) -> str:
+    # Installations of earlier days have no such key.
+    soft = (
+        f"  Another key  {first['experiments_key']}  (its budget is soft: for batches)\n"
+        if "experiments_key" in first
+        else ""
+    )
+    return f"""  Service key  {first["service_key"]}
+{soft}
 Make a call (the demo's provider is a simulator; set OPENAI_API_KEY before the first start to reach OpenAI too):
 
   curl {first["gateway_url"]}/chat/completions -H "Authorization: Bearer {first["service_key"]}" \\
     -H "Content-Type: application/json" \\
     -d '{{"model": "{first["model"]}", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
-
-The same is kept in {data_dir / "first-run.json"} (only you can read it). Stop with Ctrl-C.
 """
-    )
-    return _demo_traffic(data_dir, environment)
+
+
+def _first_steps(environment: dict[str, str]) -> str:
+    return f"""
+Nothing is configured yet. Sign in: the Overview says what comes first. A simulated provider to try things with listens at
+{environment["CONSOLE_SIMULATOR_URL"]} (kind "simulator"; it takes any key).
+"""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from django.db import connection
 from llmops.access.models import ServiceKey
 from llmops.providers.models import Provider
 
+#: The member of ``first-run.json`` that says so.
+EMPTY = "empty"
 #: What ``history_file`` says while the demo's history is still to be booked.
 WANTED = "wanted\n"
 
@@ -31,7 +34,7 @@ def is_prepared() -> bool:
 
 
 def lacks_configuration() -> bool:
-    return not Provider.objects.exists()
+    return not begins_empty() and not Provider.objects.exists()
 
 
 def lacks_people() -> bool:
@@ -39,7 +42,17 @@ def lacks_people() -> bool:
 
 
 def lacks_keys() -> bool:
-    return not ServiceKey.objects.exists()
+    return not begins_empty() and not ServiceKey.objects.exists()
+
+
+def first_run_file() -> Path:
+    return settings.DATA_DIR / "first-run.json"
+
+
+def begins_empty() -> bool:
+    """Whether this installation was begun with nothing in it, so that nothing is to be added at a later start either."""
+    path = first_run_file()
+    return path.exists() and bool(json.loads(path.read_text()).get(EMPTY))
 
 
 def simulator_url() -> str:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 
 SETTING = "CONSOLE_DEMO"
-_SAID = {"": True, "yes": True, "true": True, "1": True, "on": True, "no": False, "false": False, "0": False, "off": False}  # fmt: skip
+#: Projects, keys, a simulated provider and months of calls; the same without calls; or an administrator and nothing else.
+WHOLE, WITHOUT_CALLS, EMPTY = "yes", "no", "empty"
+_SAID = {
+    **dict.fromkeys(("", "yes", "true", "1", "on"), WHOLE),
+    **dict.fromkeys(("no", "false", "0", "off"), WITHOUT_CALLS),
+    "empty": EMPTY,
+}
 
 
-def wanted() -> bool:
-    """Whether calls are made up for a new installation: months of history, and a little traffic. Raises ``ValueError``."""
+def wanted() -> str:
+    """What a new installation begins with: ``WHOLE``, ``WITHOUT_CALLS`` or ``EMPTY``. Raises ``ValueError``."""
     said = os.environ.get(SETTING, "")
     if said.strip().lower() not in _SAID:
-        raise ValueError(f"{SETTING} is {said!r}; it must be yes (the default) or no.")
+        raise ValueError(f"{SETTING} is {said!r}; it must be yes (the default), no, or empty.")
     return _SAID[said.strip().lower()]

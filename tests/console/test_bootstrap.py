@@ -64,3 +64,24 @@ def test_no_app_of_any_process_is_left_unmigrated(
         manage(env, "bootstrap")
         assert database.execute("SELECT COUNT(*) FROM audit_event").fetchone() == events
     assert json.loads((tmp_path / "var" / "first-run.json").read_text()) == first
+
+
+def test_an_installation_that_is_begun_empty_stays_empty(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    manage(env | {"CONSOLE_DEMO": "empty", "OPENAI_API_KEY": "sk-not-asked-for"}, "bootstrap")
+    # The next start says nothing of it.
+    manage(env, "bootstrap")
+    first = json.loads((tmp_path / "var" / "first-run.json").read_text())
+    assert set(first) == {"console_url", "gateway_url", "username", "password", "empty"}
+    counts = {}
+    with closing(sqlite3.connect(tmp_path / "var" / "console.sqlite3")) as database:
+        for table in (
+            "auth_user",
+            "access_project",
+            "access_service_key",
+            "providers_provider",
+            "usage_call",
+        ):
+            counts[table] = database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+    assert counts.pop("auth_user") == 1
+    assert set(counts.values()) == {0}, counts

@@ -172,13 +172,13 @@ def test_the_story_can_be_told_on_any_day(today: str) -> None:
     assert max(call.at.date() for call in calls) < months.today
 
 
-def test_a_setting_that_is_neither_yes_nor_no_is_a_sentence(
+def test_a_setting_that_is_none_of_its_words_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CONSOLE_DATA_DIR", str(tmp_path / "var"))
-    for said, wanted in (("", True), ("yes", True), ("No", False), ("0", False)):
+    for said, wanted in (("", "yes"), ("Yes", "yes"), ("No", "no"), ("0", "no"), ("empty", "empty")):
         monkeypatch.setenv(demo.SETTING, said)
-        assert demo.wanted() is wanted
+        assert demo.wanted() == wanted
     monkeypatch.setenv(demo.SETTING, "perhaps")
     with pytest.raises(Refusal, match="CONSOLE_DEMO"):
         run()
