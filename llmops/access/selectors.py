@@ -103,7 +103,7 @@ def may_anywhere(who: Any, permission: str) -> bool:
 
 def projects_for(who: Any, permissions: str | Sequence[str]) -> QuerySet[Project]:
     """Projects in which ``who`` holds at least one of ``permissions``."""
-    return Project.objects.filter(_among(powers_of(who), permissions, "pk"))
+    return Project.objects.filter(among(powers_of(who), permissions, "pk"))
 
 
 def visible(
@@ -117,7 +117,7 @@ def visible(
     powers = powers_of(who)
     if project is None:
         return queryset if any(map(powers.allow_anywhere, _listed(permissions))) else queryset.none()
-    return queryset.filter(_among(powers, permissions, project))
+    return queryset.filter(among(powers, permissions, project))
 
 
 #: An old secret that ends so soon, or whose grace has only so much of itself left, is told of.
@@ -182,7 +182,8 @@ def addresses_of_administrators() -> list[str]:
     return sorted({person.email for person in people if person.email})
 
 
-def _among(powers: Powers, permissions: str | Sequence[str], path: str) -> Q:
+def among(powers: Powers, permissions: str | Sequence[str], path: str) -> Q:
+    """Rows whose project, at ``path``, is one in which ``powers`` allow at least one of ``permissions``."""
     wanted = _listed(permissions)
     if any(powers.allow(permission, None) for permission in wanted):
         return Q()

@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from llmops.approvals import services
 from llmops.approvals.models import Decision, Request
-from llmops.approvals.selectors import described, more_about
+from llmops.approvals.selectors import described, more_about, shown_to
 from llmops.base.admin import ReadOnlyAdmin, ReadOnlyInline, admin_action
 from llmops.base.admin_actions import back_to
 from llmops.base.requests import actor_of
@@ -106,7 +106,7 @@ class RequestAdmin(ReadOnlyAdmin):
         return [Case(When(state=Request.OPEN, then=Value(0)), default=Value(1)), "-created_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).prefetch_related("decisions")
+        return shown_to(super().get_queryset(request), request).prefetch_related("decisions")
 
     @admin_action(
         label="Approve",

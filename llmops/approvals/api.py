@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
@@ -14,7 +15,7 @@ from rest_framework.routers import BaseRouter
 from llmops.access.api import ProjectField
 from llmops.approvals import services
 from llmops.approvals.models import Decision, Request
-from llmops.approvals.selectors import described
+from llmops.approvals.selectors import described, shown_to
 from llmops.base.drf import ConsoleViewSet
 
 
@@ -63,6 +64,10 @@ class Approvals(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet
         "reject": "approval.decide",
         "cancel": "approval.view",
     }
+
+    def get_queryset(self) -> QuerySet[Request]:
+        rows = super().get_queryset()
+        return rows if getattr(self, "swagger_fake_view", False) else shown_to(rows, self.request)
 
     @extend_schema(request=DecisionBody, responses=RequestSerializer)
     @action(detail=True, methods=["post"], serializer_class=DecisionBody)

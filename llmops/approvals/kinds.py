@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``permission`` says who may decide (in the request's project), ``required`` how many must agree; ``asks`` who may
-    ask, and must still when it is approved (empty: nobody looks).
+    ask, and must still when it is approved (empty: nobody looks). ``views`` says what looking at such a request takes instead of
+    ``approval.view``: its content is for fewer eyes (empty: it is not).
 
     ``describe`` tells a person what exactly would be done, as (label, text). ``execute`` does it, inside the transaction of the
     last approval: it changes the database and nothing else, and raises what speaks against it by then, which leaves the request
@@ -43,6 +44,7 @@ class Kind:
     describe: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
     execute: Callable[[Actor, UUID, Mapping[str, Any]], dict[str, Any]]
     asks: str = ""
+    views: str = ""
     required: int = 1
     lifetime: timedelta = timedelta(days=7)
     objects: Callable[[Actor, Mapping[str, Any]], str] | None = None
@@ -51,6 +53,12 @@ class Kind:
     void: Callable[[Mapping[str, Any]], str] | None = None
     template: str = ""
     facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+
+def kinds_for_fewer() -> dict[str, str]:
+    """Kinds that take a permission of their own to look at, with it."""
+    found = {name: kind_named(name).views for name in settings.APPROVAL_KINDS}
+    return {name: permission for name, permission in found.items() if permission}
 
 
 def kind_named(name: str) -> Kind:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmops.access.selectors import visible
-from llmops.approvals.kinds import kind_named
+from django.db.models import Q, QuerySet
+
+from llmops.access.selectors import among, powers_of, visible
+from llmops.approvals.kinds import kind_named, kinds_for_fewer
 from llmops.approvals.models import Request
 from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
@@ -30,6 +32,15 @@ def more_about(row: Request) -> dict[str, Any]:
     return {"more": how.template, **how.facts(row.content)}
 
 
+def shown_to(rows: QuerySet[Request], who: Any) -> QuerySet[Request]:
+    """Those of ``rows`` that ``who`` may look at: content that a kind keeps for fewer eyes takes its own permission."""
+    rows, apart = visible(rows, who, "approval.view"), kinds_for_fewer()
+    seen = ~Q(kind__in=list(apart))
+    for kind, permission in apart.items():
+        seen |= Q(kind=kind) & among(powers_of(who), permission, "project")
+    return rows.filter(seen)
+
+
 def waiting(who: Any) -> int:
     """How many open requests ``who`` sees."""
-    return visible(Request.objects.filter(state=Request.OPEN), who, "approval.view").count()
+    return shown_to(Request.objects.filter(state=Request.OPEN), who).count()

@@ -165,7 +165,21 @@ def test_who_sees_and_decides(support: SimpleNamespace) -> None:
             assert client.get(path).status_code == 404
         with no_event():
             assert client.post(DECIDE, sent(action)).status_code == 404
-    for who in (support.bob, support.dan, support.carla):
+    # Whoever minds the money has no use for what customers wrote: a request whose arguments are for fewer eyes is not there.
+    carla = signed_in(support.carla)
+    assert "Refund" not in text_of(carla.get("/inbox/"))
+    assert "refund" not in text_of(carla.get("/inbox/"))
+    for path in (f"/inbox/{action.request_id}/", f"/api/v1/approvals/{action.request_id}/",
+                 f"/admin/approvals/request/{action.request_id}/change/", f"/api/v1/actions/{action.pk}/"):  # fmt: skip
+        assert carla.get(path).status_code in (302, 403, 404), path
+    assert carla.get("/api/v1/approvals/").json()["results"] == []
+    assert signed_in(support.dan).get(f"/api/v1/approvals/{action.request_id}/").status_code == 200
+    with no_event():
+        assert carla.post(DECIDE, sent(action)).status_code == 404
+        rejects = f"/api/v1/approvals/{action.request_id}/reject/"
+        body = json.dumps({"digest": "x", "reason": "y"})
+        assert carla.post(rejects, body, content_type="application/json").status_code == 404
+    for who in (support.bob, support.dan):
         shown = text_of(signed_in(who).get(f"/inbox/{action.request_id}/"))
         assert "You cannot decide about this" in shown
         client = signed_in(who)

@@ -253,3 +253,41 @@ def test_who_defines_a_tool_does_not_do_without_those_who_must_agree(
     stricter = {**strict, "risk": "destructive", "rules": REFUND["rules"][1:]}
     assert post(bob, versions, {"definition": stricter}).status_code == 201
     assert post(alice, versions, looser).status_code == 201
+
+
+ELSEWHERE = "https://tools.example.com/refunds"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        ELSEWHERE,
+        "https://TOOLS.example.com.:443/refunds/",
+        "https://tools.example.com//x/../%72efunds?tool=other",
+        "https://tools.example.com/Refunds",
+    ],
+)
+@pytest.mark.any_engine
+def test_a_second_tool_for_the_same_address_asks_for_as_much_agreement(
+    cast: SimpleNamespace, url: str
+) -> None:
+    hook = {**REFUND, "executor": "webhook", "settings": {"url": ELSEWHERE}}
+    tool = a_tool(cast.support, **hook)
+    bob, alice = signed_in(cast.bob), signed_in(cast.alice)
+    # It points elsewhere by now; the service that was behind it is still there.
+    moved = {**hook, "settings": {"url": "https://tools.example.com/v2"}}
+    assert post(bob, f"/api/v1/tools/{tool.pk}/versions/", {"definition": moved}).status_code == 201
+    less = {**hook, "rules": [], "settings": {"url": url}}
+    body = {"slug": "quiet", "project": "support", "definition": less}
+    with no_event():
+        refused = post(bob, "/api/v1/tools/", body)
+        assert refused.status_code == 403
+        assert "the tool refund with the same address" in refused.json()["error"]["message"]
+    elsewhere = {**less, "settings": {"url": "https://tools.example.com/search"}}
+    assert post(bob, "/api/v1/tools/", {**body, "slug": "search", "definition": elsewhere}).status_code == 201
+    assert post(bob, "/api/v1/tools/", {**body, "slug": "strict", "definition": hook}).status_code == 201
+    made = post(alice, "/api/v1/tools/", body)
+    assert made.status_code == 201
+    # What somebody who may agreed to is not asked for anew with every change.
+    again = {"definition": {**less, "timeout_s": 7}}
+    assert post(bob, f"/api/v1/tools/{made.json()['id']}/versions/", again).status_code == 201

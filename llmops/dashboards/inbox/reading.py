@@ -18,7 +18,7 @@ from llmops.access.models import Project
 from llmops.access.selectors import may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
-from llmops.approvals.selectors import described
+from llmops.approvals.selectors import described, shown_to
 from llmops.approvals.services import may_decide
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
@@ -118,7 +118,7 @@ class Inbox:
 
 def requests_for(request: HttpRequest) -> QuerySet[Request]:
     rows = Request.objects.select_related("project", "action__tool", "action__version")
-    return visible(rows, request, "approval.view")
+    return shown_to(rows, request)
 
 
 def unknown_for(request: HttpRequest) -> QuerySet[Action]:
@@ -187,7 +187,7 @@ def _counted(rows: QuerySet[Any]) -> str:
 
 
 def _tools(request: HttpRequest) -> list[str]:
-    rows = visible(Tool.objects.filter(archived_at=None), request, ["tool.view", "approval.view"])
+    rows = visible(Tool.objects.filter(archived_at=None), request, "action.view")
     return list(rows.order_by("slug").values_list("slug", flat=True).distinct()[:200])
 
 

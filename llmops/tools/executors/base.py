@@ -45,10 +45,16 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Executor:
     """``check`` gives the settings as they are kept, or raises ``InvalidRequest`` with ``param`` below
-    ``definition.settings``; ``run`` never raises. ``signs``: it needs the tool's secret."""
+    ``definition.settings``; ``run`` never raises. ``signs``: it needs the tool's secret.
+
+    ``end`` says where a call with these settings ends, in one way of writing it, and ``ends_at`` what such a place is called;
+    ``shared``: it is the same place for every project."""
 
     name: str
     title: str
     check: Callable[[Mapping[str, Any]], dict[str, Any]]
     run: Callable[[Job], Outcome]
+    end: Callable[[Mapping[str, Any]], str]
+    ends_at: str
     signs: bool = False
+    shared: bool = False

@@ -76,4 +76,8 @@ def _ended(value: Any) -> Outcome:
     return Outcome("succeeded", value)
 
 
-PYTHON = Executor("python", "A function of this installation", _check, _run)
+def _end(settings: Mapping[str, Any]) -> str:
+    return str(settings["function"])
+
+
+PYTHON = Executor("python", "A function of this installation", _check, _run, _end, "function", shared=True)

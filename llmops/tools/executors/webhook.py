@@ -21,9 +21,11 @@ import json
 import secrets
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
+from posixpath import normpath
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -253,4 +255,15 @@ def _not_sent(error: aiohttp.ClientError) -> str:
     return f"Nothing was sent: no connection could be made ({type(error).__name__})."
 
 
-WEBHOOK = Executor("webhook", "A signed request to a service", _check, run, signs=True)
+def _end(settings: Mapping[str, Any]) -> str:
+    """Host, port and path in one way of writing them: what differs in anything else may well be the same service."""
+    parts = urlsplit(settings["url"])
+    host = (parts.hostname or "").rstrip(".")
+    with suppress(UnicodeError):
+        host = host.encode("idna").decode()
+    path = unquote(unquote(parts.path)).replace("\\", "/").casefold()
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{host}:{port}{normpath(f'/{path}').replace('//', '/')}"
+
+
+WEBHOOK = Executor("webhook", "A signed request to a service", _check, run, _end, "address", signs=True)

@@ -134,6 +134,7 @@ KIND = Kind(
     name=ACTION,
     permission="action.approve",
     asks="action.propose",
+    views="action.view",
     describe=_describe,
     execute=_execute,
     lifetime=timedelta(days=30),

@@ -44,7 +44,7 @@ def create_tool(
         tool = Tool(project=project, slug=slug)
         drafts.checked(tool)
         drafts.inserted(tool)
-        _refuse_function_for_less(actor, project.pk, kept, but=tool)
+        _refuse_same_end_for_less(actor, project.pk, kept, {})
         version = _add(actor, tool, number=1, definition=kept, note=note)
         _record(
             actor,
@@ -67,7 +67,7 @@ def add_version(actor: Actor, *, tool: Tool, definition: Mapping[str, Any], note
         _refuse_inside(actor, kept, current.definition if current else {})
         if current is not None:
             _refuse_looser(actor, stored.project_id, current.definition, kept, stored.slug)
-        _refuse_function_for_less(actor, stored.project_id, kept, but=stored)
+        _refuse_same_end_for_less(actor, stored.project_id, kept, current.definition if current else {})
         number = int(stored.versions.aggregate(Max("number"))["number__max"] or 0) + 1
         version = _add(actor, stored, number=number, definition=kept, note=note)
         was, now = drafts.difference(_told(current) if current else {}, _told(version))
@@ -222,19 +222,31 @@ def _refuse_looser(
         )
 
 
-def _refuse_function_for_less(
-    actor: Actor, project_id: UUID, wanted: Mapping[str, Any], *, but: Tool
+def _refuse_same_end_for_less(
+    actor: Actor, project_id: UUID, wanted: Mapping[str, Any], present: Mapping[str, Any]
 ) -> None:
-    """A function of the installation is the same one under whatever name, also when the tool that had it was put away."""
-    if wanted["executor"] != "python":
+    """What a call ends at is the same under whatever name. Of each tool that ends there, or once did, the newest version that
+    did counts, also when the tool was put away or points elsewhere since. A tool that ends there already asks for what
+    somebody who may agreed to."""
+    if not wanted["executor"]:
         return
-    others = Tool.objects.filter(
-        current__definition__executor="python",
-        current__definition__settings__function=wanted["settings"]["function"],
-    )
-    for other in others.exclude(pk=but.pk).select_related("current"):
-        assert other.current is not None
-        _refuse_looser(actor, project_id, other.current.definition, wanted, "another tool with this function")
+    executor = executor_named(wanted["executor"])
+    place = executor.end(wanted["settings"])
+    if present.get("executor") == executor.name and executor.end(present["settings"]) == place:
+        return
+    others = ToolVersion.objects.filter(definition__executor=executor.name)
+    if not executor.shared:
+        others = others.filter(tool__project_id=project_id)
+    seen: set[UUID] = set()
+    for version in others.select_related("tool").order_by("-number"):
+        if version.tool_id in seen or executor.end(version.definition["settings"]) != place:
+            continue
+        seen.add(version.tool_id)
+        own = version.tool.project_id == project_id
+        name = f"the tool {version.tool.slug}" if own else "a tool of another project"
+        _refuse_looser(
+            actor, project_id, version.definition, wanted, f"{name} with the same {executor.ends_at}"
+        )
 
 
 def _plain(found: rules.Definition) -> dict[str, Any]:
