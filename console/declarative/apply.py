@@ -28,7 +28,7 @@ from console.declarative.plan import (
     Step,
     make_plan,
 )
-from console.declarative.schema import DEFAULT_ROUTE, Entry
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
 from console.declarative.shape import Secret
 from console.declarative.state import read_state
 from llmops.access import services as access
@@ -50,7 +50,7 @@ from llmops.providers import services as providers
 from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.selectors import pending
-from llmops.serving.services import NothingToPublish, propose
+from llmops.serving.services import NothingToPublish, change_rule, propose
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,10 @@ def _default_route(actor: Actor, step: Step) -> None:
     access.update_project(actor, project=Project.objects.get(slug=step.key), **step.values)
 
 
+def _publishing(actor: Actor, step: Step) -> None:
+    change_rule(actor, reason=_DECLARED, **step.values)
+
+
 def _provider(actor: Actor, step: Step) -> None:
     if step.action == CREATE:
         fields = {name: value for name, value in step.values.items() if name not in ("kind", "base_url")}
@@ -387,4 +391,5 @@ _DO: dict[str, Callable[[Actor, Step], None]] = {
     "prompt": _prompt,
     "service key": _service_key,
     "budget": _budget,
+    PUBLISHING: _publishing,
 }

@@ -1,6 +1,7 @@
 """Writing the declarative file of what is configured. Secrets are never in it: references, or placeholders for them.
 
-Left out: what is archived or revoked (and what speaks only of such), keys that are being drained, pauses (live switches, not configuration).
+Left out: what is archived or revoked (and what speaks only of such), keys that are being drained, and what is switched for the moment
+(pauses, degradation, switches of the organisation): live state, not configuration.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import yaml
+from django.db import transaction
 
 from console.declarative.plan import placeholder
-from console.declarative.schema import DEFAULT_ROUTE, budget_slug
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, budget_slug
 from console.declarative.shape import FILE_DEFAULTS, VERSION
 from console.declarative.state import Present, Prices, State
+from llmops.audit.services import record
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
+from llmops.core.actors import Actor
+from llmops.core.digests import sha256_hex
 from llmops.core.money import format_usd
 from llmops.prompts.content import inferred
 
@@ -23,6 +28,13 @@ from llmops.prompts.content import inferred
 def export_text(state: State) -> str:
     """YAML that ``schema.read`` reads, and that has nothing to do when it is applied to ``state``."""
     document: dict[str, Any] = {"version": VERSION}
+    rule = state.objects[PUBLISHING]["rule"].values
+    publishing = {
+        "second_person": rule["always"],
+        **{name: rule[name] for name in ("projects", "restore_alone")},
+    }
+    if changed := _without_defaults("publishing", publishing):
+        document["publishing"] = changed
     for name, section in (
         ("projects", _projects),
         ("providers", _providers),
@@ -37,6 +49,19 @@ def export_text(state: State) -> str:
             document[name] = rows
     return yaml.dump(
         document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+    )
+
+
+@transaction.atomic
+def note_export(actor: Actor, text: str) -> None:
+    """That somebody took the configuration out as the file ``text``."""
+    record(
+        actor,
+        action="configuration.exported",
+        object_type="console.configuration",
+        object_id="configuration",
+        object_name="configuration",
+        after={"digest": sha256_hex(text.encode())},
     )
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from console.declarative.checks import Report
-from console.declarative.schema import DEFAULT_ROUTE, Entry
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
 from console.declarative.shape import PriceLine, Secret
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
@@ -27,6 +27,7 @@ from llmops.prompts.wording import differences as prompt_differences
 from llmops.providers.rules import looks_floating, origin_of, unit_of
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
+from llmops.serving.rules import Rule
 
 CREATE, CHANGE, BRING_BACK, ACTIVATE, REPLACE, ROTATE, PRICE = (
     "create",
@@ -116,6 +117,28 @@ class _Planner:
             self._refer(entry, "default_route", "route", wanted)
         words = f"{_shown('', before)} → {_shown('', wanted)}"
         yield self._step(CHANGE, entry, {"default_route": wanted}, (words,))
+
+    def publishing(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        assert present is not None
+        for slug in entry.values["projects"]:
+            self._refer(entry, "projects", "project", slug)
+        now, wanted = _rule(present, present.values), _rule(present, entry.values)
+        if wanted == now:
+            return
+        if wanted in present.values["asked"]:
+            self.notes.append(
+                "publishing: the looser rule is asked for already; it holds once another person approves it."
+            )
+            return
+        words = [f"{now.words()} → {wanted.words()}"]
+        if wanted.looser_than(now):
+            words.append("asked for, since it is looser: it holds once another person approves it")
+        values = {
+            "always": wanted.always,
+            "projects": sorted(wanted.projects),
+            "restore_alone": wanted.restore_alone,
+        }
+        yield self._step(CHANGE, entry, values, tuple(words))
 
     def provider(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         yield from self._plain(entry, present, entry.values)
@@ -386,6 +409,7 @@ class _Planner:
 _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]] = {
     "project": _Planner.project,
     DEFAULT_ROUTE: _Planner.default_route,
+    PUBLISHING: _Planner.publishing,
     "provider": _Planner.provider,
     "credential": _Planner.credential,
     "model": _Planner.model,
@@ -395,6 +419,12 @@ _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]]
     "service key": _Planner.service_key,
     "budget": _Planner.budget,
 }
+
+
+def _rule(present: Present, values: Mapping[str, Any]) -> Rule:
+    """Projects of the rule in force that were put away stay in it: no file names them."""
+    projects = frozenset(values["projects"]) | present.values["put_away"]
+    return Rule(values["always"], projects, values["restore_alone"])
 
 
 def _same(left: Any, right: Any) -> bool:

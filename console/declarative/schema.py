@@ -13,6 +13,8 @@ from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 
 #: The kind of the one member of a project that waits for the routes.
 DEFAULT_ROUTE = "default route of"
+#: The kind of the one rule that says when publishing takes a second person.
+PUBLISHING = "publishing"
 
 
 @dataclass(frozen=True)
@@ -298,8 +300,25 @@ def _prompts(file: Item) -> Iterator[Entry]:
         )
 
 
+def _publishing(file: Item) -> Iterator[Entry]:
+    rule = file["publishing"]
+    if rule is not None:
+        yield Entry(
+            PUBLISHING,
+            "rule",
+            rule.line,
+            {
+                "always": rule["second_person"],
+                "projects": sorted(set(rule["projects"])),
+                "restore_alone": rule["restore_alone"],
+            },
+            {**rule.lines, "always": rule.line_of("second_person")},
+        )
+
+
 _SECTIONS = (
     _projects,
+    _publishing,
     _providers,
     _models,
     _policies,

@@ -279,6 +279,11 @@ _BUDGET = {
     "carry_over_usd": Member(usd),
     "second_person": Member(yes_or_no),
 }
+_PUBLISHING = {
+    "second_person": Member(yes_or_no, False),
+    "projects": Member(list_of(slug), list),
+    "restore_alone": Member(yes_or_no, True),
+}
 _SERVICE_KEY = {
     "name": Member(text(most=80, blank=False), required=True),
     "project": Member(slug, required=True),
@@ -372,6 +377,7 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "check": _as_written(_CHECK),
     "budget": _as_written(_BUDGET),
     "service key": _as_written(_SERVICE_KEY),
+    "publishing": _as_written(_PUBLISHING),
 }
 
 
@@ -382,6 +388,8 @@ def _section(members: dict[str, Member]) -> Member:
 FILE: Check = record(
     {
         "version": Member(_version, required=True),
+        # Left out, the rule stays as it is.
+        "publishing": Member(record(_PUBLISHING)),
         "projects": _section(_PROJECT),
         "providers": _section(_PROVIDER),
         "models": _section(_MODEL),

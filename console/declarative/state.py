@@ -12,7 +12,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from console.declarative.schema import DEFAULT_ROUTE, prompt_key
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, prompt_key
 from llmops.access.models import Project, ServiceKey
 from llmops.access.services.projects import CHANGEABLE
 from llmops.budgets.models import Budget
@@ -25,6 +25,8 @@ from llmops.providers.services.models import VERSION_FIELDS
 from llmops.providers.services.providers import FIELDS as PROVIDER_FIELDS
 from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
 from llmops.providers.services.routes import MODEL_FIELDS
+from llmops.serving.selectors import publishing_rule
+from llmops.serving.services.rule import rules_asked_for
 
 _PROJECT_FIELDS = [name for name in CHANGEABLE if name != "default_route"]
 
@@ -63,6 +65,7 @@ def read_state(*, at: datetime | None = None) -> State:
         {
             "project": _projects(),
             DEFAULT_ROUTE: _default_routes(),
+            PUBLISHING: {"rule": _publishing()},
             "provider": _providers(),
             "credential": _credentials(),
             "model": _models(now),
@@ -91,6 +94,23 @@ def _default_routes() -> dict[str, Present]:
         row.slug: Present(row.pk, {"default_route": row.default_route}, _archived(row))
         for row in Project.objects.all()
     }
+
+
+def _publishing() -> Present:
+    """``put_away`` are the projects of the rule that no file speaks of; ``asked`` are looser rules that wait for another person."""
+    rule = publishing_rule()
+    put_away = Project.objects.filter(slug__in=rule.projects, archived_at__isnull=False)
+    gone = frozenset(put_away.values_list("slug", flat=True))
+    return Present(
+        1,
+        {
+            "always": rule.always,
+            "projects": sorted(rule.projects - gone),
+            "restore_alone": rule.restore_alone,
+            "put_away": gone,
+            "asked": rules_asked_for(),
+        },
+    )
 
 
 def _providers() -> dict[str, Present]:

@@ -12,7 +12,8 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.forms import Form
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
@@ -25,7 +26,7 @@ from llmops.core.redaction import redact_text
 log = logging.getLogger(__name__)
 
 #: A text for the page that follows, an answer, or (``shows``) what the page shows beside its form.
-Work = Callable[..., "str | HttpResponse | dict[str, Any]"]
+Work = Callable[..., "str | HttpResponseBase | dict[str, Any]"]
 
 
 def admin_action(
@@ -56,7 +57,7 @@ def admin_action(
 
     def decorate(work: Work) -> Any:
         @wraps(work)
-        def view(self: Any, request: HttpRequest, object_id: str | None = None) -> HttpResponse:
+        def view(self: Any, request: HttpRequest, object_id: str | None = None) -> HttpResponseBase:
             return _run(self, view, work, request, object_id)
 
         action: Any = view
@@ -93,7 +94,7 @@ def ask(
     question: str,
     form: type[Form],
     template: str = "base/action.html",
-) -> HttpResponse:
+) -> HttpResponseBase:
     """A page that asks and then does ``work``, as an action without a row has it, for a view of its own. Whoever calls it has
     checked that the person may."""
     how = {
@@ -110,7 +111,7 @@ def ask(
     return require_http_methods(["GET", "HEAD", "POST"])(_page)(request, admin, how, work, None)
 
 
-def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str | None) -> HttpResponse:
+def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str | None) -> HttpResponseBase:
     how = view.console
     obj = admin.get_object(request, unquote(object_id)) if object_id is not None else None
     if not admin.holds(request, how["permission"] or admin.manage_permission, obj):
@@ -118,7 +119,7 @@ def _run(admin: Any, view: Any, work: Work, request: HttpRequest, object_id: str
     return require_http_methods(["GET", "HEAD", "POST"])(_page)(request, admin, how, work, obj)
 
 
-def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponse:
+def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj: Any) -> HttpResponseBase:
     posted = request.method == "POST"
     initial = how["initial"](obj) if how["initial"] and not posted else None
     form = how["form"](request.POST, request.FILES) if posted else how["form"](initial=initial)
@@ -129,7 +130,7 @@ def _page(request: HttpRequest, admin: Any, how: dict[str, Any], work: Work, obj
         except REFUSALS as raised:
             show_refusal(form, raised)
         else:
-            if isinstance(result, HttpResponse):
+            if isinstance(result, HttpResponseBase):
                 return result
             if not isinstance(result, dict):
                 messages.success(request, result)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -15,8 +15,10 @@ from llmops.core.actors import Actor
 from llmops.core.verdicts import ACTIONS, ALLOW, BLOCK, REDACT, REQUIRE_APPROVAL
 from llmops.policies.models import Policy, PolicyVersion
 
-#: Calls that are named.
-EXAMPLES = 20
+#: Calls of one trial, and those of them that are named.
+MOST_CALLS, EXAMPLES = 20_000, 20
+#: Where nobody can be shown how far it is, a trial ends after so many seconds.
+UNSEEN_S = 8.0
 _WORDS = {
     BLOCK: "blocked",
     REQUIRE_APPROVAL: "sent to a person for approval",
@@ -41,18 +43,20 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """``looked`` calls, and how many of them met which action at the strictest; ``checks`` are counted a call once each.
+    """How far a trial of ``of`` calls is: ``looked`` of them, and how many met which action at the strictest; ``checks`` are
+    counted a call once each.
 
-    ``stopped``: the time was up before all of them were looked at. ``keeping`` are the projects that keep texts.
+    ``over``: nothing follows. ``keeping`` are the projects that keep texts.
     """
 
+    of: int
     looked: int
     unreadable: int
     actions: dict[str, int]
     checks: list[tuple[str, int]]
     examples: tuple[Example, ...]
     seconds: float
-    stopped: bool
+    over: bool
     keeping: tuple[str, ...]
 
     @property
@@ -70,8 +74,18 @@ class StoredTrial:
         return ", ".join([told, *others])
 
     @property
-    def passed(self) -> int:
-        return self.actions.get(ALLOW, 0)
+    def done(self) -> int:
+        return self.looked + self.unreadable
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this is less than was asked for."""
+        return self.done < self.of
+
+    @property
+    def matched(self) -> int:
+        """Calls about which something would have been done."""
+        return self.looked - self.actions.get(ALLOW, 0)
 
 
 def try_stored(
@@ -81,8 +95,17 @@ def try_stored(
     version: PolicyVersion,
     projects: Collection[UUID] | None,
     calls: int,
-) -> StoredTrial:
-    """``settings.TRY_ON_CALLS`` names who does it. ``projects`` None: all."""
-    work: Callable[..., Any] = import_string(settings.TRY_ON_CALLS)
-    found: StoredTrial = work(actor, policy=policy, version=version, projects=projects, calls=calls)
-    return found
+) -> Generator[StoredTrial]:
+    """A trial as it goes on; the last one is the outcome, and closing the iterator stops it. ``settings.TRY_ON_CALLS`` names who
+    does it. ``projects`` None: all."""
+    work: Callable[..., Generator[StoredTrial]] = import_string(settings.TRY_ON_CALLS)
+    return work(actor, policy=policy, version=version, projects=projects, calls=calls)
+
+
+def outcome_of(trials: Generator[StoredTrial], *, seconds: float = UNSEEN_S) -> StoredTrial:
+    """What a trial comes to, stopped where it takes longer than ``seconds``."""
+    with closing(trials):
+        for trial in trials:
+            if trial.over or trial.seconds > seconds:
+                break
+    return trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from llmops.audit.models import Event
 from llmops.base.crypto import MasterKeys
 from llmops.core.errors import ConfigurationRefused
 from llmops.providers.models import Provider
@@ -106,9 +108,14 @@ def test_standard_input_is_a_file_too(file, monkeypatch):
 def test_an_export_goes_to_a_file_or_the_screen_and_applies(file, tmp_path):
     run("apply", "-f", str(file))
     target = tmp_path / "out.yaml"
+    before = last_sequence()
+    assert "Wrote" in run("export", "-o", str(target))
+    event = Event.objects.get(sequence=before + 1)
+    assert (event.action, event.actor_kind) == ("configuration.exported", "command")
+    assert event.after == {"digest": hashlib.sha256(target.read_bytes()).hexdigest()}
+    assert run("export") == target.read_text()
+    assert last_sequence() == before + 2
     with no_event():
-        assert "Wrote" in run("export", "-o", str(target))
-        assert run("export") == target.read_text()
         assert "PLANTED" not in target.read_text()
         assert "Nothing to do" in run("apply", "-f", str(target))
     with pytest.raises(CommandError, match="cannot be written"):

@@ -18,6 +18,8 @@ from llmops.access.models import Membership
 from llmops.audit.models import Event
 from llmops.base.master_keys import master_keys
 from llmops.policies import services as policies
+from llmops.policies.stored_trial import outcome_of
+from llmops.usage import trying
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.journal import JournalWriter
 from llmops.usage.models import KeptText
@@ -131,6 +133,69 @@ def test_what_cannot_be_opened_is_counted_and_passed_over(cast, policy):
     assert "redacted 1 of 1 calls" in page and "1 could not be opened" in page
 
 
+@pytest.fixture
+def told_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call is a step of a trial, and two of them are read at once."""
+    monkeypatch.setattr(trying, "STEP_S", 0.0)
+    monkeypatch.setattr(trying, "_PIECE", 2)
+
+
+def as_it_goes_on(user: Any, policy: Any) -> Any:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    address = reverse("admin:policies_policy_try_on_calls", args=[policy.pk])
+    return client.post(address, {"calls": "1000"}, headers={"accept": "application/x-ndjson"})
+
+
+def test_a_page_is_told_how_far_it_is(cast, policy, told_each_call):
+    # All of one moment, and calls that come while others are looked at.
+    moment = timezone.now()
+    keep(cast.support, ADA, "hello", "bomb", "hi", "a bomb for bob@example.com")
+    KeptText.objects.update(started_at=moment)
+    answer = as_it_goes_on(cast.alice, policy)
+    assert answer["content-type"] == "application/x-ndjson"
+    lines = iter(answer.streaming_content)
+    told = [json.loads(next(lines)), json.loads(next(lines))]
+    keep(cast.support, ADA)
+    told += [json.loads(line) for line in lines]
+    assert [one["done"] for one in told] == [0, 1, 2, 3, 4, 5, 5]
+    assert {one["of"] for one in told} == {5}
+    assert [one["over"] for one in told] == [False] * 6 + [True]
+    last = told[-1]
+    assert (last["matched"], last["words"]) == (3, "would have blocked 2 of 5 calls, redacted 1")
+    assert "so far" in told[3]["html"] and "Version 1 would have blocked 2 of 5 calls" in last["html"]
+    assert last["html"].count(reverse("dashboards:call", args=[uuid4()]).split("/calls/")[0] + "/calls/") == 3
+    event = Event.objects.get(action="policy.tried_on_calls")
+    assert event.after["calls"] == 5
+
+
+def test_whoever_goes_away_ends_it_and_what_was_read_is_on_record(cast, policy, told_each_call):
+    keep(cast.support, ADA, "hello", "bomb")
+    trials = try_on_calls(COMMAND, policy=policy, version=policy.current, projects=None)
+    for _ in range(3):
+        next(trials)
+    assert not Event.objects.filter(action="policy.tried_on_calls").exists()
+    trials.close()
+    assert Event.objects.get(action="policy.tried_on_calls").after["calls"] == 2
+
+
+@pytest.mark.any_engine
+def test_where_nobody_is_shown_how_far_it_is_it_stops_and_says_so(cast, policy, told_each_call):
+    keep(cast.support, ADA, "hello", "bomb")
+    trial = outcome_of(try_on_calls(COMMAND, policy=policy, version=policy.current, projects=None), seconds=0)
+    assert trial.stopped and trial.done < 3
+    assert Event.objects.get(action="policy.tried_on_calls").after["calls"] == trial.looked
+
+
+@pytest.mark.any_engine
+def test_what_is_wrong_with_the_question_is_told_as_a_page(cast, policy):
+    client = Client()
+    client.force_login(cast.alice, backend="django.contrib.auth.backends.ModelBackend")
+    address = reverse("admin:policies_policy_try_on_calls", args=[policy.pk])
+    answer = client.post(address, {"calls": "0"}, headers={"accept": "application/x-ndjson"})
+    assert answer["content-type"].startswith("text/html") and b"greater than or equal to 1" in answer.content
+
+
 def test_texts_go_when_their_project_says(cast):
     access.update_project(COMMAND, project=cast.support, keep_texts_percent=10, keep_texts_days=3)
     keep(cast.support, "new", days_ago=2)
@@ -166,5 +231,5 @@ def test_the_journal_brings_them_once(tmp_path: Path):
     made = policies.create_policy(
         COMMAND, slug="p", checks=[{"kind": "injection", "stage": "before", "action": "allow"}]
     )
-    trial = try_on_calls(COMMAND, policy=made, version=made.current, projects=None)
+    trial = outcome_of(try_on_calls(COMMAND, policy=made, version=made.current, projects=None))
     assert (trial.looked, trial.unreadable) == (0, 1)

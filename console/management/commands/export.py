@@ -7,9 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from console.declarative.export import export_text
+from console.declarative.export import export_text, note_export
 from console.declarative.state import read_state
 from llmops.base.reads import consistent_read
+from llmops.core.actors import command_actor
 
 
 class Command(BaseCommand):
@@ -24,6 +25,8 @@ class Command(BaseCommand):
         with consistent_read():
             state = read_state()
         text = export_text(state)
+        # Before anybody has it, and committed: whoever reads a pipe slowly may not hold up the trail.
+        note_export(command_actor("export"), text)
         if options["output"] == "-":
             self.stdout.write(text, ending="")
             return

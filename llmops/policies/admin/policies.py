@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, StreamingHttpResponse
+from django.template.loader import render_to_string
 from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
@@ -18,6 +22,7 @@ from unfold.widgets import (
 from llmops.access.models import Project
 from llmops.base.admin import ReadOnlyInline, ServiceAdmin, admin_action
 from llmops.base.authority import authority
+from llmops.base.stepwise import stepwise
 from llmops.core.actors import Actor
 from llmops.core.verdicts import AFTER
 from llmops.policies import services
@@ -26,7 +31,7 @@ from llmops.policies.admin.versions import changes_in_words, checks_in_words
 from llmops.policies.checks import describe
 from llmops.policies.models import Policy, PolicyVersion
 from llmops.policies.selectors import routes_naming
-from llmops.policies.stored_trial import try_stored
+from llmops.policies.stored_trial import MOST_CALLS, StoredTrial, outcome_of, try_stored
 from llmops.policies.trial import MOST_CHARS, ROLES, try_checks
 
 
@@ -93,12 +98,36 @@ class TryForm(forms.Form):
 class StoredForm(forms.Form):
     calls = forms.IntegerField(
         min_value=1,
-        max_value=2_000,
+        max_value=MOST_CALLS,
         initial=1_000,
         label="How many",
         widget=UnfoldAdminIntegerFieldWidget(),
         help_text="The last ones whose texts are kept, of the projects that you may see.",
     )
+
+    class Media:
+        js = ("console/policy-trial.js",)
+
+
+#: The type of an answer with a line of JSON each time something is to be shown.
+AS_IT_GOES_ON = "application/x-ndjson"
+
+
+def _lines(trials: Generator[StoredTrial], version: int) -> Iterator[bytes]:
+    """How far a trial is, each as ``{version, done, of, matched, words, html, over}``."""
+    with closing(trials):
+        for trial in trials:
+            shown = {"stored": trial, "version": version, "streamed": True}
+            told = {
+                "version": version,
+                "done": trial.done,
+                "of": trial.of,
+                "matched": trial.matched,
+                "words": trial.words,
+                "html": render_to_string("policies/stored_trial.html", shown),
+                "over": trial.over,
+            }
+            yield json.dumps(told).encode() + b"\n"
 
 
 def _stored_facts(admin_: Any, request: HttpRequest, obj: Policy) -> dict[str, Any]:
@@ -214,17 +243,16 @@ class PolicyAdmin(ServiceAdmin):
     )
     def try_on_calls(
         self, request: HttpRequest, actor: Actor, obj: Policy, data: dict[str, Any]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | StreamingHttpResponse:
         assert obj.current is not None
         everything = authority().may(request, "usage.view", None)
         seen = authority().visible(Project.objects.all(), request, "usage.view", project="pk")
         projects = None if everything else list(seen.values_list("pk", flat=True))
-        return {
-            "stored": try_stored(
-                actor, policy=obj, version=obj.current, projects=projects, calls=data["calls"]
-            ),
-            "version": obj.current.number,
-        }
+        number = obj.current.number
+        trials = try_stored(actor, policy=obj, version=obj.current, projects=projects, calls=data["calls"])
+        if request.headers.get("accept") == AS_IT_GOES_ON:
+            return stepwise(request, _lines(trials, number), AS_IT_GOES_ON)
+        return {"stored": outcome_of(trials), "version": number}
 
     @admin_action(
         label="Archive",

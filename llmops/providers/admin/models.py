@@ -10,7 +10,8 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import display
@@ -452,7 +453,9 @@ class PriceAdmin(ServiceAdmin):
     def create(self, actor: Actor, data: dict[str, Any]) -> Price:
         return _add_price(actor, data["model"], data)
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponseBase:
         """The same page as a model's own "Add price": what the price would have meant can be seen first."""
         if not self.has_add_permission(request):
             raise PermissionDenied

@@ -13,6 +13,7 @@ from llmops.approvals.kinds import Kind
 from llmops.approvals.models import Request
 from llmops.approvals.services import ask
 from llmops.audit.services import record
+from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
@@ -67,6 +68,13 @@ def change_rule(
             reason=reason,
         )
     return wanted
+
+
+def rules_asked_for() -> list[Rule]:
+    """Looser rules that somebody asked for, that may still be approved."""
+    open_ones = Request.objects.filter(kind=LOOSENING, state=Request.OPEN, expires_at__gt=database_now())
+    present = _plain(publishing_rule())
+    return [_rule(one.content["rule"]) for one in open_ones if one.content["from"] == present]
 
 
 def _set(rule: Rule) -> None:

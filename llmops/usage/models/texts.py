@@ -20,7 +20,10 @@ class KeptText(models.Model):
     class Meta:
         db_table = "usage_kept_text"
         ordering = ["-started_at"]
-        indexes = [models.Index(fields=["project_id", "-started_at"], name="usage_kept_text_project")]
+        indexes = [
+            models.Index(fields=["project_id", "-started_at"], name="usage_kept_text_project"),
+            models.Index(fields=["-started_at", "-call_id"], name="usage_kept_text_newest"),
+        ]
 
     def __str__(self) -> str:
         return f"texts of {self.call_id}"
