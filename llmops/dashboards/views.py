@@ -28,11 +28,11 @@ from llmops.dashboards import jobs as job_pages
 from llmops.dashboards import overview as overview_page
 from llmops.dashboards import words
 from llmops.dashboards.filters import ANY_FAILURE, CUSTOM, RANGES, STATUSES, Filters, parse, stamp
+from llmops.dashboards.overview.first_steps import first_steps
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
 from llmops.dashboards.story import story as story_of
 from llmops.providers.models import Model, Route
-from llmops.serving.selectors import live_revision
 from llmops.usage import services
 from llmops.usage.models import Call
 from llmops.usage.selectors import calls_page
@@ -307,7 +307,8 @@ def _empty_context(request: HttpRequest, reader: Reader) -> dict[str, Any]:
     return {
         "gateway_url": settings.PUBLIC_GATEWAY_URL or request.build_absolute_uri("/v1"),
         "example_model": preferred or "chat",
+        "steps": (steps := first_steps(reader)),
+        "steps_done": sum(step.done for step in steps),
+        "next_step": next((step for step in steps if not step.done), None),
         "service_keys_url": reader.link("access.servicekey"),
-        "revisions_url": reader.link("serving.revision"),
-        "live_route": live_revision() is not None,
     }

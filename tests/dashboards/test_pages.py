@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import time_machine
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from llmops.access.models import ServiceKey
 from llmops.audit.models import Event
 from llmops.core.ids import uuid7
 from llmops.usage.models import Call, Job, LatencyRollup, Rollup
@@ -312,6 +314,30 @@ def test_the_first_call_of_all_reloads_the_empty_page(alice: Client, stage: Simp
     assert "curl http://testserver/v1/chat/completions" in text_of(page)
     seed.store([seed.make_call(stage, datetime.now(UTC))])
     assert alice.get("/live/", {"marker": page.context["marker"]}).json()["reload"] is True
+
+
+def test_an_installation_with_nothing_in_it_says_what_comes_next(db: None) -> None:
+    client = signed_in(get_user_model().objects.create_superuser("root"))
+    page = client.get("/")
+    assert "0 of 7 steps are done" in text_of(page)
+    assert page.context["next_step"].url == "/admin/access/project/add/"
+    assert [step.url for step in page.context["steps"]] == [
+        "/admin/access/project/add/",
+        "/admin/providers/provider/add/",
+        "/admin/providers/credential/add/",
+        "/admin/providers/model/from-a-list/",
+        "/routes/editor/",
+        "/admin/serving/revision/publish/",
+        "/admin/access/servicekey/add/",
+    ]
+    seed.fill()
+    steps = client.get("/").context["steps"]
+    assert [step.title for step in steps if not step.done] == []
+    # Who may not take a step is not sent to a page that refuses.
+    ServiceKey.objects.all().delete()
+    page = signed_in(seed.person("anna", ("auditor", None))).get("/")
+    assert page.context["next_step"].url == ""
+    assert "ask an administrator" in text_of(page)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
