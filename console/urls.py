@@ -10,12 +10,16 @@ from django.urls import include, path
 from django.views import defaults
 
 from console import api
+from llmops.tools.mcp.view import endpoint
 
 urlpatterns: list[Any] = [
     path("admin/", admin.site.urls),
     path("api/v1/", include(api.urlpatterns())),
     path("api/", api.no_such_address),
     path("api/<path:rest>", api.no_such_address),
+    # Clients are given the address by hand; one that ends otherwise is the same.
+    path("mcp/", endpoint, name="mcp"),
+    path("mcp", endpoint),
     path("account/", include("llmops.access.urls")),
     path("playground/", include("llmops.playground.urls")),
     path("", include("llmops.dashboards.urls")),

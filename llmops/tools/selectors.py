@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmops.core.actors import Actor
 from llmops.tools import rules
 from llmops.tools.models import Action, Tool
 
@@ -12,6 +13,15 @@ from llmops.tools.models import Action, Tool
 def definition_of(tool: Tool) -> rules.Definition | None:
     """What the current version says."""
     return rules.read_definition(tool.current.definition) if tool.current else None
+
+
+def may_call(actor: Actor, definition: rules.Definition) -> bool:
+    """Whether the definition lets ``actor`` call; people may, as far as they may propose."""
+    return (
+        actor.kind != "service_key"
+        or not definition.callers
+        or actor.name.rpartition(" (")[0] in definition.callers
+    )
 
 
 def trial(tool: Tool, arguments: Any) -> dict[str, Any]:

@@ -65,6 +65,7 @@ NO_PAGES = {
          "/account/sessions/{sign_in}/end/"),
         "takes a form, or leads elsewhere; the page it comes from is looked at",
     ),
+    **dict.fromkeys(("/mcp", "/mcp/"), "answers clients of the Model Context Protocol"),
     **dict.fromkeys(("/audit/export/", "/audit/verify_audit.py", "/routes/whatif/csv/"), "sends a file"),
 }  # fmt: skip
 #: Pages in the admin's frame whose content is ours.

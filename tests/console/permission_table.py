@@ -575,6 +575,8 @@ GET /inbox/unknown/{action_id}/                                    L++0++0
 GET /inbox/{request_id}/                                           L+++++0
 GET /inbox/{request_id}/live/                                      1+++++0
 GET /jobs/                                                         L++++-+
+GET /mcp                                                           405405405405405405405
+GET /mcp/                                                          405405405405405405405
 GET /playground/                                                   L++---+
 GET /playground/cancel/                                            L405405---405
 GET /playground/choices/                                           L00---0

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from llmops.access.models import Project
 from llmops.access.selectors import powers_of_actor
@@ -22,6 +23,7 @@ from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDen
 from llmops.core.texts import text_problem
 from llmops.tools import rules
 from llmops.tools.models import Action, Tool
+from llmops.tools.selectors import may_call
 from llmops.tools.services.approving import ACTION, content_of, release
 from llmops.tools.services.binding import digest_of
 
@@ -39,11 +41,12 @@ def propose(
     run: str = "",
     behalf_of: str = "",
     idempotency_key: str = "",
+    once: bool = False,
 ) -> Action:
     """Ask for a call of the tool of this name. It is checked and classified; then it waits, or nobody need agree and it runs.
 
     ``behalf_of`` is the username for whom it is asked, who may then not approve it. The same ``idempotency_key`` of the same
-    requester gives the same action. Raises ``NotFound`` for no such tool, ``InvalidRequest`` naming the member of ``arguments``,
+    requester gives the same action; with ``once`` also the same call does, as long as the one before is not over. Raises ``NotFound`` for no such tool, ``InvalidRequest`` naming the member of ``arguments``,
     ``PermissionDenied`` for who may not call it, ``Conflict`` for a tool that is paused or a key that was used for another call.
     """
     if not powers_of_actor(actor).allow("action.propose", project.pk):
@@ -55,7 +58,10 @@ def propose(
         with transaction.atomic():
             if earlier := _earlier(actor, project, tool, arguments, run, idempotency_key):
                 return earlier
+            # Locked: of two that ask for the same at once, the second finds what the first made.
             found = _callable(actor, project, tool)
+            if once and (under_way := _under_way(actor, found, arguments, run, person)):
+                return under_way
             return _proposed(actor, found, arguments, reason, run, person, idempotency_key)
     except IntegrityError:
         # The same key at the same moment: whoever came second gets what the first made.
@@ -195,8 +201,7 @@ def _callable(actor: Actor, project: Project, slug: str) -> Tool:
     if found.paused_at is not None:
         why = f": {found.pause_reason}" if found.pause_reason else ""
         raise Conflict(f"The tool {slug} is paused{why}. Try again when it is resumed.", param="tool")
-    callers = found.current.definition["callers"]
-    if actor.kind == "service_key" and callers and actor.name.rpartition(" (")[0] not in callers:
+    if not may_call(actor, rules.read_definition(found.current.definition)):
         raise PermissionDenied(f"This key may not call {slug}; its definition names who may.", param="tool")
     return found
 
@@ -229,6 +234,28 @@ def _earlier(
             param="Idempotency-Key",
         )
     return found
+
+
+def _under_way(actor: Actor, tool: Tool, arguments: Any, run: str, person: tuple[str, str]) -> Action | None:
+    """The same call of the same requester that is not over, or that a reviewer put another in the place of which is not."""
+    assert tool.current is not None
+    given = rules.checked_arguments(rules.read_definition(tool.current.definition), arguments)
+    same = Action(
+        version=tool.current,
+        arguments=canonical_json(given).decode(),
+        run=run,
+        requested_by_kind=actor.kind,
+        requested_by_id=actor.identifier[:64],
+        behalf_of_id=person[0],
+    )
+    open_states = (Action.WAITING, Action.APPROVED, Action.CLAIMED)
+    return (
+        Action.objects.select_related("tool", "version", "request", "project")
+        .filter(tool=tool, digest=digest_of(same))
+        .filter(Q(state__in=open_states) | Q(state=Action.SUPERSEDED, superseded_by__state__in=open_states))
+        .order_by("created_at")
+        .first()
+    )
 
 
 def _person(username: str) -> tuple[str, str]:

@@ -28,6 +28,8 @@ from llmops.tools.models import Tool, ToolVersion
 from llmops.tools.sealed import secret_identity, webhook_secret
 
 KIND = "tools.tool"
+#: Names that mean something else to those who call tools.
+RESERVED = frozenset({"wait_for_action"})
 
 
 def create_tool(
@@ -35,6 +37,8 @@ def create_tool(
 ) -> Tool:
     """A tool with its first version. Raises ``InvalidRequest`` with the path of what is wrong, ``Conflict`` for a taken name."""
     kept = checked_definition(definition)
+    if slug in RESERVED:
+        raise InvalidRequest(f"slug: {slug} is what MCP clients ask what became of a call.", param="slug")
     _refuse_inside(actor, kept, {})
     with transaction.atomic():
         if project.archived_at is not None:
