@@ -26,18 +26,30 @@ class Endpoint:
     the given ``usage`` member. ``call`` makes the SDK ask for a model, streamed or not, and read to the end.
 
     ``usage`` states tokens (input, output) in the provider's words; ``cost`` is what they cost in nanodollars at the rig's
-    prices.
+    prices. ``kind`` is the media type of an answer in one piece: one that is no JSON states no usage.
     """
 
     name: str
     path: str
     call: Call
-    whole: Callable[[Any], dict[str, Any]]
+    whole: Callable[[Any], dict[str, Any] | bytes]
     events: Callable[[Any], list[bytes]] | None = None
     usage: Callable[[int, int], dict[str, Any]] = usage
     has_output: bool = True
     #: what the last event of a whole stream holds, and no other
     end: bytes = b"data: [DONE]"
+    kind: str = "application/json"
+    #: whatever comes of it, nothing is billed
+    free: bool = False
+
+    def body(self, used: Any) -> bytes:
+        """An answer in one piece."""
+        made = self.whole(used)
+        return made if isinstance(made, bytes) else json.dumps(made).encode()
+
+    def states(self, streamed: bool) -> bool:
+        """Whether a good answer says what it used."""
+        return streamed or self.kind == "application/json"
 
     def cost(self, tokens: tuple[int, int]) -> int:
         return tokens[0] * 1_000 + (tokens[1] * 10_000 if self.has_output else 0)
@@ -188,6 +200,30 @@ async def _translate(client: openai.AsyncOpenAI, model: str, streamed: bool) -> 
     return await client.audio.translations.create(model=model, file=("speech.wav", b"RIFF" * 50, "audio/wav"))
 
 
+async def _speak(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    form: Any = "sse" if streamed else "audio"
+    return await client.audio.speech.create(model=model, input="Say hello", voice="alloy", stream_format=form)
+
+
+def _spoken(used: Any) -> bytes:
+    return b"ID3" + bytes(range(256)) * 4
+
+
+def _spoken_events(used: Any) -> list[bytes]:
+    return [
+        *(_event("speech.audio.delta", audio="QUJD") for _ in range(4)),
+        _event("speech.audio.done", used),
+    ]
+
+
+async def _count(client: openai.AsyncOpenAI, model: str, streamed: bool) -> Any:
+    return await client.responses.input_tokens.count(model=model, input="Say hello")
+
+
+def _counted(used: Any) -> dict[str, Any]:
+    return _with_usage({"object": "response.input_tokens", "input_tokens": 10}, used)
+
+
 ENDPOINTS = {
     one.name: one
     for one in (
@@ -235,5 +271,16 @@ ENDPOINTS = {
             usage=_media_usage,
             end=b"transcript.text.done",
         ),
+        Endpoint(
+            "speech",
+            "/audio/speech",
+            _speak,
+            _spoken,
+            _spoken_events,
+            usage=_media_usage,
+            end=b"speech.audio.done",
+            kind="audio/mpeg",
+        ),
+        Endpoint("input_tokens", "/responses/input_tokens", _count, _counted, free=True),
     )
 }

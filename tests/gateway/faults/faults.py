@@ -43,7 +43,7 @@ def good(endpoint: Endpoint, streamed: bool, used: Any = None) -> Script:
             assert endpoint.events is not None
             await reply.events(*endpoint.events(used))
         else:
-            await reply.json(endpoint.whole(used))
+            await reply.json(endpoint.body(used), headers={"content-type": endpoint.kind})
 
     return script
 
@@ -71,7 +71,7 @@ def _body(content: bytes, kind: str = "application/json", status: int = 200) -> 
 
 
 def _half_body(endpoint: Endpoint) -> bytes:
-    body = json.dumps(endpoint.whole(endpoint.usage(10, 5))).encode()
+    body = endpoint.body(endpoint.usage(10, 5))
     return body[: len(body) // 2]
 
 
@@ -89,7 +89,7 @@ def _breaks(then: Callable[[Reply], Any]) -> Make:
             if streamed:
                 await reply.events(*_half_stream(endpoint), end=False)
             else:
-                head = {"content-type": "application/json", "content-length": "100000"}
+                head = {"content-type": endpoint.kind, "content-length": "100000"}
                 await reply.head(200, head)
                 await reply.raw(_half_body(endpoint))
             # What came is relayed before the rest is met.
@@ -116,7 +116,7 @@ def _ends_early(endpoint: Endpoint, streamed: bool) -> Script:
         if streamed:
             await reply.events(*_half_stream(endpoint))
         else:
-            await reply.json(_half_body(endpoint))
+            await reply.json(_half_body(endpoint), headers={"content-type": endpoint.kind})
 
     return script
 
@@ -167,8 +167,8 @@ def _slowly(endpoint: Endpoint, streamed: bool) -> Script:
                 await reply.chunk(event)
             await reply.raw(b"0\r\n\r\n")
             return
-        body = json.dumps(endpoint.whole(endpoint.usage(10, 5))).encode()
-        await reply.head(200, {"content-type": "application/json", "content-length": str(len(body))})
+        body = endpoint.body(endpoint.usage(10, 5))
+        await reply.head(200, {"content-type": endpoint.kind, "content-length": str(len(body))})
         for start in range(0, len(body), 50):
             await asyncio.sleep(0.01)
             await reply.raw(body[start : start + 50])

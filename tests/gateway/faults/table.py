@@ -3,12 +3,14 @@
 - **endpoint**: ``every`` one that is not named in another row of the same fault.
 - **how**: plain, stream, or both.
 - **client**: status and code of the error body; ``200`` is the provider's answer, ``200, then CODE`` a stream that ends with
-  an error event and without its proper end.
+  an error event and without its proper end; ``200, then cut`` a sound whose connection closes before its end. Whoever reads a
+  stream of sound reads its events alone: there the SDK raises nothing.
 - **SDK**: the class that the official SDK raises.
 - **tries**: requests that reached a provider for which the route allows three.
 - **billed**: ``nothing``; the stated ``usage``; what was ``counted`` (never more than the hold); or the ``hold`` of each try,
   because nobody can know what the provider did.
 - **ledger**: the status under which the call is recorded.
+- A sound in one piece states no usage, and a proper end in its middle cannot be told from its own.
 - **fallback**: what a second model does: it ``answers``, it is ``not asked``, or it ``can't`` since the answer had begun.
 """
 
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 TABLE = """
 fault                | endpoint | how    | client                        | SDK                   | tries | billed  | ledger      | fallback
 none                 | every    | both   | 200                           | -                     | 1     | usage   | ok          | not asked
+none                 | speech   | plain  | 200                           | -                     | 1     | counted | ok          | not asked
 429 with Retry-After | every    | both   | 429 rate_limit_exceeded       | RateLimitError        | 3     | nothing | error       | answers
 429 quota used up    | every    | both   | 429 insufficient_quota        | RateLimitError        | 1     | nothing | error       | answers
 500                  | every    | both   | 502 upstream_error            | InternalServerError   | 3     | nothing | error       | answers
@@ -34,29 +37,40 @@ a redirect           | every    | both   | 502 upstream_error            | Inter
 hang                 | every    | both   | 504 upstream_timeout          | InternalServerError   | 3     | hold    | error       | answers
 drop                 | every    | both   | 502 stream_interrupted        | InternalServerError   | 3     | hold    | error       | answers
 hang midway          | every    | plain  | 504 upstream_timeout          | InternalServerError   | 3     | hold    | error       | answers
+hang midway          | speech   | plain  | 200, then cut                 | APIConnectionError    | 1     | counted | interrupted | can't
 hang midway          | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+hang midway          | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 drop midway          | every    | plain  | 502 stream_interrupted        | InternalServerError   | 3     | hold    | error       | answers
+drop midway          | speech   | plain  | 200, then cut                 | APIConnectionError    | 1     | counted | interrupted | can't
 drop midway          | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+drop midway          | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 end midway           | every    | plain  | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
+end midway           | speech   | plain  | 200                           | -                     | 1     | counted | ok          | not asked
 end midway           | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+end midway           | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 half an event        | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+half an event        | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 error event midway   | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+error event midway   | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 invalid JSON         | every    | plain  | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
 invalid JSON         | every    | stream | 200, then stream_interrupted  | APIError              | 1     | counted | interrupted | can't
+invalid JSON         | speech   | stream | 200, then stream_interrupted  | -                     | 1     | counted | interrupted | can't
 invalid JSON at once | every    | stream | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
 HTML                 | every    | both   | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
 HTML with 502        | every    | both   | 502 upstream_error            | InternalServerError   | 3     | nothing | error       | answers
 empty                | every    | both   | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
 an error with 200    | every    | plain  | 502 upstream_error            | InternalServerError   | 3     | nothing | error       | answers
 an error with 200    | every    | stream | 502 upstream_error            | InternalServerError   | 3     | hold    | error       | answers
-an error with 200    | images edits transcriptions | stream | 502 upstream_error | InternalServerError | 3 | nothing | error | answers
+an error with 200    | images edits transcriptions speech | stream | 502 upstream_error | InternalServerError | 3 | nothing | error | answers
 slow tokens          | every    | both   | 200                           | -                     | 1     | usage   | ok          | not asked
+slow tokens          | speech   | plain  | 200                           | -                     | 1     | counted | ok          | not asked
 usage missing        | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage of zero        | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage negative       | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage as text        | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage absurd         | every    | both   | 200                           | -                     | 1     | counted | ok          | not asked
 usage doubled        | every    | both   | 200                           | -                     | 1     | usage   | ok          | not asked
+usage doubled        | speech   | plain  | 200                           | -                     | 1     | counted | ok          | not asked
 """
 
 
@@ -84,6 +98,10 @@ class Row:
     @property
     def breaks_off(self) -> bool:
         return ", then " in self.client
+
+    @property
+    def cut(self) -> bool:
+        return self.client.endswith(", then cut")
 
     @property
     def answered(self) -> bool:
