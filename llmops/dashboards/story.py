@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -18,49 +16,21 @@ from llmops.core.money import MILLION
 from llmops.core.verdicts import BEFORE, BLOCK, REQUIRE_APPROVAL, Finding, Verdict
 from llmops.dashboards import formats, words
 from llmops.dashboards.filters import CUSTOM, Filters, Period
+from llmops.dashboards.lanes import WIDTH, Lane, in_short, lanes_of
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
 from llmops.policies.checks import CHECKS, describe
 from llmops.prompts.models import Prompt
-from llmops.providers.models import Credential, Model, ModelConfig, Route
+from llmops.providers.models import ModelConfig, Route
 from llmops.providers.pricing import PriceBook, Prices
 from llmops.serving.models import Revision
 from llmops.serving.snapshot import decode_document
 from llmops.usage.models import Call
-from llmops.usage.records import Attempt, Media, Tokens
+from llmops.usage.records import Media, Tokens
 from llmops.usage.selectors import CallStory, call_story, kept_answer
 from llmops.usage.work import is_model_work
 
-#: Thousandths of the width of a timeline.
-WIDTH = 1000
 _NO_PRICES = Prices(0, 0, 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One attempt on the call's time line; ``x`` and widths in thousandths."""
-
-    n: int
-    model: str
-    model_href: str
-    provider: str
-    simulated: bool
-    tone: str
-    outcome: str
-    why: str
-    note: str
-    cost_nano: int
-    started_us: int
-    total_us: int
-    ttft_us: int | None
-    provider_us: int | None
-    request_id: str
-    credential: str
-    x: int
-    wait_width: int
-    rest_x: int
-    rest_width: int
-    failed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +91,10 @@ class Story:
     error_words: str
     simulated: bool
     lanes: list[Lane]
+    #: what each model that it met did, for a call that went on to another
+    in_short: list[str]
+    #: attempts whose whole hold is charged, as "attempt 5"
+    at_hold: str
     verdicts: list[VerdictRow]
     tokens: list[TokenRow]
     priced_at: datetime | None
@@ -142,7 +116,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
     told = call_story(call_id, project_ids=reader.project_ids())
     call = told.call
     simulated = simulated_providers()
-    lanes = _lanes(reader, told, simulated)
+    lanes = lanes_of(reader, told, simulated)
     tokens, priced_at = _tokens(call)
     return Story(
         told=told,
@@ -152,6 +126,8 @@ def story(reader: Reader, call_id: UUID) -> Story:
         error_words=words.error_words(call.error_code) if call.error_code else "",
         simulated=call.provider in simulated or any(lane.simulated for lane in lanes),
         lanes=lanes,
+        in_short=in_short(lanes),
+        at_hold=_at_hold(lanes),
         verdicts=[_verdict(one) for one in told.verdicts],
         tokens=tokens,
         priced_at=priced_at,
@@ -239,79 +215,15 @@ def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def told_why(why: str) -> str:
-    """What made an attempt necessary, as sentences: of ``why`` in the records."""
-    parts = [part.strip() for part in why.split("; ") if part.strip()]
-    return "".join(
-        f"Tried {part}. "
-        if part.startswith(("after ", "again ", "with "))
-        else f"{part[0].upper()}{part[1:]}. "
-        for part in parts
-    )
+def _at_hold(lanes: list[Lane]) -> str:
+    found = [str(lane.n) for lane in lanes if lane.at_hold]
+    if not found or len(lanes) == 1:
+        return ""
+    return f"attempt{'s' if len(found) > 1 else ''} {_and(found)}"
 
 
 def _tried(attempts: int) -> str:
     return "one attempt" if attempts == 1 else f"{attempts} attempts" if attempts else "no attempt"
-
-
-def _lanes(reader: Reader, told: CallStory, simulated: Collection[str]) -> list[Lane]:
-    call = told.call
-    end = max([call.total_us, 1, *(one.started_us + one.total_us for one in told.attempts)])
-    slugs = {one.model for one in told.attempts}
-    models = dict(Model.objects.filter(slug__in=slugs).values_list("slug", "pk"))
-    links = {slug: reader.link("providers.model", pk) for slug, pk in models.items()}
-    credentials = _credential_names({one.credential for one in told.attempts})
-    lanes = []
-    for one in told.attempts:
-        answered = not one.code and 200 <= one.status < 300
-        left_open = call.status == Call.UNKNOWN and one.n == max(told_one.n for told_one in told.attempts)
-        x = min(WIDTH - 4, WIDTH * one.started_us // end)
-        whole = max(4, min(WIDTH - x, WIDTH * one.total_us // end))
-        wait = whole if not answered else min(whole, WIDTH * (one.ttft_us or 0) // end)
-        lanes.append(
-            Lane(
-                n=one.n,
-                model=one.model,
-                model_href=links.get(one.model, ""),
-                provider=one.provider,
-                simulated=one.provider in simulated,
-                tone="open" if left_open else "good" if answered else "",
-                outcome=_outcome(one, answered, left_open),
-                why=told_why(one.why),
-                note=one.note,
-                cost_nano=one.cost,
-                started_us=one.started_us,
-                total_us=one.total_us,
-                ttft_us=one.ttft_us,
-                provider_us=one.provider_us,
-                request_id=one.provider_request,
-                credential=credentials.get(one.credential, one.credential),
-                x=x,
-                wait_width=wait,
-                rest_x=x + wait,
-                rest_width=whole - wait,
-                failed=not answered,
-            )
-        )
-    return lanes
-
-
-def _credential_names(ids: Collection[str]) -> dict[str, str]:
-    """Names by id, for those that still exist; anything else in the record stays as it is."""
-    known = []
-    for text in ids:
-        with suppress(ValueError):
-            known.append(UUID(text))
-    return {str(pk): name for pk, name in Credential.objects.filter(pk__in=known).values_list("pk", "name")}
-
-
-def _outcome(one: Attempt, answered: bool, left_open: bool) -> str:
-    if left_open:
-        return "no outcome was written down"
-    if answered:
-        return f"answered, HTTP {one.status}"
-    said = words.error_words(one.code) if one.code else "failed"
-    return f"{said}, HTTP {one.status}" if one.status else said
 
 
 def _tokens(call: Call) -> tuple[list[TokenRow], datetime | None]:

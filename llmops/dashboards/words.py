@@ -69,6 +69,35 @@ ERRORS: dict[str, str] = {
     "upstream_timeout": "The provider did not answer in time",
 }
 
+#: Codes whose words are others where a provider said so of an attempt, and not the console of a call.
+_OF_ATTEMPTS: dict[str, str] = {
+    "insufficient_quota": "The provider's quota for our credential is used up",
+    "rate_limit_exceeded": "The provider's own rate limit was reached",
+    "upstream_429": "The provider's own rate limit was reached",
+    "upstream_rate_limited": "The provider's own rate limit was reached",
+    "content_policy_violation": "The provider's content filter stopped it",
+    "outcome_unknown": "The process died before it ended",
+}
+
+#: why a target was not even asked -> the same for who is on call
+PASSED_OVER: dict[str, str] = {
+    "circuit open": "its breaker is open, because it failed too often",
+    "no credential": "its provider has no credential that can be used",
+    "paused": "its provider is paused",
+    "credential refused": "its provider refused the credential lately",
+    "resting after a 429": "its provider asked for a rest after HTTP 429",
+    "rate limit nearly used up": "the provider's rate limit of its credential is nearly used up",
+}
+
+#: What stands in the note of an attempt whose hold is charged whole.
+AT_HOLD = "the bill is not known: charged at its hold"
+NOBODY_KNOWS = "nobody knows whether the provider bills it"
+#: what the records note of an attempt -> the same as a sentence
+NOTES: dict[str, str] = {
+    AT_HOLD: f"{NOBODY_KNOWS}, so its whole hold is charged",
+    "no usage was sent: tokens were counted": "the provider sent no usage, so tokens were counted",
+}
+
 #: (stage, action) of a policy's verdict -> what was done
 POLICY_DONE = {
     ("before", "allow"): "The call was marked and went on.",
@@ -126,3 +155,8 @@ def error_words(code: str) -> str:
             return "The provider's own rate limit"
         return "The provider failed" if status >= "500" else "The provider refused the request"
     return code.replace("_", " ").capitalize()
+
+
+def attempt_words(code: str) -> str:
+    """What a code means that an attempt at a provider ended with."""
+    return _OF_ATTEMPTS.get(code) or error_words(code)

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from django.test import Client
+from django.utils.html import escape
 
 from llmops.access.models import Membership
 from llmops.core.ids import uuid7
 from llmops.core.verdicts import Finding, Verdict
+from llmops.dashboards import words
 from llmops.usage.models import KeptObject
 from tests.dashboards import seed
 from tests.dashboards.conftest import signed_in
@@ -32,7 +34,15 @@ def test_the_story_of_a_call_that_failed_over_twice(alice: Client, stage: Simple
     assert [lane.failed for lane in story.lanes] == [True, True, True, False]
     assert "sim-large answered in" in text
     assert "4 attempts, 1 retry, 2 fallbacks" in text
-    assert "Tried again after status 429" in text
+    assert "Asked again 328 ms later, after HTTP 429." in text
+    assert "Moved on from gpt-4o-2024-08-06 after HTTP 503." in text
+    assert story.in_short == [
+        "gpt-4o-2024-08-06 was asked twice in vain: the provider's own rate limit was reached (HTTP 429) and "
+        "the provider failed (HTTP 503). Not charged.",
+        "gpt-4o-mini-2024-07-18 was asked once in vain: the provider did not answer in time. It cost $0.000054.",
+        "sim-large answered with HTTP 200. It cost $0.007152.",
+    ]
+    assert all(escape(line) in text for line in story.in_short)
     assert text.count("Simulator") >= 2
     # 556 at $3, 256 at $0.30, 143 at $15 for a million; the rest went to attempts that failed and were billed.
     assert "$0.0038898" not in text
@@ -45,6 +55,41 @@ def test_the_story_of_a_call_that_failed_over_twice(alice: Client, stage: Simple
     for label in ("project", "key", "route", "model", "revision"):
         assert alice.get(story.links[label]).status_code == 200, label
     assert str(call.pk) in listed(alice, story.neighbours)
+
+
+def test_who_was_passed_over_and_who_is_charged_at_its_hold_is_told(
+    alice: Client, stage: SimpleNamespace
+) -> None:
+    silent = seed.attempt(
+        1, "gpt-4o-2024-08-06", code="upstream_timeout", total_us=1_000_000, cost=9_000_000, note=words.AT_HOLD,
+    )  # fmt: skip
+    why = "after a time-out; gpt-4o-mini-2024-07-18 is passed over: circuit open"
+    last = seed.attempt(
+        2, "sim-large", status=200, total_us=400_000, started_us=1_000_100, cost=70_000, why=why
+    )
+    (call,) = seed.store(
+        [
+            seed.make_call(
+                stage, datetime.now(UTC), model="sim-large", provider="simulator", attempt_count=2, fallback_count=1,
+                cost_nano=9_070_000, attempts=[silent, last],
+            )
+        ]
+    )  # fmt: skip
+    page = alice.get(f"/calls/{call.pk}/")
+    assert page.context["story"].in_short == [
+        "gpt-4o-2024-08-06 was asked once in vain: the provider did not answer in time. Charged $0.009000, as held: nobody "
+        "knows whether the provider bills it.",
+        "gpt-4o-mini-2024-07-18 was passed over: its breaker is open, because it failed too often.",
+        "sim-large answered with HTTP 200. It cost $0.000070.",
+    ]
+    assert "Attempt 1 is charged at the hold, because nobody knew what it cost." in text_of(page)
+
+
+def test_a_call_that_met_one_model_has_nothing_to_sum_up(alice: Client, stage: SimpleNamespace) -> None:
+    (call,) = seed.store(
+        [seed.make_call(stage, datetime.now(UTC), attempts=[seed.attempt(1, "a", status=200)])]
+    )
+    assert alice.get(f"/calls/{call.pk}/").context["story"].in_short == []
 
 
 def test_a_call_of_one_attempt_costs_what_its_tokens_cost(alice: Client, stage: SimpleNamespace) -> None:
@@ -82,8 +127,8 @@ def test_what_a_call_heard_and_made_is_priced_class_by_class_in_its_tier(
         assert sum(row.cost_nano for row in story.tokens) == cost
         assert story.other_cost_nano == 0
         assert ("service tier priority" in text) is (call is priority)
-        for words in ("Input, audio 30", "Output, images 15", "Characters spoken 7", "Seconds of audio heard 8", "Images made 2"):  # fmt: skip
-            assert words in text
+        for said in ("Input, audio 30", "Output, images 15", "Characters spoken 7", "Seconds of audio heard 8", "Images made 2"):  # fmt: skip
+            assert said in text
         assert "160 tokens" in text
 
 

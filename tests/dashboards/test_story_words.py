@@ -1,29 +1,57 @@
-"""Why an attempt was made, as sentences."""
+"""The attempts of a call, as sentences for whoever is on call."""
 
 from __future__ import annotations
 
 import pytest
 
-from llmops.dashboards.story import told_why
+from llmops.dashboards import words
+from llmops.dashboards.lanes import told_note, told_why
+from llmops.gateway.attempts import credentials, resilience
+from llmops.gateway.money import charging
 
 
 @pytest.mark.parametrize(
     ("why", "told"),
     [
         ("", ""),
-        ("after status 429", "Tried after status 429. "),
-        ("again after a time-out", "Tried again after a time-out. "),
+        ("after status 429", "Moved on from small after HTTP 429. "),
+        ("again after a time-out", "Asked again 1.06 s later, after a time-out. "),
         (
             "with the credential 'b' after 'a' was refused",
             "Tried with the credential 'b' after 'a' was refused. ",
         ),
         ("the route is degraded: slow", "The route is degraded: slow. "),
         (
-            "after status 500; small is passed over: circuit open",
-            "Tried after status 500. Small is passed over: circuit open. ",
+            "after status 500; other is passed over: circuit open",
+            "Moved on from small after HTTP 500. other was passed over: its breaker is open, because it failed too often. ",
         ),
+        ("other is passed over: of no use", "other was passed over: of no use. "),
         ("summarises the 6 oldest items", "Summarises the 6 oldest items. "),
     ],
 )
 def test_why(why: str, told: str) -> None:
-    assert told_why(why) == told
+    assert told_why(why, before="small", pause_us=1_060_000) == told
+
+
+def test_a_first_attempt_moved_on_from_nothing() -> None:
+    assert told_why("after status 500") == "Moved on after HTTP 500. "
+    assert told_why("again after status 500", before="small", pause_us=900) == "Asked again after HTTP 500. "
+
+
+def test_notes() -> None:
+    assert told_note("") == ""
+    assert told_note("the server is overloaded; it cost more than was held") == (
+        "The server is overloaded. It cost more than was held."
+    )
+    assert told_note(charging.UNKNOWN_BILL) == (
+        "Nobody knows whether the provider bills it, so its whole hold is charged."
+    )
+
+
+def test_what_the_data_plane_writes_down_is_known_here() -> None:
+    assert words.AT_HOLD == charging.UNKNOWN_BILL
+    assert set(words.NOTES) == {charging.UNKNOWN_BILL, charging.ESTIMATED}
+    assert set(words.PASSED_OVER) == {
+        resilience.OPEN, resilience.NO_CREDENTIAL, resilience.PAUSED,
+        credentials.REFUSED_WHY, credentials.RESTING_WHY, credentials.SPENT_WHY,
+    }  # fmt: skip
