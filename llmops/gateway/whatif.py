@@ -240,7 +240,7 @@ def _walk(
     route = resolution.route
     breakers = Breakers()
     for target in open_ones:
-        breakers.named(route, target.slug).open_until = math.inf
+        breakers.of(route, target, resolution.key.project).open_until = math.inf
     deadline = route.total_timeout_ms / 1000
     plan = Plan(resolution, snapshot, breakers, deadline)
     now, fits = 0.0, False

@@ -1,12 +1,14 @@
 """One request to a provider with one of its keys, for the probe's own purposes: the list of its models, and a test call.
 
-Only to the configured address, without redirects, never to an address that the network guard refuses, bounded in time and bytes.
+Only to the configured address, without redirects, never to an address that the network guard refuses, bounded in time and bytes:
+those that come, and those that a compressed answer unpacks to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -85,6 +87,7 @@ async def _ask(
     headers = {
         **authorization(provider.kind, secret),
         "Accept": "application/json",
+        "Accept-Encoding": "gzip",
         "User-Agent": "llmops-console",
     }
     if provider.organization:
@@ -106,6 +109,7 @@ async def _ask(
             timeout=timeout,
             headers=headers,
             trust_env=False,
+            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session,
     ):
@@ -121,11 +125,33 @@ async def _ask(
             async for chunk in response.content.iter_any():
                 read += chunk
                 if len(read) > MOST_BYTES:
-                    raise NotAnswered(
-                        f"{asked(provider, method, path)} answered with more than {MOST_BYTES // 1024 // 1024} MiB.",
-                        sent=True,
-                    )
-            return Reply(response.status, bytes(read), time.monotonic() - began)
+                    raise _too_much(asked(provider, method, path))
+            packing = response.headers.get("Content-Encoding", "").strip().lower()
+            body = _unpacked(bytes(read), packing, asked(provider, method, path))
+            return Reply(response.status, body, time.monotonic() - began)
+
+
+def _unpacked(read: bytes, packing: str, request: str) -> bytes:
+    """An answer as it was before it was compressed; never more of it in memory than may come. Raises ``NotAnswered``."""
+    if not read or packing in ("", "identity"):
+        return read
+    if packing not in ("gzip", "x-gzip", "deflate"):
+        raise NotAnswered(f"{request} answered in an encoding that was not asked for.", sent=True)
+    # Whether it is gzip or zlib is seen by its first bytes.
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        found = unpacking.decompress(read, MOST_BYTES + 1)
+    except zlib.error:
+        raise NotAnswered(f"{request} answered with what cannot be unpacked.", sent=True) from None
+    if len(found) > MOST_BYTES:
+        raise _too_much(request)
+    if not unpacking.eof:
+        raise NotAnswered(f"{request} answered with what ends in the middle.", sent=True)
+    return found
+
+
+def _too_much(request: str) -> NotAnswered:
+    return NotAnswered(f"{request} answered with more than {MOST_BYTES // 1024 // 1024} MiB.", sent=True)
 
 
 def refusal(provider: Provider, reply: Reply, method: str, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from typing import Any
@@ -97,6 +98,17 @@ def test_what_is_no_list_is_refused(body):
         parsed(Provider(slug="p", kind="compatible", base_url="http://127.0.0.1:9/v1"), body)
 
 
+def packed(body: bytes, *, cut: int = 0) -> Any:
+    small = gzip.compress(body)
+    return answer(200, small[: len(small) - cut], **{"Content-Encoding": "gzip"})
+
+
+@pytest.mark.any_engine
+def test_a_compressed_list_is_unpacked(configured):
+    configured.script = packed(json.dumps(SOME).encode())
+    assert len(services.list_models(BY, provider=configured.provider)) == len(SOME["data"])
+
+
 @pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("script", "said"),
@@ -105,6 +117,10 @@ def test_what_is_no_list_is_refused(body):
         (answer(302, b"", Location="http://169.254.169.254/"), "a redirect, which is not followed"),
         (answer(200, b"<html>", kind="text/html"), "something else than a list"),
         (answer(200, b" " * (5 * 1024 * 1024)), "more than 4 MiB"),
+        (packed(b" " * (64 * 1024 * 1024)), "more than 4 MiB"),
+        (packed(b"{}", cut=4), "ends in the middle"),
+        (answer(200, b"{}", **{"Content-Encoding": "gzip"}), "cannot be unpacked"),
+        (answer(200, b"{}", **{"Content-Encoding": "br"}), "an encoding that was not asked for"),
     ],
 )
 def test_a_provider_that_tells_no_list(configured, script, said):

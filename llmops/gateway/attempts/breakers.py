@@ -2,9 +2,11 @@
 waits.
 
 A breaker opens when the share of failures among the calls of a window reaches the route's limit, and half-opens with one
-probe after its cool-down. A project's own counts its own calls, and keeps its calls away. The common one keeps everybody's away,
-and opens only if the calls of all other projects fail at that rate as well, not those of the one that fails most alone: requests
-that make a provider fail are not to close it to others. The windows count the calls of this process; that one is open may be told to,
+probe after its cool-down. A project's own counts its own calls, and keeps its calls away. The common one opens if the calls of all
+other projects fail at that rate as well, not those of the one that fails most alone. While it is open a project need not meet as
+many failures as the route asks for: its own calls decide, however few, so that one that fails keeps it away. Requests that make a
+provider fail so never close it to others, whoever joins in sending them: nothing that other projects do keeps a project away
+whose own calls fail less often than the route's limit. The windows count the calls of this process; that one is open may be told to,
 and by, the other processes (``shared_breakers``), and an operator may reset it (``LiveState.breaker_resets``).
 """
 
@@ -165,7 +167,8 @@ class CommonBreaker(Breaker):
         self._by: dict[str, list[int]] = {}
         self._by_second: deque[dict[str, list[int]]] = deque()
         #: whose probe is under way, and whose failed last
-        self._prober = self._probed_by = ""
+        self._prober: ProjectBreaker | None = None
+        self._probed_by = ""
 
     def count(self, ok: bool, now: float, project: str, why: str = "") -> None:
         if self.open_until:
@@ -190,18 +193,21 @@ class CommonBreaker(Breaker):
                 found[1] += not ok
         self.record(ok, now, why=why)
 
-    def admits(self, now: float, project: str) -> bool:
+    def admits(self, now: float, prober: ProjectBreaker) -> bool:
         """As ``allows``. For a while another probe is not the project's whose probe failed: it may be what makes it fail."""
-        if project == self._probed_by and now < self.open_until + self.route.breaker_cooldown_s:
+        if prober.project == self._probed_by and now < self.open_until + self.route.breaker_cooldown_s:
             return False
         if not self.allows(now):
             return False
-        self._prober = project
+        self._prober = prober
         return True
 
     def record(self, ok: bool, now: float, *, probe: bool = False, why: str = "") -> None:
         if probe and self.open_until:
-            self._probed_by = "" if ok else self._prober
+            prober, self._prober = self._prober, None
+            self._probed_by = "" if ok or prober is None else prober.project
+            if not ok and prober is not None:
+                prober.met(now, why)
         super().record(ok, now, probe=probe, why=why)
 
     def close(self, now: float, *, by: str) -> None:
@@ -236,19 +242,31 @@ class CommonBreaker(Breaker):
 
 
 class ProjectBreaker(Breaker):
-    """Of one project's calls. Where the common one is open, that one decides."""
+    """Of one project's calls. Where the common one is open, that one decides once calls of the project failed as well."""
 
-    __slots__ = ("common", "project")
+    __slots__ = ("_led", "common", "project")
 
     def __init__(self, common: CommonBreaker, changed: Listener, project: str) -> None:
         super().__init__(common.route, common.key[1], changed, project)
         self.common = common
         self.project = project
+        #: whether the common one decided last
+        self._led = False
 
     def allows(self, now: float) -> bool:
-        if self.common.open_until:
-            return self.common.admits(now, self.project)
+        self._led = self.common.open_until > 0.0 and self._fails_too(now)
+        if self._led:
+            return self.common.admits(now, self)
         return super().allows(now)
+
+    def met(self, now: float, why: str) -> None:
+        """The project's probe for all failed: that is a call of its own as well."""
+        super().record(False, now, why=why)
+
+    def _fails_too(self, now: float) -> bool:
+        """Whether the project's own calls within the window fail at the route's rate, however few they are."""
+        self._expire(now)
+        return self._failures > 0 and self._failures * 100 >= self.route.breaker_failure_percent * self._calls
 
     def record(self, ok: bool, now: float, *, probe: bool = False, why: str = "") -> None:
         if not probe:
@@ -262,7 +280,7 @@ class ProjectBreaker(Breaker):
     @property
     def asked(self) -> Breaker:
         """The one that decides now, whose probe a call would be."""
-        return self.common if self.common.open_until else self
+        return self.common if self._led and self.common.open_until else self
 
 
 class Breakers:
