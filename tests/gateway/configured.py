@@ -99,6 +99,7 @@ def a_snapshot(
     budgets: Iterable[BudgetEntry] = (),
     credentials: dict[str, tuple[CredentialEntry, ...]] | None = None,
     version: int = 1,
+    revision: int = 7,
     **live: Any,
 ) -> Snapshot:
     providers = tuple(providers or (a_provider(),))
@@ -106,7 +107,7 @@ def a_snapshot(
     if credentials is None:
         credentials = {one.slug: (a_credential(one.slug),) for one in providers}
     return Snapshot(
-        revision=7,
+        revision=revision,
         digest="d",
         document=RevisionDocument(
             1, providers, tuple(models or (a_model(),)), tuple(routes), tuple(policies), tuple(prompts)

@@ -22,6 +22,7 @@ from llmops.gateway.idempotency.ledger import ALIVE_S, DEFAULT_SECONDS, LOST, RU
 from llmops.gateway.idempotency.ledger import DONE as ANSWERED
 from llmops.gateway.idempotency.on_disk import OnDisk
 from llmops.gateway.idempotency.shared import Shared
+from llmops.serving.snapshot import CheckEntry, PolicyEntry
 from tests import servers
 from tests.gateway.rig import (
     DONE,
@@ -80,6 +81,46 @@ async def test_the_first_answer_again_free(rig: Rig) -> None:
     assert paid.cost > 0
     assert (free.cost, free.cache, free.status, free.model) == (0, "replayed", "ok", "small")
     assert len(rig.held()) == 1
+    rig.nothing_held()
+
+
+async def test_what_was_forbidden_since_is_not_given_again(rig: Rig) -> None:
+    route, key = a_route(), a_key()
+    less = a_key(id=key.id, project_id=key.project_id, allowed_routes=frozenset({"another"}))
+    rig.configure(routes=[route], keys={KEY: key})
+    rig.upstream.does(answers())
+    assert (await rig.chat(model="chat", how=ONCE)).status == 200
+
+    rig.configure(routes=[route], version=2, keys={})
+    assert (await rig.chat(model="chat", how=ONCE)).status == 401
+    rig.configure(routes=[route], version=3, keys={KEY: less})
+    assert (await rig.chat(model="chat", how=ONCE)).status == 403
+    rig.configure(routes=[route], version=4, keys={KEY: key}, paused_routes={"chat": "an incident"})
+    assert (await rig.chat(model="chat", how=ONCE)).error["code"] == "route_paused"
+    rig.configure(routes=[route], version=5, keys={KEY: key})
+    assert replayed(await rig.chat(model="chat", how=ONCE))
+    assert len(rig.upstream.asked) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_policies_of_a_later_revision_look_at_the_request_again(rig: Rig, streamed: bool) -> None:
+    keys = {KEY: a_key()}
+    rig.configure(revision=7, keys=keys)
+    rig.upstream.does(streams(*STREAM) if streamed else answers())
+    how: dict[str, Any] = {"stream": True} if streamed else {}
+    first = await rig.chat(text="About Hamster", how=ONCE, **how)
+    blocks = CheckEntry("deny", "before", "block", {"rules": [{"name": "pets", "words": ["hamster"]}]})
+    policy = PolicyEntry("house", 1, [blocks], everywhere=True)
+    rig.configure(revision=8, keys=keys, policies=[policy])
+    again = await rig.chat(text="About Hamster", how=ONCE, **how)
+    assert (again.status, again.error["code"]) == (400, "policy_blocked")
+    assert not replayed(again)
+    marks = CheckEntry("deny", "before", "allow", {"rules": [{"name": "pets", "words": ["hamster"]}]})
+    rig.configure(revision=9, keys=keys, policies=[PolicyEntry("house", 2, [marks], everywhere=True)])
+    again = await rig.chat(text="About Hamster", how=ONCE, **how)
+    assert replayed(again)
+    assert again.body == first.body
+    assert len(rig.upstream.asked) == 1
     rig.nothing_held()
 
 

@@ -42,6 +42,8 @@ class First(msgspec.Struct, array_like=True):
     provider: str = ""
     upstream_model: str = ""
     finish: str = ""
+    #: that was live when it was answered
+    revision: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -112,8 +114,9 @@ class Lead:
             if name not in _OF_THE_MOMENT and not name.startswith(_LIMITS)
         ]
         body = None if self._too_large else b"".join(self._pieces)
+        revision = call.view.snapshot.revision
         if outcome is None:
-            return First(call.id, status, headers, body, "ok")
+            return First(call.id, status, headers, body, "ok", revision=revision)
         return First(
             call.id,
             status,
@@ -126,6 +129,7 @@ class Lead:
             outcome.provider,
             outcome.upstream_model,
             outcome.finish,
+            revision,
         )
 
     def close(self) -> None:

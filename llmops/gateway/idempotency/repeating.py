@@ -16,6 +16,7 @@ from llmops.gateway.endpoints.base import Members
 from llmops.gateway.idempotency.lead import First, Lead, decode_first
 from llmops.gateway.idempotency.ledger import DONE, LOST, LedgerAway
 from llmops.gateway.idempotency.seal import HEADER, SHOWN, Fingerprint, Seal
+from llmops.gateway.policing import calls as policing
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -33,7 +34,8 @@ OFF_LOOP_BYTES = 32 * 1024
 async def answered(call: Call, members: Members, form: Form | None = None) -> bool:
     """Whether the call was answered by what was answered before; otherwise it is the first, and its answer is kept.
 
-    Raises ``InvalidRequest`` for a bad key, ``UnprocessableEntity`` for one that was sent with another request, ``Conflict`` when
+    The key and its right to the route were looked at before, as for any call. Policies that were published since the first answer
+    look at the request again, and may refuse it; the answer is given as it was then. Raises what policies raise, ``InvalidRequest`` for a bad key, ``UnprocessableEntity`` for one that was sent with another request, ``Conflict`` when
     the first answer cannot be given, ``ServiceUnavailable``.
     """
     plane, key = call.plane, call.key
@@ -106,6 +108,13 @@ async def _again(call: Call, first: First) -> None:
             "new key to ask again, at a new price.",
             code="idempotency_answer_not_kept",
         )
+    resolution = call.resolution
+    if (
+        resolution is not None
+        and resolution.guard is not None
+        and first.revision != call.view.snapshot.revision
+    ):
+        await policing.before(call)
     call.bytes_out = len(first.body)
     settle.repeated(call, first)
     call.bytes_out = 0
