@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.core import mail
-from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from llmops.access import services as access
 from llmops.base.live import LIVE_STATE, versions
 from llmops.core.errors import Conflict, InvalidRequest, UnprocessableEntity
 from llmops.core.ids import uuid7
-from llmops.providers import rules, services
+from llmops.providers import services
 from llmops.providers.draining import remaining
 from llmops.providers.models import Credential, CredentialUse, HealthEvent, Rotation
 from llmops.providers.probing import Outcome
-from llmops.providers.selectors import keys_due
 from llmops.serving.selectors import load_snapshot
 from llmops.usage.models import Journal, KeptObject
 from tests import configuring
-from tests.cast import COMMAND, bearer, in_threads, no_event, one_event, signed_in
+from tests.cast import no_event, one_event
 from tests.configuring import OPERATOR
-from tests.providers.answering import answer
-from tests.providers.test_credentials import whole_database
 
 pytestmark = pytest.mark.django_db
 
@@ -265,254 +257,3 @@ def test_a_reason_revokes_what_is_still_used(old):
     with one_event("rotation.finished") as seen:
         services.finish_rotation(OPERATOR, rotation=rotation, reason="it leaked")
     assert "has not said" in seen.event.before["still_used"]
-
-
-# By itself --------------------------------------------------------------------------------------------------------------
-
-
-def test_it_is_finished_when_it_is_drained_and_not_before_it_may(old):
-    rotation = in_use(old, keep_minutes=10)
-    plane = a_data_plane()
-    services.report_uses({str(old.pk): (1, 0)}, process=plane.pk, host="h")
-    with no_event():
-        assert tend(later=timedelta(minutes=11)) == 0, "a call is under way on it"
-    services.report_uses({str(old.pk): (0, 0)}, process=plane.pk, host="h")
-    with no_event():
-        assert tend() == 0, "it is kept a while, to be put back"
-    with one_event("rotation.finished"):
-        assert tend(later=timedelta(minutes=11)) == 1
-    assert states(rotation) == ("done", "revoked", "active")
-
-
-def test_at_its_deadline_it_is_finished_in_any_case(old):
-    rotation = in_use(old, by_itself=False, deadline_hours=2)
-    services.report_uses({str(old.pk): (1, 0)}, process=a_data_plane().pk, host="h")
-    assert tend(later=timedelta(hours=1, minutes=59)) == 0
-    with one_event("rotation.finished") as seen:
-        assert tend(later=timedelta(hours=2)) == 1
-    assert "1 call under way" in seen.event.reason
-    assert states(rotation)[0] == "done"
-
-
-def test_a_burst_of_refusals_puts_the_old_key_back_and_tells(old, django_capture_on_commit_callbacks):
-    access.create_user(COMMAND, username="boss", email="boss@example.com", is_superuser=True)
-    rotation = in_use(old)
-    heard(rotation.new, "refused")
-    with no_event():
-        assert tend(WORKS) == 0, "one refusal, and a probe that works: nothing yet"
-    heard(rotation.new, "refused")
-    with one_event("rotation.returned") as seen, django_capture_on_commit_callbacks(execute=True):
-        assert tend(WORKS) == 1
-    assert "burst" in seen.event.reason
-    assert states(rotation) == ("returned", "active", "staged")
-    assert served() == [(OLD, False)]
-    [told] = mail.outbox
-    assert (told.to, "in use again" in told.subject) == (["boss@example.com"], True)
-    assert OLD not in told.body
-    assert NEW not in told.body
-
-
-def test_a_refusal_that_a_probe_meets_too_is_enough(old):
-    rotation = in_use(old)
-    heard(rotation.new, "refused")
-    assert tend(REFUSED) == 1
-    assert states(rotation)[0] == "returned"
-
-
-def test_a_refusal_that_was_taken_back_or_is_older_counts_for_nothing(old):
-    rotation = begin(old)
-    heard(rotation.new, "refused")
-    time.sleep(0.001)
-    rotation = services.activate_rotation(OPERATOR, rotation=rotation)
-    process = uuid4()
-    heard(rotation.new, "refused", process=process)
-    heard(rotation.new, "accepted", process=process)
-    assert tend(REFUSED) == 0
-    assert states(rotation)[0] == "draining"
-
-
-def test_when_both_are_refused_nobody_goes_back_and_forth(old):
-    rotation = in_use(old)
-    heard(rotation.new, "refused")
-    heard(rotation.new, "refused")
-    heard(old, "refused")
-    with no_event():
-        assert tend(REFUSED) == 0
-    assert states(rotation)[0] == "draining"
-
-
-@pytest.mark.parametrize(
-    ("said", "burst"),
-    [
-        ([], False),
-        ([(1, "refused")], False),
-        ([(1, "refused"), (1, "refused")], True),
-        ([(1, "refused"), (2, "refused")], True),
-        ([(1, "refused"), (1, "accepted"), (1, "refused")], False),
-        ([(1, "refused"), (2, "refused"), (2, "accepted")], False),
-    ],
-)
-def test_what_a_burst_is(said, burst):
-    assert rules.refused_for_good(said) is burst
-
-
-def test_names_follow_each_other():
-    assert rules.next_name("primary", set()) == "primary-2"
-    assert rules.next_name("primary-2", {"primary-3"}) == "primary-4"
-    assert len(rules.next_name("x" * 80, set())) == 80
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_who_act_at_once_move_it_once():
-    rotation = in_use(configuring.credential(secret=OLD, activate=True))
-    results = in_threads(
-        lambda: services.finish_rotation(OPERATOR, rotation=rotation),
-        lambda: services.return_rotation(OPERATOR, rotation=rotation, reason="why"),
-        lambda: services.finish_rotation(OPERATOR, rotation=rotation),
-        lambda: services.revoke_credential(OPERATOR, credential=rotation.new),
-    )
-    assert any(not isinstance(one, Exception) for one in results)
-    assert all(isinstance(one, Conflict) for one in results if isinstance(one, Exception)), results
-    state, old, new = states(rotation)
-    assert state in ("done", "returned", "cancelled")
-    assert (old, new) in {
-        ("revoked", "active"),
-        ("active", "staged"),
-        ("active", "revoked"),
-        ("revoked", "revoked"),
-    }
-
-
-# Reminders --------------------------------------------------------------------------------------------------------------
-
-
-def test_keys_that_are_due_are_told_of_once_a_week(settings, django_capture_on_commit_callbacks):
-    settings.PROVIDER_KEY_DAYS = 30
-    access.create_user(COMMAND, username="boss", email="boss@example.com", is_superuser=True)
-    real = configuring.provider("real", kind="openai", base_url="https://api.openai.com/v1")
-    key = configuring.credential(real, activate=True)
-    never = configuring.credential(real, name="never", activate=True)
-    with one_event("credential.rescheduled"):
-        services.remind_after(OPERATOR, credential=never, days=0)
-    Credential.objects.update(set_at=timezone.now() - timedelta(days=31))
-    [due] = keys_due(timezone.now())
-    assert (due.credential.pk, due.in_words()) == (key.pk, "31 days old; it was due after 30")
-    with django_capture_on_commit_callbacks(execute=True):
-        assert [services.remind_of_keys(), services.remind_of_keys()] == [1, 0]
-    assert "real/primary" in mail.outbox[0].body
-    assert services.remind_of_keys(now=timezone.now() + timedelta(days=8)) == 1
-    # Whoever rotates it has done what was asked.
-    services.begin_rotation(OPERATOR, credential=key, secret=NEW, unprobed_reason="a test")
-    assert keys_due(timezone.now()) == []
-
-
-# Surfaces ---------------------------------------------------------------------------------------------------------------
-
-
-def test_the_pages_lead_through_it(cast, answering):
-    server = answering()
-    sim = configuring.provider(base_url=server.url)
-    old = configuring.credential(sim, secret=OLD, activate=True)
-    alice = signed_in(cast.alice)
-    form = {
-        "source": "sealed",
-        "secret": NEW,
-        "reference": "",
-        "keep_minutes": 15,
-        "deadline_hours": 24,
-        "by_itself": "on",
-    }
-    address = f"/admin/providers/credential/{old.pk}/rotate/"
-    server.script = answer(401)
-    refused = alice.post(address, form)
-    assert refused.status_code == 200
-    assert "Nothing was changed" in refused.content.decode()
-    assert NEW not in refused.content.decode()
-    server.script = answer(200)
-    with one_event("rotation.staged"):
-        begun = alice.post(address, form)
-    rotation = Rotation.objects.get()
-    assert begun["Location"] == f"/admin/providers/rotation/{rotation.pk}/change/"
-    page = alice.get(begun["Location"]).content.decode()
-    assert 'aria-current="step"' in page
-    assert "Use the new key" in page
-    assert "Revoke the old key" not in page.split("Where this rotation stands")[0]
-    assert NEW not in page
-    assert server.asked[-1][2]["Authorization"] == f"Bearer {NEW}"
-    with one_event("rotation.activated"):
-        assert (
-            alice.post(f"/admin/providers/rotation/{rotation.pk}/activate/", {"reason": ""}).status_code
-            == 302
-        )
-    services.report_uses({str(old.pk): (7, 0)}, process=a_data_plane("gateway-9").pk, host="gateway-9")
-    page = alice.get(begun["Location"]).content.decode()
-    assert "7 calls under way" in page
-    assert "gateway-9" in page
-    blocked = alice.post(f"/admin/providers/rotation/{rotation.pk}/finish/", {"reason": ""}).content.decode()
-    assert "still used: 7 calls under way" in blocked
-    with one_event("rotation.returned"):
-        alice.post(f"/admin/providers/rotation/{rotation.pk}/take-back/", {"reason": "slower"})
-    everything = whole_database()
-    assert "rotation.returned" in everything
-    assert OLD not in everything
-    assert NEW not in everything
-    overview = [finding.text for finding in alice.get("/").context["view"].verdict.findings]
-    assert any("rotation of sim/primary was taken back: slower" in text for text in overview), overview
-    assert "Key rotation" not in signed_in(cast.carla).get("/").content.decode()
-
-
-def test_the_api_does_the_same(cast, answering):
-    server = answering()
-    sim = configuring.provider(base_url=server.url)
-    old = configuring.credential(sim, secret=OLD, activate=True)
-    from llmops.access.rules import SCOPES
-    from tests.cast import issue
-
-    client = bearer(issue(cast.support, *SCOPES).secret)
-
-    def post(where: str, **body: Any) -> Any:
-        return client.post(f"/api/v1/rotations/{where}", body, content_type="application/json")
-
-    server.script = answer(401)
-    refused = post("", credential=str(old.pk), secret=NEW)
-    assert (refused.status_code, Rotation.objects.count()) == (422, 0)
-    assert "Nothing was changed" in refused.content.decode()
-    server.script = answer(200)
-    made = post("", credential=str(old.pk), secret=NEW)
-    assert made.status_code == 201, made.content
-    assert NEW not in made.content.decode()
-    one = made.json()
-    assert (one["state"], one["remaining"]) == ("staged", None)
-    used = post(f"{one['id']}/activate/")
-    assert used.json()["state"] == "draining"
-    assert used.json()["remaining"]["drained"] is True
-    assert post(f"{one['id']}/cancel/").status_code == 409
-    assert post(f"{one['id']}/finish/").json()["state"] == "done"
-    listed = client.get("/api/v1/rotations/?state=done").json()
-    assert [row["id"] for row in listed["results"]] == [one["id"]]
-
-
-def test_the_command_does_the_same(answering, monkeypatch):
-    server = answering()
-    configuring.credential(configuring.provider(base_url=server.url), secret=OLD, activate=True)
-    monkeypatch.setattr("sys.stdin", StringIO(NEW + "\n"))
-
-    def run(*words: str) -> str:
-        out = StringIO()
-        call_command("rotate", *words, stdout=out)
-        return out.getvalue()
-
-    said = run("begin", "sim/primary", "--secret-stdin", "--activate", "--reason", "monthly")
-    assert "New key in use" in said
-    assert NEW not in said
-    assert "still used: nothing" in run("show", "sim/primary")
-    assert "Done, old key revoked" in run("finish", "sim/primary")
-    assert "Done" in run("show", "sim/primary")
-    with pytest.raises(CommandError, match="not being rotated"):
-        run("finish", "sim/primary")
-    with pytest.raises(CommandError, match="no provider key"):
-        run("begin", "sim/none", "--reference", "env:X")
-    server.script = answer(401)
-    monkeypatch.setenv("ANOTHER_KEY", NEW + "z")
-    with pytest.raises(CommandError, match="Nothing was changed"):
-        run("begin", "sim/primary", "--reference", "env:ANOTHER_KEY")

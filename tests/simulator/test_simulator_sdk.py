@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import math
-import struct
-import time
 from typing import Any
 
 import jsonschema
@@ -322,153 +318,6 @@ def test_images_and_parts_are_counted(client: openai.OpenAI) -> None:
     assert usage.prompt_tokens == tokens.count_chat(messages, "sim-small")
 
 
-def test_embeddings_are_the_same_in_both_formats(client: openai.OpenAI, count: Any) -> None:
-    texts = ["The invoice is overdue.", "Ein zweiter Satz 你好"]
-    model = "sim-embed-small+instant"
-    floats = client.embeddings.create(model=model, input=texts, encoding_format="float")
-    packed = client.embeddings.with_raw_response.create(model=model, input=texts, encoding_format="base64")
-    for one, other in zip(floats.data, json.loads(packed.text)["data"], strict=True):
-        assert len(one.embedding) == 1536
-        assert math.isclose(math.fsum(value * value for value in one.embedding), 1, abs_tol=1e-5)
-        unpacked = struct.unpack("<1536f", base64.b64decode(other["embedding"]))
-        assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(one.embedding, unpacked, strict=True))
-    assert floats.usage.prompt_tokens == floats.usage.total_tokens == sum(map(count, texts))
-    assert [one.index for one in floats.data] == [0, 1]
-    # The SDK asks for base64 by itself and unpacks it.
-    assert len(client.embeddings.create(model=model, input=texts[0], dimensions=256).data[0].embedding) == 256
-    assert len(client.embeddings.create(model="sim-embed-large+instant", input="a").data[0].embedding) == 3072
-
-
-def test_texts_that_share_words_are_near_each_other(client: openai.OpenAI) -> None:
-    texts = ["the invoice is overdue", "which invoice is overdue today", "penguins swim in cold water"]
-    made = client.embeddings.create(model="sim-embed-small+instant", input=texts).data
-    first, second, third = (one.embedding for one in made)
-    assert (
-        math.sumprod(first, second) > 0.4 > 0.2 > math.sumprod(first, third)
-        if hasattr(math, "sumprod")
-        else (sum(map(float.__mul__, first, second)) > 0.4 > 0.2 > sum(map(float.__mul__, first, third)))
-    )
-
-
-def test_embeddings_of_token_numbers(client: openai.OpenAI) -> None:
-    model = "sim-embed-small+instant"
-    assert client.embeddings.create(model=model, input=[1, 2, 3]).usage.prompt_tokens == 3
-    several = client.embeddings.create(model=model, input=[[1, 2, 3], [4]])
-    assert (len(several.data), several.usage.prompt_tokens) == (2, 4)
-
-
-def test_moderation(client: openai.OpenAI) -> None:
-    made = client.moderations.create(model="sim-moderation+instant", input=["Hello.", "I will kill it."])
-    assert [result.flagged for result in made.results] == [False, True]
-    assert made.results[1].categories.violence
-    assert not made.results[1].categories.hate
-    assert client.moderations.create(model="sim-moderation+instant+flag", input="Hello.").results[0].flagged
-
-
-def test_models(client: openai.OpenAI, simulator: RunningSimulator) -> None:
-    listed = client.models.list().data
-    assert {model.owned_by for model in listed} == {"simulator"}
-    suggested = simulator.own("/simulator/models")["data"]
-    assert [model.id for model in listed] == [model["id"] for model in suggested]
-    chat = [model for model in suggested if model["kind"] == "chat"]
-    assert all(set(model["prices"]) == {"input", "cached_input", "output"} for model in chat)
-    assert all(model["prices"] for model in suggested)
-    assert client.models.retrieve("sim-gpt-4o-2024-08-06").id == "sim-gpt-4o-2024-08-06"
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("gpt-4o")
-
-
-def test_responses(client: openai.OpenAI, count: Any) -> None:
-    plain = client.responses.create(model="sim-small+instant", input="How much?", instructions="Be terse.")
-    assert plain.output_text.startswith("Simulated answer: ")
-    assert plain.status == "completed"
-    assert plain.usage is not None
-    assert plain.usage.output_tokens == count(plain.output_text)
-    messages = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "How much?"}]
-    assert plain.usage.input_tokens == prompt_tokens(count, messages)
-    parts = [{"role": "user", "content": [{"type": "input_text", "text": "How much?"}]}]
-    again = client.responses.create(model="sim-small+instant", input=parts, instructions="Be terse.")  # type: ignore[arg-type]
-    assert again.usage is not None
-    assert again.usage.input_tokens == plain.usage.input_tokens
-    cut = client.responses.create(model="sim-small+instant", input="How much?", max_output_tokens=5)
-    assert cut.status == "incomplete"
-    assert cut.incomplete_details is not None
-    assert cut.incomplete_details.reason == "max_output_tokens"
-    assert count(cut.output_text) == 5
-
-
-@pytest.mark.parametrize("model", ["sim-small+instant", "sim-small+latency=0+tps=3000"])
-def test_responses_streamed(client: openai.OpenAI, model: str) -> None:
-    plain = client.responses.create(model=model, input="How much?")
-    with client.responses.stream(model=model, input="How much?") as stream:
-        events = list(stream)
-        final = stream.get_final_response()
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    kinds = [event.type for event in events]
-    assert kinds[:2] == ["response.created", "response.in_progress"]
-    assert kinds[-1] == "response.completed"
-    assert final.output_text == plain.output_text
-    assert final.usage == plain.usage
-
-
-def test_responses_call_functions(client: openai.OpenAI) -> None:
-    tools: list[Any] = [{"type": "function", "strict": False, **tool["function"]} for tool in WEATHER]
-    asked: dict[str, Any] = {"model": "sim-small+instant+toolcall=2", "input": "Go.", "tools": tools}
-    plain = client.responses.create(**asked)
-    calls = [item for item in plain.output if item.type == "function_call"]
-    assert [call.name for call in calls] == ["get_weather", "get_time"]
-    with client.responses.stream(**asked) as stream:
-        for _ in stream:
-            pass
-        final = stream.get_final_response()
-    assert [(i.name, i.arguments) for i in final.output if i.type == "function_call"] == [
-        (call.name, call.arguments) for call in calls
-    ]
-    history = [
-        {"role": "user", "content": "Go."},
-        *(call.to_dict() for call in calls),
-        {"type": "function_call_output", "call_id": calls[0].call_id, "output": "rain"},
-    ]
-    assert client.responses.create(**{**asked, "input": history}).output_text.startswith("Simulated answer")
-    schema = {
-        "type": "object",
-        "properties": {"a": {"const": 1}},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-    kept = client.responses.create(
-        model="sim-small+instant",
-        input="Go.",
-        text={"format": {"type": "json_schema", "name": "x", "schema": schema}},
-    )
-    assert json.loads(kept.output_text) == {"a": 1}
-
-
-def test_kept_responses_are_told_again_from_where_one_likes(client: openai.OpenAI) -> None:
-    first = list(client.responses.create(model="sim-small+instant", input="How much?", stream=True))
-    response_id = first[0].response.id  # type: ignore[union-attr]
-    again = list(client.responses.retrieve(response_id, stream=True))
-    assert [one.model_dump() for one in again] == [one.model_dump() for one in first]
-    rest = list(client.responses.retrieve(response_id, stream=True, starting_after=4))
-    assert [one.sequence_number for one in rest] == [one.sequence_number for one in first[5:]]
-    assert client.responses.delete(response_id) is None
-    with pytest.raises(openai.NotFoundError):
-        client.responses.retrieve(response_id)
-
-
-def test_a_response_goes_on_in_the_background(client: openai.OpenAI) -> None:
-    made = client.responses.create(model="sim-small+latency=60000", input="How much?", background=True)
-    assert (made.status, made.usage, made.background) == ("queued", None, True)
-    cancelled = client.responses.cancel(made.id)
-    assert cancelled.status == "cancelled"
-    assert cancelled.usage is not None and cancelled.usage.output_tokens == 0
-    failed = client.responses.create(model="sim-small+instant+error=500", input="x", background=True)
-    deadline = time.monotonic() + 10
-    while (failed := client.responses.retrieve(failed.id)).status != "failed":
-        assert time.monotonic() < deadline
-    assert failed.error is not None and failed.error.code == "server_error"
-
-
 async def test_async_client_and_many_at_once(simulator: RunningSimulator, count: Any) -> None:
     async with openai.AsyncOpenAI(base_url=simulator.url, api_key="sk-bob", max_retries=0) as client:
 
@@ -498,19 +347,3 @@ async def test_async_client_and_many_at_once(simulator: RunningSimulator, count:
     assert len(records) == len({record["id"] for record in records}) == 200
     assert {record["outcome"] for record in records} == {"completed"}
     assert sum(r["usage"]["prompt"] + r["usage"]["completion"] for r in records) == sum(totals)
-
-
-def test_documents_come_in_the_order_of_how_near_they_are(client: openai.OpenAI, count: Any) -> None:
-    documents = ["Reset my password", {"text": "Where is my parcel?"}, "The parcel is late"]
-    body = {"model": "sim-rerank+instant", "query": "my parcel", "documents": documents, "top_n": 2}
-    made: Any = client.post("/rerank", body=body, cast_to=object)
-    first, second = made["results"]
-    assert first["document"] == {"text": "Where is my parcel?"}
-    assert first["relevance_score"] > second["relevance_score"]
-    assert made["usage"]["prompt_tokens"] == 3 * count("my parcel") + sum(
-        count(one if isinstance(one, str) else one["text"]) for one in documents
-    )
-    bare: Any = client.post("/rerank", body=body | {"return_documents": False}, cast_to=object)
-    assert set(bare["results"][0]) == {"index", "relevance_score"}
-    with pytest.raises(openai.BadRequestError):
-        client.post("/rerank", body=body | {"documents": []}, cast_to=object)
