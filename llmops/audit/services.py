@@ -90,6 +90,22 @@ def record_about(
             {name: before.get(name) for name in differing},
             {name: after[name] for name in differing},
         )
+    return record_of(
+        actor, row, action=action, before=before, after=after, reason=reason, project_id=project_id
+    )
+
+
+def record_of(
+    actor: Actor,
+    row: Model,
+    *,
+    action: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    reason: str = "",
+    project_id: UUID | None = None,
+) -> Event:
+    """As ``record_about``, with ``before`` and ``after`` as they are."""
     return record(
         actor,
         action=action,

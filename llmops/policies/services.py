@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from llmops.audit.services import record
+from llmops.audit.services import record_of
 from llmops.base import drafts
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
@@ -20,7 +20,6 @@ from llmops.policies.rules import checked
 from llmops.policies.selectors import routes_naming
 from llmops.policies.wording import differences, summary
 
-KIND = "policies.policy"
 FIELDS = ("description", "everywhere")
 
 
@@ -44,8 +43,12 @@ def create_policy(
         kept = checked(checks)
         drafts.inserted(policy)
         version = _add_version(actor, policy, number=1, checks=kept, note=note)
-        _record(
-            actor, policy, "created", after={"slug": slug, **_fields(policy), **_told(version)}, reason=note
+        record_of(
+            actor,
+            policy,
+            action="policy.created",
+            after={"slug": slug, **_fields(policy), **_told(version)},
+            reason=note,
         )
     return policy
 
@@ -75,7 +78,7 @@ def update_policy(
         if not new:
             return stored
         stored.save()
-        _record(actor, stored, "changed", before=old, after=new, reason=note)
+        record_of(actor, stored, action="policy.changed", before=old, after=new, reason=note)
     return stored
 
 
@@ -98,8 +101,13 @@ def roll_back_policy(actor: Actor, *, policy: Policy, number: int, reason: str =
         note = f"as in version {number}" + (f": {reason.strip()}" if reason.strip() else "")
         version = _add_version(actor, stored, number=_next(stored), checks=kept, note=note[:300])
         old, new = _with_version({}, {}, current, version)
-        _record(
-            actor, stored, "rolled_back", before=old, after={**new, "as_in_version": number}, reason=reason
+        record_of(
+            actor,
+            stored,
+            action="policy.rolled_back",
+            before=old,
+            after={**new, "as_in_version": number},
+            reason=reason,
         )
     return stored
 
@@ -127,10 +135,10 @@ def _set_archived(actor: Actor, policy: Policy, *, archived: bool) -> Policy:
     change = {"archived_at": timezone.now() if archived else None}
     if not compare_and_set(policy, expect={"archived_at__isnull": archived}, change=change):
         raise Conflict(f"This policy is {'already archived' if archived else 'not archived'}.")
-    _record(
+    record_of(
         actor,
         policy,
-        "archived" if archived else "restored",
+        action="policy.archived" if archived else "policy.restored",
         before={"archived": not archived},
         after={"archived": archived},
     )
@@ -188,24 +196,3 @@ def _with_version(
     was, now = drafts.difference(_told(before), _told(after))
     changes = differences(before.checks, after.checks)
     return {**old, **was}, {**new, **now, "changes": changes}
-
-
-def _record(
-    actor: Actor,
-    policy: Policy,
-    what: str,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any],
-    reason: str = "",
-) -> None:
-    record(
-        actor,
-        action=f"policy.{what}",
-        object_type=KIND,
-        object_id=policy.pk,
-        object_name=policy.slug,
-        before=before,
-        after=after,
-        reason=reason,
-    )

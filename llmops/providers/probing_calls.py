@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
-from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
+from llmops.providers.guarded_resolver import AddressRefused
+from llmops.providers.guarded_session import guarded_session
 from llmops.providers.models import Provider
-from llmops.providers.probing import Outcome, authorization
+from llmops.providers.probing import Outcome
 
 _MOST_BYTES = 2 * 1024 * 1024
 
@@ -24,34 +25,9 @@ async def ask(
     resolver: AbstractResolver | None,
 ) -> Outcome:
     """See ``probing.probe``; raises ``TimeoutError`` after ``deadline_s`` seconds."""
-    headers = {
-        **authorization(provider.kind, secret),
-        "Accept": "application/json",
-        "User-Agent": "llmops-console",
-    }
-    if provider.organization:
-        headers["OpenAI-Organization"] = provider.organization
-    if provider.provider_project:
-        headers["OpenAI-Project"] = provider.provider_project
-    timeout = aiohttp.ClientTimeout(
-        total=None,
-        sock_connect=min(provider.connect_timeout_ms / 1000, deadline_s),
-        sock_read=min(provider.read_timeout_ms / 1000, deadline_s),
-    )
-    # A proxy may stand on a private network, and resolves the provider's name itself.
-    guard = GuardedResolver(
-        allow_private=provider.allow_private_network or bool(provider.proxy_url), inner=resolver
-    )
-    connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True)
     async with (
         asyncio.timeout(deadline_s),
-        aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            headers=headers,
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as session,
+        guarded_session(provider, secret, deadline_s=deadline_s, resolver=resolver) as session,
     ):
         try:
             outcome = await _ask(session, provider, "GET", "/models", None)

@@ -20,9 +20,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from llmops.core.errors import InvalidRequest, UpstreamError
-from llmops.providers.guarded_resolver import GuardedResolver
+from llmops.providers.guarded_session import guarded_session
 from llmops.providers.models import Provider
-from llmops.providers.probing import authorization
 from llmops.providers.probing_calls import network_sentence
 from llmops.providers.rules import url_problem
 
@@ -83,29 +82,10 @@ async def _fetch(
     resolver: AbstractResolver | None,
 ) -> str:
     """One page, over a connection of its own: there are few, and whoever hears of them may ask a database."""
-    headers = {
-        **authorization(provider.kind, secret),
-        "Accept": "application/json",
-        "User-Agent": "llmops-console",
-    }
-    if provider.organization:
-        headers["OpenAI-Organization"] = provider.organization
-    guard = GuardedResolver(
-        allow_private=provider.allow_private_network or bool(provider.proxy_url), inner=resolver
-    )
-    timeout = aiohttp.ClientTimeout(
-        total=None,
-        sock_connect=provider.connect_timeout_ms / 1000,
-        sock_read=provider.read_timeout_ms / 1000,
-    )
     async with (
         asyncio.timeout(deadline_s),
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True),
-            timeout=timeout,
-            headers=headers,
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
+        guarded_session(
+            provider, secret, deadline_s=deadline_s, resolver=resolver, of_project=False
         ) as session,
     ):
         try:

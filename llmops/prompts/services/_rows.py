@@ -7,7 +7,6 @@ from typing import Any
 from django.db.models import Max
 
 from llmops.access.models import Project
-from llmops.audit.services import record
 from llmops.base import drafts
 from llmops.base.locks import lock
 from llmops.core.actors import Actor
@@ -18,7 +17,6 @@ from llmops.prompts.models import Prompt, PromptVersion
 from llmops.prompts.rendering import RENDERER
 from llmops.prompts.wording import differences
 
-KIND = "prompts.prompt"
 #: Held while a prompt gets its name: a shared name stands for one prompt, whoever asks.
 _NAMES = "prompts.names"
 
@@ -99,25 +97,3 @@ def told(version: PromptVersion, before: PromptVersion | None) -> dict[str, Any]
         "digest": version.digest,
         "changes": differences(before.content if before else contents.EMPTY, version.content),
     }
-
-
-def write(
-    actor: Actor,
-    prompt: Prompt,
-    what: str,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
-    reason: str = "",
-) -> None:
-    record(
-        actor,
-        action=f"prompt.{what}",
-        object_type=KIND,
-        object_id=prompt.pk,
-        object_name=prompt.slug,
-        project_id=prompt.project_id,
-        before=before,
-        after=after,
-        reason=reason,
-    )

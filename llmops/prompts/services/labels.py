@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from llmops.audit.services import record_of
 from llmops.base import drafts
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, NotFound
 from llmops.prompts.models import Label, LabelMove, Prompt
-from llmops.prompts.services._rows import checked_line, in_use, write
+from llmops.prompts.services._rows import checked_line, in_use
 
 MOST_LABELS = 50
 _WHY = "say why; it is kept with the label's history and read by whoever undoes it."
@@ -83,10 +84,10 @@ def _moved(
         reason=reason,
         moved_by=actor.name[:200],
     )
-    write(
+    record_of(
         actor,
         prompt,
-        "label_moved" if after else "label_removed",
+        action="prompt.label_moved" if after else "prompt.label_removed",
         before={"label": name, "version": before},
         after={"label": name, "version": after},
         reason=reason,

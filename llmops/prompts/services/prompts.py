@@ -8,13 +8,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from llmops.access.models import Project
+from llmops.audit.services import record_of
 from llmops.base import drafts
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict
 from llmops.prompts import content as contents
 from llmops.prompts.models import Prompt
-from llmops.prompts.services._rows import append_version, check_name, in_use, told, write
+from llmops.prompts.services._rows import append_version, check_name, in_use, told
 
 FIELDS = ("description",)
 
@@ -47,7 +48,7 @@ def create_prompt(
         after = {"slug": slug, "project": project.slug if project else None, "description": description}
         if kept is not None:
             after |= told(append_version(actor, prompt, kept, number=1, note=note), None)
-        write(actor, prompt, "created", after=after, reason=note.strip())
+        record_of(actor, prompt, action="prompt.created", after=after, reason=note.strip())
     return prompt
 
 
@@ -63,7 +64,7 @@ def update_prompt(actor: Actor, *, prompt: Prompt, changes: dict[str, Any]) -> P
         if not new:
             return stored
         stored.save()
-        write(actor, stored, "changed", before=old, after=new)
+        record_of(actor, stored, action="prompt.changed", before=old, after=new)
     return stored
 
 
@@ -85,7 +86,7 @@ def duplicate_prompt(
         if source.current is not None:
             line = note.strip() or f"a copy of {source.slug}, version {source.current.number}"
             after |= told(append_version(actor, copy, source.current.content, number=1, note=line), None)
-        write(actor, copy, "created", after=after, reason=note.strip())
+        record_of(actor, copy, action="prompt.created", after=after, reason=note.strip())
     return copy
 
 
@@ -105,10 +106,10 @@ def _set_archived(actor: Actor, prompt: Prompt, *, archived: bool) -> Prompt:
         change = {"archived_at": timezone.now() if archived else None}
         if not compare_and_set(stored, expect={"archived_at__isnull": archived}, change=change):
             raise Conflict(f"This prompt is {'already archived' if archived else 'not archived'}.")
-        write(
+        record_of(
             actor,
             stored,
-            "archived" if archived else "restored",
+            action="prompt.archived" if archived else "prompt.restored",
             before={"archived": not archived},
             after={"archived": archived},
         )
@@ -119,4 +120,4 @@ def note_export(actor: Actor, *, prompt: Prompt, number: int | None) -> None:
     """That somebody took a version of a prompt (None: the newest) out as files."""
     taken = number if number is not None else prompt.current.number if prompt.current else None
     with transaction.atomic():
-        write(actor, prompt, "exported", after={"version": taken})
+        record_of(actor, prompt, action="prompt.exported", after={"version": taken})

@@ -8,12 +8,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from llmops.access.models import Project
+from llmops.audit.services import record_of
 from llmops.base import drafts
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict
 from llmops.prompts import content as contents
 from llmops.prompts.models import Prompt, PromptVersion
-from llmops.prompts.services._rows import append_version, check_name, in_use, next_number, told, write
+from llmops.prompts.services._rows import append_version, check_name, in_use, next_number, told
 from llmops.prompts.services.prompts import create_prompt
 from llmops.prompts.wording import differences
 
@@ -30,7 +31,9 @@ def save_draft(actor: Actor, *, prompt: Prompt, draft: Any, description: str | N
         base = stored.current.content if stored.current else contents.EMPTY
         stored.draft, stored.draft_by, stored.draft_at = kept, actor.name[:200], timezone.now()
         stored.save()
-        write(actor, stored, "draft_saved", after={"changes": _changes(base, kept), **described})
+        record_of(
+            actor, stored, action="prompt.draft_saved", after={"changes": _changes(base, kept), **described}
+        )
     return stored
 
 
@@ -45,7 +48,7 @@ def discard_draft(actor: Actor, *, prompt: Prompt) -> Prompt:
         lost = _changes(base, stored.draft)
         stored.draft, stored.draft_by, stored.draft_at = None, "", None
         stored.save()
-        write(actor, stored, "draft_discarded", before={"changes": lost})
+        record_of(actor, stored, action="prompt.draft_discarded", before={"changes": lost})
     return stored
 
 
@@ -81,10 +84,10 @@ def add_version(
             raise Conflict(f"Nothing differs from version {number} of {stored.slug}.")
         described = _describe(stored, description)
         version = append_version(actor, stored, kept, number=next_number(stored), note=note)
-        write(
+        record_of(
             actor,
             stored,
-            "version_added",
+            action="prompt.version_added",
             before={"version": number or None},
             after={**told(version, newest), **described},
             reason=note.strip(),
