@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 #: What Hypothesis tries of a test that names no number; the numbers that tests name are for the thorough profile.
 THOROUGH, USUAL = 100, 30
 DEFAULT = "usual"
 
-# A machine that is busy with something else is no reason to fail, so nothing has a deadline.
+# A machine that is busy with something else is no reason to fail, so nothing has a deadline and examples may be long in coming.
 _EVERYWHERE: dict[str, Any] = {
     "parent": settings.get_profile("default"),
     "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
     "print_blob": True,
 }
 settings.register_profile("thorough", max_examples=THOROUGH, **_EVERYWHERE)

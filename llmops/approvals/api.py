@@ -13,16 +13,18 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from llmops.access.api import ProjectField
-from llmops.approvals import services
-from llmops.approvals.models import Decision, Request
+from llmops.access.permissions import DeniesUnlessDeclared
+from llmops.approvals import services, standing_in
+from llmops.approvals.models import Decision, Request, StandIn
 from llmops.approvals.selectors import described, shown_to
+from llmops.base.clock import database_now
 from llmops.base.drf import ConsoleViewSet
 
 
 class DecisionSerializer(serializers.ModelSerializer[Decision]):
     class Meta:
         model = Decision
-        fields = ("approves", "reason", "decided_by_name", "decided_at")
+        fields = ("approves", "reason", "decided_by_name", "for_name", "decided_at")
 
 
 class RequestSerializer(serializers.ModelSerializer[Request]):
@@ -51,11 +53,20 @@ class CancelBody(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=500, required=False, allow_blank=True, default="")
 
 
+class AmongThoseShown(DeniesUnlessDeclared):
+    """What somebody may do with a row hangs on more than a role in its project; the rows are those that concern them, and the
+    services say the rest."""
+
+    def has_object_permission(self, request: Any, view: Any, obj: Any) -> bool:
+        return True
+
+
 class Approvals(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     """What waits for a second person. An approval is bound to the digest of what was shown, and carried out at once."""
 
     queryset = Request.objects.select_related("project").prefetch_related("decisions")
     serializer_class = RequestSerializer
+    permission_classes = (AmongThoseShown,)
     filterset_fields = ("state", "kind", "object_id", "project__slug")
     permission_map = {
         "list": "approval.view",
@@ -66,8 +77,8 @@ class Approvals(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet
     }
 
     def get_queryset(self) -> QuerySet[Request]:
-        rows = super().get_queryset()
-        return rows if getattr(self, "swagger_fake_view", False) else shown_to(rows, self.request)
+        rows = Request.objects.select_related("project").prefetch_related("decisions")
+        return rows.none() if getattr(self, "swagger_fake_view", False) else shown_to(rows, self.request)
 
     @extend_schema(request=DecisionBody, responses=RequestSerializer)
     @action(detail=True, methods=["post"], serializer_class=DecisionBody)
@@ -97,5 +108,64 @@ class Approvals(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet
         return Response(RequestSerializer(Request.objects.get(pk=row.pk)).data)
 
 
+class StandInSerializer(serializers.ModelSerializer[StandIn]):
+    person = serializers.CharField(
+        max_length=150, source="person.username", help_text="The username of who is away."
+    )
+    stand_in = serializers.CharField(max_length=150, source="stand_in.username")
+    starts_at = serializers.DateTimeField(required=False, help_text="Left out: now.")
+
+    class Meta:
+        model = StandIn
+        fields = ("id", "person", "stand_in", "starts_at", "ends_at", "reason", "named_by", "created_at")
+        read_only_fields = ("named_by",)
+
+
+class EndBody(serializers.Serializer[Any]):
+    """An empty body."""
+
+
+class StandIns(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
+    """Who decides for whom while they are away, as far as whoever asks has a part in it. Only people name one."""
+
+    queryset = StandIn.objects.select_related("person", "stand_in")
+    serializer_class = StandInSerializer
+    permission_classes = (AmongThoseShown,)
+    permission_map = {
+        "list": "approval.view",
+        "retrieve": "approval.view",
+        "create": "approval.decide",
+        "end": "approval.decide",
+    }
+    project_path = None
+
+    def get_queryset(self) -> QuerySet[StandIn]:
+        if getattr(self, "swagger_fake_view", False):
+            return StandIn.objects.none()
+        return standing_in.shown_rows(self.actor, database_now())
+
+    def create(self, request: HttpRequest) -> Response:
+        """Have somebody decide for a person, themselves mostly, until a moment."""
+        data = self.decoded()
+        row = standing_in.name_stand_in(
+            self.actor,
+            person=data["person"]["username"],
+            stand_in=data["stand_in"]["username"],
+            starts_at=data.get("starts_at"),
+            ends_at=data["ends_at"],
+            reason=data.get("reason", ""),
+        )
+        return self.answer(row, status=201)
+
+    @extend_schema(request=EndBody, responses=StandInSerializer)
+    @action(detail=True, methods=["post"], serializer_class=EndBody)
+    def end(self, request: HttpRequest, pk: str) -> Response:
+        """End it before its time; what was decided stays."""
+        row = self.get_object()
+        self.decoded()
+        return Response(StandInSerializer(standing_in.end_stand_in(self.actor, row=row)).data)
+
+
 def register(router: BaseRouter) -> None:
     router.register("approvals", Approvals, basename="approval")
+    router.register("stand-ins", StandIns, basename="stand-in")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from llmops.access.models import Project
 from llmops.base.models import TimestampedModel, UUIDModel
@@ -75,13 +76,56 @@ class Decision(UUIDModel):
     decided_by_id = models.CharField(max_length=64)
     decided_by_name = models.CharField(max_length=200)
     decided_at = models.DateTimeField(auto_now_add=True)
+    #: The account whose power it took, where somebody stood in for it; empty where it was the decider's own.
+    for_id = models.CharField(max_length=64, blank=True, default="", db_default="")
+    for_name = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     class Meta:
         db_table = "approvals_decision"
         ordering = ["decided_at"]
         constraints = [
-            models.UniqueConstraint(fields=["request", "decided_by_id"], name="approvals_decision_once")
+            models.UniqueConstraint(fields=["request", "decided_by_id"], name="approvals_decision_once"),
+            models.UniqueConstraint(
+                fields=["request", "for_id"], condition=~Q(for_id=""), name="approvals_decision_lent_once"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.decided_by_name} {'approved' if self.approves else 'rejected'}"
+
+    @property
+    def who(self) -> str:
+        return (
+            f"{self.decided_by_name}, standing in for {self.for_name}"
+            if self.for_name
+            else self.decided_by_name
+        )
+
+
+class StandIn(TimestampedModel):
+    """Somebody decides for a person who is away, from a moment to another (``standing_in.py``). What ended stays on record."""
+
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    stand_in = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=300, blank=True, default="")
+    named_by = models.CharField(max_length=200)
+
+    class Meta:
+        db_table = "approvals_stand_in"
+        verbose_name, verbose_name_plural = "stand-in", "stand-ins"
+        ordering = ["-starts_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="approvals_stand_in_ends_later"
+            ),
+            models.CheckConstraint(condition=~Q(person=F("stand_in")), name="approvals_stand_in_is_another"),
+        ]
+        indexes = [
+            models.Index(fields=["ends_at"], name="approvals_stand_in_ends", condition=Q(ended_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.stand_in.get_username()} for {self.person.get_username()}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
 
-from llmops.access.selectors import among, powers_of, visible
+from llmops.access.selectors import among, powers_of
 from llmops.approvals.kinds import kind_named, kinds_for_fewer
 from llmops.approvals.models import Request
+from llmops.approvals.standing_in import lenders
+from llmops.base.requests import actor_of
 from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 
@@ -33,12 +36,30 @@ def more_about(row: Request) -> dict[str, Any]:
 
 
 def shown_to(rows: QuerySet[Request], who: Any) -> QuerySet[Request]:
-    """Those of ``rows`` that ``who`` may look at: content that a kind keeps for fewer eyes takes its own permission."""
-    rows, apart = visible(rows, who, "approval.view"), kinds_for_fewer()
+    """Those of ``rows`` that ``who`` may look at: content that a kind keeps for fewer eyes takes its own permission, and what
+    somebody may decide who stands in for another is there for that."""
+    powers, apart = powers_of(who), kinds_for_fewer()
     seen = ~Q(kind__in=list(apart))
     for kind, permission in apart.items():
-        seen |= Q(kind=kind) & among(powers_of(who), permission, "project")
+        seen |= Q(kind=kind) & among(powers, permission, "project")
+    seen &= among(powers, "approval.view", "project")
+    for person in _stood_in_for(who):
+        lent = powers_of(person)
+        for kind in settings.APPROVAL_KINDS:
+            seen |= Q(kind=kind) & among(lent, kind_named(kind).permission, "project")
     return rows.filter(seen)
+
+
+def _stood_in_for(who: Any) -> list[Any]:
+    """Read once for a request, as powers are."""
+    if not hasattr(who, "META"):
+        return []
+    plain = getattr(who, "_request", who)
+    found: list[Any] | None = getattr(plain, "_stood_in_for", None)
+    if found is None:
+        actor = actor_of(plain)
+        found = plain._stood_in_for = lenders(actor.identifier) if actor.kind == "user" else []
+    return found
 
 
 def waiting(who: Any) -> int:

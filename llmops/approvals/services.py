@@ -11,13 +11,17 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
+from django.db.models import Q
 
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import powers_of, powers_of_actor
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Decision, Request
+from llmops.approvals.standing_in import lenders
 from llmops.audit.services import record
 from llmops.base.clock import database_now
+from llmops.base.requests import user_actor
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import SYSTEM, Actor, ActorKind, job_actor
 from llmops.core.digests import digest, equal
@@ -85,14 +89,16 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
     reason = _checked_reason(reason, "" if approves else "Say why; whoever asked wants to know.")
     with transaction.atomic():
         row = _locked(request_id)
-        _refuse_who_may_not(actor, row)
+        away = _deciding_for(actor, row)
         _refuse_what_is_over(row)
         if not equal(digest(row.content), row.digest) or not equal(seen, row.digest):
             raise Conflict(
                 "This is not what you were shown: it was changed meanwhile. Reload the page and read it again."
             )
-        if row.decisions.filter(decided_by_id=actor.identifier).exists():
-            raise Conflict("You have decided about this already. Another person must.")
+        if _has_decided(actor.identifier, row):
+            raise Conflict(
+                "You have decided about this already, or who stands in for you has. Another person must."
+            )
         if approves and (why := void_because(row)):
             _void(actor, row, why)
             return row
@@ -103,15 +109,18 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
             digest=row.digest,
             decided_by_id=actor.identifier[:64],
             decided_by_name=actor.name[:200],
+            for_id=str(away.pk) if away is not None else "",
+            for_name=user_actor(away).name[:200] if away is not None else "",
         )
+        lent: dict[str, Any] = {"standing_in_for": user_actor(away).name} if away is not None else {}
         if not approves:
             _close(row, Request.REJECTED)
             _tell_the_end(row)
-            _audit(actor, row, "rejected", reason, {})
+            _audit(actor, row, "rejected", reason, lent)
             return row
         _refuse_from_who_may_not_ask(row)
-        given = sum(_may(one.decided_by_id, row) for one in row.decisions.filter(approves=True))
-        told: dict[str, Any] = {"approvals": f"{given} of {row.required}"}
+        given = sum(_counts(one, row) for one in row.decisions.filter(approves=True))
+        told: dict[str, Any] = {"approvals": f"{given} of {row.required}", **lent}
         if given >= row.required:
             result = kind_named(row.kind).execute(actor, row.pk, row.content)
             _close(row, Request.EXECUTED, result=result)
@@ -193,11 +202,20 @@ def expire_requests(now: datetime | None = None) -> int:
 def may_decide(actor: Actor, row: Request) -> bool:
     """Whether ``actor`` is somebody whose decision would count, as things stand."""
     try:
-        _refuse_who_may_not(actor, row)
+        _deciding_for(actor, row)
         _refuse_what_is_over(row)
     except (PermissionDenied, Conflict):
         return False
-    return not row.decisions.filter(decided_by_id=actor.identifier).exists()
+    return not _has_decided(actor.identifier, row)
+
+
+def decides_for(actor: Actor, row: Request) -> str:
+    """The name of whoever ``actor`` would stand in for; empty where they decide by themselves, or not at all."""
+    try:
+        away = _deciding_for(actor, row)
+    except (PermissionDenied, Conflict):
+        return ""
+    return user_actor(away).name if away is not None else ""
 
 
 def _locked(request_id: UUID) -> Request:
@@ -211,19 +229,44 @@ def _asked_by(actor: Actor, row: Request) -> bool:
     return (actor.kind, actor.identifier[:64]) == (row.requested_by_kind, row.requested_by_id)
 
 
-def _refuse_who_may_not(actor: Actor, row: Request) -> None:
+def _deciding_for(actor: Actor, row: Request) -> Any:
+    """Whose power ``actor`` decides with: None for their own, or the account of who is away. Raises ``PermissionDenied``."""
     if actor.kind != "user":
         raise PermissionDenied(
             "Only a person who is signed in can decide; a key or a command is nobody's word."
         )
-    if _asked_by(actor, row):
-        raise PermissionDenied("You asked for this yourself. Another person must decide.")
     how = kind_named(row.kind)
-    if how.objects is not None and (objection := how.objects(actor, row.content)):
-        raise PermissionDenied(objection)
-    if not powers_of_actor(actor).allow(how.permission, row.project_id):
-        where = f"in the project {row.project.slug}" if row.project else "for the whole organisation"
-        raise PermissionDenied(f"You may not decide about this {where}.")
+    if why := _objection(actor, row):
+        raise PermissionDenied(why)
+    if powers_of_actor(actor).allow(how.permission, row.project_id):
+        return None
+    where = f"in the project {row.project.slug}" if row.project else "for the whole organisation"
+    refusal = f"You may not decide about this {where}."
+    for person in lenders(actor.identifier):
+        if not powers_of(person).allow(how.permission, row.project_id):
+            continue
+        name = person.get_username()
+        if _objection(user_actor(person), row):
+            refusal = f"You stand in for {name}, who asked for this or is asked for, and may not decide about it either."
+        elif _has_decided(str(person.pk), row):
+            refusal = (
+                f"You stand in for {name}, who has had a say in this already. Another person must decide."
+            )
+        else:
+            return person
+    raise PermissionDenied(refusal)
+
+
+def _objection(actor: Actor, row: Request) -> str:
+    if _asked_by(actor, row):
+        return "You asked for this yourself. Another person must decide."
+    how = kind_named(row.kind)
+    return how.objects(actor, row.content) if how.objects is not None else ""
+
+
+def _has_decided(user_id: str, row: Request) -> bool:
+    """Whether this account has, or somebody who stood in for it."""
+    return row.decisions.filter(Q(decided_by_id=user_id) | Q(for_id=user_id)).exists()
 
 
 def _refuse_from_who_may_not_ask(row: Request) -> None:
@@ -236,9 +279,15 @@ def _refuse_from_who_may_not_ask(row: Request) -> None:
         )
 
 
-def _may(user_id: str, row: Request) -> bool:
-    """Whether an approval counts: who gave it may have lost the power since."""
-    return powers_of_actor(Actor("user", user_id, "")).allow(kind_named(row.kind).permission, row.project_id)
+def _counts(decision: Decision, row: Request) -> bool:
+    """Whether an approval counts: who gave it, or lent the power for it, may have lost it since."""
+    if (
+        decision.for_id
+        and not get_user_model().objects.filter(pk=decision.decided_by_id, is_active=True).exists()
+    ):
+        return False
+    holder = Actor("user", decision.for_id or decision.decided_by_id, "")
+    return powers_of_actor(holder).allow(kind_named(row.kind).permission, row.project_id)
 
 
 def _refuse_what_is_over(row: Request) -> None:

@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 from llmops.access.rules import PERMISSIONS
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
+from llmops.approvals.standing_in import stand_ins_for
 from llmops.base.clock import database_now
 from llmops.core.errors import InvalidRequest
 from llmops.core.redaction import redact_text
@@ -130,4 +131,9 @@ def _addresses(row: Request) -> set[str]:
     )
     if row.requested_by_kind == "user":
         people = people.exclude(pk=row.requested_by_id)
-    return {address for address in people.values_list("email", flat=True) if address}
+    # Whoever is away is told all the same: they may look at it from where they are.
+    others = stand_ins_for(people.values_list("pk", flat=True), database_now())
+    if row.requested_by_kind == "user":
+        others = others.exclude(pk=row.requested_by_id)
+    found = {*people.values_list("email", flat=True), *others.values_list("email", flat=True)}
+    return {address for address in found if address}

@@ -2,6 +2,7 @@ from django.urls import path
 
 from llmops.dashboards import views
 from llmops.dashboards.inbox import views as inbox
+from llmops.dashboards.inbox.standing import stand_ins
 from llmops.dashboards.reconciliation.views import reconciliation
 from llmops.dashboards.routes import views as route_views
 from llmops.dashboards.routes import whatif_views
@@ -27,6 +28,7 @@ urlpatterns = [
     path("routes/whatif/csv/", whatif_views.whatif_csv, name="whatif_csv"),
     path("switches/", switches, name="switches"),
     path("inbox/", inbox.inbox, name="inbox"),
+    path("inbox/stand-ins/", stand_ins, name="stand_ins"),
     path("inbox/live/", inbox.inbox_live, name="inbox_live"),
     path("inbox/decide/", inbox.decision, name="inbox_decide"),
     path("inbox/unknown/<uuid:action_id>/", inbox.unknown, name="inbox_unknown"),

@@ -38,6 +38,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/calls/": ("?range=30d", "?route=none"),
     "/calls/{call_id}/": ("",),
     "/inbox/": ("",),
+    "/inbox/stand-ins/": ("",),
     "/inbox/unknown/{action_id}/": ("",),
     "/inbox/{request_id}/": ("",),
     "/jobs/": ("",),

@@ -221,6 +221,10 @@ API: dict[str, Change] = {
         "budget.raise_rejected",
     ),
     "POST /api/v1/approvals/{pk}/cancel/": Change(_pk("own_raise"), {}, "budget.raise_cancelled"),
+    "POST /api/v1/stand-ins/": Change(
+        send={"person": "rita", "stand_in": "bob", "ends_at": TOMORROW.isoformat()}, action="stand_in.named"
+    ),
+    "POST /api/v1/stand-ins/{pk}/end/": Change(_pk("stand_in"), {}, "stand_in.ended"),
     "POST /api/v1/tools/": Change(
         send={"project": "support", "slug": "new", "definition": DEFINITION}, action="tool.created"
     ),
@@ -583,6 +587,15 @@ PAGES: dict[str, Change] = {
             "what": "approve",
         },
         action="budget.raise_approved",
+    ),
+    "POST /inbox/stand-ins/": Change(
+        send={
+            "what": "name",
+            "person": "rita",
+            "stand_in": "bob",
+            "ends_at": TOMORROW.isoformat(),
+        },
+        action="stand_in.named",
     ),
     "POST /jobs/": Change(send={"day": str(YESTERDAY)}, action="usage.rebuild_requested"),
     "POST /routes/editor/": Change(

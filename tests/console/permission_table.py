@@ -21,9 +21,9 @@ POST /api/v1/actions/{pk}/report/                                  1++--+0------
 POST /api/v1/actions/{pk}/resolve/                                 1+---+---------
 GET /api/v1/approvals/                                             1++++++-+-----+
 GET /api/v1/approvals/{pk}/                                        1+++++0-+-----+
-POST /api/v1/approvals/{pk}/approve/                               1+-+--0--------
+POST /api/v1/approvals/{pk}/approve/                               1+-+--0----0---
 POST /api/v1/approvals/{pk}/cancel/                                1-----0--------
-POST /api/v1/approvals/{pk}/reject/                                1+-+--0--------
+POST /api/v1/approvals/{pk}/reject/                                1+-+--0----0---
 GET /api/v1/audit-events/                                          1+--+-------+-+
 GET /api/v1/audit-events/{pk}/                                     1+--+-------+-+
 GET /api/v1/budgets/                                               1++++-+-+-----+
@@ -147,6 +147,10 @@ POST /api/v1/service-keys/{pk}/pause/                              1++---0---+--
 POST /api/v1/service-keys/{pk}/resume/                             1++---0---+---+
 POST /api/v1/service-keys/{pk}/rotate/                             1++---0---+---+
 GET /api/v1/spend/                                                 1++++-+-+-----+
+GET /api/v1/stand-ins/                                             1++++++-+-----+
+POST /api/v1/stand-ins/                                            1+---+---------
+GET /api/v1/stand-ins/{pk}/                                        1+++000-0-----0
+POST /api/v1/stand-ins/{pk}/end/                                   1+++-00----0--0
 GET /api/v1/tools/                                                 1++-+++-+-----+
 POST /api/v1/tools/                                                1++---b--+----+
 GET /api/v1/tools/{pk}/                                            1++-++0-+-----+
@@ -571,6 +575,8 @@ GET /inbox/                                                        L++++++
 GET /inbox/decide/                                                 L++++++
 POST /inbox/decide/                                                L+-+--0
 GET /inbox/live/                                                   1++++++
+GET /inbox/stand-ins/                                              L+++-++
+POST /inbox/stand-ins/                                             L+---+-
 GET /inbox/unknown/{action_id}/                                    L++0++0
 GET /inbox/{request_id}/                                           L+++++0
 GET /inbox/{request_id}/live/                                      1+++++0

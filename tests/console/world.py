@@ -16,6 +16,7 @@ from llmops.access import services as access
 from llmops.access.models import Membership, Project, SecondFactor
 from llmops.access.rules import SCOPES
 from llmops.access.sealed import factor_identity
+from llmops.approvals import standing_in
 from llmops.base.master_keys import master_keys, verify_master_keys
 from llmops.base.models import MasterKeyVerifier
 from llmops.base.requests import user_actor
@@ -76,6 +77,14 @@ def build() -> SimpleNamespace:
     w.closed = access.deactivate_user(COMMAND, user=access.create_user(COMMAND, username="closed"))
     w.old_project = access.archive_project(COMMAND, project=access.create_project(COMMAND, slug="old"))
     w.membership = Membership.objects.get(user=w.rita)
+    # Of tomorrow, so that nobody decides for anybody yet.
+    w.stand_in = standing_in.name_stand_in(
+        user_actor(w.carla),
+        person="carla",
+        stand_in="bob",
+        starts_at=TOMORROW,
+        ends_at=TOMORROW + timedelta(days=1),
+    )
     w.key = issue(w.support, name="worker").key
     w.rotated_key = access.rotate_service_key(COMMAND, key=issue(w.support, name="rotated").key).key
     w.foreign_key = issue(w.search, name="ranker").key

@@ -325,3 +325,19 @@ def test_neither_the_title_nor_the_other_page_for_approvals_shows_what_turns_tex
     ):
         shown = support.reviewer.get(page)
         assert shown.status_code == 200 and "\u202e" not in shown.content.decode(), page
+
+
+@pytest.mark.any_engine
+def test_a_reviewer_sees_what_the_run_asked_for_before_and_what_came_of_it(support: SimpleNamespace) -> None:
+    a_tool(support.support, "look", risk="read", rules=[])
+    looked = proposed(support.agent, support.support, 7, tool="look", run="run-5")
+    services.execute(looked.pk)
+    first = proposed(support.agent, support.support, 900, run="run-5")
+    decide(support.rita, first, approves=False, reason="Half of it")
+    proposed(support.agent, support.support, 800, run="run-6")
+    second = proposed(support.agent, support.support, 450, run="run-5")
+    page = support.reviewer.get(f"/inbox/{second.request_id}/")
+    shown, whole = text_of(page), page.content.decode()
+    assert "an earlier attempt of this run" in shown and "rita: Half of it" in shown and "800" not in shown
+    assert "<del>900</del>" in whole and "<ins>450</ins>" in whole
+    assert "What came of it" in shown and "&quot;refunded&quot;: 7" in whole

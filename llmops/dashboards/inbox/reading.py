@@ -19,7 +19,7 @@ from llmops.access.selectors import may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
 from llmops.approvals.selectors import described, shown_to
-from llmops.approvals.services import may_decide
+from llmops.approvals.services import decides_for, may_decide
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
@@ -236,6 +236,16 @@ def _left(left: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Something else that the same run asked for: what came of it is what a reviewer can judge by."""
+
+    action: Action
+    says: Exact
+    said: str
+    result: Exact | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One request as its page shows it."""
 
@@ -245,13 +255,16 @@ class Item:
     what: list[tuple[str, Exact]]
     arguments: list[Argument]
     raw: str
-    replaced: Action | None
+    #: What the arguments are held against: the action that this one replaces, or what the run asked for before and did not get.
+    attempt: Step | None
+    replaces: bool
     replaced_by: str
     reason: Exact
-    story: list[Action]
+    story: list[Step]
     decisions: list[Any]
     risk_words: str
     may_decide: bool
+    decides_for: str
     may_edit: bool
     may_take_back: bool
     marker: str
@@ -267,8 +280,8 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
     action: Action | None = getattr(row, "action", None)
     own = (actor.kind, actor.identifier) == (row.requested_by_kind, row.requested_by_id)
     shown = _row(row, now, mine=own)
-    replaced = action.supersedes if action else None
-    arguments = arguments_of(action.given, replaced.given if replaced else None) if action else []
+    attempt = _attempt(request, action) if action else None
+    arguments = arguments_of(action.given, attempt.action.given if attempt else None) if action else []
     what = [(label, exact(text)) for label, text in described(row) if label not in _TOLD_APART or not action]
     reason = exact(action.reason if action and action.reason else row.reason)
     later = getattr(action, "superseded_by", None) if action else None
@@ -281,13 +294,15 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
         what=what,
         arguments=arguments,
         raw=exact(_indented(action)).text if action else "",
-        replaced=replaced,
+        attempt=attempt,
+        replaces=bool(action and action.supersedes_id),
         replaced_by=str(later.request_id or "") if later else "",
         reason=reason,
         story=_story(request, action) if action else [],
         decisions=decisions,
         risk_words=RISK_WORDS[action.risk] if action else "",
         may_decide=decides,
+        decides_for=decides_for(actor, row) if decides else "",
         may_edit=_may_edit(request, row, decides),
         may_take_back=own and row.state == Request.OPEN and row.expires_at > now,
         marker=_item_marker(row, action, decisions, shown.left),
@@ -295,6 +310,8 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
     )
 
 
+_LONGEST_STORY, _LONGEST_RESULT = 20, 4_000
+_NOT_GOT = (Action.REJECTED, Action.EXPIRED, Action.CANCELLED, Action.FAILED)
 _TOLD_APART = ("What", "Arguments", "Risk", "Because of")
 
 
@@ -321,13 +338,47 @@ def _indented(action: Action) -> str:
     return json.dumps(action.given, indent=2, ensure_ascii=False)
 
 
-def _story(request: HttpRequest, action: Action) -> list[Action]:
-    """What else the same run asked for, oldest first."""
+def _others(request: HttpRequest, action: Action) -> QuerySet[Action]:
+    rows = visible(Action.objects.all(), request, "action.view")
+    return rows.select_related("tool", "request").prefetch_related("request__decisions")
+
+
+def _story(request: HttpRequest, action: Action) -> list[Step]:
+    """What else the same run asked for, oldest first, with what came of it."""
     if not action.run:
         return []
-    rows = visible(Action.objects.all(), request, "action.view")
-    others = rows.filter(project_id=action.project_id, run=action.run).exclude(pk=action.pk)
-    return list(others.select_related("tool").order_by("created_at")[:20])
+    others = (
+        _others(request, action).filter(project_id=action.project_id, run=action.run).exclude(pk=action.pk)
+    )
+    newest = list(others.order_by("-created_at")[:_LONGEST_STORY])
+    return [_step_of(one) for one in newest[::-1]]
+
+
+def _attempt(request: HttpRequest, action: Action) -> Step | None:
+    """The action that this one replaces, or else the last call of the tool that the run asked for before and did not get."""
+    if action.supersedes is not None:
+        return _step_of(action.supersedes)
+    if not action.run:
+        return None
+    others = _others(request, action).filter(
+        project_id=action.project_id, run=action.run, tool_id=action.tool_id
+    )
+    before = (
+        others.filter(created_at__lt=action.created_at, state__in=_NOT_GOT).order_by("-created_at").first()
+    )
+    return _step_of(before) if before else None
+
+
+def _step_of(action: Action) -> Step:
+    said = ""
+    if action.request is not None:
+        against = [one for one in action.request.decisions.all() if not one.approves]
+        said = f"{against[0].who}: {against[0].reason}" if against else ""
+    result = None
+    if action.result is not None:
+        text = json.dumps(action.result, ensure_ascii=False, indent=2)
+        result = exact(text if len(text) <= _LONGEST_RESULT else f"{text[:_LONGEST_RESULT]}…")
+    return Step(action, exact(action.says), said or action.message, result)
 
 
 def unknown_item(request: HttpRequest, pk: UUID) -> Action | None:

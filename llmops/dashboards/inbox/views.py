@@ -23,7 +23,7 @@ from llmops.approvals.services import cancel, decide
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
 from llmops.core.errors import ConsoleError, InvalidRequest
-from llmops.dashboards.inbox import reading
+from llmops.dashboards.inbox import reading, standing
 from llmops.dashboards.inbox.reading import Filters
 from llmops.tools.models import Action
 from llmops.tools.rules import RISKS
@@ -50,6 +50,7 @@ def _list_page(request: HttpRequest, filters: Filters, problem: str = "", status
     )
     context = {
         "view": view, "filters": filters, "live_url": live, "problem": problem, "risks": RISKS, **_tabs(view),
+        "notices": standing.notices(request), "may_stand_in": may_anywhere(request, "approval.decide"),
     }  # fmt: skip
     return render(request, "dashboards/inbox/page.html", context, status=status)
 
