@@ -99,9 +99,10 @@ def months() -> None:
 def _tables() -> list[tuple[str, list[str], list[str]]]:
     """Rollups that are kept by the hour: (table, what they are by beside time, sums)."""
     from llmops.usage.ingest.write import LATENCY_DIMENSIONS
-    from llmops.usage.models import LatencyRollup, Rollup
+    from llmops.usage.models import LatencyRollup, PromptRollup, Rollup
 
     return [
         ("usage_rollup", [*Rollup.DIMENSIONS[2:]], [*Rollup.SUMS]),
+        (PromptRollup._meta.db_table, [*PromptRollup.DIMENSIONS[2:]], [*PromptRollup.SUMS]),
         (LatencyRollup._meta.db_table, [*LATENCY_DIMENSIONS[2:]], ["calls"]),
     ]

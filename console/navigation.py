@@ -49,6 +49,9 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "",
         (
             Entry("Overview", "overview", url="dashboards:overview"),
+            Entry("Reliability", "reliability", url="dashboards:reliability", permission="usage.view"),
+            Entry("Traffic", "traffic", url="dashboards:traffic", permission="usage.view"),
+            Entry("Quality", "quality", url="dashboards:quality", permission="usage.view"),
             Entry("Spend", "spend", url="dashboards:spend", permission="usage.view"),
             Entry(
                 "Reconciliation",

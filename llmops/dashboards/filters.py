@@ -5,7 +5,7 @@ An address with a value that cannot be understood still opens: the value is drop
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from llmops.usage.selectors.calls import NONE_GIVEN
+from llmops.usage.signals import BIT
 
 __all__ = ["NONE_GIVEN", "Filters", "Period", "parse"]
 
@@ -53,6 +54,14 @@ TEXTS = {
     "tag": 200,
     "cost_centre": 40,
     "brought": 40,
+    "prompt": 63,
+    "version": 9,
+    "signal": 20,
+}
+#: Texts that only some values can be.
+_KNOWN: dict[str, Callable[[str], bool]] = {
+    "version": lambda text: text.isascii() and text.isdigit(),
+    "signal": lambda text: text in BIT,
 }
 
 
@@ -96,6 +105,11 @@ class Filters:
     cost_centre: str = ""
     #: a kind of outcome that a service told of the call
     brought: str = ""
+    #: name of a prompt, and a number of its version; 0 are calls that name none
+    prompt: str = ""
+    version: str = ""
+    #: one of ``usage.signals``
+    signal: str = ""
     problems: tuple[str, ...] = ()
 
     def pairs(self) -> dict[str, str]:
@@ -162,6 +176,8 @@ def parse(given: Mapping[str, str], *, now: datetime) -> Filters:
         text = given.get(name, "").strip()
         if "\x00" in text or len(text) > longest:
             problems.append(f"{name}: at most {longest} plain characters.")
+        elif text and (known := _KNOWN.get(name)) and not known(text):
+            problems.append(f"{name}: {text[:40]!r} is not one that there is.")
         elif text:
             found[name] = text
     return Filters(**found, problems=tuple(problems))

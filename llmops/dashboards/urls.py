@@ -1,6 +1,8 @@
 from django.urls import path
 
 from llmops.dashboards import views
+from llmops.dashboards.boards import live
+from llmops.dashboards.boards import views as boards
 from llmops.dashboards.inbox import views as inbox
 from llmops.dashboards.inbox.standing import stand_ins
 from llmops.dashboards.reconciliation.views import reconciliation
@@ -16,6 +18,15 @@ app_name = "dashboards"
 urlpatterns = [
     path("", views.overview, name="overview"),
     path("live/", views.overview_live, name="overview_live"),
+    path("reliability/", boards.page, {"kind": "reliability"}, name="reliability"),
+    path("reliability/panel/", boards.panel, {"kind": "reliability"}, name="reliability_panel"),
+    path("reliability/live/", live.live, {"kind": "reliability"}, name="reliability_live"),
+    path("traffic/", boards.page, {"kind": "traffic"}, name="traffic"),
+    path("traffic/panel/", boards.panel, {"kind": "traffic"}, name="traffic_panel"),
+    path("traffic/live/", live.live, {"kind": "traffic"}, name="traffic_live"),
+    path("quality/", boards.page, {"kind": "quality"}, name="quality"),
+    path("quality/panel/", boards.panel, {"kind": "quality"}, name="quality_panel"),
+    path("quality/live/", live.live, {"kind": "quality"}, name="quality_live"),
     path("spend/", spend, name="spend"),
     path("spend/exports/", export_views.schedules, name="exports"),
     path("reconciliation/", reconciliation, name="reconciliation"),

@@ -26,8 +26,8 @@ from llmops.core.errors import InvalidRequest, NotFound
 from llmops.dashboards import calls as call_pages
 from llmops.dashboards import jobs as job_pages
 from llmops.dashboards import overview as overview_page
-from llmops.dashboards import words
-from llmops.dashboards.filters import ANY_FAILURE, CUSTOM, RANGES, STATUSES, Filters, parse, stamp
+from llmops.dashboards import ranges, words
+from llmops.dashboards.filters import ANY_FAILURE, CUSTOM, STATUSES, Filters, parse
 from llmops.dashboards.overview.first_steps import first_steps
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
@@ -69,7 +69,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         if filters.period.name == CUSTOM
         else reverse("dashboards:overview_live") + filters.query(),
         "marker": f"{mark}:{int(view.nothing_yet)}",
-        **_range_context(filters),
+        **ranges.context(filters),
         **_gauge_context(reader),
         **_call_context(filters),
         **(_empty_context(request, reader) if view.nothing_yet else {}),
@@ -160,7 +160,7 @@ def calls(request: HttpRequest) -> HttpResponse:
         else "",
         "narrowed": filters.chosen(),
         "unfiltered": reverse("dashboards:calls") + Filters(period=filters.period).query(),
-        **_range_context(filters),
+        **ranges.context(filters),
         **_call_context(filters),
     }
     return render(request, "dashboards/calls/page.html", context)
@@ -263,30 +263,6 @@ def jobs_live(request: HttpRequest) -> HttpResponse:
 
 
 # --- what pages share ------------------------------------------------------------------------------------------------
-
-
-def _range_context(filters: Filters) -> dict[str, Any]:
-    pairs = filters.pairs()
-    without_time = [(name, value) for name, value in pairs.items() if name not in ("range", "from", "to")]
-    custom = filters.period.name == CUSTOM
-    return {
-        "ranges": [
-            {
-                "label": found.label,
-                "query": filters.query(range=name) or "?",
-                "current": name == filters.period.name,
-            }
-            for name, found in RANGES.items()
-        ],
-        "custom": custom,
-        "range_from": stamp(filters.period.start),
-        "range_to": stamp(filters.period.end) if custom else "",
-        "range_from_plain": filters.period.start.strftime("%Y-%m-%dT%H:%M"),
-        "range_to_plain": filters.period.end.strftime("%Y-%m-%dT%H:%M") if custom else "",
-        "kept": [(name, value) for name, value in pairs.items() if name != "project"],
-        "kept_without_time": without_time,
-        "kept_time": [(name, value) for name, value in pairs.items() if name in ("range", "from", "to")],
-    }
 
 
 def _gauge_context(reader: Reader) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from llmops.core.money import format_usd
 from llmops.usage import services, spend_api
 from llmops.usage.models import Call, Correction, Job
 from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
+from llmops.usage.signals import BIT, SIGNALS
 
 _TEXTS = ("route", "model", "feature", "session", "prompt", "request_id", "user", "tag")
 _FILTERS = {
@@ -39,6 +40,8 @@ _FILTERS = {
     "feature": "",
     "session": "",
     "prompt": "Name of a prompt.",
+    "version": "With `prompt`: a version of it.",
+    "signal": "One of " + ", ".join(SIGNALS) + ".",
     "request_id": "",
     "user": "Digest of an end user, as `user_digest` has it.",
     "tag": "",
@@ -58,6 +61,7 @@ class CallSerializer(serializers.ModelSerializer[Call]):
     saved_usd = UsdField(source="saved_nano", read_only=True)
     project = serializers.SerializerMethodField()
     key = serializers.SerializerMethodField()
+    signals = serializers.SerializerMethodField()
 
     class Meta:
         model = Call
@@ -120,10 +124,15 @@ class CallSerializer(serializers.ModelSerializer[Call]):
             "prompt_digest",
             "prompt_name",
             "prompt_version",
+            "signals",
             "request_bytes",
             "response_bytes",
         )
         read_only_fields = fields
+
+    def get_signals(self, call: Call) -> list[str]:
+        """What the record says of the answer's quality: `truncated`, `filtered`, `schema_failed` ..."""
+        return [name for name, bit in BIT.items() if call.signals & bit]
 
     def get_project(self, call: Call) -> str | None:
         """The project's slug; null when it is gone."""
@@ -257,10 +266,28 @@ def _filters(request: Request) -> CallFilters:
         status=_words(asked, "status", known={name for name, _ in Call.STATUSES}),
         error_code=_words(asked, "error_code"),
         errors_only=asked.get("errors", "").lower() in ("1", "true", "yes"),
+        version=_version(asked),
+        signal=_signal(asked),
         start=_moment(asked, "from"),
         end=_moment(asked, "to"),
         **{name: asked.get(name, "") for name in _TEXTS},  # type: ignore[arg-type]
     )
+
+
+def _version(asked: QueryDict) -> int | None:
+    text = asked.get("version", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequest("version: this is not the number of a version.", param="version")
+    return int(text)
+
+
+def _signal(asked: QueryDict) -> str:
+    name = asked.get("signal", "")
+    if name and name not in BIT:
+        raise InvalidRequest(f"signal: choose one of {', '.join(SIGNALS)}.", param="signal")
+    return name
 
 
 def _visible(request: Request) -> set[UUID] | None:

@@ -14,14 +14,15 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.db.models import Case, Count, F, FloatField, IntegerField, Q, QuerySet, Sum, Value, When
-from django.db.models.functions import Cast, Ceil, Ln, TruncMinute
+from django.db.models.functions import Cast, Ceil, Coalesce, Ln, TruncMinute
 
 from llmops.core.histogram import GAMMA
 from llmops.core.money import format_usd
 from llmops.usage import attributions, summaries
 from llmops.usage.ingest import write
-from llmops.usage.ingest.rows import CACHED
-from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.ingest.rows import CACHED, FAILED, WAITED
+from llmops.usage.models import Call, LatencyRollup, PromptRollup, Rollup
+from llmops.usage.signals import BIT, SIGNALS
 
 _QUARTERS = 4
 _PER_HOUR = _QUARTERS + 1
@@ -29,6 +30,14 @@ _PER_HOUR = _QUARTERS + 1
 STEPS = 24 * _PER_HOUR + 2
 _MOST_DIFFERENCES = 50
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+_ANSWERED = Q(status=Call.OK, attempt_count__gt=0) & summaries.WORK
+_TIMED = _ANSWERED & Q(upstream_us__isnull=False)
+
+
+def _signal_counts(which: Q) -> dict[str, Any]:
+    return {name: Count(Case(When(which & Q(**{f"at_{name}__gt": 0}), then=Value(1)))) for name in SIGNALS}
+
 
 _CALL_SUMS = {
     "calls": Count("pk"),
@@ -52,10 +61,27 @@ _CALL_SUMS = {
     "overrun_nano": Sum("overrun_nano"),
     "cache_hits": Count("pk", filter=Q(cache__in=sorted(CACHED))),
     "saved_nano": Sum("saved_nano"),
+    "busy_us": Sum("total_us", filter=summaries.WORK, default=0),
+    "timed_calls": Count("pk", filter=_TIMED),
+    "timed_us": Sum("total_us", filter=_TIMED, default=0),
+    "upstream_us": Sum("upstream_us", filter=_TIMED, default=0),
+    "queue_us": Sum("queue_us", filter=_TIMED, default=0),
+    "queued_calls": Count("pk", filter=summaries.WORK & Q(queue_us__gte=WAITED)),
+    **_signal_counts(summaries.WORK),
+}
+_PROMPT_SUMS = {
+    "calls": Count("pk"),
+    "failed": Count("pk", filter=Q(status__in=sorted(FAILED))),
+    "refused": Count("pk", filter=Q(status=Call.REFUSED)),
+    "input_tokens": Sum("input_tokens"),
+    "output_tokens": Sum("output_tokens"),
+    "cost_nano": Sum("cost_nano"),
+    **_signal_counts(summaries.WORK),
 }
 _BY = [name for name in Rollup.DIMENSIONS if name not in ("granularity", "bucket")]
 _LATENCY_BY = [name for name in write.LATENCY_DIMENSIONS if name not in ("granularity", "bucket")]
-_ANSWERED = Q(status=Call.OK, attempt_count__gt=0) & summaries.WORK
+_PROMPT_BY = [name for name in PromptRollup.DIMENSIONS if name not in ("granularity", "bucket")]
+_BITS: dict[str, Any] = {f"at_{name}": F("signals").bitand(bit) for name, bit in BIT.items()}
 
 Key = tuple[Any, ...]
 Table = dict[Key, tuple[int, ...]]
@@ -95,7 +121,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     calls = Call.objects.filter(started_at__gte=start, started_at__lt=end).order_by()
-    per_minute = calls.annotate(bucket=TruncMinute("started_at", tzinfo=UTC))
+    per_minute = calls.annotate(bucket=TruncMinute("started_at", tzinfo=UTC), **_BITS)
     computed: Table = {
         (row["bucket"], *(row[name] for name in _BY)): tuple(row[f"sum_{name}"] for name in Rollup.SUMS)
         for row in _rows(
@@ -107,6 +133,19 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     found["calls"] += sum(sums[0] for sums in computed.values())
     found["cost_nano"] += sum(sums[Rollup.SUMS.index("cost_nano")] for sums in computed.values())
     _replace_counts(Rollup.MINUTE, start, end, computed, found)
+    named = per_minute.exclude(prompt_name="").annotate(version=Coalesce("prompt_version", 0))
+    by_prompt = [*_PROMPT_BY[:-1], "version"]
+    prompted: Table = {
+        (row["bucket"], *(row[name] for name in by_prompt)): tuple(
+            row[f"sum_{name}"] for name in PromptRollup.SUMS
+        )
+        for row in _rows(
+            named.values("bucket", *by_prompt).annotate(
+                **{f"sum_{name}": expression for name, expression in _PROMPT_SUMS.items()}
+            )
+        )
+    }
+    _replace_prompts(Rollup.MINUTE, start, end, prompted, found)
     measured: Table = {}
     for metric, micros, which in (
         (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
@@ -140,6 +179,12 @@ def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[s
         for row in _rows(sums.annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS}))
     }
     _replace_counts(coarse, start, start + _MINUTE, computed, found)
+    versions = PromptRollup.objects.filter(**conditions).order_by().values(*_PROMPT_BY)
+    prompted: Table = {
+        (start, *(row[name] for name in _PROMPT_BY)): tuple(row[f"sum_{name}"] for name in PromptRollup.SUMS)
+        for row in _rows(versions.annotate(**{f"sum_{name}": Sum(name) for name in PromptRollup.SUMS}))
+    }
+    _replace_prompts(coarse, start, start + _MINUTE, prompted, found)
     grouped = LatencyRollup.objects.filter(**conditions).order_by().values(*_LATENCY_BY)
     measured: Table = {
         (start, *(row[name] for name in _LATENCY_BY)): (row["sum_calls"],)
@@ -162,6 +207,19 @@ def _replace_counts(
     stored = Rollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end)
     add = _replace(stored, ["bucket", *_BY], Rollup.SUMS, computed, found, granularity, words)
     write.add_rollups(
+        {(granularity, int(key[0].timestamp()), *key[1:]): list(sums) for key, sums in add.items()}
+    )
+
+
+def _replace_prompts(
+    granularity: int, start: datetime, end: datetime, computed: Table, found: dict[str, Any]
+) -> None:
+    def words(bucket: datetime, before: tuple[int, ...], after: tuple[int, ...]) -> str:
+        return f"{_when(granularity, bucket)}: figures by prompt of {before[0]:,} calls became those of {after[0]:,}"
+
+    stored = PromptRollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end)
+    add = _replace(stored, ["bucket", *_PROMPT_BY], PromptRollup.SUMS, computed, found, granularity, words)
+    write.add_prompts(
         {(granularity, int(key[0].timestamp()), *key[1:]): list(sums) for key, sums in add.items()}
     )
 

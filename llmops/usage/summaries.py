@@ -26,6 +26,8 @@ from llmops.usage.work import MODEL_WORK
 #: What a model works for; all other calls are errands.
 WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
 METRICS = (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
+#: Summaries that were made when there were fewer sums end before the newer ones, which are 0 there.
+_SINCE = [0] * len(Rollup.SUMS)
 _COUNTS = msgspec.json.Decoder(list[tuple[str, str, bool, list[int]]])
 
 
@@ -96,7 +98,10 @@ def add_up(
 def read(counts: str, sketches: Iterable[tuple[str, bytes]]) -> Summed:
     """What a summary says; ``sketches`` are (metric, as it is stored)."""
     return Summed(
-        {(status, code, work): sums for status, code, work, sums in _COUNTS.decode(counts)},
+        {
+            (status, code, work): sums + _SINCE[len(sums) :]
+            for status, code, work, sums in _COUNTS.decode(counts)
+        },
         {metric: decode(stored) for metric, stored in sketches if stored},
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from llmops.core.ids import uuid7
+from llmops.core.verdicts import Verdict
 from llmops.usage.journal import JournalWriter
 from llmops.usage.records import (
     Attempt,
@@ -23,6 +24,27 @@ from llmops.usage.records import (
 )
 
 MODELS, ROUTES, FEATURES = ("small", "large"), ("chat", "search", ""), ("", "triage", "draft")
+
+
+#: Finish reasons and verdicts come by turns, so that each meets the other.
+FINISHES = ("stop", "stop", "length", "content_filter", "max_output_tokens", "tool_calls", "")
+VERDICTS = (
+    [],
+    [("schema", "retry")],
+    [],
+    [("personal_data", "redact"), ("refusal", "allow")],
+    [("lazy", "block")],
+    [("length", "require_approval")],
+    [("truncation", "allow"), ("content_filter", "retry"), ("truncation", "allow")],
+    [],
+)
+
+
+def verdicts_of(number: int) -> list[Verdict]:
+    return [
+        Verdict(policy="p", version=1, stage="after", check=check, action=action)
+        for check, action in VERDICTS[number % len(VERDICTS)]
+    ]
 
 
 def origin(**known: object) -> Origin:
@@ -142,6 +164,8 @@ class Scribe:
                 # Not drawn, so that the rest of the traffic does not change with them.
                 user=("", "0123456789abcdef", "fedcba9876543210")[len(self.written) % 3],
                 tags=[[], ["customer:a"], ["customer:a", "vip", "vip", ""]][len(self.written) // 3 % 3],
+                prompt_name=("", "", "triage", "draft")[len(self.written) % 4],
+                prompt_version=(0, 0, 1, 2, 0)[len(self.written) % 5] if len(self.written) % 4 > 1 else 0,
             )
             status = pick.choices(
                 ("ok", "error", "refused", "client_closed", "interrupted"), weights=(85, 6, 5, 2, 2)
@@ -202,5 +226,8 @@ class Scribe:
                     ttft_us=total // 3 if who.streamed else None,
                     cache=pick.choice(("", "miss")),
                     upstream_us=total - pick.randrange(min(total, 3000) + 1),
+                    queue_us=(0, 0, 900, 1_000, 40_000)[len(self.written) % 5],
+                    finish=FINISHES[len(self.written) % len(FINISHES)],
+                    verdicts=verdicts_of(len(self.written)),
                 ),
             )

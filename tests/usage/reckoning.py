@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from llmops.usage.models import AttributionRollup, Call, LatencyRollup, Rollup
-from llmops.usage.records import Ended, Media
+from llmops.usage.models import AttributionRollup, Call, LatencyRollup, PromptRollup, Rollup
+from llmops.usage.records import Ended, Media, Outcome
 
 Sums = dict[str, int]
 
@@ -49,6 +49,8 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
             overrun_nano=sum(max((one.overrun for one in record.charges), default=0) for record in records),
             cache_hits=int(outcome.cache in ("hit", "joined", "stale")),
             saved_nano=outcome.saved,
+            **timing_of(outcome, attempts),
+            **signals_of(outcome),
         )
         seconds = origin.started // 10**9
         for granularity in (60, 3600, 86400):
@@ -67,6 +69,77 @@ def expected_rollups(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[
             )
             table[key].update(sums)
     return table
+
+
+def timing_of(outcome: Outcome, attempts: int) -> dict[str, int]:
+    timed = outcome.status == "ok" and attempts > 0 and outcome.upstream_us is not None
+    return {
+        "busy_us": outcome.total_us,
+        "timed_calls": int(timed),
+        "timed_us": outcome.total_us if timed else 0,
+        "upstream_us": (outcome.upstream_us or 0) if timed else 0,
+        "queue_us": outcome.queue_us if timed else 0,
+        "queued_calls": int(outcome.queue_us >= 1000),
+    }
+
+
+def signals_of(outcome: Outcome) -> dict[str, int]:
+    """What is to be counted of the quality of an answer, from the record alone."""
+    checks = {verdict.check for verdict in outcome.verdicts}
+    actions = {verdict.action for verdict in outcome.verdicts}
+    found = {
+        "truncated": outcome.finish in ("length", "max_output_tokens") or "truncation" in checks,
+        "filtered": outcome.finish == "content_filter"
+        or outcome.code in ("content_filter", "upstream_filtered")
+        or "content_filter" in checks,
+        "declined": "refusal" in checks,
+        "schema_failed": "schema" in checks,
+        "lazy": "lazy" in checks,
+        "repaired": "retry" in actions and outcome.status == "ok",
+        "flagged": "allow" in actions,
+        "redacted": "redact" in actions,
+        "blocked": bool(actions & {"block", "require_approval"}),
+    }
+    return {name: int(seen) for name, seen in found.items()}
+
+
+def expected_prompts(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[str]]:
+    """(granularity, bucket, project, key, route, model, feature, prompt, version) -> sums, of calls that name a prompt."""
+    table: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for last, records in finals(written):
+        origin, outcome = last.origin, last.outcome
+        assert outcome is not None
+        if not origin.prompt_name:
+            continue
+        sums = Counter(
+            calls=1,
+            failed=int(outcome.status in ("error", "interrupted", "unknown")),
+            refused=int(outcome.status == "refused"),
+            input_tokens=outcome.tokens.input,
+            output_tokens=outcome.tokens.output,
+            cost_nano=sum(record.cost for record in records),
+            **signals_of(outcome),
+        )
+        seconds = origin.started // 10**9
+        whose = (UUID(origin.project), UUID(origin.key), origin.route, outcome.model, origin.feature)
+        for granularity in (60, 3600, 86400):
+            bucket = datetime.fromtimestamp(seconds // granularity * granularity, tz=UTC)
+            key = (granularity, bucket, *whose, origin.prompt_name, origin.prompt_version)
+            table[key].update(sums)
+    return table
+
+
+def assert_prompts(written: Sequence[Ended]) -> None:
+    stored = {
+        tuple(getattr(row, name) for name in PromptRollup.DIMENSIONS): Counter(
+            {name: getattr(row, name) for name in PromptRollup.SUMS}
+        )
+        for row in PromptRollup.objects.all()
+    }
+    expected = expected_prompts(written)
+    assert stored.keys() == expected.keys(), stored.keys() ^ expected.keys()
+    for key, sums in expected.items():
+        assert +stored[key] == +sums, key
 
 
 def expected_attributions(written: Sequence[Ended]) -> dict[tuple[Any, ...], Counter[str]]:
@@ -133,6 +206,7 @@ def assert_rollups(written: Sequence[Ended]) -> None:
     for key, sums in expected.items():
         assert +stored[key] == +sums, key
     assert_attributions(written)
+    assert_prompts(written)
 
 
 def assert_calls(written: Sequence[Ended]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmops.usage import services
 from llmops.usage.ingest.loop import Ingester
-from llmops.usage.models import Job, LatencyRollup, RetentionMark, Rollup
+from llmops.usage.models import Job, LatencyRollup, PromptRollup, RetentionMark, Rollup
 from llmops.usage.selectors import overview
 from tests.cast import COMMAND, no_event, one_event
 from tests.usage.journals import Scribe
@@ -27,7 +27,7 @@ def traffic(directory: Path) -> Scribe:
 
 def older(granularity: int) -> int:
     rows = {"granularity": granularity, "bucket__lt": MIDNIGHT + timedelta(days=2)}
-    return Rollup.objects.filter(**rows).count() + LatencyRollup.objects.filter(**rows).count()
+    return sum(table.objects.filter(**rows).count() for table in (Rollup, LatencyRollup, PromptRollup))
 
 
 def test_minutes_go_and_hours_and_days_stay(tmp_path: Path, db: None) -> None:

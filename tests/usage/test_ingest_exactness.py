@@ -22,6 +22,7 @@ from llmops.usage.ingest.rows import COLUMNS
 from llmops.usage.models import Call, Journal, Rollup
 from llmops.usage.records import Attempt, CredentialSeen, Media, Outcome, Tokens
 from llmops.usage.selectors import overview
+from llmops.usage.signals import SIGNALS
 from tests.cast import COMMAND, in_threads, issue
 from tests.usage.journals import Scribe, origin, outcome
 from tests.usage.reckoning import (
@@ -200,6 +201,7 @@ def test_a_call_is_stored_as_it_was_told(tmp_path: Path, cast: SimpleNamespace) 
                 "findings": [{"name": "email", "where": "input", "count": 2}],
             }
         ],
+        "signals": 1 << SIGNALS.index("redacted"),
         "attempt_count": 2,
         "retry_count": 0,
         "fallback_count": 1,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from django import template
 from django.utils.html import format_html, format_html_join
@@ -58,3 +60,9 @@ def usd_part(nano: Fraction | None) -> str:
         return formats.NONE
     whole = nano.numerator // nano.denominator
     return formats.usd_exact(whole) + ("+" if nano != whole else "")
+
+
+@register.filter
+def at(items: Sequence[Any], place: int) -> Any:
+    """The item at a place: of two lists that go together."""
+    return items[place]

@@ -19,6 +19,8 @@ from llmops.usage.ingest.rows import (
     AT_INPUT,
     AT_OUTPUT,
     AT_SAVED,
+    AT_SIGNALS,
+    FAILED,
     STATUSES,
     BadRecord,
     CallRow,
@@ -59,6 +61,8 @@ GRANULARITIES = (60, _HOUR, _DAY)
 Rollups = dict[tuple[int, int, UUID, UUID, str, str, str, str, str, str], list[int]]
 #: (granularity, bucket as Unix seconds, kind, project, end user or tag) -> sums
 Attributions = dict[tuple[int, int, str, UUID, str], list[int]]
+#: (granularity, bucket as Unix seconds, project, key, route, model, feature, prompt, version) -> sums of ``PromptRollup``
+Prompts = dict[tuple[int, int, UUID, UUID, str, str, str, str, int], list[int]]
 #: (granularity, bucket as Unix seconds, project, route, model, metric, logarithmic bucket) -> calls
 Latencies = dict[tuple[int, int, UUID, str, str, str, int], int]
 
@@ -70,6 +74,7 @@ class Sums:
     rollups: Rollups
     latencies: Latencies
     attributions: Attributions
+    prompts: Prompts
 
 
 @dataclass(slots=True)
@@ -114,7 +119,7 @@ class Batch:
         self.soft.extend(metered.soft)
 
     def sums(self) -> Sums:
-        return Sums(self.rollups(), self.latencies(), self.attributions())
+        return Sums(self.rollups(), self.latencies(), self.attributions(), self.prompts())
 
     def days(self) -> set[date]:
         """The days (UTC) on which the calls began."""
@@ -176,6 +181,34 @@ class Batch:
                     _add(found[key], sums)
                 else:
                     found[key] = list(sums)
+        return found
+
+    def prompts(self) -> Prompts:
+        """What the calls that name a prompt add to its versions' figures, at every granularity."""
+        found: Prompts = {}
+        for row in self.calls:
+            facts = row.facts
+            if facts.prompt is None:
+                continue
+            project, service_key, _, route, model, feature, status, _ = facts.dimensions
+            added_up = facts.sums
+            added = (
+                added_up[0],
+                added_up[0] if status in FAILED else 0,
+                added_up[0] if status == "refused" else 0,
+                added_up[AT_INPUT],
+                added_up[AT_OUTPUT],
+                added_up[AT_COST],
+                *added_up[AT_SIGNALS:],
+            )
+            for length in GRANULARITIES:
+                bucket = facts.minute - facts.minute % length
+                key = (length, bucket, project, service_key, route, model, feature, *facts.prompt)
+                sums = found.get(key)
+                if sums is None:
+                    found[key] = list(added)
+                else:
+                    _add(sums, added)
         return found
 
     def latencies(self) -> Latencies:

@@ -298,6 +298,7 @@ def write_batch(
     write.add_rollups(sums.rollups)
     write.add_latencies(sums.latencies)
     write.add_attributions(sums.attributions)
+    write.add_prompts(sums.prompts)
     write.note_use(ServiceKey, [(key, _moment(at)) for key, at in keys.items()])
     note_old_secrets({key: _moment(at) for key, at in batch.old_secrets_used.items()})
     write.note_use(Credential, [(key, _moment(at)) for key, at in batch.credentials_used.items()])

@@ -19,6 +19,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.verdicts import MAX_VERDICTS
 from llmops.usage.journal import Position
 from llmops.usage.records import MAX_TOOL_NAME, MAX_TOOLS, Attempt, Ended, Held, Kept, Media, Origin, Outcome
+from llmops.usage.signals import counts_of, signals_of
 from llmops.usage.work import is_model_work
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,10 +27,16 @@ _INT, _SMALL, _BIG = 2**31 - 1, 2**15 - 1, 2**63 - 1
 _DIGEST = re.compile(r"[0-9a-f]{0,16}")
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_MEDIA = (0,) * 7
+_NOT_TIMED = (0,) * 4
+_NO_SIGNALS = counts_of(0)
 _EMPTY_LIST = "[]"
 _encoder = msgspec.json.Encoder()
 UNKNOWN = "unknown"
 UNKNOWN_CODE = "outcome_unknown"
+#: Statuses of calls that failed: of the provider's or of our own fault.
+FAILED = frozenset(("error", "interrupted", UNKNOWN))
+#: Who waits for less finds a place free; the rest is what it takes to ask for one. Microseconds.
+WAITED = 1_000
 #: An answer came out of the response cache.
 CACHED = frozenset({"hit", "joined", "stale"})
 STATUSES = frozenset({"ok", "error", "refused", "client_closed", "interrupted", UNKNOWN})
@@ -58,6 +65,7 @@ COLUMNS = (
     "tools",
     "attempts",
     "verdicts",
+    "signals",
     "attempt_count",
     "retry_count",
     "fallback_count",
@@ -151,6 +159,8 @@ class OpenCall:
 
 #: Where these stand in ``Facts.sums``.
 AT_INPUT, AT_OUTPUT, AT_COST, AT_SAVED = 5, 8, 17, 20
+#: From here on they are counts of ``usage.signals``.
+AT_SIGNALS = 27
 
 
 @dataclass(slots=True)
@@ -166,6 +176,8 @@ class Facts:
     #: digest of the end user, empty when the call names none
     user: str = ""
     tags: tuple[str, ...] = ()
+    #: name and version of the prompt that the call names, if it names one
+    prompt: tuple[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -203,6 +215,10 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
     )
     saved = within(outcome.saved, _BIG)
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
+    queue_us = within(outcome.queue_us, _BIG)
+    verdicts = outcome.verdicts[:MAX_VERDICTS]
+    signals = signals_of(status=status, finish=outcome.finish, code=code, verdicts=verdicts)
+    prompt, version = text(origin.prompt_name, 63), within(origin.prompt_version, _INT)
     user, tags = digested(origin.user), [text(tag, 200) for tag in origin.tags]
     values = (
         call_text,
@@ -227,7 +243,8 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
         if outcome.tools
         else _EMPTY_LIST,
         json_text(attempts) if attempts else _EMPTY_LIST,
-        json_text(outcome.verdicts[:MAX_VERDICTS]) if outcome.verdicts else _EMPTY_LIST,
+        json_text(verdicts) if verdicts else _EMPTY_LIST,
+        signals,
         attempt_count,
         retries,
         fallbacks,
@@ -245,7 +262,7 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
         total_us,
         ttft_us,
         upstream_us,
-        within(outcome.queue_us, _BIG),
+        queue_us,
         optional(outcome.provider_us, _BIG),
         text(outcome.provider_request, 120),
         text(origin.request, 80),
@@ -254,13 +271,14 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
         text(origin.session, 100),
         json_text(tags) if tags else _EMPTY_LIST,
         digested(origin.prompt),
-        text(origin.prompt_name, 63),
-        within(origin.prompt_version, _INT) or None,
+        prompt,
+        version or None,
         within(origin.bytes_in, _INT),
         within(outcome.bytes_out, _INT),
     )
     worked = is_model_work(endpoint, model)
     answered = status == "ok" and attempt_count > 0 and worked
+    timed = answered and upstream_us is not None
     facts = Facts(
         minute=origin.started // 60_000_000_000 * 60,
         dimensions=(project, key, endpoint, route, model, feature, status, code),
@@ -275,12 +293,17 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
             call.overrun,
             int(outcome.cache in CACHED),
             saved,
+            total_us if worked else 0,
+            *((1, total_us, upstream_us or 0, queue_us) if timed else _NOT_TIMED),
+            int(worked and queue_us >= WAITED),
+            *(counts_of(signals) if worked else _NO_SIGNALS),
         ),
         total_us=total_us if answered else None,
         ttft_us=ttft_us if worked and status != UNKNOWN else None,
-        overhead_us=max(0, total_us - upstream_us) if answered and upstream_us is not None else None,
+        overhead_us=max(0, total_us - (upstream_us or 0)) if timed else None,
         user=user,
         tags=tuple(dict.fromkeys(filter(None, tags))) if tags else (),
+        prompt=(prompt, version) if prompt else None,
     )
     return CallRow(values, facts)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection, models
 
 from llmops.usage import summaries
-from llmops.usage.ingest.batch import Attributions, Latencies, Rollups
+from llmops.usage.ingest.batch import Attributions, Latencies, Prompts, Rollups
 from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
 from llmops.usage.models import (
     AttributionRollup,
@@ -20,6 +20,7 @@ from llmops.usage.models import (
     KeptText,
     LatencyRollup,
     OutcomeRollup,
+    PromptRollup,
     Rollup,
 )
 
@@ -78,6 +79,12 @@ def add_attributions(attributions: Attributions) -> None:
     moments = _moments(key[1] for key in attributions)
     rows = [(key[0], moments[key[1]], *key[2:], *sums) for key, sums in sorted(attributions.items())]
     _add(AttributionRollup, AttributionRollup.DIMENSIONS, AttributionRollup.SUMS, rows)
+
+
+def add_prompts(prompts: Prompts) -> None:
+    moments = _moments(key[1] for key in prompts)
+    rows = [(key[0], moments[key[1]], *key[2:], *sums) for key, sums in sorted(prompts.items())]
+    _add(PromptRollup, PromptRollup.DIMENSIONS, PromptRollup.SUMS, rows)
 
 
 def add_outcomes(sums: Mapping[tuple[Any, ...], Sequence[int]]) -> None:

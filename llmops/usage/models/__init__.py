@@ -4,7 +4,7 @@ from llmops.usage.models.calls import Call, Journal, RetentionMark
 from llmops.usage.models.corrections import Correction
 from llmops.usage.models.exports import ExportRun, ExportSchedule
 from llmops.usage.models.outcomes import CallOutcome, OutcomeKind, OutcomeRollup
-from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, Rollup
+from llmops.usage.models.rollups import AttributionRollup, LatencyRollup, PromptRollup, Rollup
 from llmops.usage.models.sources import StatementSource
 from llmops.usage.models.statements import DriftAlert, ProviderFigure, ProviderImport
 from llmops.usage.models.summaries import ORGANISATION, StaleSummary, Summary
@@ -28,6 +28,7 @@ __all__ = [
     "LatencyRollup",
     "OutcomeKind",
     "OutcomeRollup",
+    "PromptRollup",
     "ProviderFigure",
     "ProviderImport",
     "RetentionMark",

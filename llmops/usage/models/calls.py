@@ -99,6 +99,11 @@ class Call(UUIDModel):
         db_default=models.Value([], models.JSONField()),
         help_text="What policies said: which check of which version, what matched by name, what followed.",
     )
+    signals = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="What the record says of the answer's quality: bits of usage.signals.",
+    )
     attempt_count = models.PositiveSmallIntegerField(default=0)
     retry_count = models.PositiveSmallIntegerField(default=0)
     fallback_count = models.PositiveSmallIntegerField(default=0)
@@ -175,6 +180,9 @@ class Call(UUIDModel):
                 fields=["model", "started_at"],
                 name="usage_call_tiered",
                 condition=~models.Q(service_tier=""),
+            ),
+            models.Index(
+                fields=["-started_at", "-id"], name="usage_call_signals", condition=models.Q(signals__gt=0)
             ),
         ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from llmops.usage.signals import SIGNALS
+
 
 class Rollup(models.Model):
     """Counts and sums of the calls that started in one bucket, by the dimensions that pages filter on."""
@@ -42,6 +44,31 @@ class Rollup(models.Model):
     overrun_nano = models.BigIntegerField(default=0)
     cache_hits = models.BigIntegerField(default=0, db_default=0)
     saved_nano = models.BigIntegerField(default=0, db_default=0)
+    busy_us = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        help_text="How long all calls took together: by the length of the bucket, calls at a time.",
+    )
+    timed_calls = models.BigIntegerField(
+        default=0, db_default=0, help_text="Answered calls of which is known how long the provider took."
+    )
+    timed_us = models.BigIntegerField(default=0, db_default=0, help_text="How long those took together.")
+    upstream_us = models.BigIntegerField(default=0, db_default=0, help_text="Of that, with providers.")
+    queue_us = models.BigIntegerField(default=0, db_default=0, help_text="Of that, waiting for a place.")
+    queued_calls = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Calls of any outcome that waited for a place for a millisecond or longer.",
+    )
+    truncated = models.BigIntegerField(default=0, db_default=0)
+    filtered = models.BigIntegerField(default=0, db_default=0)
+    declined = models.BigIntegerField(default=0, db_default=0)
+    schema_failed = models.BigIntegerField(default=0, db_default=0)
+    lazy = models.BigIntegerField(default=0, db_default=0)
+    repaired = models.BigIntegerField(default=0, db_default=0)
+    flagged = models.BigIntegerField(default=0, db_default=0)
+    redacted = models.BigIntegerField(default=0, db_default=0)
+    blocked = models.BigIntegerField(default=0, db_default=0)
 
     DIMENSIONS = (
         "granularity",
@@ -77,6 +104,13 @@ class Rollup(models.Model):
         "overrun_nano",
         "cache_hits",
         "saved_nano",
+        "busy_us",
+        "timed_calls",
+        "timed_us",
+        "upstream_us",
+        "queue_us",
+        "queued_calls",
+        *SIGNALS,
     )
 
     class Meta:
@@ -180,3 +214,71 @@ class AttributionRollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.calls} calls of {self.kind} {self.value or '(any)'} from {self.bucket}"
+
+
+class PromptRollup(models.Model):
+    """As ``Rollup``, of calls that name a prompt: what the versions of prompts are compared by.
+
+    Apart, because most calls name none, and those that do are few a bucket.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    granularity = models.PositiveIntegerField()
+    bucket = models.DateTimeField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    route = models.CharField(max_length=63)
+    model = models.CharField(max_length=63)
+    feature = models.CharField(max_length=100)
+    prompt_name = models.CharField(max_length=63)
+    prompt_version = models.PositiveIntegerField(help_text="0: of which one is not known.")
+    calls = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    refused = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_nano = models.BigIntegerField(default=0)
+    truncated = models.BigIntegerField(default=0)
+    filtered = models.BigIntegerField(default=0)
+    declined = models.BigIntegerField(default=0)
+    schema_failed = models.BigIntegerField(default=0)
+    lazy = models.BigIntegerField(default=0)
+    repaired = models.BigIntegerField(default=0)
+    flagged = models.BigIntegerField(default=0)
+    redacted = models.BigIntegerField(default=0)
+    blocked = models.BigIntegerField(default=0)
+
+    DIMENSIONS = (
+        "granularity",
+        "bucket",
+        "project_id",
+        "key_id",
+        "route",
+        "model",
+        "feature",
+        "prompt_name",
+        "prompt_version",
+    )
+    SUMS = ("calls", "failed", "refused", "input_tokens", "output_tokens", "cost_nano", *SIGNALS)
+
+    class Meta:
+        db_table = "usage_prompt_rollup"
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "granularity",
+                    "bucket",
+                    "project_id",
+                    "key_id",
+                    "route",
+                    "model",
+                    "feature",
+                    "prompt_name",
+                    "prompt_version",
+                ],
+                name="usage_prompt_rollup_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.calls} calls of {self.prompt_name} v{self.prompt_version} from {self.bucket}"

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
-from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from llmops.access.models import Project, ServiceKey
@@ -22,6 +22,7 @@ from llmops.core.errors import InvalidRequest, NotFound
 from llmops.core.verdicts import Verdict
 from llmops.usage.models import Call, CallOutcome, Correction, Journal, KeptObject
 from llmops.usage.records import Attempt
+from llmops.usage.signals import BIT
 
 PAGE_SIZE, MOST_PER_PAGE = 50, 500
 #: A provider names what it keeps at the beginning of its answer, which comes within this time.
@@ -51,6 +52,9 @@ class CallFilters:
     session: str = ""
     #: by name, of whatever version
     prompt: str = ""
+    version: int | None = None
+    #: one of ``usage.signals``: calls whose record says this of their answer
+    signal: str = ""
     request_id: str = ""
     user: str = ""
     tag: str = ""
@@ -128,6 +132,13 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
             call_id=OuterRef("pk"), call_started_at=OuterRef("started_at"), kind=filters.brought
         )
         calls = calls.filter(Exists(told))
+    if filters.version is not None:
+        # Rollups count under 0 the calls that name a prompt without a version.
+        calls = calls.filter(prompt_version=filters.version or None)
+    if filters.signal:
+        # The first condition is that of the index.
+        calls = calls.filter(signals__gt=0).annotate(seen=F("signals").bitand(BIT[filters.signal]))
+        calls = calls.filter(seen__gt=0)
     if filters.fallback:
         calls = calls.filter(fallback_count__gt=0)
     if filters.start:

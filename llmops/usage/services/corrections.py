@@ -147,8 +147,10 @@ def _add_to_rollups(call: Call, cost: int, overrun: int) -> None:
         overhead_us=None,
         user=call.user_digest,
         tags=tuple(dict.fromkeys(tag for tag in call.tags if tag)),
+        prompt=(call.prompt_name, call.prompt_version or 0) if call.prompt_name else None,
     )
     batch = Batch(calls=[CallRow((), difference)])
     write.add_rollups(batch.rollups())
+    write.add_prompts(batch.prompts())
     # The first two of their sums count calls.
     write.add_attributions({key: [0, 0, *added[2:]] for key, added in batch.attributions().items()})

@@ -10,7 +10,7 @@ from django.db import models, transaction
 from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.core.actors import Actor
-from llmops.usage.models import Job, LatencyRollup, Rollup, Summary
+from llmops.usage.models import Job, LatencyRollup, PromptRollup, Rollup, Summary
 from llmops.usage.services.jobs import JOBS_LOCK, REBUILD
 from llmops.usage.services.retention import midnight, move_mark
 
@@ -30,7 +30,7 @@ def forget_minutes(
     before = midnight(now or database_now()) - timedelta(days=days)
     old: list[models.QuerySet[models.Model]] = [
         model._base_manager.filter(granularity=Rollup.MINUTE, bucket__lt=before)
-        for model in (Rollup, LatencyRollup, Summary)
+        for model in (Rollup, LatencyRollup, PromptRollup, Summary)
     ]
     if not any(rows.exists() for rows in old):
         return 0

@@ -1,0 +1,136 @@
+"""One dashboard, made once for all who see the same of it and ask for the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.template.loader import render_to_string
+
+from llmops.core.digests import sha256_hex
+from llmops.dashboards import quality, reliability, traffic
+from llmops.dashboards.boards.gather import Gathered, gather
+from llmops.dashboards.boards.marks import marks
+from llmops.dashboards.boards.scope import Scope
+from llmops.dashboards.boards.shapes import Board, Verdict
+from llmops.dashboards.filters import CUSTOM, Filters, named
+
+Builder = Callable[[Gathered, Board], None]
+#: kind -> (what fills its board, title)
+KINDS: dict[str, tuple[Builder, str]] = {
+    "reliability": (reliability.build, "Reliability"),
+    "traffic": (traffic.build, "Traffic"),
+    "quality": (quality.build, "Quality"),
+}
+#: A board is shown again without being made anew for so long, in seconds. So many are kept.
+FRESH_S = 5.0
+_MOST_KEPT = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a board shows, as a value. Two who ask for the same range ask for the same, whenever they did."""
+
+    kind: str
+    scope: Scope
+    filters: Filters
+    compare: bool
+
+    def at(self, now: datetime) -> Asked:
+        """The same, with a named range that ends now."""
+        period = self.filters.period
+        if period.name == CUSTOM:
+            return self
+        return replace(self, filters=replace(self.filters, period=named(period.name, now)))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """``marker`` changes whenever what is shown does. ``took`` seconds."""
+
+    board: Board
+    parts: dict[str, str]
+    marker: str
+    took: float
+
+    def told(self) -> dict[str, Any]:
+        """What a page that is open puts in place."""
+        return {
+            "marker": self.marker,
+            "parts": self.parts,
+            "drawing": self.board.drawing(),
+            "spoken": {chart.name: chart.spoken for chart in self.board.charts},
+        }
+
+
+_kept: OrderedDict[Asked, tuple[float, Made]] = OrderedDict()
+_under_way: dict[Asked, threading.Lock] = {}
+_lock = threading.Lock()
+
+
+def made(asked: Asked, *, fresh_s: float = FRESH_S) -> Made:
+    """The board, made now or within the last ``fresh_s`` seconds by whoever asked for the same. Several at a time make it once."""
+    key = asked
+    with _lock:
+        if (known := _kept.get(key)) is not None and time.monotonic() - known[0] < fresh_s:
+            return known[1]
+        mine = _under_way.setdefault(key, threading.Lock())
+    with mine:
+        with _lock:
+            if (known := _kept.get(key)) is not None and time.monotonic() - known[0] < fresh_s:
+                return known[1]
+        found = make(asked)
+        with _lock:
+            _kept[key] = (time.monotonic(), found)
+            _kept.move_to_end(key)
+            while len(_kept) > _MOST_KEPT:
+                _kept.popitem(last=False)
+            _under_way.pop(key, None)
+    return found
+
+
+def forget() -> None:
+    """Boards that are kept are made anew."""
+    with _lock:
+        _kept.clear()
+
+
+def make(asked: Asked) -> Made:
+    began = time.perf_counter()
+    board = build(asked)
+    context = {"board": board, "kind": asked.kind}
+    parts: dict[str, str] = {
+        "verdict": render_to_string("dashboards/boards/verdict.html", context),
+        "tiles": render_to_string("dashboards/overview/tiles.html", {"view": board}),
+        "marks": render_to_string("dashboards/boards/marks.html", context),
+        **{
+            table.name: render_to_string("dashboards/boards/table.html", {"table": table})
+            for table in board.tables
+        },
+    }
+    drawn = repr((sorted(parts.items()), board.drawing()))
+    return Made(board, parts, sha256_hex(drawn.encode())[:20], time.perf_counter() - began)
+
+
+def build(asked: Asked) -> Board:
+    of = gather(asked.scope, asked.filters, compare=asked.compare)
+    fill, _ = KINDS[asked.kind]
+    board = Board(
+        start=of.start,
+        end=of.end,
+        granularity=of.granularity,
+        verdict=Verdict("quiet", ""),
+        times=of.times,
+        calls_url=of.calls(),
+        notes=of.notes,
+        nothing=not of.total["calls"],
+        compared=of.compared,
+    )
+    fill(of, board)
+    board.marks = marks(of)
+    return board
