@@ -1,7 +1,7 @@
 from django.urls import path
 
 from llmops.dashboards import views
-from llmops.dashboards.boards import live
+from llmops.dashboards.boards import live, saved
 from llmops.dashboards.boards import views as boards
 from llmops.dashboards.inbox import views as inbox
 from llmops.dashboards.inbox.standing import stand_ins
@@ -27,6 +27,9 @@ urlpatterns = [
     path("quality/", boards.page, {"kind": "quality"}, name="quality"),
     path("quality/panel/", boards.panel, {"kind": "quality"}, name="quality_panel"),
     path("quality/live/", live.live, {"kind": "quality"}, name="quality_live"),
+    path("views/", saved.save, name="view_save"),
+    path("views/<uuid:view_id>/", saved.opened, name="view"),
+    path("views/<uuid:view_id>/remove/", saved.remove, name="view_remove"),
     path("spend/", spend, name="spend"),
     path("spend/exports/", export_views.schedules, name="exports"),
     path("reconciliation/", reconciliation, name="reconciliation"),

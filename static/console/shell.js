@@ -67,7 +67,8 @@
       stamp: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" },
       minute: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" },
       second: { hour: "2-digit", minute: "2-digit", second: "2-digit" },
-      day: { weekday: "short", day: "numeric", month: "short" },
+      // Days that figures are kept by are those of UTC.
+      day: { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" },
     };
     // With its zone, for pages that do not say elsewhere whose times they show.
     styles.moment = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };

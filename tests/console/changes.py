@@ -611,6 +611,10 @@ PAGES: dict[str, Change] = {
         },
         action="provider_statement.imported",
     ),
+    "POST /views/": Change(
+        send={"page": "traffic", "name": "Night shift", "query": "?range=24h&route=chat"}, action="view.saved"
+    ),
+    "POST /views/{view_id}/remove/": Change(action="view.removed"),
     "POST /spend/": Change(send={"what": "spend", "by": "feature"}, action="usage.exported"),
     "POST /spend/exports/": Change(
         send=lambda world: {

@@ -171,7 +171,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
+    values = {"call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 

@@ -25,6 +25,7 @@ from llmops.budgets.models import Overrun
 from llmops.core.digests import sha256_hex
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
+from llmops.dashboards.boards.saved import save_view
 from llmops.playground import services as playground
 from llmops.playground.models import Run
 from llmops.policies import services as policies
@@ -246,6 +247,9 @@ def build() -> SimpleNamespace:
     w.foreign_unknown_call = a_call(w.search, status="unknown", cost_nano=5)
     w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
 
+    w.saved_view = save_view(
+        user_actor(w.root), owner=w.root.pk, page="quality", name="Mine", query="range=7d"
+    )
     a_playground(w)
     w.clients = {
         "nobody": Client(),

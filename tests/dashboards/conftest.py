@@ -28,6 +28,11 @@ def bob(stage: SimpleNamespace) -> Client:
     return signed_in(stage.bob)
 
 
+@pytest.fixture
+def charlie(stage: SimpleNamespace) -> Client:
+    return signed_in(stage.charlie)
+
+
 def signed_in(user: object) -> Client:
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")

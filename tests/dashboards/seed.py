@@ -29,7 +29,8 @@ from llmops.providers.models import Credential, Model, ModelConfig, Price, Provi
 from llmops.providers.rules import origin_of
 from llmops.serving.compile import compile_document
 from llmops.serving.models import LivePointer, Revision
-from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.models import Call, LatencyRollup, PromptRollup, Rollup
+from llmops.usage.signals import BIT
 
 PASSWORD = "correct horse battery staple"
 PRICES = {  # nanodollars per million tokens
@@ -156,6 +157,7 @@ class Sums:
 
     rows: dict[tuple[Any, ...], Counter[str]] = field(default_factory=dict)
     latency: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    prompts: dict[tuple[Any, ...], Counter[str]] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
         for granularity in (Rollup.MINUTE, Rollup.HOUR, Rollup.DAY):
@@ -171,7 +173,28 @@ class Sums:
                 fallback_calls=int(call.fallback_count > 0), input_tokens=call.input_tokens,
                 cached_input_tokens=call.cached_input_tokens, cache_write_tokens=0, output_tokens=call.output_tokens,
                 reasoning_tokens=0, cost_nano=call.cost_nano, overrun_nano=call.overrun_nano,
+                cache_hits=int(call.cache in ("hit", "joined", "stale")), busy_us=call.total_us,
+                queued_calls=int(call.queue_us >= 1_000),
+                **{name: int(bool(call.signals & bit)) for name, bit in BIT.items()},
             )  # fmt: skip
+            if call.status == Call.OK and call.attempt_count and call.upstream_us is not None:
+                row.update(
+                    timed_calls=1,
+                    timed_us=call.total_us,
+                    upstream_us=call.upstream_us,
+                    queue_us=call.queue_us,
+                )
+            if call.prompt_name:
+                of_prompt = (
+                    granularity, bucket, call.project_id, call.key_id, call.route, call.model, call.feature,
+                    call.prompt_name, call.prompt_version or 0,
+                )  # fmt: skip
+                self.prompts.setdefault(of_prompt, Counter()).update(
+                    calls=1, failed=int(call.status in ("error", "interrupted", "unknown")),
+                    refused=int(call.status == Call.REFUSED), input_tokens=call.input_tokens,
+                    output_tokens=call.output_tokens, cost_nano=call.cost_nano,
+                    **{name: int(bool(call.signals & bit)) for name, bit in BIT.items()},
+                )  # fmt: skip
             if call.status == Call.OK:
                 measured = {"total": call.total_us, "ttft": call.ttft_us}
                 if call.upstream_us is not None:
@@ -190,6 +213,7 @@ class Sums:
 
     def store(self) -> None:
         _add(Rollup, Rollup.DIMENSIONS, {key: dict(sums) for key, sums in self.rows.items()})
+        _add(PromptRollup, PromptRollup.DIMENSIONS, {key: dict(sums) for key, sums in self.prompts.items()})
         names = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
         _add(LatencyRollup, names, {key: {"calls": calls} for key, calls in self.latency.items()})
 

@@ -160,3 +160,11 @@ def pulse() -> str:
     with _lock:
         _pulse = (time.monotonic(), beat)
     return beat
+
+
+def forget() -> None:
+    """What is known of boards and of the ledger is asked anew."""
+    global _pulse
+    with _lock:
+        _pulse = (0.0, "")
+        _last.clear()

@@ -19,6 +19,7 @@ from llmops.access.selectors import may_anywhere, projects_for
 from llmops.dashboards import ranges
 from llmops.dashboards.boards import drawing
 from llmops.dashboards.boards.making import KINDS, Asked, made
+from llmops.dashboards.boards.saved import views_of
 from llmops.dashboards.boards.scope import Scope
 from llmops.dashboards.boards.shapes import Board, Cell, Chart, Table
 from llmops.dashboards.filters import CUSTOM, Filters, parse, stamp
@@ -64,6 +65,7 @@ def page(request: HttpRequest, kind: str) -> HttpResponse:
         "chosen": [name for name in _NARROWING if getattr(filters, name)],
         "compare_url": address(asked, compare="none" if asked.compare else None) or "?",
         "compare": asked.compare,
+        "views": views_of(request.user),
         "unfiltered": address(asked, **dict.fromkeys(_NARROWING)) or "?",
         **_choices(request, filters),
         **ranges.context(filters, kept={} if asked.compare else {"compare": "none"}),
