@@ -227,7 +227,7 @@ def test_whoever_may_see_one_project_sees_nothing_of_another(
     seed.store(
         [
             seed.failed(stage, NOW - timedelta(minutes=9), project=stage.search, model=secret, route="embed",
-                        feature="theirs", prompt_name="hidden", prompt_version=3, signals=2**len(SIGNALS) - 1, fallback_count=1),
+                        feature="theirs", prompt_name="unseen-prompt", prompt_version=3, signals=2**len(SIGNALS) - 1, fallback_count=1),
             seed.make_call(stage, NOW - timedelta(minutes=8), feature="ours"),
         ]
     )  # fmt: skip
@@ -252,7 +252,7 @@ def test_whoever_may_see_one_project_sees_nothing_of_another(
                 if "f-route" in text
                 else text
             )
-            for word in ("theirs", "hidden", "ranker", "upstream_timeout"):
+            for word in ("theirs", "unseen-prompt", "ranker", "upstream_timeout"):
                 assert word not in text, (answer.request["PATH_INFO"], word)
         wanted = 1 if address == "range=24h" else 0
         assert (

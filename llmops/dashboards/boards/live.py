@@ -25,7 +25,6 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from llmops.audit.models import ChainHead
-from llmops.core.errors import RateLimited
 from llmops.dashboards.boards.making import Asked, Made, made
 from llmops.dashboards.boards.scope import Scope
 from llmops.dashboards.boards.views import asked_of
@@ -59,8 +58,10 @@ def live(request: HttpRequest, kind: str) -> HttpResponseBase:
     asked = asked_of(request, kind)
     person = int(request.user.pk)
     if _streams[person] >= MOST_STREAMS:
-        raise RateLimited(
-            "Dashboards are open in too many windows of yours. Close some of them.", retry_after=5
+        return JsonResponse(
+            {"error": "Dashboards are open in too many windows of yours. Close some of them."},
+            status=429,
+            headers={"retry-after": "5"},
         )
     marker = request.headers.get("Last-Event-ID") or request.GET.get("marker", "")
     follower = Follower(asked, person, marker)

@@ -10,8 +10,8 @@ from llmops.dashboards.boards.shapes import Mark
 
 #: action -> (kind, what happened). Of the whole organisation, so they are told to those who may look at what they are about.
 _REVISIONS = {
-    "revision.published": ("publish", "Revision {name} went live"),
-    "revision.restored": ("publish", "Roll-back: revision {name} went live"),
+    "revision.published": ("publish", "{name} went live"),
+    "revision.restored": ("publish", "{name} went live again (roll-back)"),
     "switch.turned_on": ("switch", "Switch {name} was turned on"),
     "switch.turned_off": ("switch", "Switch {name} was turned off"),
     "route.paused": ("switch", "Route {name} was paused"),
@@ -50,7 +50,8 @@ def marks(of: Gathered) -> list[Mark]:
     found = []
     for sequence, at, action, name in rows:
         kind, text = told[action]
-        found.append(Mark(at, kind, text.format(name=name), _page(sequence) if scope.audit else ""))
+        said = text.format(name=name)
+        found.append(Mark(at, kind, said[:1].upper() + said[1:], _page(sequence) if scope.audit else ""))
     return found[::-1]
 
 

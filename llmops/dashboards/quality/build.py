@@ -164,6 +164,7 @@ def _table(of: Gathered, groups: dict[tuple[Any, ...], Counted], place: int, wha
         (Column(what.capitalize(), False), Column("Calls"), *_COLUMNS),
         tuple(rows),
         f"No calls in {of.words}. Choose a longer time or clear a filter.",
+        wide=True,
     )
 
 
