@@ -40,6 +40,19 @@ PAGES = {
     "Spend, 30 days by end user": "/spend/?range=30d&by=user",
     "Spend, 30 days by tag": "/spend/?range=30d&by=tag",
     "Spend, 30 days of a project": "/spend/?range=30d&project={project}",
+    **{
+        f"{page.capitalize()}, {words}": f"/{page}/?range={span}{more}"
+        for page in ("reliability", "traffic", "quality")
+        for words, span, more in (
+            ("1 hour", "1h", ""),
+            ("24 hours", "24h", ""),
+            ("7 days", "7d", ""),
+            ("30 days", "30d", ""),
+            ("7 days of a project", "7d", "&project={project}"),
+            ("7 days of a feature", "7d", "&feature=summary"),
+            ("30 days of a route and model", "30d", "&route=chat&model=gpt-5-mini"),
+        )
+    },
     "Calls, newest": "/calls/?range=24h",
     "Calls, failed in 30 days": "/calls/?range=30d&status=failed",
     "Calls of a project": "/calls/?range=30d&project={project}",
@@ -49,7 +62,7 @@ PAGES = {
     "To compare: projects in the admin": "/admin/access/project/",
 }
 #: The pages that the bar is about.
-_BARRED = ("Overview", "Spend")
+_BARRED = ("Overview", "Spend", "Reliability", "Traffic", "Quality")
 _SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "work_mem": "16MB"}
 _SESSION = """
 from importlib import import_module
@@ -114,7 +127,7 @@ def run(options: Options) -> Section:
         "dashboards",
         bars=[
             Bar(
-                f"Overview and Spend over {calls:,} calls, p95",
+                f"Dashboards over {calls:,} calls, p95",
                 f"<= {ASKED_MS} ms",
                 f"{worst.p95:.0f} ms ({worst.name})",
                 worst.p95 <= ASKED_MS,

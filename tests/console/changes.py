@@ -614,7 +614,7 @@ PAGES: dict[str, Change] = {
     "POST /views/": Change(
         send={"page": "traffic", "name": "Night shift", "query": "?range=24h&route=chat"}, action="view.saved"
     ),
-    "POST /views/{view_id}/remove/": Change(action="view.removed"),
+    "POST /views/{view_id}/remove/": Change(_pk("saved_view"), action="view.removed"),
     "POST /spend/": Change(send={"what": "spend", "by": "feature"}, action="usage.exported"),
     "POST /spend/exports/": Change(
         send=lambda world: {
