@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("usage", "0021_quality_and_timing"),
+        ("usage", "0022_quality_and_timing"),
     ]
 
     operations = [

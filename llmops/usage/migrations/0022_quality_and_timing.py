@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("usage", "0020_texts_of_calls"),
+        ("usage", "0021_newest_texts_first"),
     ]
 
     operations = [
