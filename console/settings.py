@@ -216,6 +216,7 @@ AUTH_PASSWORD_VALIDATORS = [
 AUTHORITY = "llmops.access.selectors"
 OBJECT_HISTORY = "llmops.audit.selectors.object_history"
 TRAIL_PAGE = "dashboards:audit"
+ACTORS_NAMED = "llmops.dashboards.trail.query.actors_named"
 ROUTE_EXISTS = "llmops.providers.selectors.route_exists"
 PRICE_PREVIEW = "llmops.usage.repricing.preview"
 TRY_ON_CALLS = "llmops.usage.trying.try_on_calls"

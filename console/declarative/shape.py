@@ -388,8 +388,6 @@ def _section(members: dict[str, Member]) -> Member:
 FILE: Check = record(
     {
         "version": Member(_version, required=True),
-        # Left out, the rule stays as it is.
-        "publishing": Member(record(_PUBLISHING)),
         "projects": _section(_PROJECT),
         "providers": _section(_PROVIDER),
         "models": _section(_MODEL),
@@ -398,5 +396,7 @@ FILE: Check = record(
         "budgets": _section(_BUDGET),
         "service_keys": _section(_SERVICE_KEY),
         "prompts": _section(_PROMPT),
+        # Left out, the rule stays as it is.
+        "publishing": Member(record(_PUBLISHING)),
     }
 )

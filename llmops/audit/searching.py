@@ -131,7 +131,7 @@ def _branches(search: Search) -> list[QuerySet[Event]]:
     if search.actor_ids is not None:
         many.append(("actor_id", search.actor_ids))
     if search.action:
-        many.append(("action", _named(search.action)))
+        many.append(("action", actions_named(search.action)))
     if search.project_ids is not None:
         many.append(("project_id", search.project_ids))
     if any(not values for _, values in many):
@@ -146,7 +146,8 @@ def _branches(search: Search) -> list[QuerySet[Event]]:
     return [rows.filter(**{name: value}) for value in values]
 
 
-def _named(action: str) -> list[str]:
+def actions_named(action: str) -> list[str]:
+    """Every action that ``action`` means: itself, or with a dot at the end all that begin so."""
     return [one for one in actions() if one.startswith(action)] if action.endswith(".") else [action]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Model, Q, QuerySet
+from django.utils.module_loading import import_string
 
 from llmops.audit import wording
 from llmops.audit.models import ChainHead, Event
@@ -78,12 +80,17 @@ def changes_since(sequence: int, kinds: Iterable[str], *, most: int = 20) -> lis
     return [line_of(event) for event in found[:most]]
 
 
+def actors_named(text: str) -> list[str]:
+    """Identifiers of whom ``text`` may mean. ``settings.ACTORS_NAMED`` names who knows, a room above."""
+    work: Callable[[str], list[str]] = import_string(settings.ACTORS_NAMED)
+    return work(text)
+
+
 def events(
     *,
     object_type: str = "",
     object_id: str = "",
     actor_id: str = "",
-    actor: str = "",
     action: str = "",
     project_id: Any = None,
     since: datetime | None = None,
@@ -97,8 +104,6 @@ def events(
         found = found.filter(object_id=object_id)
     if actor_id:
         found = found.filter(actor_id=actor_id)
-    if actor:
-        found = found.filter(Q(actor_name__icontains=actor) | Q(actor_id=actor))
     if action:
         found = (
             found.filter(action__startswith=action) if action.endswith(".") else found.filter(action=action)
