@@ -51,6 +51,8 @@ from llmops.providers.models import Credential, Model, Provider, Route
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.selectors import pending
 from llmops.serving.services import NothingToPublish, change_rule, propose
+from llmops.tools import services as tools
+from llmops.tools.models import Tool
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _hold(entries: list[Entry]) -> None:
         Policy.objects.filter(slug__in=names["policy"]),
         Route.objects.filter(slug__in=names["route"]),
         Prompt.objects.filter(slug__in={key.rpartition("/")[2] for key in names["prompt"]}),
+        Tool.objects.filter(slug__in={key.rpartition("/")[2] for key in names["tool"]}),
         ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
         Budget.objects.filter(slug__in=names["budget"]),
     ]
@@ -349,6 +352,21 @@ def _prompt(actor: Actor, step: Step) -> None:
         prompts.update_prompt(actor, prompt=prompt, changes=values)
 
 
+def _tool(actor: Actor, step: Step) -> None:
+    project, _, slug = step.key.partition("/")
+    if step.action == CREATE:
+        found = Project.objects.get(slug=project)
+        tools.create_tool(
+            actor, project=found, slug=slug, definition=step.values["definition"], note=_DECLARED
+        )
+        return
+    tool = Tool.objects.get(project__slug=project, slug=slug)
+    if step.action == BRING_BACK:
+        tools.unarchive_tool(actor, tool=tool)
+    elif step.action == CHANGE:
+        tools.add_version(actor, tool=tool, definition=step.values["definition"], note=_DECLARED)
+
+
 def _service_key(actor: Actor, step: Step) -> None:
     values = dict(step.values)
     if step.action == CREATE:
@@ -389,6 +407,7 @@ _DO: dict[str, Callable[[Actor, Step], None]] = {
     "policy": _policy,
     "route": _route,
     "prompt": _prompt,
+    "tool": _tool,
     "service key": _service_key,
     "budget": _budget,
     PUBLISHING: _publishing,

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from console.declarative.plan import placeholder
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, budget_slug
-from console.declarative.shape import FILE_DEFAULTS, VERSION
+from console.declarative.shape import FILE_DEFAULTS, TOOL_SECONDS, VERSION
 from console.declarative.state import Present, Prices, State
 from llmops.audit.services import record
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
@@ -42,6 +42,7 @@ def export_text(state: State) -> str:
         ("policies", _policies),
         ("routes", _routes),
         ("prompts", _prompts),
+        ("tools", _tools),
         ("budgets", _budgets),
         ("service_keys", _service_keys),
     ):
@@ -194,6 +195,21 @@ def _prompts(state: State) -> Iterator[dict[str, Any]]:
         yield _without_defaults(
             "prompt", {**values, "versions": [_prompt_version(one) for one in values["versions"]]}
         )
+
+
+def _tools(state: State) -> Iterator[dict[str, Any]]:
+    for _, present in _in_use(state, "tool"):
+        values = present.values
+        if not _usable(state, "project", values["project"]):
+            continue
+        named = {there: here for here, there in TOOL_SECONDS.items()}
+        row = {named.get(name, name): value for name, value in values["definition"].items()}
+        row["settings"] = {
+            name: value
+            for name, value in row["settings"].items()
+            if (name, value) != ("allow_private_network", False)
+        }
+        yield _without_defaults("tool", {"slug": values["slug"], "project": values["project"], **row})
 
 
 def _prompt_version(version: dict[str, Any]) -> dict[str, Any]:

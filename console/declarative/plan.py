@@ -18,7 +18,7 @@ from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
 from console.declarative.shape import PriceLine, Secret
 from console.declarative.state import Present, Prices, State
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
-from llmops.core.digests import sha256_hex
+from llmops.core.digests import digest, sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
 from llmops.policies.wording import differences
@@ -28,6 +28,7 @@ from llmops.providers.rules import looks_floating, origin_of, unit_of
 from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.rules import Rule
+from llmops.tools.wording import differences as tool_differences
 
 CREATE, CHANGE, BRING_BACK, ACTIVATE, REPLACE, ROTATE, PRICE = (
     "create",
@@ -313,6 +314,23 @@ class _Planner:
                 words = f"label {name}: {f'version {was}' if was else 'none'} → {f'version {now}' if now else 'none'}"
                 yield self._step(CHANGE, entry, {"label": name, "number": now}, (words,))
 
+    def tool(self, entry: Entry, present: Present | None) -> Iterator[Step]:
+        definition = entry.values["definition"]
+        if present is None or present.gone:
+            self._refer(entry, "project", "project", entry.values["project"])
+        if definition["executor"] == "webhook" and not (present and present.values["signs"]):
+            self.notes.append(
+                f"tool {entry.key}: what its webhook gets is not signed yet. Make a secret under Tools, and give it to the service."
+            )
+        if present is None:
+            yield self._step(CREATE, entry, dict(entry.values), tuple(tool_differences({}, definition)))
+            return
+        if present.gone:
+            yield self._step(BRING_BACK, entry, {}, ())
+        if digest(definition) != digest(present.values["definition"]):
+            words = tool_differences(present.values["definition"], definition)
+            yield self._step(CHANGE, entry, {"definition": definition}, tuple(words))
+
     def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         if present is None:
             self._refer(entry, "project", "project", entry.values["project"])
@@ -416,6 +434,7 @@ _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]]
     "policy": _Planner.policy,
     "route": _Planner.route,
     "prompt": _Planner.prompt,
+    "tool": _Planner.tool,
     "service key": _Planner.service_key,
     "budget": _Planner.budget,
 }

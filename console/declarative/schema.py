@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from console.declarative.checks import BadFile, Found, Item, Report, parse
-from console.declarative.shape import FILE, TIMEOUTS
+from console.declarative.shape import FILE, TIMEOUTS, TOOL_SECONDS
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 
 #: The kind of the one member of a project that waits for the routes.
@@ -300,6 +300,25 @@ def _prompts(file: Item) -> Iterator[Entry]:
         )
 
 
+def tool_key(project: str, slug: str) -> str:
+    return f"{project}/{slug}"
+
+
+def _tools(file: Item) -> Iterator[Entry]:
+    for item in file["tools"]:
+        # A service names members of the definition by their path.
+        lines = {f"definition.{TOOL_SECONDS.get(name, name)}": line for name, line in item.lines.items()}
+        settings = item["definition"]["settings"]
+        lines |= {f"definition.settings.{name}": item.line_of("settings") for name in settings}
+        yield Entry(
+            "tool",
+            tool_key(item["project"], item["slug"]),
+            item.line,
+            dict(item.values),
+            {**item.lines, **lines},
+        )
+
+
 def _publishing(file: Item) -> Iterator[Entry]:
     rule = file["publishing"]
     if rule is not None:
@@ -324,6 +343,7 @@ _SECTIONS = (
     _policies,
     _routes,
     _prompts,
+    _tools,
     _default_routes,
     _service_keys,
     _budgets,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import yaml
+from msgspec import to_builtins
 
 from console.declarative.checks import (
     BAD,
@@ -60,6 +61,7 @@ from llmops.providers.rules import (
     REFUSE,
     TOKEN_CLASSES,
 )
+from llmops.tools.rules import CONSOLE, MOST_APPROVALS, MOST_RULES, RISKS, SERVICE, read_definition
 
 VERSION = 1
 SECRET_SCHEMES = ("env", "file", "vault", "aws", "plain")
@@ -265,6 +267,54 @@ _POLICY = {
     "everywhere": Member(yes_or_no, False),
     "checks": Member(list_of(_policy_check, most=MOST_CHECKS), required=True),
 }
+_TOOL_RULE = {
+    "when": Member(text(most=500, blank=False), required=True),
+    "risk": Member(choice(*RISKS), required=True),
+}
+_TOOL = {
+    "slug": Member(slug, required=True),
+    "project": Member(slug, required=True),
+    "description": Member(text(most=1_000, lines=True, blank=False), required=True),
+    "parameters": Member(mapping_of(json_text), required=True),
+    "risk": Member(choice(*RISKS), required=True),
+    "rules": Member(list_of(record(_TOOL_RULE), most=MOST_RULES), list),
+    "approvals": Member(mapping_of(whole(0, MOST_APPROVALS), allowed=RISKS), dict),
+    "says": Member(text(most=300), ""),
+    "executor": Member(text(most=40), ""),
+    "settings": Member(mapping_of(json_text), dict),
+    "execution": Member(choice(CONSOLE, SERVICE), CONSOLE),
+    "approve_within": Member(whole(60, 30 * 86_400), 86_400),
+    "timeout": Member(whole(1, 600), 30),
+    "concurrency": Member(whole(1, 100), 4),
+    "callers": Member(list_of(text(most=80, blank=False), most=50), list),
+    "dry_run": Member(yes_or_no, False),
+}
+#: Members that the file has under other names, as it has every duration.
+TOOL_SECONDS = {"approve_within": "approve_within_s", "timeout": "timeout_s"}
+
+
+def _tool(node: yaml.Node, path: str, report: Report) -> Any:
+    """A tool with its definition, checked as a whole; what is wrong is told with the line of that very member."""
+    item = record(_TOOL)(node, path, report)
+    if item is BAD:
+        return BAD
+    given = {
+        TOOL_SECONDS.get(name, name): value
+        for name, value in item.values.items()
+        if name not in ("slug", "project")
+    }
+    given["rules"] = [rule.values for rule in item["rules"]]
+    try:
+        kept = to_builtins(read_definition(given))
+    except InvalidRequest as refused:
+        where = (refused.param or "definition").removeprefix("definition")
+        reason = refused.message.removeprefix(f"definition{where}: ").removesuffix(".")
+        return report.bad(node_at(node, where), f"{path}{where}", reason)
+    if kept["executor"] == "webhook":
+        kept["settings"] = {"allow_private_network": False, **kept["settings"]}
+    return Item(item.line, {"slug": item["slug"], "project": item["project"], "definition": kept}, item.lines)
+
+
 _BUDGET = {
     "name": Member(slug),
     "scope": Member(_scope, required=True),
@@ -373,6 +423,7 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "stream": _as_written(_STREAM),
     "policy": _as_written(_POLICY),
     "prompt": _as_written(_PROMPT),
+    "tool": _as_written(_TOOL),
     "prompt version": {**_as_written(_PROMPT_VERSION), "route": ""},
     "check": _as_written(_CHECK),
     "budget": _as_written(_BUDGET),
@@ -398,5 +449,6 @@ FILE: Check = record(
         "prompts": _section(_PROMPT),
         # Left out, the rule stays as it is.
         "publishing": Member(record(_PUBLISHING)),
+        "tools": Member(list_of(_tool), list),
     }
 )

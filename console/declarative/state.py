@@ -12,7 +12,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, prompt_key
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, prompt_key, tool_key
 from llmops.access.models import Project, ServiceKey
 from llmops.access.services.projects import CHANGEABLE
 from llmops.budgets.models import Budget
@@ -27,6 +27,7 @@ from llmops.providers.services.routes import FIELDS as ROUTE_FIELDS
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.selectors import publishing_rule
 from llmops.serving.services.rule import rules_asked_for
+from llmops.tools.models import Tool
 
 _PROJECT_FIELDS = [name for name in CHANGEABLE if name != "default_route"]
 
@@ -72,6 +73,7 @@ def read_state(*, at: datetime | None = None) -> State:
             "policy": _policies(),
             "route": _routes(),
             "prompt": _prompts(),
+            "tool": _tools(),
             "service key": _service_keys(),
             "budget": _budgets(),
         },
@@ -197,6 +199,23 @@ def _prompts() -> dict[str, Present]:
             _archived(row),
         )
     return found
+
+
+def _tools() -> dict[str, Present]:
+    return {
+        tool_key(row.project.slug, row.slug): Present(
+            row.pk,
+            {
+                "slug": row.slug,
+                "project": row.project.slug,
+                "definition": row.current.definition,
+                "signs": bool(row.sealed),
+            },
+            _archived(row),
+        )
+        for row in Tool.objects.select_related("project", "current")
+        if row.current is not None
+    }
 
 
 def _routes() -> dict[str, Present]:

@@ -135,6 +135,7 @@ def configurations(draw):
         "prompts": draw(
             st.lists(prompt(projects, writing(routed, pinned)), max_size=2, unique_by=lambda row: row["slug"])
         ),
+        "tools": draw(st.lists(tool(projects), max_size=2, unique_by=lambda row: row["slug"])) if projects else [],
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys, routes)),
     }  # fmt: skip
@@ -186,6 +187,51 @@ def model(draw, slug, providers):
         ),
         "capabilities": draw(st.lists(st.sampled_from(CAPABILITIES), max_size=3)),
         "prices": draw(prices),
+    }
+
+
+@st.composite
+def tool(draw, projects):
+    risk = draw(st.sampled_from(["read", "write"]))
+    how = draw(
+        st.sampled_from(
+            [
+                {"execution": "service"},
+                {"executor": "webhook", "settings": {"url": "https://h.example/hook"}},
+                {
+                    "executor": "webhook",
+                    "settings": {"url": "http://10.0.0.1/x", "allow_private_network": True},
+                },
+            ]
+        )
+    )
+    return {
+        "slug": draw(slugs),
+        "project": draw(st.sampled_from(projects)),
+        "description": draw(st.sampled_from(["Does it.", "Does\nit: ja, 日"])),
+        "parameters": {
+            "type": "object",
+            "properties": draw(st.sampled_from([{}, {"n": {"type": "number", "maximum": 1.5}}])),
+        },
+        "risk": risk,
+        **deepcopy(how),
+        **draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "rules": st.just([{"when": "n > 1", "risk": "destructive"}]),
+                    "approvals": st.dictionaries(
+                        st.sampled_from(["destructive", "irreversible"]), st.integers(1, 5)
+                    ),
+                    "says": st.sampled_from(["", "Do {n}"]),
+                    "approve_within": st.integers(60, 1000),
+                    "timeout": st.integers(1, 600),
+                    "concurrency": st.integers(1, 100),
+                    "callers": st.lists(names, max_size=2, unique=True),
+                    "dry_run": st.booleans(),
+                },
+            )
+        ),
     }
 
 
