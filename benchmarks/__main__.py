@@ -22,6 +22,7 @@ BENCHMARKS = {
     "export": "a million calls as CSV over HTTP: seconds and memory, on PostgreSQL and SQLite",
     "publish": "publishing 1,000 prompts with 20,000 versions: seconds, time to effect, and the pages",
     "inbox": "the reviewers' inbox with 10,000 actions that wait, on SQLite and PostgreSQL",
+    "runs": "1,000 queued runs with three turns of tools each, with a worker killed every 10 s",
     "idle": "memory and start times of ./dev run",
 }
 #: Only run when they are named: they take long, or install what other people made.

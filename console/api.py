@@ -30,6 +30,7 @@ APPS = (
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
+    "llmops.runs",
     "llmops.dashboards",
 )
 

@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
+    "llmops.runs",
     "llmops.gateway",
     "llmops.dashboards",
     "llmops.playground",
@@ -199,6 +200,14 @@ PLAYGROUND_SETUP_DAYS = env.int("CONSOLE_PLAYGROUND_SETUP_DAYS", default=30)
 #: Runs of one person within a minute, and after how many seconds a run is cancelled that no page shows any more.
 PLAYGROUND_RUNS_PER_MINUTE = env.int("CONSOLE_PLAYGROUND_RUNS_PER_MINUTE", default=30)
 PLAYGROUND_UNWATCHED_SECONDS = env.int("CONSOLE_PLAYGROUND_UNWATCHED_SECONDS", default=60)
+#: Whoever works on a run and is not heard of for so many seconds is followed by another.
+RUN_LEASE_SECONDS = env.float("CONSOLE_RUN_LEASE_SECONDS", default=15.0)
+#: What was asked, said and answered in a run is kept for so many days after its end (0: for ever); that it was stays.
+RUN_TEXT_DAYS = env.int("CONSOLE_RUN_TEXT_DAYS", default=90)
+#: Whether services may have the end of their runs told to addresses of private networks, and over plain http.
+RUN_WEBHOOKS_PRIVATE = env.bool("CONSOLE_RUN_WEBHOOKS_PRIVATE", default=False)
+#: The task that is told of an action's end, with the run that the action names.
+ACTION_ENDED = "runs.advance"
 #: The largest body that the console's own API reads, in bytes.
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 
@@ -235,6 +244,10 @@ SEALED = [
     "llmops.playground.sealed.PROJECT_KEYS",
     "llmops.playground.sealed.PIECES",
     "llmops.playground.sealed.SETUPS",
+    "llmops.runs.sealed.PROJECT_KEYS",
+    "llmops.runs.sealed.ASKED",
+    "llmops.runs.sealed.ANSWERS",
+    "llmops.runs.sealed.STEPS",
     "llmops.usage.sealed.KEPT_TEXTS",
 ]
 #: Acts that take a second person, by name, and the room that carries each out.

@@ -51,6 +51,8 @@ CELERY_BEAT_SCHEDULE = {
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},
     "tell of what waits for approval": {"task": "approvals.tell", "schedule": timedelta(seconds=10)},
     "look after actions of tools": {"task": "tools.look_after", "schedule": timedelta(seconds=5)},
+    "look after runs": {"task": "runs.look_after", "schedule": timedelta(seconds=3)},
+    "forget texts of old runs": {"task": "runs.forget_old", "schedule": timedelta(minutes=30)},
     "reap leases": {"task": "budgets.reap_leases", "schedule": timedelta(seconds=30)},
     "remove texts of calls past their retention": {
         "task": "usage.remove_kept_texts",

@@ -45,6 +45,9 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "action.approve": frozenset({REVIEWER, ADMIN}),
     #: say whether an action of unknown outcome happened
     "action.resolve": frozenset({REVIEWER, ADMIN}),
+    "run.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    #: start and cancel runs, which the project pays
+    "run.start": frozenset({OPERATOR, ADMIN}),
     #: try prompts and models with real calls, which the project pays
     "playground.use": frozenset({OPERATOR, ADMIN}),
     "revision.view": frozenset({OPERATOR, AUDITOR, ADMIN}),
@@ -125,6 +128,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "actions": frozenset(
         {"action.view", "action.propose", "action.approve", "action.resolve", "approval.decide"}
     ),
+    #: start runs, wait for them, and have their models propose calls of tools
+    "runs": frozenset({"run.view", "run.start", "action.propose"}),
     #: makes the other scopes reach every project instead of the key's own
     "organisation": frozenset(),
 }

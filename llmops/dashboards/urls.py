@@ -8,6 +8,7 @@ from llmops.dashboards.inbox.standing import stand_ins
 from llmops.dashboards.reconciliation.views import reconciliation
 from llmops.dashboards.routes import views as route_views
 from llmops.dashboards.routes import whatif_views
+from llmops.dashboards.runs import views as runs
 from llmops.dashboards.spend import export_views
 from llmops.dashboards.spend.views import spend
 from llmops.dashboards.switches import switches
@@ -48,6 +49,10 @@ urlpatterns = [
     path("inbox/unknown/<uuid:action_id>/", inbox.unknown, name="inbox_unknown"),
     path("inbox/<uuid:request_id>/", inbox.item, name="inbox_item"),
     path("inbox/<uuid:request_id>/live/", inbox.item_live, name="inbox_item_live"),
+    path("runs/", runs.runs, name="runs"),
+    path("runs/live/", runs.runs_live, name="runs_live"),
+    path("runs/<uuid:run_id>/", runs.run, name="run"),
+    path("runs/<uuid:run_id>/live/", runs.run_live, name="run_live"),
     path("jobs/", views.jobs, name="jobs"),
     path("audit/", trail.audit, name="audit"),
     path("audit/<int:sequence>/", trail.event, name="event"),

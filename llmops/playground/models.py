@@ -6,16 +6,16 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from llmops.access.held_keys import HeldKey
 from llmops.access.models import Project, ServiceKey
-from llmops.base.models import TimestampedModel, UUIDModel
+from llmops.base.models import UUIDModel
 
 
-class ProjectKey(TimestampedModel):
+class ProjectKey(HeldKey):
     """The service key with which the playground calls for a project. The secret is sealed; no page and no API shows it."""
 
     project = models.OneToOneField(Project, on_delete=models.PROTECT, related_name="playground_key")
     service_key = models.OneToOneField(ServiceKey, on_delete=models.PROTECT, related_name="playground_of")
-    sealed = models.TextField(editable=False)
 
     class Meta:
         db_table = "playground_project_key"

@@ -1,13 +1,11 @@
 """One call to the data plane, read in a thread of its own. It knows no database: who tends it (``desk.py``) takes what it heard.
 
-Sockets and no SDK: the SDK is 50 MB in a process that serves pages, and a blocking read is ended at once by shutting its socket.
 A call is sent once and never again, whatever becomes of it; only a key that data planes cannot know yet is presented anew, and a
 refused key costs nothing.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import threading
@@ -15,16 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
+from llmops.base.data_plane import post
 from llmops.playground.hearing import CUT, UNREACHABLE, Event, Hearing, error_of, head_of
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 10
 #: Nothing is read for longer, nor more of an answer than so many characters.
 MOST_SECONDS, MOST_CHARACTERS = 900, 2_000_000
 #: For so long a new key may be unknown to a data plane.
@@ -150,29 +147,22 @@ class Reading:
         self._listen(response)
 
     def _send(self) -> HTTPResponse:
-        parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=CONNECT_S)
-        connection.connect()
-        sock = connection.sock
+        return post(
+            self._url,
+            "/chat/completions",
+            self.order.body,
+            secret=self.order.secret,
+            headers=self.order.headers,
+            timeout_s=MOST_SECONDS,
+            opened=self._opened,
+        )
+
+    def _opened(self, sock: socket.socket) -> None:
         with self._lock:
             self._sock = sock
             stopped = self.stopped
         if stopped:
             raise OSError("stopped")
-        sock.settimeout(MOST_SECONDS)
-        connection.request(
-            "POST",
-            f"{parts.path.rstrip('/')}/chat/completions",
-            body=json.dumps(self.order.body).encode(),
-            headers={
-                **self.order.headers,
-                "authorization": f"Bearer {self.order.secret}",
-                "content-type": "application/json",
-                "connection": "close",
-            },
-        )
-        return connection.getresponse()
 
     def _listen(self, response: HTTPResponse) -> None:
         hearing = Hearing()

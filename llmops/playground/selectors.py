@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
+from llmops.access.held_keys import EVERYTHING
 from llmops.access.models import Project, ServiceKey
 from llmops.access.selectors import may, projects_for
 from llmops.core.errors import ConsoleError, NotFound
@@ -27,8 +28,6 @@ from llmops.serving.snapshot import RevisionDocument, decode_document
 
 _M = TypeVar("_M", bound=Model)
 PERMISSION = "playground.use"
-#: What a key of the playground may call until somebody narrows it: whoever may use it may also issue such a key.
-EVERYTHING = ("*",)
 MOST_PROMPTS, MOST_VERSIONS = 1_000, 60
 _document: tuple[str, RevisionDocument] | None = None
 

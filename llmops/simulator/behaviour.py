@@ -61,6 +61,7 @@ class Behaviour:
     instant: bool = False
     tokens: int | None = None
     toolcall: str | int | None = None
+    toolturns: int | None = None
     cached: int = 0
     cache_write: int = 0
     reasoning: int | None = None
@@ -192,6 +193,7 @@ MODIFIERS: dict[str, Reader] = {
     "instant": _flag("instant"),
     "tokens": _number("tokens", 0, 200_000),
     "toolcall": _toolcall,
+    "toolturns": _number("toolturns", 0, 100),
     "refusal": _flag("refusal"),
     "content_filter": _flag("content_filter"),
     "flag": _flag("flag"),

@@ -36,6 +36,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     last: str
     last_role: str
+    #: turns of the conversation in which tools were called
+    tool_turns: int = 0
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     parallel: bool = True
@@ -183,6 +185,12 @@ def _called(ask: Ask, behaviour: Behaviour) -> list[Tool]:
     if not ask.tools or ask.tool_choice == "none":
         return []
     by_name = {tool.name: tool for tool in ask.tools}
+    if behaviour.toolturns is not None:
+        if ask.tool_turns >= behaviour.toolturns:
+            return []
+        number = behaviour.toolcall if isinstance(behaviour.toolcall, int) else 1
+        if not isinstance(behaviour.toolcall, str):
+            return [ask.tools[turn % len(ask.tools)] for turn in range(number)]
     if isinstance(behaviour.toolcall, str):
         return [by_name.get(behaviour.toolcall, ask.tools[0])]
     if ask.tool_choice in by_name:

@@ -45,6 +45,8 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/playground/": ("",),
     "/quality/": ("?range=24h", "?route=none"),
     "/quality/panel/": ("?panel=by-route&range=24h",),
+    "/runs/": ("",),
+    "/runs/{run_id}/": ("",),
     "/reconciliation/": ("",),
     "/reliability/": ("?range=24h", "?route=none"),
     "/reliability/panel/": ("?panel=errors&range=24h", "?panel=error-table&range=24h"),
@@ -64,7 +66,7 @@ NO_PAGES = {
          "/live/", "/jobs/live/", "/audit/verify/live/", "/inbox/live/", "/inbox/{request_id}/live/", "/inbox/decide/", "/playground/cancel/", "/playground/choices/",
          "/playground/events/", "/playground/renew-key/", "/playground/run/", "/playground/save-sample/",
          "/playground/save-version/", "/playground/share/", "/playground/version/", "/routes/check/",
-         "/quality/live/", "/reliability/live/", "/traffic/live/"),
+         "/quality/live/", "/reliability/live/", "/traffic/live/", "/runs/live/", "/runs/{run_id}/live/"),
         "answers scripts of ours",
     ),
     **dict.fromkeys(

@@ -237,6 +237,19 @@ API: dict[str, Change] = {
     "POST /api/v1/tools/{pk}/restore/": Change(_pk("old_tool"), {}, "tool.restored"),
     "POST /api/v1/tools/{pk}/rotate-secret/": Change(_pk("tool"), {}, "tool.signing_rotated"),
     "POST /api/v1/tools/{pk}/dry-run/": Change(_pk("tool"), {"arguments": {}}, "tool.tested"),
+    "POST /api/v1/runs/": Change(
+        send={
+            "project": "support",
+            "messages": [{"role": "user", "content": PASSWORD}],
+            "model": "chat",
+            "mode": "queued",
+        },
+        action="run.started",
+    ),
+    "POST /api/v1/runs/{pk}/cancel/": Change(_pk("started_run"), {}, "run.cancel_asked"),
+    "POST /api/v1/summarize/": Change(
+        send={"project": "support", "text": PASSWORD, "model": "chat", "mode": "queued"}, action="run.started"
+    ),
     "POST /api/v1/actions/": Change(
         send={"project": "support", "tool": "tool", "arguments": {"text": "x"}, "reason": "why not"},
         action="tool.action_requested",
@@ -629,6 +642,9 @@ PAGES: dict[str, Change] = {
     ),
     "POST /audit/export/": Change(send={"what": "csv", "action": "project."}, action="audit.exported"),
     "POST /audit/verify/": Change(action="audit.verification_started"),
+    "POST /runs/{run_id}/": Change(
+        lambda world: world.started_run.pk, send={"reason": "enough"}, action="run.cancel_asked"
+    ),
     "POST /playground/run/": Change(
         send=lambda world: asked(
             id=str(uuid7()),

@@ -151,6 +151,12 @@ GET /api/v1/stand-ins/                                             1++++++-+----
 POST /api/v1/stand-ins/                                            1+---+---------
 GET /api/v1/stand-ins/{pk}/                                        1+++000-0-----0
 POST /api/v1/stand-ins/{pk}/end/                                   1+++-00----0--0
+GET /api/v1/runs/                                                  1++-+++-+-----+
+POST /api/v1/runs/                                                 1++---b-------+
+GET /api/v1/runs/{pk}/                                             1++-++0-+-----+
+POST /api/v1/runs/{pk}/cancel/                                     1++---0-------+
+GET /api/v1/runs/{pk}/events/                                      1++-++0-+-----+
+POST /api/v1/summarize/                                            1++---b-------+
 GET /api/v1/tools/                                                 1++-+++-+-----+
 POST /api/v1/tools/                                                1++---b--+----+
 GET /api/v1/tools/{pk}/                                            1++-++0-+-----+
@@ -622,6 +628,11 @@ POST /views/                                                       L++++-+
 GET /views/{view_id}/                                              L++++-+
 GET /views/{view_id}/remove/                                       405405405405405405405
 POST /views/{view_id}/remove/                                      L000000
+GET /runs/                                                         L++-+++
+GET /runs/live/                                                    1++-+++
+GET /runs/{run_id}/                                                L++0++0
+POST /runs/{run_id}/                                               L++0--0
+GET /runs/{run_id}/live/                                           1++0++0
 GET /spend/                                                        L++++-+
 POST /spend/                                                       L++++-+
 GET /spend/exports/                                                L++++-+

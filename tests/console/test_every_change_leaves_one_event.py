@@ -171,7 +171,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
+    values = {"call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "run_id": world.started_run.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 
@@ -356,6 +356,10 @@ TASKS = {
     "usage.make_days": "makes tables for the days to come",
     "usage.send_exports": "leaves one event an export that it sends; tests/usage",
     "playground.forget_old": "removes what people tried, as configured",
+    "runs.advance": "leaves one event a run that it ends, beside those of its actions; tests/runs",
+    "runs.look_after": "hands out runs that somebody asked for on the record",
+    "runs.tell": "tells a service of the end of its run, which is on record",
+    "runs.forget_old": "removes texts of runs that are over, as configured",
     "usage.resume_jobs": "goes on with jobs that somebody asked for on the record",
     "usage.run_job": "does what somebody asked for on the record",
 }

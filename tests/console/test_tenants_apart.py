@@ -36,6 +36,7 @@ FOREIGN = {
             "granted_action",
             "redeemed_action",
             "lost_action",
+            "started_run",
         )
     },
     "membership": lambda world: Membership.objects.get(user=world.charlie),
@@ -78,6 +79,7 @@ def test_lists_hold_nothing_of_another_project(world):
         str(world.foreign_call.pk),
         str(world.foreign_tool.pk),
         str(world.foreign_lost_action.pk),
+        str(world.foreign_started_run.pk),
         str(world.search.pk),
     ]
     pages = [key.split()[1] for key in (*API_ROWS, *PAGE_ROWS) if key.startswith("GET ") and "{" not in key]

@@ -31,6 +31,9 @@ from llmops.playground.models import Run
 from llmops.policies import services as policies
 from llmops.prompts import services as prompts
 from llmops.providers import services as providers
+from llmops.runs import services as runs
+from llmops.runs.rules import read_asked
+from llmops.runs.services.leasing import write_step
 from llmops.serving import services as serving
 from llmops.serving.files import packed
 from llmops.serving.selectors import exported
@@ -251,6 +254,8 @@ def build() -> SimpleNamespace:
         user_actor(w.root), owner=w.root.pk, page="quality", name="Mine", query="range=7d"
     )
     a_playground(w)
+    w.started_run = a_started_run(w.root, w.support, w.lost_action)
+    w.foreign_started_run = a_started_run(w.root, w.search, w.foreign_lost_action)
     w.clients = {
         "nobody": Client(),
         "root": signed_in(w.root),
@@ -260,6 +265,24 @@ def build() -> SimpleNamespace:
         "pam": signed_in(person("pam", ("admin", w.support))),
     }
     return w
+
+
+def a_started_run(who: Any, project: Project, action: Action) -> Any:
+    """One of root's that waits for a worker, and has a turn with a call behind it."""
+    asked = read_asked({"messages": [{"role": "user", "content": "Who?"}], "model": "chat", "mode": "queued"})
+    run = runs.start_run(user_actor(who), project=project, asked=asked)[0]
+    function = {"name": "handed-tool", "arguments": '{"text": "EMAIL_1"}'}
+    message = {"content": "I look.", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    told = {"id": "c", "arguments": function["arguments"], "says": "Say EMAIL_1", "content": '{"done": true}'}
+    at = {"turn": 1, "place": 0, "what": "handed-tool", "action": action, "outcome": "unknown"}
+    for n, step in enumerate((
+        {"kind": "turn", "turn": 1, "what": "sim-small", "content": {"message": message}},
+        {"kind": "call", **at, "content": told},
+        {"kind": "result", **at, "content": told},
+        {"kind": "note", "turn": 1, "what": "parked", "content": {"text": "It waits."}},
+    )):  # fmt: skip
+        write_step(run, n + 1, datetime.now(UTC), step)
+    return run
 
 
 def some_actions(project: Project, proposer: Any) -> dict[str, Any]:

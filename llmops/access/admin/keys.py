@@ -37,6 +37,7 @@ _SCOPE_WORDS = {
     "audit": "read the audit trail",
     "members": "see and manage members",
     "actions": "propose calls of tools, and wait for them",
+    "runs": "start runs, and wait for them; their models may propose calls of tools",
     "organisation": "all of the above in every project, not in its own only",
 }
 

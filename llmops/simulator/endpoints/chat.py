@@ -114,6 +114,7 @@ async def create(exchange: Exchange) -> None:
         prompt_tokens=counted,
         last=said,
         last_role=role,
+        tool_turns=sum(bool(one.get("tool_calls")) for one in request.messages if isinstance(one, dict)),
         tools=tools,
         tool_choice=tool_choice_of(request.tool_choice, tools),
         parallel=request.parallel_tool_calls is not False,

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from llmops.approvals.kinds import Kind
 from llmops.approvals.models import Request
 from llmops.base.clock import database_now
@@ -99,6 +101,12 @@ def release(action: Action, where: Mapping[str, Any]) -> None:
         send(EXECUTE, str(action.pk))
 
 
+def tell_its_run(action: Action) -> None:
+    """Whoever waits for what comes of it may go on. A schedule looks as well, so nothing hangs on this message."""
+    if action.run:
+        send(settings.ACTION_ENDED, action.run)
+
+
 _ENDS = {
     Request.REJECTED: Action.REJECTED,
     Request.CANCELLED: Action.CANCELLED,
@@ -109,11 +117,12 @@ _ENDS = {
 def _ended(content: Mapping[str, Any], state: str) -> None:
     action = Action.objects.get(pk=UUID(str(content["action"])))
     now = database_now()
-    compare_and_set(
+    if compare_and_set(
         action,
         expect={"state": Action.WAITING},
         change={"state": _ENDS[state], "finished_at": now, "updated_at": now},
-    )
+    ):
+        tell_its_run(action)
 
 
 def _revise(

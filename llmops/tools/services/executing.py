@@ -30,7 +30,7 @@ from llmops.tools import rules
 from llmops.tools.executors import Executor, Job, Outcome, executor_named
 from llmops.tools.models import Action, Tool
 from llmops.tools.sealed import webhook_secret
-from llmops.tools.services.approving import EXECUTE
+from llmops.tools.services.approving import EXECUTE, tell_its_run
 from llmops.tools.services.binding import approval_problem
 from llmops.tools.services.proposing import audit
 
@@ -148,6 +148,7 @@ def finish(action: Action, claim_id: UUID, outcome: Outcome, actor: Actor = _WOR
         if won:
             audit(actor, action, _HAPPENED[state], after={"state": state, "message": message[:300]})
             _next_of(action)
+            tell_its_run(action)
     if not won:
         log.warning("What came of the action %s is not taken: somebody decided about it meanwhile", action.pk)
         return str(Action.objects.filter(pk=action.pk).values_list("state", flat=True).get())
@@ -183,6 +184,7 @@ def settle_crashed(now: datetime | None = None) -> int:
                     after={"state": action.state, "message": message},
                 )
                 _next_of(action)
+                tell_its_run(action)
                 settled += 1
     return settled
 

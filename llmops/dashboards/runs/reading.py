@@ -1,0 +1,336 @@
+"""What the pages about runs show: the list, and one run's story from the question to its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from llmops.access.selectors import may, projects_for, visible
+from llmops.core.digests import sha256_hex
+from llmops.core.texts import written_out
+from llmops.dashboards import formats
+from llmops.dashboards.inbox.showing import Argument, arguments_of
+from llmops.runs.conversation import CALL, NOTE, RESULT, TURN
+from llmops.runs.models import Run, Step
+from llmops.runs.sealed import opened, step_identity
+from llmops.runs.selectors import answer_of, question_of
+from llmops.tools.models import Action
+from llmops.usage.models import Call
+
+PAGE = 50
+TONES = {Run.SUCCEEDED: "ok", Run.FAILED: "error", Run.CANCELLED: "", Run.PARKED: "refused"}
+_LONGEST = 6_000
+_RISK_TONES = {"destructive": "refused", "irreversible": "error"}
+_ACTION_TONES = {
+    Action.SUCCEEDED: "ok", Action.FAILED: "error", Action.REJECTED: "error", Action.UNKNOWN: "error",
+    Action.EXPIRED: "refused", Action.WAITING: "refused",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    state: str = ""
+    project: str = ""
+    prompt: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Filters:
+        state = given.get("state", "")
+        return cls(
+            state if state in dict(Run.STATES) else "",
+            given.get("project", "")[:63],
+            given.get("prompt", "")[:63].replace("\0", ""),
+        )
+
+    def query(self, **changed: str) -> str:
+        values = {"state": self.state, "project": self.project, "prompt": self.prompt, **changed}
+        kept = {name: value for name, value in values.items() if value}
+        return f"?{urlencode(kept)}" if kept else "?"
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.state or self.project or self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    pk: UUID
+    title: str
+    state: str
+    tone: str
+    moving: bool
+    who: str
+    where: str
+    turns: int
+    tools: str
+    cost: str
+    took: str
+    at: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    filters: Filters
+    rows: list[Row]
+    older: str
+    projects: list[str]
+    marker: str
+
+
+def runs_for(request: HttpRequest) -> QuerySet[Run]:
+    return visible(Run.objects.select_related("project"), request, "run.view")
+
+
+def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Listed:
+    rows = runs_for(request).defer("sealed", "answer")
+    if filters.state:
+        rows = rows.filter(state=filters.state)
+    if filters.project:
+        rows = rows.filter(project__slug=filters.project)
+    if filters.prompt:
+        rows = rows.filter(prompt_name=filters.prompt)
+    if (last := _uuid(before)) is not None:
+        rows = rows.filter(pk__lt=last)
+    found = [_row(one) for one in rows.order_by("-id")[: PAGE + 1]]
+    older = filters.query(before=str(found[PAGE - 1].pk)) if len(found) > PAGE else ""
+    shown = found[:PAGE]
+    marker = sha256_hex(repr([(one.pk, one.state, one.turns, one.cost) for one in shown]).encode())[:20]
+    projects = list(projects_for(request, "run.view").order_by("slug").values_list("slug", flat=True)[:200])
+    return Listed(filters, shown, older, projects, marker)
+
+
+def _row(run: Run) -> Row:
+    end = run.finished_at or timezone.now()
+    version = f" v{run.prompt_version}" if run.prompt_version else ""
+    return Row(
+        pk=run.pk,
+        title=f"{run.prompt_name}{version}" if run.prompt_name else f"Messages to {run.model}",
+        state=run.get_state_display(),
+        tone=TONES.get(run.state, ""),
+        moving=not run.over,
+        who=run.requested_by_name,
+        where=run.project.slug,
+        turns=run.turns,
+        tools=", ".join(run.tools[:4]) + ("…" if len(run.tools) > 4 else ""),
+        cost=formats.usd(run.cost_nano),
+        took=formats.duration((end - run.created_at).total_seconds() * 1_000_000) if run.over else "",
+        at=run.created_at,
+        error=run.error_message,
+    )
+
+
+# One run --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message before the run, or of it."""
+
+    role: str
+    text: str
+    cut: int = 0
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One call of a tool: what the model asked for, what became of it, who decided, and what the model was told."""
+
+    tool: str
+    says: str
+    risk: str
+    risk_tone: str
+    because: str
+    arguments: list[Argument]
+    state: str = ""
+    tone: str = ""
+    request: UUID | None = None
+    unknown: UUID | None = None
+    decisions: list[Any] = field(default_factory=list)
+    told: str = ""
+    took: str = ""
+    replaced: bool = False
+
+
+@dataclass(slots=True)
+class Turn:
+    number: int
+    at: datetime
+    model: str
+    text: str
+    refusal: str
+    tokens: str
+    cost: str
+    took: str
+    call: UUID | None
+    calls: list[ToolCall] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    text: str
+    at: datetime
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    run: Run
+    row: Row
+    asked: list[Said]
+    prompt: str
+    variables: list[Argument]
+    parts: list[Any]
+    answer: str
+    output: str
+    forgotten: bool
+    may_cancel: bool
+    bounds: str
+    marker: str
+
+
+def story(request: HttpRequest, run_id: UUID) -> Story | None:
+    run = runs_for(request).filter(pk=run_id).first()
+    if run is None:
+        return None
+    steps = list(Step.objects.filter(run=run).order_by("n"))
+    actions = (
+        Action.objects.select_related("request", "tool", "version")
+        .prefetch_related("request__decisions")
+        .in_bulk({one.action_id for one in steps if one.action_id})
+    )
+    may_see_calls = may(request, "usage.view", run.project)
+    booked = (
+        dict(
+            Call.objects.filter(pk__in=[one.call_id for one in steps if one.call_id]).values_list(
+                "pk", "cost_nano"
+            )
+        )
+        if may_see_calls
+        else {}
+    )
+    question = question_of(run).asked if run.sealed else None
+    answer = answer_of(run)
+    output = answer.get("output")
+    standing = [
+        run.state,
+        run.turns,
+        len(steps),
+        [(one.pk, one.state) for one in actions.values()],
+        sorted(map(str, booked)),
+    ]
+    return Story(
+        run=run,
+        row=_row(run),
+        asked=[_said(one.role, one.content) for one in question.messages] if question else [],
+        prompt=_prompt(run),
+        variables=arguments_of(question.prompt.variables)
+        if question and question.prompt and question.prompt.variables
+        else [],
+        parts=_parts(steps, actions, booked),
+        answer=written_out(answer.get("text") or ""),
+        output=json.dumps(output, ensure_ascii=False, indent=2) if output is not None else "",
+        forgotten=not run.sealed,
+        may_cancel=not run.over and run.cancel_asked_at is None and may(request, "run.start", run.project),
+        bounds=_bounds(run),
+        marker=sha256_hex(repr(standing).encode())[:20],
+    )
+
+
+def _parts(steps: list[Step], actions: dict[UUID, Action], booked: Mapping[Any, int]) -> list[Any]:
+    """Turns with their calls in place, and notes between them, in the order in which they came."""
+    parts: list[Any] = []
+    turns: dict[int, Turn] = {}
+    calls: dict[tuple[int, int], ToolCall] = {}
+    for step in steps:
+        content = opened(step.sealed, identity=step_identity(step.pk)) or {}
+        if step.kind == TURN:
+            turns[step.turn] = turn = _turn(step, content, booked)
+            parts.append(turn)
+        elif step.kind == NOTE:
+            parts.append(Note(written_out(content.get("text", "")), step.at, step.what))
+        elif step.kind == CALL and step.turn in turns:
+            if (earlier := calls.get((step.turn, step.place))) is not None:
+                earlier.replaced = True
+            call = _call(step, content, actions.get(step.action_id) if step.action_id else None)
+            calls[step.turn, step.place] = call
+            turns[step.turn].calls.append(call)
+        elif step.kind == RESULT and (found := calls.get((step.turn, step.place))) is not None:
+            found.told = written_out(str(content.get("content", "")))[:_LONGEST]
+            found.took = formats.duration(step.took_us) if step.took_us is not None else ""
+    return parts
+
+
+def _turn(step: Step, content: Mapping[str, Any], booked: Mapping[Any, int]) -> Turn:
+    message = content.get("message") or {}
+    return Turn(
+        number=step.turn,
+        at=step.at,
+        model=step.what,
+        text=written_out(message.get("content") or "")[:_LONGEST],
+        refusal=written_out(message.get("refusal") or "")[:_LONGEST],
+        tokens=f"{formats.count(step.input_tokens)} in, {formats.count(step.output_tokens)} out",
+        cost=formats.usd(booked.get(step.call_id, step.cost_nano)),
+        took=formats.duration(step.took_us),
+        call=step.call_id if step.call_id in booked else None,
+    )
+
+
+def _call(step: Step, content: Mapping[str, Any], action: Action | None) -> ToolCall:
+    found = ToolCall(
+        tool=step.what,
+        says=written_out(content.get("says") or f"{step.what} was not called"),
+        risk=action.risk if action else "",
+        risk_tone=_RISK_TONES.get(action.risk, "") if action else "",
+        because=content.get("because") or "",
+        arguments=arguments_of(_read(content.get("arguments"))),
+    )
+    if action is None:
+        found.state, found.tone = "Refused", "error"
+        return found
+    found.state, found.tone = action.get_state_display(), _ACTION_TONES.get(action.state, "")
+    found.request = action.request_id
+    found.unknown = action.pk if action.state == Action.UNKNOWN else None
+    found.decisions = list(action.request.decisions.all()) if action.request is not None else []
+    return found
+
+
+def _read(arguments: Any) -> Mapping[str, Any]:
+    """Arguments as the model wrote them: what is no object is shown as the text that it is."""
+    try:
+        read = json.loads(arguments or "{}")
+    except (ValueError, TypeError, RecursionError):
+        read = None
+    return read if isinstance(read, dict) else {"arguments": str(arguments)}
+
+
+def _said(role: str, content: Any) -> Said:
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return Said(role, written_out(text[:_LONGEST]), max(0, len(text) - _LONGEST))
+
+
+def _prompt(run: Run) -> str:
+    return f"{run.prompt_name}, version {run.prompt_version}" if run.prompt_name else ""
+
+
+def _bounds(run: Run) -> str:
+    words = [f"{run.max_turns} turns", f"{run.max_seconds} s of work"]
+    if run.max_cost_nano is not None:
+        words.append(formats.usd(run.max_cost_nano))
+    return ", ".join(words)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

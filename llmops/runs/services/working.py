@@ -1,0 +1,270 @@
+"""Working on a run: the next step follows from the steps that are there (``conversation.next_of``), until it is over or has to wait.
+
+Every boundary may be the last moment of this process. What it had asked for is then asked for again by whoever follows, under
+the same key: a turn of the model at the data plane (answered and paid for once), a call of a tool as an action (carried out once).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.db.models import F
+
+from llmops.access.models import ServiceKey
+from llmops.access.selectors import powers_of_actor
+from llmops.base.clock import database_now
+from llmops.base.tasks import send
+from llmops.core.errors import Conflict
+from llmops.runs.asking import STOPPED, Reply, ask
+from llmops.runs.conversation import AGAIN, REPAIR, TURN, Answered, Ask, Calls, body_of, next_of
+from llmops.runs.costing import cost_of, tokens_of
+from llmops.runs.models import Run
+from llmops.runs.rules import MOST_CALLS, SPENT, TRIES, back_off, output_of, passes
+from llmops.runs.selectors import actor_behind
+from llmops.runs.services import ending
+from llmops.runs.services.keys import key_in_use
+from llmops.runs.services.leasing import BEATS, Held, LostLease, fenced, note, spent_ms, take
+from llmops.runs.services.starting import ADVANCE
+from llmops.runs.services.tooling import carry_on
+from llmops.serving.selectors import live_document, live_revision
+
+log = logging.getLogger(__name__)
+
+#: A turn of the model is waited for no longer, however much time the run has.
+LONGEST_TURN_S = 600.0
+#: A turn whose answer is lost at the data plane is asked for again, and paid for again, so often.
+_MOST_AGAIN = 1
+_HEARD_AGAIN_S = 0.5
+
+
+def advance(run_id: UUID, *, for_s: float | None = None) -> str:
+    """Work on the run if nobody else does, until it is over or waits; its state afterwards.
+
+    After ``for_s`` seconds it is handed on to a worker, between two steps: whoever called has waited long enough.
+    """
+    held = take(run_id)
+    if held is not None:
+        if for_s is not None:
+            held.hand_on_at = time.monotonic() + for_s
+        with BEATS.watching(held):
+            _work(held)
+    return str(Run.objects.filter(pk=run_id).values_list("state", flat=True).first() or "gone")
+
+
+def _work(held: Held) -> None:
+    try:
+        while _step(held):
+            pass
+    except LostLease:
+        log.info("the run %s is somebody else's by now, or over", held.run.pk)
+    except (DatabaseError, InterfaceError):
+        # Nothing can be written down; once the lease has run out somebody goes on from the last step.
+        log.exception("the run %s is let go of: the database failed", held.run.pk)
+    except Exception:
+        log.exception("working on the run %s failed", held.run.pk)
+        ending.fail(held, "internal_error", "A fault in the console itself. Its log says more.")
+
+
+def _step(held: Held) -> bool:
+    """Whether to go on."""
+    if held.cancelled.is_set():
+        ending.cancelled(held)
+        return False
+    if held.lost.is_set():
+        raise LostLease
+    if held.hand_on_at is not None and time.monotonic() > held.hand_on_at:
+        with fenced(
+            held, state=Run.QUEUED, lease_until=None, began_at=None, left_ms=spent_ms(held), handed_at=None
+        ):
+            send(ADVANCE, str(held.run.pk))
+        return False
+    following = next_of(held.steps)
+    if isinstance(following, Answered):
+        return _answered(held, following)
+    if held.seconds_left <= 0:
+        ending.fail(held, "out_of_time", f"It was not answered within {held.run.max_seconds} s of work.")
+        return False
+    if problem := _requester_problem(held.run):
+        ending.fail(held, "requester_refused", problem)
+        return False
+    if isinstance(following, Calls):
+        if len(following.left) > MOST_CALLS:
+            message = (
+                f"The model asked for {len(following.left)} calls at once; at most {MOST_CALLS} are made."
+            )
+            ending.fail(held, "too_many_calls", message, turn=following.turn)
+            return False
+        return carry_on(held, following)
+    return _turn(held, following)
+
+
+def _requester_problem(run: Run) -> str:
+    """A key that is revoked, paused or too old starts nothing, and nothing goes on in its name either."""
+    actor = actor_behind(run)
+    if not powers_of_actor(actor).allow("run.start", run.project_id):
+        return f"{actor.name}, who asked for this run, may not run anything in this project any more."
+    if actor.kind == "service_key":
+        key = ServiceKey.objects.get(pk=actor.identifier)
+        if key.paused_at is not None:
+            return f"The key of {actor.name} is paused."
+        if key.expires_at is not None and key.expires_at <= database_now():
+            return f"The key of {actor.name} has expired."
+    if run.project.archived_at is not None:
+        return f"The project {run.project.slug} is archived."
+    return ""
+
+
+# A turn of the model --------------------------------------------------------------------------------------------------
+
+
+def _turn(held: Held, following: Ask) -> bool:
+    run = held.run
+    if following.turn > run.max_turns:
+        ending.fail(
+            held, "out_of_turns", f"It was not answered within {run.max_turns} turns.", turn=run.max_turns
+        )
+        return False
+    if run.max_cost_nano is not None and run.cost_nano >= run.max_cost_nano:
+        ending.fail(
+            held, "out_of_money", "What it may cost is used up, and it is not answered.", turn=following.turn
+        )
+        return False
+    try:
+        _, secret = key_in_use(run.project)
+    except Conflict as refused:
+        ending.fail(held, refused.code, refused.message)
+        return False
+    # A turn that is asked again after its worker died is the same to the byte, and so is its key.
+    key = f"run-{run.pk}-{following.turn}" + (f"-{following.again}" if following.again else "")
+    question = held.question
+    reply = ask(
+        settings.GATEWAY_URL,
+        body_of(question.asked, question.offered, run.model, run.prompt_version, held.steps),
+        secret=secret,
+        headers=_headers(run, question.asked, key),
+        timeout_s=max(0.1, min(LONGEST_TURN_S, held.seconds_left)),
+        line=held.line,
+    )
+    if reply.code == STOPPED or held.lost.is_set():
+        # Whoever it was that stopped this is looked for at the next step.
+        return True
+    if reply.message is None:
+        return _refused(held, following, reply)
+    tokens, cost = tokens_of(reply.usage), cost_of(reply, live_document(live_revision()))
+    step: dict[str, Any] = {
+        "kind": TURN,
+        "turn": following.turn,
+        "what": reply.model,
+        "outcome": reply.finish,
+        "call_id": _uuid(reply.call),
+        "input_tokens": tokens.input,
+        "output_tokens": tokens.output,
+        "cost_nano": cost,
+        "took_us": reply.took_us,
+        "content": {"message": reply.message, "finish": reply.finish, "replayed": reply.replayed},
+    }
+    with fenced(held, turns=following.turn, tries=0, cost_nano=F("cost_nano") + cost) as steps:
+        steps.append(step)
+    run.cost_nano += cost
+    return True
+
+
+def _headers(run: Run, asked: Any, key: str) -> dict[str, str]:
+    headers = {
+        "x-llmops-feature": asked.feature or "runs",
+        "x-llmops-session": str(run.pk),
+        "x-request-id": key,
+        "idempotency-key": key,
+    }
+    if asked.user:
+        headers["x-llmops-user"] = asked.user
+    return {name: value.encode().decode("latin-1") for name, value in headers.items()}
+
+
+def _refused(held: Held, following: Ask, reply: Reply) -> bool:
+    run = held.run
+    if reply.code in SPENT and following.again < _MOST_AGAIN:
+        with fenced(held) as steps:
+            text = f"{reply.problem} It is asked again, under another key."
+            steps.append(note(AGAIN, text, turn=following.turn, outcome=reply.code))
+        return True
+    tries = run.tries + 1
+    # A key that was made a moment ago may be unknown to a data plane; a refused key costs nothing.
+    unknown = reply.status == 401 and tries <= TRIES
+    if (unknown or passes(reply.status, reply.code)) and tries <= TRIES:
+        wait = _HEARD_AGAIN_S * tries if unknown else back_off(tries, reply.retry_after)
+        if wait < held.seconds_left:
+            _later(held, following, reply, tries, wait)
+            return wait <= 2.0 and not held.line.stopped.wait(wait)
+    ending.fail(
+        held,
+        reply.code or "refused",
+        reply.problem or f"The data plane answered {reply.status}.",
+        param=_param(reply.param),
+        turn=following.turn,
+    )
+    return False
+
+
+def _later(held: Held, following: Ask, reply: Reply, tries: int, wait: float) -> None:
+    """A short while is waited here; for a longer one no worker is held."""
+    text = f"{reply.problem} It is tried again in {wait:.1f} s."
+    step = note("later", text, turn=following.turn, outcome=reply.code)
+    if wait <= 2.0:
+        with fenced(held, tries=tries) as steps:
+            steps.append(step)
+        return
+    now = database_now()
+    with fenced(
+        held,
+        tries=tries,
+        state=Run.QUEUED,
+        lease_until=None,
+        began_at=None,
+        left_ms=spent_ms(held),
+        not_before=now + timedelta(seconds=wait),
+        handed_at=None,
+    ) as steps:
+        steps.append(step)
+
+
+def _param(name: str) -> str:
+    """The data plane's name of a member, as the run's request has it."""
+    return "output" if name.startswith("response_format") else name
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+# Its answer -----------------------------------------------------------------------------------------------------------
+
+
+def _answered(held: Held, following: Answered) -> bool:
+    asked, message = held.question.asked, following.message
+    if refusal := message.get("refusal"):
+        ending.fail(held, "refused", f"The model refused: {refusal}"[:1000], turn=following.turn)
+        return False
+    text, output = message.get("content") or "", None
+    if asked.output is not None:
+        output, problem = output_of(asked.output, text)
+        if problem:
+            if any(step.what == REPAIR for step in held.steps):
+                message_ = f"The answer does not follow the output contract, also not after it was told so: {problem}"
+                ending.fail(held, "output_invalid", message_, turn=following.turn)
+                return False
+            words = f"Your answer does not follow the required JSON Schema: {problem} Answer again, with nothing but JSON that follows it."
+            with fenced(held) as steps:
+                steps.append(note(REPAIR, words, turn=following.turn))
+            return True
+    ending.succeed(held, text=text, output=output, finish=following.finish)
+    return False
