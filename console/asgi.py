@@ -13,6 +13,7 @@ set_up(data_plane=True)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from console import warming  # noqa: E402
 from console.bodies import bounded  # noqa: E402
 from llmops.gateway.boot import gateway  # noqa: E402
 
@@ -22,6 +23,8 @@ _control_plane = bounded(ASGIHandler())
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """``/v1`` and health are the data plane's, everything else is Django's."""
+    if scope["type"] == "lifespan":
+        warming.begin()
     if scope["type"] != "http" or _data_plane.owns(scope["path"]):
         await _data_plane(scope, receive, send)
     else:

@@ -15,6 +15,7 @@ from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.db import DatabaseError, InterfaceError, connection  # noqa: E402
 
+from console import warming  # noqa: E402
 from console.bodies import bounded  # noqa: E402
 
 _control_plane = bounded(ASGIHandler())
@@ -54,5 +55,7 @@ async def _lifespan(receive: Any, send: Any) -> None:
         message = await receive()
         kind = message["type"].removeprefix("lifespan.")
         await send({"type": f"lifespan.{kind}.complete"})
+        if kind == "startup":
+            warming.begin()
         if kind == "shutdown":
             return
