@@ -7,7 +7,7 @@ somebody who recomputes the whole chain can give another history the same hash.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -38,8 +38,10 @@ def lines(*, first: int = 1, last: int | None = None) -> Iterator[str]:
 
 
 @transaction.atomic
-def on_record(actor: Actor, *, kind: str, project_id: UUID | None = None, **what: Any) -> Event:
-    """That somebody takes events away: ``kind`` of file, and which events by ``what`` narrows them."""
+def on_record(
+    actor: Actor, *, file: str, narrowed: Mapping[str, Any], project_id: UUID | None = None
+) -> Event:
+    """That somebody takes events away: the kind of ``file``, and which events by what they are ``narrowed`` to."""
     return record(
         actor,
         action="audit.exported",
@@ -47,7 +49,7 @@ def on_record(actor: Actor, *, kind: str, project_id: UUID | None = None, **what
         object_id="",
         object_name="the audit trail",
         project_id=project_id,
-        after={"kind": kind, **{name: value for name, value in what.items() if value not in (None, "")}},
+        after={"file": file, **{name: value for name, value in narrowed.items() if value not in (None, "")}},
     )
 
 

@@ -342,6 +342,16 @@ def test_what_is_found_is_taken_as_csv_that_no_spreadsheet_runs(told):
 
 
 @pytest.mark.any_engine
+def test_what_was_narrowed_to_is_on_the_record_beside_the_kind_of_file(told):
+    root = signed_in(told.root)
+    narrowed = {"kind": "access.servicekey", "object": str(told.key.pk)}
+    with one_event("audit.exported") as seen:
+        taken = root.post("/audit/export/", {"what": "x" * 5_000, **narrowed})
+    assert taken.status_code == 200 and len(b"".join(taken.streaming_content).splitlines()) == 3
+    assert seen.event.after == {"file": "csv", **narrowed}
+
+
+@pytest.mark.any_engine
 def test_the_chain_is_for_who_audits_the_whole_organisation(told):
     dan, bob, root = (signed_in(one) for one in (told.dan, told.bob, told.root))
     with no_event():

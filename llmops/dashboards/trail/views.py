@@ -85,7 +85,7 @@ def event(request: HttpRequest, sequence: int) -> HttpResponse:
 def export_trail(request: HttpRequest) -> HttpResponseBase:
     """What was found as CSV, or the chain as evidence; who took what is on record before the first byte."""
     reader, query = _asked(request, request.POST.dict())
-    what = request.POST.get("what", "csv")
+    what = "chain" if request.POST.get("what") == "chain" else "csv"
     try:
         if query.problems:
             return _back(request, query, query.problems[0])
@@ -99,7 +99,7 @@ def export_trail(request: HttpRequest) -> HttpResponseBase:
     seen = {project.pk for project in reader.projects}
     only = next(iter(seen)) if not reader.everywhere and len(seen) == 1 else None
     project = query.project if query.project in seen else only
-    export.on_record(actor_of(request), kind=what, project_id=project, **query.pairs())
+    export.on_record(actor_of(request), file=what, narrowed=query.pairs(), project_id=project)
     return streamed(request, chunks, filename, kind)
 
 

@@ -72,7 +72,7 @@ class Command(BaseCommand):
         opened = nullcontext(self.stdout) if output is None else output.open("x", encoding="utf-8")
         with opened as stream:
             # On record before the first line leaves, and not in the file itself.
-            export.on_record(command_actor("audit"), kind="jsonl", first=first, last=last)
+            export.on_record(command_actor("audit"), file="jsonl", narrowed={"first": first, "last": last})
             count = 0
             for line in lines:
                 stream.write(f"{line}\n" if output is not None else line)
