@@ -94,8 +94,9 @@
       })
       .then(function (told) {
         put(told.parts);
-        if (state && !cost) state.textContent = told.said;
+        if (state) state.textContent = told.state;
         say(told.said);
+        return true;
       })
       .catch(function (problem) {
         if (problem.name === "AbortError") return;
@@ -222,11 +223,13 @@
   var estimate = document.querySelector("[data-estimate]");
   if (estimate) {
     estimate.addEventListener("click", function () {
+      var before = estimate.textContent;
       estimate.disabled = true;
       estimate.textContent = "Estimating…";
-      ask(true).then(function () {
+      ask(true).then(function (done) {
         estimate.disabled = false;
-        estimate.textContent = "Estimate again";
+        // Something that was typed meanwhile is looked at instead, without what it would have cost.
+        estimate.textContent = done ? "Estimate again" : before;
       });
     });
   }

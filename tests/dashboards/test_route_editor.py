@@ -105,6 +105,11 @@ def test_a_new_route(alice):
         ({"policies-name": ["nothing"]}, "there is no policy"),
         ({"context_strategy": "hope"}, "not a valid choice"),
         ({"description": "a\x00b"}, "control characters cannot be kept"),
+        ({"targets-weight": ["9" * 5_000]}, "The weight of"),
+        ({"targets-weight": ["0" * 5_000]}, "The weight of"),
+        ({"targets-model": ["a\x00b"]}, "There is no model"),
+        ({"larger_model": "a\x00b"}, "There is no model"),
+        ({"policies-name": ["a\x00b"]}, "is not the name of a policy"),
     ],
 )
 def test_what_means_nothing_is_said_and_stays_as_typed(alice, change, said):
@@ -163,6 +168,8 @@ def test_an_estimate_of_what_is_typed(alice, stage):
     live, then = 40 * (556 * 2_500 + 256 * 1_250 + 143 * 10_000), 40 * (556 * 150 + 256 * 75 + 143 * 600)
     assert "On the 40 calls of the last 7 days" in told["said"]
     assert seed_usd(then) in told["said"] and seed_usd(live) in told["said"]
+    # What is wrong stays beside the buttons, whatever is said of costs.
+    assert told["state"] == "Nothing is wrong."
 
 
 def seed_usd(nano: int) -> str:

@@ -19,6 +19,8 @@ from llmops.serving.snapshot import RouteEntry, TargetEntry
 
 #: More rows of a kind than this are not read.
 MOST_ROWS = 60
+#: Characters of a weight that are read; whatever has so many is too large.
+LONGEST_WEIGHT = 12
 CHOICES = ("context_strategy", "last_resort")
 FLAGS = ("cache_tools", "clamp_output")
 TEXTS = ("description", "static_answer")
@@ -71,20 +73,28 @@ def of_route(route: Route) -> Typed:
 def of_form(data: QueryDict, *, slug: str = "") -> Typed:
     """What was sent. Rows in which nothing is chosen are none."""
 
-    def rows(name: str) -> list[str]:
-        return [one[:200] for one in data.getlist(name)[:MOST_ROWS] if one]
+    def named(text: str) -> str:
+        # PostgreSQL takes no NUL, not even to say that nothing is called so.
+        return text.replace("\0", "\ufffd")
 
-    models, weights = data.getlist("targets-model")[:MOST_ROWS], data.getlist("targets-weight")[:MOST_ROWS]
+    def rows(name: str, longest: int = 200) -> list[str]:
+        return [named(one[:longest]) for one in data.getlist(name)[:MOST_ROWS]]
+
+    def chosen(name: str) -> list[str]:
+        return [one for one in rows(name) if one]
+
+    models, weights = rows("targets-model"), rows("targets-weight", LONGEST_WEIGHT)
     weights += [""] * (len(models) - len(weights))
-    texts = {name: data.get(name, "").strip() for name in (*NUMBERS, *CHOICES, *MODEL_FIELDS, "description")}
+    texts = {name: data.get(name, "").strip() for name in (*NUMBERS, *CHOICES, "description")}
+    texts |= {name: named(data.get(name, "").strip()) for name in MODEL_FIELDS}
     return Typed(
-        slug=slug or data.get("slug", "").strip(),
+        slug=slug or named(data.get("slug", "").strip()),
         texts=texts | {"static_answer": data.get("static_answer", "").replace("\r\n", "\n")},
         flags=frozenset(name for name in FLAGS if data.get(name)),
-        targets=[(model[:200], weight) for model, weight in zip(models, weights, strict=False) if model],
-        fallbacks=rows("fallbacks-model"),
-        by_class={name: found for name in CLASSES if (found := rows(f"after-{name}-model"))},
-        policies=rows("policies-name"),
+        targets=[(model, weight) for model, weight in zip(models, weights, strict=False) if model],
+        fallbacks=chosen("fallbacks-model"),
+        by_class={name: found for name in CLASSES if (found := chosen(f"after-{name}-model"))},
+        policies=chosen("policies-name"),
     )
 
 
@@ -163,7 +173,7 @@ class Meant:
 
     def _weight(self, slug: str, text: str) -> int:
         text = text.strip() or "100"
-        if not text.isascii() or not text.isdecimal() or int(text[:8]) > 1_000_000:
+        if not text.isascii() or not text.isdecimal() or len(text) >= LONGEST_WEIGHT or int(text) > 1_000_000:
             self.problems.setdefault("targets", f"The weight of {slug} is a whole number from 0 to 1000000.")
             return 0
         return int(text)

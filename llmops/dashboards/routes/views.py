@@ -151,12 +151,12 @@ def check(request: HttpRequest) -> HttpResponse:
         "picture": render_to_string("dashboards/routes/picture.html", told, request),
         "problems": render_to_string("dashboards/routes/problems.html", told, request),
     }
-    said = told["said"]
+    state = said = told["said"]
     if request.POST.get("cost") and may_anywhere(request, "usage.view"):
         estimate = foreseen.of_change(Reader.of(request), entry, days=ESTIMATE_DAYS)
         parts["cost"] = render_to_string("dashboards/routes/estimate.html", {"estimate": estimate}, request)
         said = estimate.words
-    return JsonResponse({"parts": parts, "said": said})
+    return JsonResponse({"parts": parts, "state": state, "said": said})
 
 
 def _save(
