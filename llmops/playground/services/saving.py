@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from llmops.access.models import Project
+from llmops.base import drafts
 from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest
 from llmops.playground.asked import DRAFT, EDITED, PROMPT, TEXT, edited_content
@@ -76,6 +77,8 @@ def save_as_version(
 
     A version takes the place of a draft: of one that it was not made from only with ``replace_draft``.
     """
+    if prompt is not None:
+        prompt = _as_it_stands(prompt)
     content = content_of(column, prompt)
     if prompt is None:
         made = create_prompt(actor, slug=slug, project=project, content=content, note=note)
@@ -98,6 +101,7 @@ def save_as_sample(actor: Actor, *, prompt: Prompt, name: str, variables: Mappin
     """
     if not name.strip():
         raise InvalidRequest("name: say what these values are a sample of.", param="name")
+    prompt = _as_it_stands(prompt)
     base = prompt.draft if prompt.draft is not None else prompt.current.content if prompt.current else EMPTY
     samples = [one for one in base.get("samples") or () if isinstance(one, Mapping)]
     if any(one.get("name") == name.strip() for one in samples):
@@ -111,6 +115,12 @@ def save_as_sample(actor: Actor, *, prompt: Prompt, name: str, variables: Mappin
         return f"in the draft of {prompt.slug}"
     version = add_version(actor, prompt=prompt, content=content, note=f"sample: {name.strip()}"[:300])
     return f"in version {version.number} of {prompt.slug}"
+
+
+def _as_it_stands(prompt: Prompt) -> Prompt:
+    """The stored prompt, which nobody changes until the transaction ends: what follows is written over what it says."""
+    drafts.editing()
+    return drafts.locked(prompt)
 
 
 def _of_turns(given: object) -> dict[str, str]:
