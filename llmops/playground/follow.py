@@ -17,6 +17,7 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
 from llmops.core.errors import InvalidRequest
 from llmops.playground import words
@@ -24,7 +25,7 @@ from llmops.playground.figures import figures_of
 from llmops.playground.hearing import Event
 from llmops.playground.models import Piece, Run
 from llmops.playground.sealed import opened, piece_identity
-from llmops.playground.services import give_up_lost, watched
+from llmops.playground.services import SILENT_FOR, give_up_lost, watched
 
 MOST_RUNS = 16
 #: At once, of one person in one process: each looks into the database some times a second.
@@ -86,7 +87,9 @@ class Follower:
                 continue
             found += self._pieces(index, current)
             if current.state in Run.OPEN:
-                give_up_lost(current.pk)
+                # Asked first: also an UPDATE that finds nothing waits for whoever writes.
+                if current.beat_at < timezone.now() - SILENT_FOR:
+                    give_up_lost(current.pk)
                 continue
             found += self._end(index, current, now)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -121,12 +122,21 @@ def _decoded(digest: str, text: Any) -> RevisionDocument:
 
 def prompts_of(project: Project) -> QuerySet[Prompt]:
     """Prompts that the project's services may name: its own and the shared ones."""
-    return (
-        Prompt.objects.filter(Q(project=project) | Q(project=None), archived_at=None)
-        .exclude(current=None, draft=None)
-        .select_related("project", "current")
-        .order_by("slug")
-    )
+    named = _to_be_tried(Q(project=project) | Q(project=None))
+    return named.select_related("project", "current").order_by("slug")
+
+
+def _to_be_tried(whose: Q) -> QuerySet[Prompt]:
+    return Prompt.objects.filter(whose, archived_at=None).exclude(current=None, draft=None)
+
+
+def home_of(projects: Sequence[Project], prompt_id: object) -> Project:
+    """The one of ``projects`` whose prompt it is, or the first, which may name a shared one. Raises ``NotFound``."""
+    found = _row(_to_be_tried(Q(project__in=projects) | Q(project=None)), prompt_id)
+    for project in projects:
+        if found is not None and found.project_id in (None, project.pk):
+            return project
+    raise NotFound("prompt: there is no such prompt in a project in which you may use the playground.")
 
 
 def prompt_of(project: Project, prompt_id: object) -> Prompt:

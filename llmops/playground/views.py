@@ -29,6 +29,7 @@ from llmops.playground.selectors import (
     MOST_PROMPTS,
     PERMISSION,
     callables,
+    home_of,
     material_of,
     project_of,
     projects_of,
@@ -134,7 +135,7 @@ def page(request: HttpRequest) -> HttpResponse:
             if "project" in opening:
                 project_of(request, opening["project"])
             else:
-                opening["project"] = _home_of(projects, opening["prompt"])
+                opening["project"] = str(home_of(projects, opening["prompt"]).pk)
     except NotFound as missing:
         problem, opening = missing.message, {}
     context = {
@@ -151,14 +152,6 @@ def page(request: HttpRequest) -> HttpResponse:
         "unwatched": settings.PLAYGROUND_UNWATCHED_SECONDS,
     }
     return render(request, "playground/page.html", context, status=404 if problem else 200)
-
-
-def _home_of(projects: list[Any], prompt_id: str) -> str:
-    """The project whose prompt it is, or the first of those that may name a shared one."""
-    for project in projects:
-        if any(str(pk) == prompt_id for pk in prompts_of(project).values_list("pk", flat=True)):
-            return str(project.pk)
-    raise NotFound("prompt: there is no such prompt in a project in which you may use the playground.")
 
 
 @for_members

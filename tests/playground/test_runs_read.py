@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import AsyncClient, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from llmops.core.errors import InvalidRequest
@@ -314,6 +315,21 @@ def test_a_run_whose_process_died_is_lost_and_not_made_again(lab, plane):
     events = [one for t in told(page.look()) for one in t.get("events", ())]
     assert [one["t"] for one in events] == ["lost", "state"]
     assert state_of(run) == Run.LOST and plane.asked == []
+
+
+def test_looking_again_at_a_run_that_is_heard_of_writes_nothing(lab, plane):
+    now = timezone.now()
+    run = Run.objects.create(
+        project=lab.support, user=lab.bob, model="chat", digest="0" * 64, started_at=now, beat_at=now,
+        watched_at=now, state=Run.RUNNING,
+    )  # fmt: skip
+    page = follower(lab, run)
+    page.look()
+    page.watched_at = float("inf")
+    with CaptureQueriesContext(connection) as asked:
+        page.look()
+    assert [one["sql"] for one in asked if "UPDATE" in one["sql"]] == []
+    Run.objects.filter(pk=run.pk).update(state=Run.LOST)
 
 
 def test_a_run_that_was_given_up_is_read_no_further(lab, plane):

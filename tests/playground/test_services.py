@@ -6,6 +6,8 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from llmops.access import services as access
@@ -318,6 +320,29 @@ def test_a_page_about_a_prompt_leads_here(lab):
     opened = client.get(f"/playground/?prompt={lab.prompt.pk}").content.decode()
     assert str(lab.support.pk) in opened.split("playground-start")[1]
     assert client.get(f"/playground/?prompt={lab.foreign_prompt.pk}").status_code == 404
+
+
+def test_a_prompt_is_found_at_the_same_cost_however_many_projects_there_are(lab):
+    def opened():
+        with CaptureQueriesContext(connection) as asked:
+            assert client.get(f"/playground/?prompt={lab.prompt.pk}").status_code == 200
+        return len(asked)
+
+    client = signed_in(lab.root)
+    opened()
+    before = opened()
+    for number in range(5):
+        access.create_project(COMMAND, slug=f"before-{number}")
+    assert opened() == before
+
+
+def test_a_sample_takes_nothing_back_that_a_colleague_wrote_meanwhile(lab):
+    stale = prompt_of(lab.support, lab.prompt.pk)
+    prompts.add_version(COMMAND, prompt=lab.prompt, content={**lab.content, "system": "Newer."}, note="n")
+    with one_event("prompt.version_added"):
+        services.save_as_sample(acting(lab.bob), prompt=stale, name="Bob", variables={"name": "Bob"})
+    lab.prompt.refresh_from_db()
+    assert lab.prompt.current.number == 3 and lab.prompt.current.content["system"] == "Newer."
 
 
 @pytest.mark.parametrize("asked", ["", "[]", "{", "null", '{"project": 5}', '{"id": "x", "project": null}'])

@@ -2,11 +2,12 @@
 
 from llmops.playground.services.keys import key_in_use, renew_key
 from llmops.playground.services.retention import forget_old
-from llmops.playground.services.runs import cancel_run, give_up_lost, start_run, watched
+from llmops.playground.services.runs import SILENT_FOR, cancel_run, give_up_lost, start_run, watched
 from llmops.playground.services.saving import save_as_sample, save_as_version
 from llmops.playground.services.setups import share_setup
 
 __all__ = [
+    "SILENT_FOR",
     "cancel_run",
     "forget_old",
     "give_up_lost",
