@@ -48,6 +48,18 @@ def test_the_first_revision_and_the_next():
     assert load_snapshot().routes["chat"].attempts == 5
 
 
+def test_whoever_looked_long_ago_is_told_of_the_last_revisions():
+    _, _, chat = configuring.everything()
+    publish(expected_revision=0)
+    for attempts in range(4, 4 + 25):
+        providers.update_route(OPERATOR, route=chat, changes={"attempts": attempts % 5 + 1})
+        publish()
+    with pytest.raises(Conflict) as refused, no_event():
+        publish(expected_revision=0)
+    assert [one["number"] for one in refused.value.data["published"]] == list(range(7, 27))
+    assert "published revision 26" in refused.value.message
+
+
 def test_equal_configuration_has_equal_bytes_whatever_the_order_in_which_it_was_made():
     small, large = configuring.model("small"), configuring.model("large")
     configuring.route("b", small, large)

@@ -35,6 +35,8 @@ from llmops.serving.validation import ERROR, Problem
 #: Lines of ``changes`` that go into the audit event; the revision keeps all of them.
 _AUDITED_CHANGES = 50
 _MOST_TOLD = 5
+#: Revisions that went live since the caller looked, of which a refusal tells: the newest.
+_MOST_SINCE = 20
 #: The kind of approval, as ``settings.APPROVAL_KINDS`` names it.
 PUBLISHING = "revision.publish"
 
@@ -252,7 +254,8 @@ def checked_reason(reason: str, done: str) -> str:
 
 
 def _published_meanwhile(expected: int, live: Revision | None) -> Conflict:
-    since = Revision.objects.filter(number__gt=expected).defer("document").order_by("number")
+    newest = Revision.objects.filter(number__gt=expected).defer("document").order_by("-number")
+    since = list(newest[:_MOST_SINCE])[::-1]
     told = [
         f"{one.author} published revision {one.number} at {one.published_at:%H:%M:%S} UTC ({one.reason}): "
         + "; ".join(one.changes[:_MOST_TOLD])
