@@ -85,6 +85,8 @@
   function ask() {
     var began = performance.now();
     var url = live.dataset.url + (live.dataset.url.indexOf("?") < 0 ? "?" : "&") + "marker=" + encodeURIComponent(marker);
+    // One question at a time: an answer that comes late would take back what a newer one told.
+    if (asking) asking.abort();
     var abort = new AbortController();
     asking = abort;
     var limit = window.setTimeout(function () { abort.abort(); }, 20000);
@@ -101,21 +103,21 @@
         return response.json();
       })
       .then(function (answer) {
-        if (!answer) return;
+        if (!answer || asking !== abort) return;
         failures = 0;
         if (answer.marker) apply(answer);
         if (!paused) show("on", "Live");
         next(Math.max(every, Math.min(10 * (performance.now() - began), 30000)));
       })
       .catch(function () {
-        if (paused || document.hidden) return;
+        if (paused || document.hidden || asking !== abort) return;
         failures += 1;
         if (failures > 1) show("lost", "Not reachable, trying again");
         next(Math.min(every * Math.pow(2, failures), 15000));
       })
       .finally(function () {
         window.clearTimeout(limit);
-        asking = null;
+        if (asking === abort) asking = null;
       });
   }
 
@@ -125,6 +127,7 @@
     toggle.textContent = paused ? "Resume" : "Pause";
     if (paused) {
       window.clearTimeout(timer);
+      if (asking) asking.abort();
       show("off", "Paused");
     } else {
       show("on", "Live");

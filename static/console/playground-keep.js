@@ -68,13 +68,15 @@ export class Keeping {
   async saveVersion() {
     const { column, page } = this;
     const prompt = by("version-where").value;
+    const project = page.project;
     try {
       const asked = { column: { ...column.asked(), variables: page.fields.given() }, prompt, note: by("version-note").value, slug: by("version-slug").value.trim(), replace_draft: by("version-replace").checked };
       if (prompt) asked.expected = column.versions.newest;
       const told = await post(page.urls.save_version, asked);
       by("version-dialog").close();
       by("version-note").value = by("version-slug").value = "";
-      await this.renewed(told, column);
+      // Another project that was chosen since has prompts of its own.
+      if (page.project === project) await this.renewed(told, column);
       const link = document.createElement("a");
       link.href = told.url;
       link.textContent = `${told.slug}, version ${told.version}`;
