@@ -70,6 +70,15 @@ def test_a_revoked_key_stops_the_playground_until_somebody_issues_another(lab):
     assert ServiceKey.objects.filter(project=lab.support, name__startswith="playground").count() == 2
 
 
+def test_a_paused_key_of_the_console_is_shown_as_paused(lab):
+    client, state = signed_in(lab.bob), "the console&#x27;s own"
+    row, _ = services.key_in_use(lab.support)
+    address = f"/admin/access/servicekey/{row.service_key_id}/change/"
+    assert state in client.get(address).content.decode()
+    access.pause_service_key(acting(lab.bob), key=row.service_key, reason="loud")
+    assert state not in client.get(address).content.decode()
+
+
 def test_the_same_id_is_the_same_run(lab):
     services.key_in_use(lab.support)
     column = a_column(lab)

@@ -164,11 +164,11 @@ class ServiceKeyAdmin(ServiceAdmin):
     def state(self, key: ServiceKey) -> str:
         if key.revoked_at is not None:
             return "revoked"
-        if key.held_by_console:
-            return "the console's own"
         if key.expires_at and key.expires_at <= timezone.now():
             return "expired"
-        return "paused" if key.paused_at else "active"
+        if key.paused_at:
+            return "paused"
+        return "the console's own" if key.held_by_console else "active"
 
     @display(description="earlier secret")
     def grace(self, key: ServiceKey) -> str:
