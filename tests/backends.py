@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from console.process import collect_seldom
-from tests import handing_on, servers
+from tests import compiled_ahead, handing_on, servers
 
 # As the product does: what collecting and a test load stays, and looking through it again takes a twentieth of a run.
 collect_seldom()
@@ -56,7 +56,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: two for each core, because every second test waits for processes, servers or the clock."""
-    return 2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2 * (os.cpu_count() or 1)
+    return 2 * _cores()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,6 +71,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return handing_on.together(super()._split_scope(nodeid))
 
     return Files(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In the process that hands out the tests, before the others start."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and session.config.getoption("tx", None):
+        compiled_ahead.compile_ahead(session.config, _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pytest_unconfigure() -> None:

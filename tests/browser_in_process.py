@@ -18,11 +18,8 @@ from typing import Any, TypeVar
 from django.test import Client
 from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+from tests.chromium import CHROMIUM, FLAGS
+
 #: Browsers take it for a trustworthy origin, and ``ALLOWED_HOSTS`` has it.
 HERE = "http://localhost"
 _KEPT = ("content-type", "content-security-policy", "content-disposition")
@@ -73,7 +70,7 @@ class InProcessBrowser:
 
     def _job(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
         found = self._browser.new_context(locale="en", **context)
-        found.set_default_timeout(30_000)
+        found.set_default_timeout(60_000)
         found.route("**/*", lambda route: self._route(route, resting))
         try:
             return job(found.new_page())

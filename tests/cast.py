@@ -116,7 +116,7 @@ def in_threads(*work: Callable[[], Any]) -> list[Any]:
     results: list[Any] = [None] * len(work)
 
     def run(index: int) -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=120)
         try:
             results[index] = work[index]()
         except Exception as raised:
@@ -128,7 +128,7 @@ def in_threads(*work: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=90)
+        thread.join(timeout=300)
         assert not thread.is_alive()
     return results
 

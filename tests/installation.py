@@ -74,8 +74,8 @@ class Process:
         # One that has only just begun may have no group of its own yet.
         with suppress(ProcessLookupError):
             self._started.kill()
-        self._started.wait(10)
-        deadline = time.monotonic() + 10
+        self._started.wait(60)
+        deadline = time.monotonic() + 60
         while any(_lives(member) for member in family):
             if time.monotonic() > deadline:
                 pytest.fail(f"{self.name} left processes that survive SIGKILL: {family}", pytrace=False)
@@ -85,12 +85,12 @@ class Process:
     def send_signal(self, number: int) -> None:
         self._started.send_signal(number)
 
-    def stop(self, timeout: float = 20) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """SIGTERM; returns the exit status, and fails the test if the process is still there after ``timeout`` s."""
         self._started.terminate()
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait for the process to end by itself; returns its exit status."""
         try:
             return self._started.wait(timeout)
@@ -153,7 +153,7 @@ class Installation:
             )
         return done
 
-    def wait_ready(self, url: str, process: Process | None = None, *, timeout: float = 60) -> None:
+    def wait_ready(self, url: str, process: Process | None = None, *, timeout: float = 180) -> None:
         """Wait until GET ``url`` answers 200; fails at once when ``process`` (or any, if not given) has ended."""
         watched = [process] if process else self.processes
         deadline = time.monotonic() + timeout
@@ -180,7 +180,7 @@ class Installation:
         """Start an ingester, for ``wait_booked``: a command for each look would start a process each time."""
         self.spawn(["manage.py", "ingest"])
 
-    def wait_booked(self, timeout: float = 60) -> None:
+    def wait_booked(self, timeout: float = 180) -> None:
         """Wait until the ledger holds all that stands in the journals now."""
         written = self._written()
         deadline = time.monotonic() + timeout

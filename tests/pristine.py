@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
 #: How long a transaction left open elsewhere may hold up the clean-up, in seconds.
-PATIENCE = 15
+PATIENCE = 60
 _SCHEMA = "pristine"
 _KEPT = "django_migrations"
 

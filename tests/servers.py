@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-START_DEADLINE = 60.0
-STOP_DEADLINE = 10.0
+START_DEADLINE = 180.0
+STOP_DEADLINE = 30.0
 POSTGRES_USER = "console"
 POSTGRES_DATABASE = "console"
 

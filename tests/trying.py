@@ -1,9 +1,9 @@
 """How many examples the property tests try.
 
-A usual run tries a part of them, other ones each time; ``--hypothesis-profile thorough`` tries all, for a night or
-before a release. What a test then finds is kept in ``.hypothesis/`` and tried first from then on, by both. A usual run
-prints what it found as it found it, with the line that makes it happen again; a thorough one looks for the smallest such
-example first, which may keep a process busy for minutes.
+A usual run tries a part of them, the same ones each time: whether it passes says something of the code and nothing of
+luck. ``--hypothesis-profile thorough`` tries all and makes them up anew, for a night or before a release; what it finds is
+kept in ``.hypothesis/`` and tried first by the next thorough run. A usual run prints what it found as it found it; a
+thorough one looks for the smallest such example first, which may keep a process busy for minutes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ settings.register_profile("thorough", max_examples=THOROUGH, **_EVERYWHERE)
 settings.register_profile(
     DEFAULT,
     max_examples=USUAL,
+    derandomize=True,
     phases=[phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)],
     **_EVERYWHERE,
 )

@@ -247,7 +247,7 @@ print(json.dumps([values_by_key(), sorted(reveal(one, to=one.provider.base_url) 
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_run_that_is_killed_goes_on_where_it_was(installation: Installation) -> None:
     expected = [f"sk-proj-PLANTED-{number:04d}" for number in range(120)]
     env = installation.env

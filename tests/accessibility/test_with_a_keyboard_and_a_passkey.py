@@ -20,7 +20,7 @@ from tests.browser_in_process import HERE, InProcessBrowser, a_browser
 from tests.cast import COMMAND, PASSWORD
 from tests.console.world import undone
 
-pytestmark = [pytest.mark.django_db, pytest.mark.any_engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.django_db, pytest.mark.any_engine, pytest.mark.timeout(600)]
 
 NAMED = """() => {
   const one = document.activeElement;
@@ -59,7 +59,7 @@ def press(page: Page, name: str, leads_to: str) -> None:
     # It may lead to the same address anew.
     page.evaluate("window.before = true")
     page.keyboard.press("Enter")
-    for _ in range(300):
+    for _ in range(600):
         try:
             arrived, address = page.evaluate(ARRIVED)
         except Error:

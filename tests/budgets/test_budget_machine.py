@@ -428,7 +428,7 @@ def test_budgets_balance_whatever_happens(db: None) -> None:
         Budgets,
         settings=tries(
             30,
-            at_least=15,
+            at_least=10,
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),

@@ -106,7 +106,7 @@ USUAL = {"chat", "stream", "tool_call", "structured_output", "errors"}
 
 
 # Installing on the first run counts as well.
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_official_node_sdk(url: str) -> None:
     assert {
         *USUAL,
@@ -122,7 +122,7 @@ def test_the_official_node_sdk(url: str) -> None:
     } <= {*checked(node_program("smoke.mjs"), url)}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("library", ["langchain_openai", "pydantic_ai", "openai_agents"])
 def test_a_library_on_top_of_the_sdk(url: str, library: str) -> None:
     program = PROGRAMS / f"{library}_smoke.py"

@@ -87,7 +87,7 @@ print(json.dumps(story))
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_refused_raised_and_back_and_by_the_cheaper_route(installation: Installation, tmp_path: Path) -> None:
     with running(tmp_path) as simulator:
         installation.manage("apply", "-f", "-", stdin=CONFIGURATION.format(url=simulator.url, key=KEY))

@@ -52,7 +52,7 @@ def database_away(installation: Installation) -> Iterator[None]:
             connection.execute(switch.format(sql.Identifier(name), sql.Literal(True)))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_calls_go_on_and_are_all_there_afterwards(installation: Installation, tmp_path: Path) -> None:
     with running(tmp_path) as simulator:
         text = CONFIGURATION.format(url=simulator.url, key=KEY, limit="500", tokens=30)

@@ -15,10 +15,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from llmops.core.money import NANO
 from llmops.usage.models import Call
+from tests.chromium import CHROMIUM, FLAGS
 from tests.dashboards import seed, spend_world
-from tests.e2e.test_browser import CHROMIUM, FLAGS, WATCH_POLICY, ZONE
+from tests.e2e.test_browser import WATCH_POLICY, ZONE
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def ask(stack: Embedded, method: str, path: str, body: Any = None) -> Any:  # no
         return json.load(answer)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_from_the_wish_to_the_webhook(page: Page, stack: Embedded) -> None:  # noqa: F811
     project = ask(stack, "GET", "/api/v1/projects/")["results"][0]["slug"]
     with service(says("200 OK", b'{"refund": "r1"}')) as receiver:

@@ -56,7 +56,7 @@ def answered(stack: Embedded, secret: str) -> int:  # noqa: F811
 
 def becomes(status: int, stack: Embedded, secret: str) -> bool:  # noqa: F811
     """Data planes follow within a second; how long a busy machine takes is another matter."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (found := answered(stack, secret)) != status and time.monotonic() < end:
         time.sleep(0.05)
     return found == status
@@ -88,7 +88,7 @@ def test_a_key_that_its_provider_refuses_is_told_and_not_used(page: Page, stack:
         assert answered(stack, stack.first["service_key"]) == 200
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_providers_key_is_rotated_and_no_call_fails(page: Page, stack: Embedded) -> None:  # noqa: F811
     with accepting(stack, PRESENT, NEW) as accept:
         open_key(page, stack, "primary")

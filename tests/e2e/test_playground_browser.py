@@ -85,8 +85,9 @@ def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None
 
     # Somebody else finds all of it by an address that says nothing of it.
     page.get_by_role("button", name="Share").click()
-    url = dialog.get_by_label("Address").input_value()
-    assert re.search(r"/playground/\?setup=[0-9a-f-]{36}$", url)
+    shared = dialog.get_by_label("Address")
+    expect(shared).to_have_value(re.compile(r"/playground/\?setup=[0-9a-f-]{36}$"))
+    url = shared.input_value()
     page.goto(url)
     expect(page.get_by_label("shop", exact=True)).to_have_value("Acme")
     expect(column(page, "B").get_by_label("Route or model")).to_have_value("sim-gpt-4o-mini")
@@ -94,7 +95,7 @@ def test_two_versions_side_by_side_and_kept(page: Page, stack: Embedded) -> None
 
 def held(page: Page, true: Callable[[], bool], explain: str) -> None:
     """Until requests that are held back have been made; the page goes on meanwhile."""
-    for _ in range(1_000):
+    for _ in range(3_000):
         if true():
             return
         page.wait_for_timeout(20)

@@ -28,7 +28,7 @@ def said(stack: Embedded) -> str:  # noqa: F811
     return str(stack.ask("/v1/responses", body)["usage"]["input_tokens"])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> None:  # noqa: F811
     page.goto(address(stack, "/admin/prompts/prompt/add/"))
     page.get_by_label("Slug").fill("greeting")
@@ -110,7 +110,7 @@ def test_from_the_first_word_to_a_call_and_back(page: Page, stack: Embedded) -> 
     assert said(stack) == longer
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_of_two_people_who_publish_one_wins_and_the_other_reads_why(
     page: Page,  # noqa: F811
     context: BrowserContext,  # noqa: F811

@@ -15,6 +15,9 @@ from tests.e2e.test_sdk import KEY, PROVIDER_SECRET, Stack, start_gateway
 from tests.installation import Installation
 from tests.simulator.running import running
 
+# What the wire is like; tests/e2e/test_sdk.py says why once is enough.
+pytestmark = pytest.mark.any_engine
+
 OTHER = "llmops_e2ekey07_" + "s" * 40
 ASK = "How much did support spend in May?"
 MODELS = {
@@ -68,7 +71,7 @@ def stack(module_installation: Installation, tmp_path_factory: pytest.TempPathFa
         yield Stack(module_installation, simulator, gateway, port)
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"

@@ -22,7 +22,7 @@ from tests.installation import Installation
 from tests.simulator.running import RunningSimulator, running
 
 # A stream that outlasts the steps of a rotation takes its time.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 KEY = "llmops_rotating_0123456789abcdefghijklmnopqrstuvwxyz"
 OLD, NEW = "sk-the-old-key-0123456789", "sk-the-new-key-0123456789"

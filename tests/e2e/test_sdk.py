@@ -18,6 +18,9 @@ from llmops.core.tokens import count_chat
 from tests.installation import Installation, Process
 from tests.simulator.running import RunningSimulator, running
 
+# What the wire is like; that both engines book what is served is shown where processes are killed and budgets run out.
+pytestmark = pytest.mark.any_engine
+
 KEY, NARROW, REVOKED, POOR, SLOW = (f"llmops_e2ekey0{n}_" + "s" * 40 for n in range(5))
 PROVIDER_SECRET = "the-simulator-takes-any-key-but-nobody-sees-it"
 ASK: list[Any] = [{"role": "user", "content": "How much did support spend in May?"}]
@@ -135,7 +138,7 @@ def call_of(headers: Any) -> str:
     return str(headers["x-llmops-call-id"]).replace("-", "")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

@@ -181,6 +181,7 @@ def test_a_batch_runs_and_is_counted_once(stack: Stack) -> None:
         )
 
 
+@pytest.mark.any_engine
 async def test_the_async_client_does_all_of_it(stack: Stack) -> None:
     async with stack.aclient() as client:
         made = await asyncio.gather(
@@ -211,6 +212,7 @@ class Zeros(io.RawIOBase):
         return count
 
 
+@pytest.mark.any_engine
 def test_100_megabytes_go_up_and_down_and_none_of_it_stays(stack: Stack) -> None:
     port = stack.ports[0]
     head = b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n--b\r\ncontent-disposition: form-data; name="file"; filename="z"\r\n\r\n'
@@ -250,6 +252,7 @@ def test_100_megabytes_go_up_and_down_and_none_of_it_stays(stack: Stack) -> None
     connection.close()
 
 
+@pytest.mark.any_engine
 def test_a_download_that_breaks_off_is_a_broken_connection(stack: Stack) -> None:
     client = stack.client()
     # More than a connection takes before its reader does: some of it went out when it breaks off.
@@ -266,6 +269,7 @@ def test_a_download_that_breaks_off_is_a_broken_connection(stack: Stack) -> None
     wait_for(lambda: ("interrupted", 200, 0, 0, 0) in stack.calls("files.content"))
 
 
+@pytest.mark.any_engine
 def test_who_hangs_up_in_the_middle_of_an_upload_leaves_nothing(stack: Stack) -> None:
     before = len(list(stack.client().files.list()))
     connection = http.client.HTTPConnection("127.0.0.1", stack.ports[0], timeout=30)

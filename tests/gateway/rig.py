@@ -113,7 +113,7 @@ class Answer:
         return found
 
     async def until(self, condition: Callable[[Answer], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition(self):
                 self.changed.clear()
                 await self.changed.wait()
@@ -162,7 +162,7 @@ class Exchange:
     def hang_up(self) -> None:
         self._inbox.put_nowait({"type": "http.disconnect"})
 
-    async def done(self, seconds: float = 15) -> Answer:
+    async def done(self, seconds: float = 60) -> Answer:
         async with asyncio.timeout(seconds):
             await asyncio.gather(self.task, return_exceptions=False)
         return self.answer
@@ -271,7 +271,7 @@ def ask(model: str = "small", text: str = "Say hello", **members: Any) -> dict[s
     return {"model": model, "messages": [{"role": "user", "content": text}]} | members
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

@@ -167,7 +167,7 @@ async def test_a_client_that_hangs_up_cancels_the_download(kept: Rig, upstream: 
     await exchange.answer.until(lambda answer: bool(answer.status))
     exchange.hang_up()
     await exchange.done()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await upstream.gone.wait()
     assert kept.outcome().status == "client_closed"
 
@@ -180,7 +180,7 @@ async def test_a_client_that_hangs_up_while_it_waits_cancels_the_request(
     await eventually(lambda: bool(upstream.asked))
     exchange.hang_up()
     await exchange.done()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await upstream.gone.wait()
     assert kept.outcome().status == "client_closed"
 
@@ -199,7 +199,7 @@ async def test_a_client_that_hangs_up_in_the_middle_of_an_upload_cancels_it(
     await asyncio.sleep(0.1)
     exchange.hang_up()
     await exchange.done()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await upstream.gone.wait()
     assert not upstream.asked, "the provider never got a whole request"
     assert kept.outcome().status == "client_closed"

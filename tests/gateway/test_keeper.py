@@ -412,7 +412,7 @@ def test_a_snapshot_that_can_not_be_built_does_not_end_the_feed(
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)

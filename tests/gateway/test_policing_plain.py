@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.gateway.policing.plain import plain_answers, plain_asked
@@ -16,6 +16,7 @@ from llmops.policies.engine import joined, prepare
 from llmops.serving.snapshot import CheckEntry, PolicyEntry
 from tests.policies.test_sieve import AFTER, BEFORE, chosen, guards
 from tests.policies.test_sieve import texts as some_texts
+from tests.trying import tries
 
 texts = some_texts.map(lambda text: text.encode("utf-8", "replace").decode())
 contents = st.one_of(
@@ -73,7 +74,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(requests)
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_all_texts_of_a_plain_request_are_seen(asked: dict[str, Any]) -> None:
     members = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in asked.items()}
     plain = plain_asked(members)
@@ -86,7 +87,7 @@ def test_all_texts_of_a_plain_request_are_seen(asked: dict[str, Any]) -> None:
 
 
 @given(answers)
-@settings(max_examples=300, deadline=None)
+@tries(300)
 def test_all_texts_of_a_plain_answer_are_seen(answer: dict[str, Any]) -> None:
     body = msgspec.json.encode(answer)
     plain = plain_answers(body, {"type": "object"})
@@ -98,7 +99,7 @@ def test_all_texts_of_a_plain_answer_are_seen(answer: dict[str, Any]) -> None:
 
 
 @given(checks=chosen, said=st.lists(st.tuples(st.sampled_from(["user", "tool"]), texts), max_size=3))
-@settings(max_examples=400, deadline=None)
+@tries(400)
 def test_where_nothing_is_found_at_once_nothing_is_found(checks: Any, said: list[tuple[str, str]]) -> None:
     lines = "\n".join(text for _, text in said)
     before, _ = guards(BEFORE, checks)

@@ -116,7 +116,8 @@ async def test_it_does_not_wait_for_money_that_can_not_come_back() -> None:
     purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
     spent = await must_hold(purse, [budget], 900)
     purse.settle(spent, 900)
-    async with asyncio.timeout(0.2):
+    # Hanging is what it guards against; the clock of the purse stands still.
+    async with asyncio.timeout(10):
         assert isinstance(await purse.hold([budget], 500), Short)
 
 

@@ -180,12 +180,12 @@ def test_a_data_plane_that_is_told_to_stop_ends_its_calls_and_closes_its_books(
         installation.wait_ready(f"http://127.0.0.1:{port}/readyz", gateway)
         assert answered(port, "/readyz") == (200, {"status": "ready"})
         slow, endless = post(port, "slow"), post(port, "endless")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while simulator.own("/healthz")["in_flight"] < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert gateway.stop(timeout=30) == 0
-        said = [caller.communicate(timeout=30)[0].decode() for caller in (slow, endless)]
+        assert gateway.stop(timeout=60) == 0
+        said = [caller.communicate(timeout=60)[0].decode() for caller in (slow, endless)]
     assert said[0].startswith("200 ")
     assert said[1].startswith("503 ")
     assert "shutting down" in said[1]

@@ -198,7 +198,7 @@ def run(
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    timeout: float = 100,
+    timeout: float = 300,
     anew: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """``subprocess.run(..., input=stdin, capture_output=True, text=True)``."""

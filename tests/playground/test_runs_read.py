@@ -26,7 +26,7 @@ from tests.playground.conftest import CALL, event, head, refuses, says, sent, so
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def eventually(true, seconds: float = 20) -> None:
+def eventually(true, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -102,7 +102,7 @@ def test_a_page_that_comes_back_is_told_what_it_missed_and_nothing_twice(lab, pl
     run = start(lab)
     first = follower(lab, run)
     heard = ""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "two" not in heard:
         assert time.monotonic() < deadline
         heard += text_of(told(first.look()))

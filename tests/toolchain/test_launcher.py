@@ -165,7 +165,7 @@ def started(tmp_path: Path, code: str) -> tuple[launcher.Started, Path]:
 
 
 def until(so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not so():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -94,7 +94,7 @@ class Target:
             "query_string": request.query,
             "headers": request.headers,
         }
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.rig.app(scope, receive, seen.take)
         return seen
 

@@ -1,0 +1,20 @@
+"""The browser of the tests, and how it is started: without what it does beside showing a page."""
+
+from __future__ import annotations
+
+CHROMIUM = "/usr/bin/chromium"
+#: The last list of features is the one that counts, so it holds those that Playwright switches off as well.
+_OFF = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch",
+    # A process that stands by for the next address costs as much as one that is used,
+    "SpareRendererForSitePerProcess",
+    # and so do those that draw a window's own controls, which nobody sees here.
+    "PreloadTopChromeWebUI", "TopChromeWebUIUsesSpareRenderer", "InitialWebUI", "WebUIReloadButton", "WebUIBackButton",
+    "WebUIForwardButton", "WebUIHomeButton", "WebUILocationBar", "WebUIToolbar", "WebUITabStrip", "WebUIOmniboxPopup",
+)  # fmt: skip
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", f"--disable-features={','.join(_OFF)}",
+]  # fmt: skip

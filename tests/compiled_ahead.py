@@ -1,0 +1,66 @@
+"""Compiles test files before the processes of a run load them, each of which would otherwise compile all of them.
+
+pytest writes what it makes of a test file's asserts beside the file, and finds it there the next time; but the processes
+of a first run begin at the same moment with the same files, and each would spend eight seconds on what one could do.
+The same holds for the constants of the product's modules, with which Hypothesis makes its examples.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PRODUCT = ("console", "llmops")
+
+
+def compile_ahead(config: pytest.Config, processes: int) -> None:
+    """Share the files out among ``processes`` processes and wait for them; nothing depends on whether they succeed."""
+    if sys.dont_write_bytecode:
+        return
+    tests = [path for path in sorted((_ROOT / "tests").rglob("*.py")) if _has_asserts(path)]
+    sources = [path for name in _PRODUCT for path in sorted((_ROOT / name).rglob("*.py"))]
+    children = []
+    for number in range(processes):
+        if child := os.fork():
+            children.append(child)
+            continue
+        try:
+            _rewrite(config, tests[number::processes])
+            _find_constants(sources[number::processes])
+        finally:
+            # Whatever this process was to do at its end is its parent's.
+            os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def _has_asserts(path: Path) -> bool:
+    """Whether pytest rewrites it: test files and ``conftest.py``; what these import is compiled as anything is."""
+    return path.name.startswith("test_") or path.name == "conftest.py"
+
+
+def _rewrite(config: pytest.Config, files: list[Path]) -> None:
+    # What pytest itself does when it imports a test file, but for running it.
+    from _pytest.assertion import rewrite
+
+    state = config.stash[rewrite.assertstate_key]
+    for path in files:
+        directory = rewrite.get_cache_dir(path)
+        compiled = directory / (path.name[:-3] + rewrite.PYC_TAIL)
+        if rewrite._read_pyc(path, compiled) is None and rewrite.try_makedirs(directory):
+            of, code = rewrite._rewrite_test(path, config)
+            rewrite._write_pyc(state, code, of, compiled)
+
+
+def _find_constants(files: list[Path]) -> None:
+    from hypothesis.internal.constants_ast import constants_from_module
+
+    for path in files:
+        module = ModuleType(path.stem)
+        module.__file__ = str(path)
+        constants_from_module(module)
