@@ -41,6 +41,7 @@ class InProcessBrowser:
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._thread = ThreadPoolExecutor(1)
         self._playwright, self._browser = self._thread.submit(self._launch).result()
+        self._kept: Page | None = None
 
     @staticmethod
     def _launch() -> tuple[Any, Browser]:
@@ -52,10 +53,20 @@ class InProcessBrowser:
         self._thread.shutdown()
 
     def visit(
-        self, client: Client, job: Callable[[Page], _T], *, resting: tuple[str, ...] = (), **context: Any
+        self,
+        client: Client,
+        job: Callable[[Page], _T],
+        *,
+        resting: tuple[str, ...] = (),
+        again: bool = False,
+        **context: Any,
     ) -> _T:
-        """``resting``: how addresses end that are to say that nothing is new, as live pages ask them all the time."""
-        future = self._thread.submit(self._job, job, resting, context)
+        """``resting``: how addresses end that are to say that nothing is new, as live pages ask them all the time.
+
+        ``again``: in the window of the visit before that said so as well, for jobs that only look. A window of its own
+        costs as much as what is done in it.
+        """
+        future = self._thread.submit(self._job_again if again else self._job, job, resting, context)
         while True:
             try:
                 asked = self._asked.get(timeout=0.05)
@@ -69,13 +80,25 @@ class InProcessBrowser:
                 asked.answered.set()
 
     def _job(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
+        page = self._window(resting, context)
+        try:
+            return job(page)
+        finally:
+            page.context.close()
+
+    def _job_again(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
+        self._kept = self._kept or self._window(resting, context)
+        try:
+            return job(self._kept)
+        finally:
+            # What the page goes on asking is not for the next visit's client.
+            self._kept.goto("about:blank")
+
+    def _window(self, resting: tuple[str, ...], context: dict[str, Any]) -> Page:
         found = self._browser.new_context(locale="en", **context)
         found.set_default_timeout(60_000)
         found.route("**/*", lambda route: self._route(route, resting))
-        try:
-            return job(found.new_page())
-        finally:
-            found.close()
+        return found.new_page()
 
     def _route(self, route: Route, resting: tuple[str, ...]) -> None:
         request = route.request

@@ -187,7 +187,7 @@ def look_at_all(
         return found
 
     # Nothing fades or moves, so that colours are what they will be.
-    return browser.visit(client, job, resting=RESTING, reduced_motion="reduce")
+    return browser.visit(client, job, resting=RESTING, again=True, reduced_motion="reduce")
 
 
 @pytest.mark.parametrize("route", sorted(PAGES))

@@ -106,9 +106,15 @@ def test_waiting_for_a_process_that_died_fails_with_its_log(installation: Instal
         installation.wait_ready(f"http://127.0.0.1:{installation.free_port()}/", broken)
 
 
-def test_logs_are_shown_when_a_test_fails(tmp_path: Path) -> None:
+def test_logs_are_shown_when_a_test_fails(installation_template: Template, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    # Its installations are copies of what was migrated for this run, in place of a database that is migrated again.
+    (tmp_path / "conftest.py").write_text(
+        "from pathlib import Path\nimport pytest\nfrom tests.conftest import *\nfrom tests.installation import _sqlite_template\n"
+        "@pytest.fixture(scope='session')\n"
+        "def installation_template():\n"
+        f"    return _sqlite_template(Path({installation_template.url.removeprefix('sqlite:///')!r}))\n"
+    )
     (tmp_path / "test_it.py").write_text(
         "def test_it(installation):\n"
         "    process = installation.spawn(['python', '-c', 'print(40 + 2, chr(119) * 3)'])\n"
@@ -121,7 +127,7 @@ def test_logs_are_shown_when_a_test_fails(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
     )
     assert done.returncode == 1
     assert " log of python-1 " in done.stdout and "42 www" in done.stdout, done.stdout
