@@ -79,7 +79,7 @@ def opened(page: Page, stack: Embedded, policy: str) -> Page:
     return page
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_it_would_have_done_with_links_to_the_calls(page: Page, stack: Embedded, policy: str) -> None:
     opened(page, stack, policy)
     page.get_by_role("button", name="Try it on calls").click()
@@ -101,7 +101,7 @@ def test_what_it_would_have_done_with_links_to_the_calls(page: Page, stack: Embe
     expect(page.get_by_text("greater than or equal to 1")).to_be_visible()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_it_can_be_stopped_and_a_lost_connection_is_said(page: Page, stack: Embedded, policy: str) -> None:
     opened(page, stack, policy)
     page.evaluate(_HELD_UP)
@@ -122,7 +122,7 @@ def test_it_can_be_stopped_and_a_lost_connection_is_said(page: Page, stack: Embe
     expect(page.locator("[data-trial-said]")).to_have_text(re.compile("^The connection broke off after 0 of"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_that_is_wrong_for_who_cannot_see(page: Page, stack: Embedded, policy: str) -> None:
     from tests.browser_in_process import axe_source
 
