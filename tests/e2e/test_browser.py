@@ -268,7 +268,8 @@ def test_nothing_spills_on_a_phone(page: Page, stack: Embedded) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == 390, path
         opener = page.get_by_role("button", name="Navigation")
         opener.click()
-        expect(page.get_by_role("link", name="Overview").first).to_be_in_viewport()
+        # It begins where one is; the first of its links may be above the fold by then.
+        expect(page.locator("#nav a:focus")).to_be_in_viewport()
         page.keyboard.press("Escape")
         expect(opener).to_be_focused()
 
