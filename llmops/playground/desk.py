@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 #: Runs that one process reads at once.
 MOST_RUNS = 40
 WRITE_EVERY_S, LOOK_EVERY_S, BEAT_EVERY_S = 0.1, 0.4, 2.0
+#: After a round that failed the next one comes so much later.
+AWAY_S = 0.5
 #: The thread waits so long for another run before it ends.
 LINGER_S = 2.0
 
@@ -71,6 +73,7 @@ class Desk:
             while True:
                 self._news.wait(LOOK_EVERY_S)
                 self._news.clear()
+                # Slept and not waited for: what comes meanwhile belongs into the same transaction, and nobody stops this thread.
                 time.sleep(WRITE_EVERY_S)
                 readings = list(self._readings.values())
                 if readings:
@@ -94,10 +97,11 @@ class Desk:
             # What was heard is kept, and written once the database is back.
             log.warning("runs of the playground cannot be written down at the moment: %s", error)
             connection.close()
-            time.sleep(0.5)
+            # News keep coming while the database is away, so that waiting for some would be no rest.
+            time.sleep(AWAY_S)
         except Exception:
             log.exception("tending runs of the playground failed; it goes on")
-            time.sleep(0.5)
+            time.sleep(AWAY_S)
 
     def _write(self, readings: list[Reading]) -> None:
         now = time.monotonic()
