@@ -65,6 +65,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Runs", "runs", url="dashboards:runs", permission="run.view"),
             Entry("Switches", "switch", url="dashboards:switches", permission="route.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),
+            Entry("Readiness", "ready", url="dashboards:readiness", permission="provider.view", whole=True),
         ),
     ),
     (

@@ -60,6 +60,7 @@ INSTALLED_APPS = [
     "llmops.usage",
     "llmops.serving",
     "llmops.runs",
+    "llmops.readiness",
     "llmops.gateway",
     "llmops.dashboards",
     "llmops.playground",

@@ -40,6 +40,7 @@ else:
 CELERY_BEAT_SCHEDULE_FILENAME = str(_data_dir / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "book journals that nobody reads": {"task": "usage.ingest_orphans", "schedule": timedelta(seconds=15)},
+    "keep the score of readiness": {"task": "readiness.keep", "schedule": timedelta(hours=6)},
     "carry over what periods left": {"task": "budgets.carry_over", "schedule": timedelta(seconds=30)},
     "send exports that are due": {"task": "usage.send_exports", "schedule": timedelta(minutes=2)},
     "ask providers for their figures": {

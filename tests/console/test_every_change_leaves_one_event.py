@@ -289,6 +289,7 @@ QUIET: dict[str, str] = {
     "bootstrap": "fills an empty installation through apply and the services; tests/e2e looks at its events",
     "ingest": "books calls, which are their own record",
     "export": "reads what is configured",
+    "doctor": "reads; --keep keeps a measured score",
     "axes_list_attempts": "reads",
     "loaddata": "refuses: it would go past the services",
     "flush": "refuses: it would go past the services",
