@@ -47,6 +47,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/quality/panel/": ("?panel=by-route&range=24h",),
     "/runs/": ("",),
     "/runs/{run_id}/": ("",),
+    "/readiness/": ("",),
     "/reconciliation/": ("",),
     "/reliability/": ("?range=24h", "?route=none"),
     "/reliability/panel/": ("?panel=errors&range=24h", "?panel=error-table&range=24h"),
