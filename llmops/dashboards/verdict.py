@@ -6,8 +6,8 @@ little, so shares count from ``ENOUGH_CALLS`` on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llmops.dashboards import formats
@@ -19,6 +19,14 @@ FAILED_WARN, FAILED_BAD = 0.01, 0.05
 FALLBACK_WARN = 0.05
 SLOWER_WARN = 1.5
 BUDGET_WARN, BUDGET_BAD = 0.9, 1.0
+#: signal of an answer's quality (``usage.signals``) -> (what such answers did, the share that warns, the share that is bad)
+QUALITY = {
+    "truncated": ("were cut off at the output cap", 0.02, 0.10),
+    "filtered": ("were stopped by the provider's content filter", 0.02, 0.10),
+    "declined": ("were refusals by the model", 0.02, 0.10),
+    "schema_failed": ("broke the schema that they were asked for", 0.01, 0.05),
+    "lazy": ("left out what was asked for", 0.02, 0.10),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,11 @@ class Facts:
     paused: Sequence[Paused] = ()
     unreadable: Sequence[Unreadable] = ()
     avoided: Sequence[Avoided] = ()
+    signals: Mapping[str, int] = field(default_factory=dict)
 
 
 def judge(facts: Facts, *, period: str) -> Verdict:
-    findings = [*_configured(facts), *_budgets(facts), *_calls(facts)]
+    findings = [*_configured(facts), *_budgets(facts), *_calls(facts), *quality(facts.calls, facts.signals)]
     findings.sort(key=lambda finding: ("bad", "warn", "ok", "quiet").index(finding.level))
     if findings:
         level = findings[0].level
@@ -174,6 +183,19 @@ def _calls(facts: Facts) -> list[Finding]:
                 query="",
             )
         )
+    return found
+
+
+def quality(calls: int, signals: Mapping[str, int]) -> list[Finding]:
+    """What so many answers had wrong with them that it is worth a look, of ``calls`` in all."""
+    found = []
+    for name, (did, warn, bad) in QUALITY.items():
+        seen = signals.get(name, 0)
+        if calls < ENOUGH_CALLS or seen / calls < warn:
+            continue
+        level: Level = "bad" if seen / calls >= bad else "warn"
+        text = f"{formats.percent(seen, calls)} of calls {did} ({formats.count(seen)})"
+        found.append(Finding(level, text, query=f"signal={name}"))
     return found
 
 

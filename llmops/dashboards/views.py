@@ -63,6 +63,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "view": view,
         "filters": filters,
         "projects": reader.projects,
+        "board_query": Filters(period=filters.period, project=filters.project).query(),
         "calls_url": reverse("dashboards:calls")
         + Filters(period=filters.period, project=filters.project).query(),
         "live_url": ""

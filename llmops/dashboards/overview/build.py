@@ -178,6 +178,7 @@ def _verdict(
             ],
             paused=_paused(reader),
             unreadable=_unreadable(reader),
+            signals=now.signals,
             avoided=[*_breakers(reader), *_refused(reader), *_keys_to_rotate(reader), *_old_secrets(reader)],
         ),
         period=period,

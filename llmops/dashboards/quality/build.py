@@ -6,33 +6,26 @@ from typing import Any
 
 from llmops.dashboards import formats
 from llmops.dashboards.boards import drawing
-from llmops.dashboards.boards.gather import Gathered, Tally, named
+from llmops.dashboards.boards.gather import Gathered, named
 from llmops.dashboards.boards.shapes import Board, Cell, Chart, Column, Table, Verdict
 from llmops.dashboards.overview.shapes import Tile
+from llmops.dashboards.verdict import ENOUGH_CALLS, QUALITY, quality
 from llmops.usage.selectors.boards import Counted, counted_by, outcomes_of, prompts_by
 from llmops.usage.signals import SIGNALS
 
-#: signal -> (short word, the words of a finding)
+#: signal -> its short word
 WORDS = {
-    "truncated": ("Cut off", "were cut off at the output cap"),
-    "filtered": ("Filtered", "were stopped by the provider's content filter"),
-    "declined": ("Declined", "were refusals by the model"),
-    "schema_failed": ("Schema", "broke the schema that they were asked for"),
-    "lazy": ("Lazy", "left out what was asked for"),
-    "repaired": ("Repaired", "came after a policy had the model asked again"),
-    "flagged": ("Marked", "were marked by a policy"),
-    "redacted": ("Redacted", "had something taken out by a policy"),
-    "blocked": ("Blocked", "were blocked by a policy, or wait for a person"),
+    "truncated": "Cut off",
+    "filtered": "Filtered",
+    "declined": "Declined",
+    "schema_failed": "Schema",
+    "lazy": "Lazy",
+    "repaired": "Repaired",
+    "flagged": "Marked",
+    "redacted": "Redacted",
+    "blocked": "Blocked",
 }
-#: From which share of calls on it is worth a look, and wrong.
-_LIMITS = {
-    "truncated": (0.02, 0.10),
-    "filtered": (0.02, 0.10),
-    "declined": (0.02, 0.10),
-    "schema_failed": (0.01, 0.05),
-    "lazy": (0.02, 0.10),
-}
-_ENOUGH = 20
+_LIMITS = {name: (warn, bad) for name, (_, warn, bad) in QUALITY.items()}
 _MOST_ROWS = 40
 
 
@@ -64,19 +57,8 @@ def _verdict(of: Gathered) -> Verdict:
     calls = total["calls"]
     if not calls:
         return Verdict("quiet", f"No calls in {of.words}")
-    findings, level = [], "ok"
-    for name, (look, wrong) in _LIMITS.items():
-        seen = total[name]
-        if calls < _ENOUGH or seen / calls < look:
-            continue
-        if seen / calls >= wrong:
-            level = "bad"
-        elif level == "ok":
-            level = "warn"
-        text = f"{formats.percent(seen, calls)} of calls {WORDS[name][1]} ({formats.count(seen)}"
-        before = total_share(of.total_before, name)
-        text += f"; a week before {before})" if before and of.compared else ")"
-        findings.append((text, of.calls(signal=name)))
+    found = quality(calls, {name: total[name] for name in SIGNALS})
+    findings = [(one.text, of.calls(signal=one.query.partition("=")[2])) for one in found]
     if not findings:
         said = "Answers look as they should"
         return Verdict(
@@ -84,11 +66,8 @@ def _verdict(of: Gathered) -> Verdict:
         )
     number = len(findings)
     headline = "One thing needs a look" if number == 1 else f"{number} things need a look"
-    return Verdict("bad" if level == "bad" else "warn", headline, tuple(findings))
-
-
-def total_share(tally: Tally, name: str) -> str:
-    return formats.percent(tally[name], tally["calls"]) if tally["calls"] else ""
+    wrong = any(one.level == "bad" for one in found)
+    return Verdict("bad" if wrong else "warn", headline, tuple(findings))
 
 
 def _tiles(of: Gathered) -> list[Tile]:
@@ -107,24 +86,24 @@ def _tiles(of: Gathered) -> list[Tile]:
 
 
 def _chart(of: Gathered, name: str, title: str, what: str, *drawn: tuple[str, str]) -> Chart:
-    told = ", ".join(f"{WORDS[signal][0].lower()} {formats.count(of.total[signal])}" for signal, _ in drawn)
+    told = ", ".join(f"{WORDS[signal].lower()} {formats.count(of.total[signal])}" for signal, _ in drawn)
     first = drawn[0][0]
     return drawing.chart(
         of, name, title, "share", "line",
         f"Line chart of the share of calls {what}, {of.per} in {of.words}: {told}.",
         [
             *(
-                drawing.series(of, WORDS[signal][0], colour, drawing.share(signal), narrowed=f"signal={signal}")
+                drawing.series(of, WORDS[signal], colour, drawing.share(signal), narrowed=f"signal={signal}")
                 for signal, colour in drawn
             ),
-            *drawing.week_before(of, WORDS[first][0], drawing.share(first)),
+            *drawing.week_before(of, WORDS[first], drawing.share(first)),
         ],
     )  # fmt: skip
 
 
 _SHOWN = ("truncated", "filtered", "declined", "schema_failed", "lazy", "repaired", "blocked")
 _NARROW = frozenset(("truncated", "schema_failed", "declined"))
-_COLUMNS = tuple(Column(WORDS[name][0], True, "" if name in _NARROW else "wide-only") for name in _SHOWN)
+_COLUMNS = tuple(Column(WORDS[name], True, "" if name in _NARROW else "wide-only") for name in _SHOWN)
 
 
 def _cells(of: Gathered, counted: Any, narrowed: dict[str, Any]) -> list[Cell]:
@@ -134,7 +113,7 @@ def _cells(of: Gathered, counted: Any, narrowed: dict[str, Any]) -> list[Cell]:
         limits = _LIMITS.get(name)
         rate = counted[name] / calls if calls else 0
         tone = ""
-        if limits and calls >= _ENOUGH:
+        if limits and calls >= ENOUGH_CALLS:
             tone = "bad" if rate >= limits[1] else "warn" if rate >= limits[0] else ""
         cells.append(drawing.percent(counted[name], calls, of.calls(**narrowed, signal=name), tone=tone))
     return cells

@@ -13,6 +13,7 @@ from llmops.core.sketches import calls_in, quantiles
 from llmops.usage.models import Call, LatencyRollup, RetentionMark, Rollup
 from llmops.usage.selectors.spans import Stretch, ceil, cover, floor
 from llmops.usage.selectors.summaries import Piece, pieces
+from llmops.usage.signals import SIGNALS
 from llmops.usage.summaries import METRICS, Summed
 
 #: Statuses that count as failures of the provider or of ours; refusals and hang-ups are counted apart.
@@ -103,6 +104,8 @@ class Overview:
     tokens: TokenSums
     errands: int = 0
     errands_failed: int = 0
+    #: signal of quality (``usage.signals``) -> calls whose answers gave it
+    signals: dict[str, int] = field(default_factory=dict)
     series: list[Point] = field(default_factory=list)
 
 
@@ -171,6 +174,7 @@ def overview(
         ),
         errands=sum(errands.values()),
         errands_failed=sum(errands[status] for status in ERRORS),
+        signals={name: sums[name] for name in SIGNALS},
         series=points,
     )
 
