@@ -221,7 +221,11 @@ def _measure(port: int, signed_in: dict[str, str], name: str, address: str, roun
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(rounds + 1):
         began = time.perf_counter()
-        connection.request("GET", address.format(**signed_in), headers={"Cookie": signed_in["cookie"]})
+        connection.request(
+            "GET",
+            address.format(**signed_in),
+            headers={"Cookie": signed_in["cookie"], "Cache-Control": "no-cache"},
+        )
         answer = connection.getresponse()
         body = answer.read()
         took.append((time.perf_counter() - began) * 1000)

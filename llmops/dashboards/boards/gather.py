@@ -20,6 +20,7 @@ from llmops.usage.summaries import Summed
 WEEK = timedelta(days=7)
 PER = {Rollup.MINUTE: "per minute", Rollup.HOUR: "per hour", Rollup.DAY: "per day (UTC)"}
 _AT = {name: place for place, name in enumerate(Rollup.SUMS)}
+_QUANTILES = (0.5, 0.95, 0.99)
 _NARROWING = ("project", "key", "route", "model", "feature")
 
 
@@ -32,6 +33,7 @@ class Tally:
     #: (status, error code) -> calls
     codes: Counter[tuple[str, str]] = field(default_factory=Counter)
     sketches: dict[str, int] = field(default_factory=dict)
+    _known: dict[str, dict[float, float | None]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, summed: Summed) -> Tally:
@@ -67,7 +69,11 @@ class Tally:
         return max(0, self["timed_us"] - self["upstream_us"] - self["queue_us"])
 
     def quantiles(self, metric: str, *wanted: float) -> list[float | None]:
-        return quantiles(self.sketches.get(metric, 0), wanted)
+        """Of ``_QUANTILES``: a sketch is looked through once for all of them."""
+        if (known := self._known.get(metric)) is None:
+            found = quantiles(self.sketches.get(metric, 0), _QUANTILES)
+            known = self._known[metric] = dict(zip(_QUANTILES, found, strict=True))
+        return [known[q] for q in wanted]
 
     def mean_us(self, name: str) -> float | None:
         calls = self["timed_calls"]

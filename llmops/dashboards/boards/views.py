@@ -49,7 +49,8 @@ def asked_of(request: HttpRequest, kind: str) -> Asked:
 @login_required
 def page(request: HttpRequest, kind: str) -> HttpResponse:
     asked = asked_of(request, kind)
-    found = made(asked)
+    # Who reloads for good is not shown what was made for somebody else a moment ago.
+    found = made(asked, fresh_s=0) if request.headers.get("Cache-Control") == "no-cache" else made(asked)
     filters, title = asked.filters, KINDS[kind][1]
     here = address(asked)
     context = {
