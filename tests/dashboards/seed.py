@@ -244,7 +244,7 @@ def make_call(cast: SimpleNamespace, at: datetime, **given: Any) -> Call:
     project: Project = given.pop("project", cast.support)
     values: dict[str, Any] = {
         "id": uuid7(), "started_at": at, "journal_id": UUID(int=1), "project_id": project.id,
-        "key_id": cast.keys[project.slug].id, "endpoint": "/v1/chat/completions", "route": "chat",
+        "key_id": cast.keys[project.slug].id, "endpoint": "chat.completions", "route": "chat",
         "model": "gpt-4o-2024-08-06", "model_version": 1, "provider": "openai",
         "upstream_model": "gpt-4o-2024-08-06", "revision": 7, "status": Call.OK, "http_status": 200,
         "finish_reason": "stop", "attempt_count": 1, "input_tokens": 812, "cached_input_tokens": 256,

@@ -133,7 +133,7 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Spend", "Reconciliation", "Playground", "Calls", "Switches", "Jobs",
+        "Overview", "Reliability", "Traffic", "Quality", "Spend", "Reconciliation", "Playground", "Calls", "Switches", "Jobs",
         "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies",
         "Tools", "Revisions", "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Inbox", "Actions",
         "Approvals",
@@ -143,7 +143,7 @@ def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
     finance = signed_in(seed.person("fiona", ("finance", stage.support)))
     assert navigation(finance) == [
-        "Overview", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes", "What if", "Projects", "Budgets", "Inbox",
+        "Overview", "Reliability", "Traffic", "Quality", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes", "What if", "Projects", "Budgets", "Inbox",
         "Approvals",
     ]  # fmt: skip
     for client in (
