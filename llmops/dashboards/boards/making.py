@@ -19,6 +19,7 @@ from llmops.dashboards.boards.marks import marks
 from llmops.dashboards.boards.scope import Scope
 from llmops.dashboards.boards.shapes import Board, Verdict
 from llmops.dashboards.filters import CUSTOM, Filters, named
+from llmops.usage.models import LatencyRollup
 
 Builder = Callable[[Gathered, Board], None]
 #: kind -> (what fills its board, title)
@@ -27,6 +28,8 @@ KINDS: dict[str, tuple[Builder, str]] = {
     "traffic": (traffic.build, "Traffic"),
     "quality": (quality.build, "Quality"),
 }
+#: Of which durations a board tells; sketches of others are not read.
+METRICS = {"reliability": (LatencyRollup.TOTAL, LatencyRollup.TTFT)}
 #: A board is shown again without being made anew for so long, in seconds. So many are kept.
 FRESH_S = 5.0
 _MOST_KEPT = 128
@@ -118,7 +121,7 @@ def make(asked: Asked) -> Made:
 
 
 def build(asked: Asked) -> Board:
-    of = gather(asked.scope, asked.filters, compare=asked.compare)
+    of = gather(asked.scope, asked.filters, compare=asked.compare, metrics=METRICS.get(asked.kind, ()))
     fill, _ = KINDS[asked.kind]
     board = Board(
         start=of.start,

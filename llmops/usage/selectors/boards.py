@@ -54,8 +54,15 @@ class Narrowed:
         return {name: value for name, value in found.items() if name not in without}
 
 
-def by_bucket(narrowed: Narrowed, start: datetime, end: datetime, granularity: int) -> dict[datetime, Summed]:
-    """What the calls of each whole bucket in ``[start, end)`` add up to; every bucket is there."""
+def by_bucket(
+    narrowed: Narrowed,
+    start: datetime,
+    end: datetime,
+    granularity: int,
+    *,
+    metrics: Collection[str] = METRICS,
+) -> dict[datetime, Summed]:
+    """What the calls of each whole bucket in ``[start, end)`` add up to, with sketches of ``metrics``; every bucket is there."""
     whole = Stretch(granularity, start, end)
     found = {at: Summed() for _, at in whole.buckets()}
     if narrowed.project_ids is not None and not narrowed.project_ids:
@@ -65,7 +72,7 @@ def by_bucket(narrowed: Narrowed, start: datetime, end: datetime, granularity: i
         for piece in pieces(
             [whole],
             project_ids=narrowed.project_ids,
-            metrics=METRICS,
+            metrics=metrics,
             route=exact.get("route"),
             model=exact.get("model"),
         ):
@@ -73,8 +80,8 @@ def by_bucket(narrowed: Narrowed, start: datetime, end: datetime, granularity: i
         return found
     where = {"granularity": granularity, "bucket__gte": start, "bucket__lt": end}
     latencies = LatencyRollup.objects.none()
-    if narrowed.timed:
-        latencies = LatencyRollup.objects.filter(**where, **narrowed.exact())
+    if narrowed.timed and metrics:
+        latencies = LatencyRollup.objects.filter(**where, **narrowed.exact(), metric__in=list(metrics))
     summed = add_up(Rollup.objects.filter(**where, **narrowed.exact()), latencies, ("bucket",))
     for (at,), one in summed.items():
         found[at].add(one)
