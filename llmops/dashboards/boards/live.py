@@ -42,6 +42,8 @@ MOST_SECONDS = 25.0
 #: At once, of one person in one process. A page that is not seen holds none.
 MOST_STREAMS = 20
 _PULSE_S = 1.0
+#: A board that nobody has open is kept for so long, in seconds.
+_LEFT_S = 120.0
 
 _streams: Counter[int] = Counter()
 _open: Counter[Asked] = Counter()
@@ -80,7 +82,6 @@ class Follower:
         self.asked = asked
         self.person = person
         self.marker = marker
-        self.wait = EVERY_S
 
     async def stream(self) -> AsyncIterator[bytes]:
         ends = time.monotonic() + MOST_SECONDS
@@ -94,9 +95,10 @@ class Follower:
                 told = await look()
                 # A comment shows a proxy, and a client that is gone, that the stream lives.
                 yield told or b": still here\n\n"
-                if told.startswith(b"event: gone") or time.monotonic() + self.wait >= ends:
+                left = ends - time.monotonic()
+                if told.startswith(b"event: gone") or left <= EVERY_S:
                     return
-                await asyncio.sleep(self.wait)
+                await asyncio.sleep(EVERY_S)
         finally:
             _streams[self.person] -= 1
             _open[key] -= 1
@@ -113,7 +115,6 @@ class Follower:
     def look(self) -> bytes:
         """An event, or nothing where nothing changed."""
         found = current(self.asked)
-        self.wait = max(EVERY_S, found.took * max(1, len(_open)) / SHARE)
         if found.marker == self.marker:
             return b""
         # Roles are felt at once: what is told is what may be seen now.
@@ -128,17 +129,25 @@ class Follower:
 
 
 def current(asked: Asked) -> Made:
-    """The board as it is now; as it was made before, while nothing was booked since and it is not old."""
+    """The board as it is now; as it was made before, while nothing was booked since and it is not old, or while making it
+    again would take more than its part of ``SHARE``."""
     now = asked.at(timezone.now())
-    beat = pulse()
     with _lock:
         known = _last.get(asked)
-    if known is not None and known[1] == beat and time.monotonic() - known[0] < STALE_S:
+        boards = max(1, len(_open))
+    age = time.monotonic() - known[0] if known is not None else 0.0
+    if known is not None and age < max(EVERY_S, known[2].took * boards / SHARE):
+        return known[2]
+    beat = pulse()
+    if known is not None and known[1] == beat and age < STALE_S:
         return known[2]
     found = made(now)
     with _lock:
         _last[asked] = (time.monotonic(), beat, found)
-        for gone in [one for one in _last if one not in _open and one != asked]:
+        # A page that comes back within a moment finds its board again.
+        for gone in [
+            one for one, (at, _, _) in _last.items() if one not in _open and time.monotonic() - at > _LEFT_S
+        ]:
             del _last[gone]
     return found
 
