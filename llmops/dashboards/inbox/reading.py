@@ -143,7 +143,9 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         order = ("expires_at", "pk") if filters.show == WAITING else ("-pk",)
         if before and filters.show == DECIDED and (mark := _uuid(before)):
             asked = asked.filter(pk__lt=mark)
-        found = list(asked.order_by(*order)[: PAGE + 1])
+        # Ids first: what is sorted is then no row of five tables.
+        ids = list(asked.order_by(*order).values_list("pk", flat=True)[: PAGE + 1])
+        found = list(asked.filter(pk__in=ids).order_by(*order))
         actor = actor_of(request)
         rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found[:PAGE]]
         more = filters.show == DECIDED and len(found) > PAGE
@@ -154,11 +156,12 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         and len({row.where for row in rows}) == 1
         and any(not row.mine for row in rows)
     )
+    counts = _counted(waiting), _counted(unknown)
     return Inbox(
         filters=filters,
         rows=rows,
-        waiting=_counted(waiting),
-        unknown=_counted(unknown),
+        waiting=counts[0],
+        unknown=counts[1],
         older=older,
         tools=_tools(request),
         projects=list(
@@ -167,7 +170,7 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
             .values_list("slug", flat=True)[:200]
         ),
         together=together,
-        marker=sha256_hex(repr((rows, _counted(waiting), _counted(unknown))).encode())[:20],
+        marker=sha256_hex(repr((rows, *counts)).encode())[:20],
     )
 
 
