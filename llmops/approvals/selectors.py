@@ -43,15 +43,15 @@ def shown_to(rows: QuerySet[Request], who: Any) -> QuerySet[Request]:
     for kind, permission in apart.items():
         seen |= Q(kind=kind) & among(powers, permission, "project")
     seen &= among(powers, "approval.view", "project")
-    for person in _stood_in_for(who):
+    for person in stood_in_for(who):
         lent = powers_of(person)
         for kind in settings.APPROVAL_KINDS:
             seen |= Q(kind=kind) & among(lent, kind_named(kind).permission, "project")
     return rows.filter(seen)
 
 
-def _stood_in_for(who: Any) -> list[Any]:
-    """Read once for a request, as powers are."""
+def stood_in_for(who: Any) -> list[Any]:
+    """For whom the person behind a request stands in at the moment. Read once for a request, as powers are."""
     if not hasattr(who, "META"):
         return []
     plain = getattr(who, "_request", who)

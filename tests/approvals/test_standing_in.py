@@ -44,12 +44,15 @@ def named(who: Any, away: str, stand_in: str, **known: Any) -> StandIn:
 
 @pytest.mark.any_engine
 def test_the_stand_in_decides_in_their_own_name_with_the_power_of_who_is_away(away: SimpleNamespace) -> None:
-    action = proposed(away.agent, away.support)
+    before = proposed(away.agent, away.support, 900, run="run-1")
+    decide(away.alice, before, approves=False, reason="Half of it")
+    action = proposed(away.agent, away.support, run="run-1")
     client = signed_in(away.charlie)
     assert "Refund 500" in client.get("/inbox/").content.decode()
     assert "You stand in for rita" in client.get("/inbox/").content.decode()
     page = client.get(f"/inbox/{action.request_id}/").content.decode()
     assert "You decide for rita" in page and "Approve" in page
+    assert "an earlier attempt of this run" in page and "Half of it" in page
     with one_event("tool.action_approved"):
         body = {
             "what": "approve",

@@ -18,7 +18,7 @@ from llmops.access.models import Project
 from llmops.access.selectors import may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
-from llmops.approvals.selectors import described, shown_to
+from llmops.approvals.selectors import described, shown_to, stood_in_for
 from llmops.approvals.services import decides_for, may_decide
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
@@ -342,7 +342,10 @@ def _indented(action: Action) -> str:
 
 
 def _others(request: HttpRequest, action: Action) -> QuerySet[Action]:
-    rows = visible(Action.objects.all(), request, "action.view")
+    """Actions of its project, for whoever may see them, or stands in for somebody who may: they judge by the same."""
+    readers = (request, *stood_in_for(request))
+    seen = any(may(who, "action.view", action.project) for who in readers)
+    rows = Action.objects.filter(project_id=action.project_id) if seen else Action.objects.none()
     return rows.select_related("tool", "request").prefetch_related("request__decisions")
 
 
@@ -350,9 +353,7 @@ def _story(request: HttpRequest, action: Action) -> list[Step]:
     """What else the same run asked for, oldest first, with what came of it."""
     if not action.run:
         return []
-    others = (
-        _others(request, action).filter(project_id=action.project_id, run=action.run).exclude(pk=action.pk)
-    )
+    others = _others(request, action).filter(run=action.run).exclude(pk=action.pk)
     newest = list(others.order_by("-created_at")[:_LONGEST_STORY])
     return [_step_of(one) for one in newest[::-1]]
 
@@ -363,9 +364,7 @@ def _attempt(request: HttpRequest, action: Action) -> Step | None:
         return _step_of(action.supersedes)
     if not action.run:
         return None
-    others = _others(request, action).filter(
-        project_id=action.project_id, run=action.run, tool_id=action.tool_id
-    )
+    others = _others(request, action).filter(run=action.run, tool_id=action.tool_id)
     before = (
         others.filter(created_at__lt=action.created_at, state__in=_NOT_GOT).order_by("-created_at").first()
     )
