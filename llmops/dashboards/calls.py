@@ -67,7 +67,7 @@ def rows_of(page: CallPage, *, simulated: Collection[str]) -> list[CallRow]:
 
 
 def call_filters(reader: Reader, filters: Filters) -> CallFilters:
-    """What the list of calls is narrowed to; ``q`` is a request id here (a call's own id leads to its story)."""
+    """What the list of calls is narrowed to; ``q`` is a request id here, ours or the provider's (a call's own id leads to its story)."""
     project_ids = reader.project_ids(filters.project)
     if filters.cost_centre:
         name = "" if filters.cost_centre == NONE_GIVEN else filters.cost_centre
@@ -87,7 +87,7 @@ def call_filters(reader: Reader, filters: Filters) -> CallFilters:
         status=filters.statuses(),
         error_code=filters.error,
         fallback=filters.fallback,
-        request_id=filters.q,
+        any_id=filters.q,
         # An id is looked for in all time.
         start=None if filters.q else filters.period.start,
         end=None if filters.q else filters.period.end,

@@ -177,6 +177,11 @@ class Call(UUIDModel):
             ),
             models.Index(fields=["request_id"], name="usage_call_request"),
             models.Index(
+                fields=["provider_request_id"],
+                name="usage_call_provider_request",
+                condition=~models.Q(provider_request_id=""),
+            ),
+            models.Index(
                 fields=["model", "started_at"],
                 name="usage_call_tiered",
                 condition=~models.Q(service_tier=""),

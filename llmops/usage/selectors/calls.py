@@ -56,6 +56,8 @@ class CallFilters:
     #: one of ``usage.signals``: calls whose record says this of their answer
     signal: str = ""
     request_id: str = ""
+    #: a request id, or that which the provider gave the attempt that ended a call
+    any_id: str = ""
     user: str = ""
     tag: str = ""
     brought: str = ""
@@ -125,6 +127,11 @@ def filtered_calls(filters: CallFilters) -> QuerySet[Call]:
     for name, wanted in (("status", filters.status), ("error_code", filters.error_code)):
         if wanted:
             calls = calls.filter(**{f"{name}__in": [wanted] if isinstance(wanted, str) else list(wanted)})
+    if filters.any_id:
+        # Both by their own index, however long ago; no list of a project in the order of time holds as few.
+        given = Call.objects.filter(request_id=filters.any_id).order_by().values("pk")
+        theirs = Call.objects.filter(~Q(provider_request_id=""), provider_request_id=filters.any_id)
+        calls = calls.filter(pk__in=given.union(theirs.order_by().values("pk"), all=True))
     if filters.errors_only:
         calls = calls.filter(~Q(error_code=""))
     if filters.brought:
