@@ -59,7 +59,9 @@ export class Stream {
     this.open = null;
     this.failures = 0;
     window.addEventListener("online", () => this.again(0));
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && this.failures) this.again(0); });
+    const seen = () => { if (!document.hidden && this.failures) this.again(0); };
+    document.addEventListener("visibilitychange", seen);
+    window.addEventListener("focus", seen);
   }
 
   follow(run) {
@@ -129,11 +131,12 @@ export class Stream {
       if (this.open === mine) this.again(50);
     } catch (failed) {
       if (this.open !== mine) return;
+      this.failures += 1;
       if (failed instanceof Refused && failed.code === "signed_out") {
+        // Asked again once somebody comes back here, who has signed in elsewhere by then.
         this.state("lost", failed.message);
         return;
       }
-      this.failures += 1;
       if (this.failures > 1 || !navigator.onLine) this.state("away", "Connection lost. Your runs go on; trying again.");
       this.again(Math.min(5000, 250 * 2 ** this.failures));
     } finally {
