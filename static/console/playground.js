@@ -245,7 +245,8 @@ class Playground {
         back: () => this.link("on"),
         given: () => column.run !== asked.id || !column.answer.running,
       });
-      if (column.run === told.run) this.stream.follow(told.run);
+      if (!this.columns.includes(column)) post(this.urls.cancel, { run: told.run }).catch(() => {}); // removed meanwhile: nobody would see it, and it is paid for
+      else if (column.run === told.run) this.stream.follow(told.run);
     } catch (failed) {
       if (column.run !== asked.id) return;
       column.run = "";

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 from llmops.dashboards import formats
 from llmops.dashboards.reader import Reader
+from llmops.serving.selectors import live_document, live_revision
 from llmops.serving.snapshot import RevisionDocument, RouteEntry
 from llmops.serving.whatif import drafts, traffic
 from llmops.serving.whatif.shapes import Asked, Outcome, Scenario, Traffic
@@ -231,7 +232,9 @@ def of_change(reader: Reader, route: RouteEntry, *, days: int) -> Estimate:
     project_ids = reader.project_ids()
     found = traffic.traffic(days=days, now=timezone.now(), projects=project_ids, route=route.slug)
     draft = drafts.with_route(drafts.draft_document(), route)
-    view = compare(found, before=drafts.live_document(), after=draft, scenario=Scenario(), everything=True)
+    view = compare(
+        found, before=live_document(live_revision()), after=draft, scenario=Scenario(), everything=True
+    )
     if not view.names:
         return Estimate(f"Nobody called {route.slug or 'this route'} in the last {days} days.", view, days)
     words = (

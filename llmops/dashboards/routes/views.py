@@ -27,7 +27,6 @@ from django.views.decorators.http import require_http_methods
 from llmops.access.selectors import may, may_anywhere
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
-from llmops.core.errors import Conflict
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.routes import foreseen
 from llmops.dashboards.routes.picture import Step, picture, share_of
@@ -168,12 +167,8 @@ def _save(
         changes, chains, actor = meant.changes(), meant.chains(), actor_of(request)
         if route is None:
             return create_route(actor, slug=typed.slug, fields=changes, **chains), {}
-        if route.updated_at.isoformat() != loaded:
-            raise Conflict(
-                "Somebody changed this route while you were editing; nothing of yours was saved. Open it in another window, "
-                "compare, and make your change again there."
-            )
-        return update_route(actor, route=route, changes=changes, **chains), {}
+        # Empty is no moment of any route, and so refused as well.
+        return update_route(actor, route=route, changes=changes, as_of=loaded or "never", **chains), {}
     except REFUSALS as raised:
         refused = as_console_error(raised)
         if refused is None:

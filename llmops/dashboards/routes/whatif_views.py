@@ -18,7 +18,8 @@ from llmops.dashboards.reader import Reader
 from llmops.dashboards.routes.foreseen import View, compare, traffic_of
 from llmops.dashboards.routes.question import DAYS, DRAFT, LIVE, Question, parse
 from llmops.providers.models import Route
-from llmops.serving.whatif.drafts import draft_document, live_document
+from llmops.serving.selectors import live_document, live_revision
+from llmops.serving.whatif.drafts import draft_document
 from llmops.serving.whatif.shapes import FAILURES, NOTHING
 from llmops.usage.exports import cells
 
@@ -29,7 +30,7 @@ from llmops.usage.exports import cells
 def whatif(request: HttpRequest) -> HttpResponse:
     reader, question = _asked(request)
     began = time.monotonic()
-    live, draft = live_document(), draft_document()
+    live, draft = live_document(live_revision()), draft_document()
     view = _compared(reader, question, live, draft)
     models = {model.slug: model.provider for document in (live, draft) for model in document.models}
     context: dict[str, Any] = {
@@ -57,7 +58,7 @@ def whatif(request: HttpRequest) -> HttpResponse:
 @login_required
 def whatif_csv(request: HttpRequest) -> HttpResponse:
     reader, question = _asked(request)
-    view = _compared(reader, question, live_document(), draft_document())
+    view = _compared(reader, question, live_document(live_revision()), draft_document())
     rows: list[list[object]] = [
         [
             "name",

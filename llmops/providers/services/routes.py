@@ -92,13 +92,21 @@ def update_route(
     targets: Sequence[tuple[Model, int]] | None = None,
     fallbacks: Sequence[Model] | None = None,
     fallbacks_for: FallbacksFor | None = None,
+    as_of: str = "",
 ) -> Route:
     """Change fields, and the targets, fallbacks or fallbacks by class as a whole where they are given; served once
     published. Without a difference nothing is written.
+
+    Raises ``Conflict`` when the route's ``updated_at`` is not ``as_of`` (ISO 8601; empty: whatever it is) any more.
     """
     with transaction.atomic():
         draft.editing()
         stored = draft.locked(route)
+        if as_of and stored.updated_at.isoformat() != as_of:
+            raise Conflict(
+                "Somebody changed this route while you were editing; nothing of yours was saved. Open it in another window, "
+                "compare, and make your change again there."
+            )
         before = {**draft.values(stored, FIELDS), **_described_targets(stored)}
         draft.assign(stored, changes or {}, allowed=FIELDS)
         _check(stored, changed=changes or {}, known=before["policies"])

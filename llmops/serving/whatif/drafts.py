@@ -14,23 +14,14 @@ from llmops.budgets.models import Budget
 from llmops.policies.models import Policy
 from llmops.providers.models import Credential, Model, Price, Provider, Route, RouteTarget
 from llmops.serving.compile import model_entry, provider_entry, route_entry
-from llmops.serving.selectors import live_revision
 from llmops.serving.snapshot import (
-    EMPTY_DOCUMENT,
     FORMAT,
     PolicyEntry,
     RevisionDocument,
     RouteEntry,
-    decode_document,
 )
 from llmops.serving.validation import Facts, Problem, validate
 from llmops.serving.whatif.traffic import switched
-
-
-def live_document() -> RevisionDocument:
-    """What is live; empty before the first publish."""
-    live = live_revision()
-    return decode_document(live.document) if live else EMPTY_DOCUMENT
 
 
 def draft_document() -> RevisionDocument:
