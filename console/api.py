@@ -30,6 +30,7 @@ APPS = (
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
+    "llmops.alerts",
     "llmops.runs",
     "llmops.dashboards",
 )

@@ -49,6 +49,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "",
         (
             Entry("Overview", "overview", url="dashboards:overview"),
+            Entry("Alerts", "alert", url="alerts:alerts", permission="alert.view"),
             Entry("Reliability", "reliability", url="dashboards:reliability", permission="usage.view"),
             Entry("Traffic", "traffic", url="dashboards:traffic", permission="usage.view"),
             Entry("Quality", "quality", url="dashboards:quality", permission="usage.view"),
@@ -95,6 +96,9 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Budgets", "budget", model="budgets.budget"),
             Entry("Inbox", "inbox", url="dashboards:inbox", permission="approval.view"),
             Entry("Actions", "action", model="tools.action"),
+            Entry("Alert rules", "rule", model="alerts.rule"),
+            Entry("SLOs", "target", model="alerts.slo"),
+            Entry("Alert channels", "bell", model="alerts.channel"),
             Entry("Approvals", "approval", model="approvals.request"),
         ),
     ),

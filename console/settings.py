@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
+    "llmops.alerts",
     "llmops.runs",
     "llmops.readiness",
     "llmops.gateway",
@@ -250,7 +251,10 @@ SEALED = [
     "llmops.runs.sealed.ANSWERS",
     "llmops.runs.sealed.STEPS",
     "llmops.usage.sealed.KEPT_TEXTS",
+    "llmops.alerts.sealed.CHANNEL_SECRETS",
 ]
+#: What to do when something is wrong, a file a signal: shown beside each alert.
+RUNBOOK_DIR = BASE_DIR / "docs" / "runbooks"
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",

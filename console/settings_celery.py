@@ -47,6 +47,10 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.fetch_statements",
         "schedule": timedelta(minutes=10),
     },
+    # An alert is to be there within 30 s of its condition: what was booked is looked at every 10.
+    "look at the rules of alerts": {"task": "alerts.evaluate", "schedule": timedelta(seconds=10)},
+    # What is new is sent at once; this is for what is due later, and for what could not be sent.
+    "tell of incidents": {"task": "alerts.deliver", "schedule": timedelta(seconds=10)},
     "tell of crossed thresholds": {"task": "budgets.send_notices", "schedule": timedelta(seconds=15)},
     "end raises of budgets": {"task": "budgets.end_raises", "schedule": timedelta(seconds=30)},
     "close requests that ran out": {"task": "approvals.expire", "schedule": timedelta(seconds=60)},

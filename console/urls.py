@@ -21,6 +21,7 @@ urlpatterns: list[Any] = [
     path("mcp/", endpoint, name="mcp"),
     path("mcp", endpoint),
     path("account/", include("llmops.access.urls")),
+    path("alerts/", include("llmops.alerts.urls")),
     path("playground/", include("llmops.playground.urls")),
     path("", include("llmops.dashboards.urls")),
 ]

@@ -64,6 +64,11 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "approval.decide": frozenset({OPERATOR, REVIEWER, FINANCE, ADMIN}),
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
+    "alert.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    #: acknowledge, silence and end incidents
+    "alert.respond": frozenset({OPERATOR, ADMIN}),
+    #: say what is watched, and who is told
+    "alert.manage": frozenset({OPERATOR, ADMIN}),
     "outcome.report": frozenset({OPERATOR, ADMIN}),
     "export.manage": frozenset({FINANCE, ADMIN}),
     #: say what a call of unknown outcome cost, or a lost lease
@@ -105,6 +110,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "revision.publish",
             "revision.approve",
             "project.manage",
+            "alert.respond",
+            "alert.manage",
         }
     ),
     #: also what ``inference`` allows: nobody gives a key more than he holds

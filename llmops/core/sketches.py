@@ -57,6 +57,11 @@ def calls_in(sketch: int) -> int:
     return sum(_digits(sketch)[1])
 
 
+def calls_within(sketch: int, bucket: int) -> int:
+    """How many durations lie in logarithmic buckets up to and with ``bucket``."""
+    return calls_in(sketch & ((1 << 64 * (bucket + 1)) - 1))
+
+
 def quantiles(sketch: int, wanted: Sequence[float]) -> list[float | None]:
     """Each ``q`` (0..1) of ``wanted`` in microseconds, as ``histogram.quantile`` has it; None when the sketch is empty."""
     first, digits = _digits(sketch)

@@ -32,6 +32,11 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/account/code/": ("",),
     "/account/second-factor/": ("",),
     "/admin/login/": ("",),
+    "/alerts/": ("",),
+    "/alerts/runbooks/": ("",),
+    "/alerts/runbooks/{name}/": ("",),
+    "/alerts/slos/": ("",),
+    "/alerts/{incident_id}/": ("",),
     "/audit/": ("", "?who=nobody-is-called-so"),
     "/audit/verify/": ("",),
     "/audit/{sequence}/": ("",),
@@ -64,7 +69,7 @@ PAGES: dict[str, tuple[str, ...]] = {
 NO_PAGES = {
     **dict.fromkeys(
         ("/account/code/passkey/", "/account/code/passkey/options/", "/account/passkeys/", "/account/passkeys/options/",
-         "/live/", "/jobs/live/", "/audit/verify/live/", "/inbox/live/", "/inbox/{request_id}/live/", "/inbox/decide/", "/playground/cancel/", "/playground/choices/",
+         "/live/", "/alerts/live/", "/jobs/live/", "/audit/verify/live/", "/inbox/live/", "/inbox/{request_id}/live/", "/inbox/decide/", "/playground/cancel/", "/playground/choices/",
          "/playground/events/", "/playground/renew-key/", "/playground/run/", "/playground/save-sample/",
          "/playground/save-version/", "/playground/share/", "/playground/version/", "/routes/check/",
          "/quality/live/", "/reliability/live/", "/traffic/live/", "/runs/live/", "/runs/{run_id}/live/"),
@@ -77,7 +82,7 @@ NO_PAGES = {
         "takes a form, or leads elsewhere; the page it comes from is looked at",
     ),
     **dict.fromkeys(("/mcp", "/mcp/"), "answers clients of the Model Context Protocol"),
-    **dict.fromkeys(("/audit/export/", "/audit/verify_audit.py", "/routes/whatif/csv/"), "sends a file"),
+    **dict.fromkeys(("/alerts/{incident_id}/postmortem/", "/audit/export/", "/audit/verify_audit.py", "/routes/whatif/csv/"), "sends a file"),
 }  # fmt: skip
 #: Pages in the admin's frame whose content is ours.
 IN_THE_ADMIN = {

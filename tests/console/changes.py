@@ -268,6 +268,17 @@ API: dict[str, Change] = {
     "POST /api/v1/actions/{pk}/resolve/": Change(
         _pk("lost_action"), {"happened": True, "reason": "I looked"}, "tool.action_resolved"
     ),
+    "POST /api/v1/incidents/{pk}/acknowledge/": Change(
+        _pk("incident"), {"note": "I look"}, "incident.acknowledged"
+    ),
+    "POST /api/v1/incidents/{pk}/resolve/": Change(
+        _pk("well_incident"), {"note": "done"}, "incident.resolved"
+    ),
+    "POST /api/v1/incidents/{pk}/silence/": Change(
+        _pk("incident"), {"minutes": 30, "reason": "we know"}, "incident.silenced"
+    ),
+    "POST /api/v1/incidents/{pk}/unsilence/": Change(_pk("silent_incident"), {}, "incident.unsilenced"),
+    "POST /api/v1/incidents/{pk}/note/": Change(_pk("incident"), {"text": "a line"}, "incident.noted"),
     "POST /api/v1/calls/{pk}/correct/": Change(
         _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
     ),
@@ -356,6 +367,39 @@ ADMIN: dict[str, Change] = {
     "POST /admin/approvals/request/{object_id}/take-back/": Change(
         _pk("own_raise"), {}, "budget.raise_cancelled"
     ),
+    "POST /admin/alerts/rule/add/": Change(
+        send=lambda world: {"slug": "new-rule", "kind": "error_rate", "project": str(world.support.pk)},
+        action="alert_rule.created",
+    ),
+    "POST /admin/alerts/rule/{object_id}/change/": Change(
+        _pk("alert_rule"), {"numbers": "percent = 7"}, "alert_rule.changed"
+    ),
+    "POST /admin/alerts/rule/{object_id}/archive/": Change(_pk("alert_rule"), {}, "alert_rule.archived"),
+    "POST /admin/alerts/rule/{object_id}/restore/": Change(_pk("old_alert_rule"), {}, "alert_rule.restored"),
+    "POST /admin/alerts/slo/add/": Change(
+        send=lambda world: {"slug": "new-slo", "target": "99", "project": str(world.support.pk)},
+        action="slo.created",
+    ),
+    "POST /admin/alerts/slo/{object_id}/change/": Change(_pk("slo"), {"target": "98"}, "slo.changed"),
+    "POST /admin/alerts/slo/{object_id}/archive/": Change(_pk("slo"), {}, "slo.archived"),
+    "POST /admin/alerts/slo/{object_id}/restore/": Change(_pk("old_slo"), {}, "slo.restored"),
+    "POST /admin/alerts/channel/add/": Change(
+        send=lambda world: {
+            "slug": "new-channel",
+            "kind": "mail",
+            "addresses": "a@example.com",
+            "project": str(world.support.pk),
+        },
+        action="alert_channel.created",
+    ),
+    "POST /admin/alerts/channel/{object_id}/change/": Change(
+        _pk("channel"), {"addresses": "b@example.com"}, "alert_channel.changed"
+    ),
+    "POST /admin/alerts/channel/{object_id}/archive/": Change(_pk("channel"), {}, "alert_channel.archived"),
+    "POST /admin/alerts/channel/{object_id}/rotate-secret/": Change(
+        _pk("hook"), {}, "alert_channel.signing_rotated"
+    ),
+    "POST /admin/alerts/channel/{object_id}/send-test/": Change(_pk("channel"), {}, "alert_channel.tested"),
     "POST /admin/tools/tool/add/": Change(
         send=lambda world: {
             "project": str(world.support.pk),
@@ -578,6 +622,7 @@ LOOKS: dict[str, Change] = {
     "POST /admin/policies/policy/{object_id}/try-it/": Change(_pk("policy"), {"asked": "a@b.example"}),
     "POST /api/v1/tools/{pk}/try/": Change(_pk("tool"), {"arguments": {"text": "EMAIL_1"}}),
     "POST /admin/tools/tool/{object_id}/try-it/": Change(_pk("tool"), {"arguments": '{"text": "EMAIL_1"}'}),
+    "POST /admin/alerts/rule/{object_id}/try-it/": Change(_pk("alert_rule"), {"numbers": "percent = 7"}),
 }
 
 #: What services report, thousands at a time, and is its own record as calls are: no event.
@@ -589,6 +634,7 @@ REPORTS: dict[str, Change] = {
 
 #: Pages of their own that change something.
 PAGES: dict[str, Change] = {
+    "POST /alerts/{incident_id}/": Change(_pk("incident"), {"what": "acknowledge"}, "incident.acknowledged"),
     "POST /switches/": Change(
         send={"what": "organisation:degrade", "to": "on", "reason": "the provider is slow"},
         action="switch.turned_on",

@@ -161,7 +161,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "providers/rotation": world.rotation,
         "providers/model": world.model, "providers/price": world.model.prices.first(),
         "prompts/promptversion": world.first_prompt_version, "prompts/prompt": world.prompt, "prompts/label": world.label,
-        "tools/tool": world.tool, "tools/action": world.lost_action,
+        "alerts/rule": world.alert_rule, "alerts/slo": world.slo, "alerts/channel": world.channel, "tools/tool": world.tool, "tools/action": world.lost_action,
         "policies/policyversion": world.first_version, "policies/policy": world.policy,
         "providers/provider": world.provider, "providers/route": world.route, "budgets/budget": world.budget,
         "approvals/request": world.raise_asked, "budgets/lease": world.lost_lease, "base/masterkeyverifier": world.old_master_key, "budgets/overrun": world.overrun,
@@ -171,7 +171,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "run_id": world.started_run.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
+    values = {"incident_id": world.incident.pk, "name": "degraded-provider", "call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "run_id": world.started_run.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 

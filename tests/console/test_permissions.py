@@ -65,7 +65,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "memberships": world.membership.pk, "users": world.eve.pk, "providers": world.provider.slug,
         "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
         "approvals": world.raise_asked.pk, "rotations": world.rotation.pk, "prompts": world.prompt.pk,
-        "stand-ins": world.stand_in.pk, "tools": world.tool.pk, "actions": world.lost_action.pk,
+        "incidents": world.incident.pk, "slos": world.slo.pk, "stand-ins": world.stand_in.pk, "tools": world.tool.pk, "actions": world.lost_action.pk,
         "runs": world.started_run.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:

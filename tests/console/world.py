@@ -16,6 +16,8 @@ from llmops.access import services as access
 from llmops.access.models import Membership, Project, SecondFactor
 from llmops.access.rules import SCOPES
 from llmops.access.sealed import factor_identity
+from llmops.alerts import services as alerts
+from llmops.alerts.models import Incident
 from llmops.approvals import standing_in
 from llmops.base.master_keys import master_keys, verify_master_keys
 from llmops.base.models import MasterKeyVerifier
@@ -253,6 +255,7 @@ def build() -> SimpleNamespace:
     w.saved_view = save_view(
         user_actor(w.root), owner=w.root.pk, page="quality", name="Mine", query="range=7d"
     )
+    some_alerts(w)
     a_playground(w)
     w.started_run = a_started_run(w.root, w.support, w.lost_action)
     w.foreign_started_run = a_started_run(w.root, w.search, w.foreign_lost_action)
@@ -322,6 +325,46 @@ def some_actions(project: Project, proposer: Any) -> dict[str, Any]:
         made[name], _ = tools.redeem(user_actor(proposer), action=action, token=tools.token_of(action))
     Action.objects.filter(pk=made["lost_action"].pk).update(state=Action.UNKNOWN)
     return made
+
+
+def some_alerts(w: SimpleNamespace) -> None:
+    """Rules, objectives and channels, and an incident in each state from which somebody may go on."""
+    now = datetime.now(UTC)
+    w.alert_rule = alerts.create_rule(COMMAND, slug="support-fails", kind="error_rate", project=w.support)
+    foreign_rule = alerts.create_rule(COMMAND, slug="search-fails", kind="error_rate", project=w.search)
+    w.foreign_alert_rule = foreign_rule
+    w.old_alert_rule = alerts.archive_rule(
+        COMMAND, rule=alerts.create_rule(COMMAND, slug="gone", kind="latency", project=w.support)
+    )
+    for name, project in (("", w.support), ("foreign_", w.search)):
+        slo, old = (
+            alerts.create_slo(COMMAND, slug=f"{project.slug}-{end}", target_ppm=990_000, project=project)
+            for end in ("answers", "gone")
+        )
+        setattr(w, f"{name}slo", slo)
+        setattr(w, f"{name}old_slo", alerts.archive_slo(COMMAND, slo=old))
+        channel, _ = alerts.create_channel(
+            COMMAND, slug=f"{project.slug}-mail", kind="mail", project=project, addresses=["ops@example.com"]
+        )
+        hook, _ = alerts.create_channel(
+            COMMAND,
+            slug=f"{project.slug}-hook",
+            kind="webhook",
+            project=project,
+            url="https://hooks.example.com/alerts",
+        )
+        setattr(w, f"{name}channel", channel)
+        setattr(w, f"{name}hook", hook)
+        rule = w.alert_rule if project is w.support else foreign_rule
+        for subject, more in {
+            "incident": {}, "well_incident": {"clear_since": now}, "silent_incident": {},
+        }.items():  # fmt: skip
+            made = Incident.objects.create(
+                rule=rule, subject=f"route:{subject}", project=project, severity="warning", title=f"Calls fail: {subject}",
+                opened_at=now, last_true_at=now, told=True, facts={"route": "chat", "status": "failed"}, **more,
+            )  # fmt: skip
+            setattr(w, f"{name}{subject}", made)
+        alerts.silence(COMMAND, incident=made, minutes=60, reason="why not")
 
 
 def a_playground(w: SimpleNamespace) -> None:

@@ -1,0 +1,50 @@
+"""Error budgets that burn too fast: every objective, with the windows and rates of ``burn.POLICIES``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmops.alerts.burn import burning
+from llmops.alerts.figures import Figures
+from llmops.alerts.kinds.base import Asked, Finding, Kind, Setting, narrowing
+from llmops.alerts.models import Slo
+from llmops.alerts.objectives import counted, scope_of, words
+
+_STATUS = {Slo.AVAILABILITY: "failed", Slo.LATENCY: "ok", Slo.TTFT: "ok"}
+
+
+def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
+    fewest = int(asked.settings["min_bad"])
+    for slo in Slo.objects.filter(archived_at=None).select_related("project"):
+        if asked.scope.project_id is not None and slo.project_id != asked.scope.project_id:
+            continue
+        found = burning(lambda s, slo=slo: counted(slo, s, figures), slo.target, fewest=fewest)  # type: ignore[misc]
+        if found is None:
+            continue
+        hours = found.policy.long_s / 3600
+        scope = scope_of(slo)
+        status = _STATUS.get(slo.objective)
+        yield Finding(
+            subject=f"slo:{slo.slug}",
+            title=f"An error budget burns: {slo.slug}",
+            says=f"{words(slo)} burns {found.long_rate:.1f}x as fast as it may over {hours:g} h and {found.short_rate:.1f}x over "
+            f"{found.policy.short_s // 60} min (bound {found.policy.rate:g}x): {found.long.bad:,} of {found.long.valid:,} calls missed it.",
+            value=found.long_rate,
+            bound=found.policy.rate,
+            calls=found.long.bad,
+            project_id=slo.project_id,
+            severity=found.policy.severity,
+            facts={**narrowing(scope), **({"status": status} if status else {}), "slo": slo.slug},
+        )
+
+
+KIND = Kind(
+    name="slo_burn",
+    title="An error budget burns",
+    says="Every SLO's burn rate over two windows: 14.4x over 1 h and 5 min, 6x over 6 h and 30 min (critical), 3x over a day and 2 h, "
+    "1x over 3 days and 6 h (warning).",
+    look=_look,
+    runbook="error-budget",
+    settings=(Setting("min_bad", "From so many missed calls on", 5, "", 1),),
+    narrows=("project",),
+)
