@@ -330,7 +330,9 @@ def some_actions(project: Project, proposer: Any) -> dict[str, Any]:
 def some_alerts(w: SimpleNamespace) -> None:
     """Rules, objectives and channels, and an incident in each state from which somebody may go on."""
     now = datetime.now(UTC)
-    w.alert_rule = alerts.create_rule(COMMAND, slug="support-fails", kind="error_rate", project=w.support)
+    w.alert_rule = alerts.create_rule(
+        COMMAND, slug="support-fails", kind="error_rate", project=w.support, feature="EMAIL_1"
+    )
     foreign_rule = alerts.create_rule(COMMAND, slug="search-fails", kind="error_rate", project=w.search)
     w.foreign_alert_rule = foreign_rule
     w.old_alert_rule = alerts.archive_rule(

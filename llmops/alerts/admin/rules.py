@@ -239,7 +239,8 @@ class RuleAdmin(ServiceAdmin):
             slug=obj.slug, kind=obj.kind, project=obj.project, route=obj.route, model=obj.model, feature=obj.feature,
             settings=numbers,
         )  # fmt: skip
-        return {"tried": in_words(tried)}
+        where = self.where(obj)
+        return {"tried": f"Of {'all calls' if where == 'all' else where}: {in_words(tried)}"}
 
     @admin_action(
         label="Archive",
