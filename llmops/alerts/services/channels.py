@@ -25,7 +25,20 @@ from llmops.core.actors import Actor
 from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
 from llmops.core.ids import uuid7
 from llmops.core.redaction import redact_text
-from llmops.tools.executors.webhook import new_secret, url_problem
+
+
+def new_secret() -> str:
+    # Imported where it is used: it brings an HTTP client, which a process that serves pages need not load.
+    from llmops.tools.executors import webhook
+
+    return webhook.new_secret()
+
+
+def url_problem(url: str, *, allow_private: bool) -> str | None:
+    from llmops.tools.executors import webhook
+
+    return webhook.url_problem(url, allow_private=allow_private)
+
 
 CHANGEABLE = (
     "project", "severities", "addresses", "url", "allow_private_network", "after_minutes", "quiet_from", "quiet_to",
