@@ -212,6 +212,7 @@ export class Column {
   }
 
   async load(prompt, version, words) {
+    const mine = (this.asking = Symbol("asking"));
     $(this.root, "prompt").value = prompt;
     this.words = words;
     this.names = null;
@@ -223,7 +224,6 @@ export class Column {
       this.page.changed();
       return;
     }
-    const mine = (this.asking = Symbol("asking"));
     try {
       const told = await this.page.version(prompt, version);
       if (this.asking !== mine) return;
@@ -240,8 +240,17 @@ export class Column {
     } catch (failed) {
       if (this.asking !== mine) return;
       this.content = null;
-      this.answer.reset();
-      this.answer.refuse(failed.message);
+      // Versions of the prompt that was chosen before are none of this one.
+      if (this.versions?.id !== prompt) {
+        this.versions = null;
+        $(this.root, "version").replaceChildren();
+      }
+      // What is under way goes on, and says itself how it ends.
+      if (this.answer.running) this.page.notice("error", `Column ${this.letter}: ${failed.message}`);
+      else {
+        this.answer.reset();
+        this.answer.refuse(failed.message);
+      }
     }
     this.showWords();
     this.note();

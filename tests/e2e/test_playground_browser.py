@@ -223,6 +223,39 @@ def test_cancelling_stops_the_provider(page: Page, stack: Embedded, slow: str) -
     assert calls(stack)[0]["status"] == "client_closed"
 
 
+def test_who_signed_in_again_elsewhere_goes_on_here(
+    context: BrowserContext, stack: Embedded, slow: str
+) -> None:
+    # Not the page that complains: a refusal is an error of the browser's.
+    page = context.new_page()
+    opened(page, stack)
+    free_text(page, "A", LONG + " Go on and on.", slow)
+    page.route("**/playground/events/**", lambda route: route.fulfill(status=401))
+    page.keyboard.press("Control+Enter")
+    lost = page.locator("#link").get_by_text("You are signed out")
+    expect(lost).to_be_visible()
+    page.unroute("**/playground/events/**")
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(lost).to_be_hidden()
+    expect(column(page, "A").locator("[data-text]")).to_contain_text("Simulated")
+    # A prompt that cannot be had offers no versions of another, and takes no answer away that is under way.
+    place = column(page, "A")
+    page.route("**/playground/version/**", lambda route: route.fulfill(status=500))
+    place.get_by_role("button", name="Prompt", exact=True).click()
+    prompt = place.get_by_label("Prompt", exact=True)
+    chosen = prompt.input_value()
+    other = next(
+        value
+        for one in prompt.locator("option").all()
+        if (value := one.get_attribute("value")) and value != chosen
+    )
+    prompt.select_option(other)
+    expect(page.locator("#notice")).to_contain_text("Column A: The console answered 500")
+    expect(place.get_by_label("Version", exact=True)).to_be_empty()
+    page.keyboard.press("Escape")
+    expect(place.get_by_text("Cancelled", exact=True)).to_be_visible()
+
+
 def test_by_the_keyboard_alone(page: Page, stack: Embedded) -> None:
     opened(page, stack)
     page.get_by_label("Project").focus()
