@@ -16,9 +16,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from llmops.core.errors import UpstreamError
-from llmops.providers.guarded_resolver import GuardedResolver
+from llmops.providers.guarded_session import guarded_session
 from llmops.providers.models import Provider
-from llmops.providers.probing import authorization
 from llmops.providers.probing_calls import network_sentence
 from llmops.providers.rules import url_problem
 
@@ -84,40 +83,16 @@ async def _ask(
     deadline_s: float,
     resolver: AbstractResolver | None,
 ) -> Reply:
-    headers = {
-        **authorization(provider.kind, secret),
-        "Accept": "application/json",
-        "Accept-Encoding": "gzip",
-        "User-Agent": "llmops-console",
-    }
-    if provider.organization:
-        headers["OpenAI-Organization"] = provider.organization
-    if provider.provider_project:
-        headers["OpenAI-Project"] = provider.provider_project
-    guard = GuardedResolver(
-        allow_private=provider.allow_private_network or bool(provider.proxy_url), inner=resolver
-    )
-    timeout = aiohttp.ClientTimeout(
-        total=None,
-        sock_connect=min(provider.connect_timeout_ms / 1000, deadline_s),
-        sock_read=min(provider.read_timeout_ms / 1000, deadline_s),
-    )
     async with (
         asyncio.timeout(deadline_s),
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, force_close=True),
-            timeout=timeout,
-            headers=headers,
-            trust_env=False,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as session,
+        guarded_session(provider, secret, deadline_s=deadline_s, resolver=resolver, unpacks=False) as session,
     ):
         began = time.monotonic()
         async with session.request(
             method,
             provider.base_url + path,
             json=body,
+            headers={"Accept-Encoding": "gzip"},
             proxy=provider.proxy_url or None,
             allow_redirects=False,
         ) as response:

@@ -21,8 +21,11 @@ def guarded_session(
     deadline_s: float,
     resolver: AbstractResolver | None,
     of_project: bool = True,
+    unpacks: bool = True,
 ) -> aiohttp.ClientSession:
-    """``of_project``: whether requests name the provider's project, as calls of models do and reports of the organisation do not."""
+    """``of_project``: whether requests name the provider's project, as calls of models do and reports of the organisation do not.
+    ``unpacks``: whether compressed answers are unpacked as they come, whatever they grow to.
+    """
     headers = {
         **authorization(provider.kind, secret),
         "Accept": "application/json",
@@ -45,5 +48,6 @@ def guarded_session(
         ),
         headers=headers,
         trust_env=False,
+        auto_decompress=unpacks,
         cookie_jar=aiohttp.DummyCookieJar(),
     )

@@ -27,6 +27,7 @@ _PROVIDERS = {
 }
 _INCIDENTS = {
     "incident.opened": ("incident", "Incident: {name}"),
+    "incident.came_back": ("incident", "Incident again: {name}"),
     "incident.resolved": ("incident", "Resolved: {name}"),
 }
 MOST = 40

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from llmops.access.models import Project
 from llmops.access.selectors import powers_of_actor
-from llmops.audit.services import record
+from llmops.audit.services import record_of
 from llmops.base import drafts
 from llmops.base.master_keys import usable_for_sealing
 from llmops.base.transitions import compare_and_set
@@ -27,7 +27,6 @@ from llmops.tools.executors import Job, Outcome, executor_named
 from llmops.tools.models import Tool, ToolVersion
 from llmops.tools.sealed import secret_identity, webhook_secret
 
-KIND = "tools.tool"
 #: Names that mean something else to those who call tools.
 RESERVED = frozenset({"wait_for_action"})
 
@@ -50,10 +49,10 @@ def create_tool(
         drafts.inserted(tool)
         _refuse_same_end_for_less(actor, project.pk, kept, {})
         version = _add(actor, tool, number=1, definition=kept, note=note)
-        _record(
+        record_of(
             actor,
             tool,
-            "created",
+            action="tool.created",
             after={"slug": slug, "project": project.slug, **_told(version)},
             reason=note,
         )
@@ -76,8 +75,13 @@ def add_version(actor: Actor, *, tool: Tool, definition: Mapping[str, Any], note
         version = _add(actor, stored, number=number, definition=kept, note=note)
         was, now = drafts.difference(_told(current) if current else {}, _told(version))
         changes = wording.differences(current.definition if current else {}, kept)
-        _record(
-            actor, stored, "version_added", before=was, after={**now, "changes": changes[:40]}, reason=note
+        record_of(
+            actor,
+            stored,
+            action="tool.version_added",
+            before=was,
+            after={**now, "changes": changes[:40]},
+            reason=note,
         )
     return stored
 
@@ -89,7 +93,14 @@ def pause_tool(actor: Actor, *, tool: Tool, reason: str = "") -> Tool:
         change = {"paused_at": timezone.now(), "pause_reason": reason.strip()[:300]}
         if not compare_and_set(stored, expect={"paused_at": None}, change=change):
             raise Conflict(f"{stored.slug} is paused already.")
-        _record(actor, stored, "paused", before={"paused": False}, after={"paused": True}, reason=reason)
+        record_of(
+            actor,
+            stored,
+            action="tool.paused",
+            before={"paused": False},
+            after={"paused": True},
+            reason=reason,
+        )
     return stored
 
 
@@ -100,7 +111,7 @@ def resume_tool(actor: Actor, *, tool: Tool) -> Tool:
             stored, expect={"paused_at__isnull": False}, change={"paused_at": None, "pause_reason": ""}
         ):
             raise Conflict(f"{stored.slug} is not paused.")
-        _record(actor, stored, "resumed", before={"paused": True}, after={"paused": False})
+        record_of(actor, stored, action="tool.resumed", before={"paused": True}, after={"paused": False})
     return stored
 
 
@@ -118,7 +129,7 @@ def archive_tool(actor: Actor, *, tool: Tool) -> Tool:
                 f"{stored.slug} has {waiting} actions that are not over. Pause it, and decide them first."
             )
         compare_and_set(stored, expect={"archived_at": None}, change={"archived_at": timezone.now()})
-        _record(actor, stored, "archived", before={"archived": False}, after={"archived": True})
+        record_of(actor, stored, action="tool.archived", before={"archived": False}, after={"archived": True})
     return stored
 
 
@@ -127,7 +138,7 @@ def unarchive_tool(actor: Actor, *, tool: Tool) -> Tool:
         stored = drafts.locked(tool)
         if not compare_and_set(stored, expect={"archived_at__isnull": False}, change={"archived_at": None}):
             raise Conflict(f"{stored.slug} is not archived.")
-        _record(actor, stored, "restored", before={"archived": True}, after={"archived": False})
+        record_of(actor, stored, action="tool.restored", before={"archived": True}, after={"archived": False})
     return stored
 
 
@@ -143,8 +154,12 @@ def rotate_secret(actor: Actor, *, tool: Tool) -> str:
         stored.sealed = usable_for_sealing().seal(plain, identity=secret_identity(stored.pk))
         stored.secret_set_at = timezone.now()
         stored.save(update_fields=["sealed", "secret_set_at", "updated_at"])
-        _record(
-            actor, stored, "signing_rotated", before={"had_one": had}, after={"set_at": stored.secret_set_at}
+        record_of(
+            actor,
+            stored,
+            action="tool.signing_rotated",
+            before={"had_one": had},
+            after={"set_at": stored.secret_set_at},
         )
     return plain
 
@@ -181,7 +196,7 @@ def call_as_dry_run(actor: Actor, *, tool: Tool, arguments: Any) -> Outcome:
     )
     with transaction.atomic():
         told = {"version": version.number, "state": outcome.state, "message": outcome.message}
-        _record(actor, tool, "tested", after=told)
+        record_of(actor, tool, action="tool.tested", after=told)
     return outcome
 
 
@@ -290,25 +305,3 @@ def _told(version: ToolVersion) -> dict[str, Any]:
         "executor": version.definition["executor"] or "the service",
         "digest": version.digest,
     }
-
-
-def _record(
-    actor: Actor,
-    tool: Tool,
-    what: str,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any],
-    reason: str = "",
-) -> None:
-    record(
-        actor,
-        action=f"tool.{what}",
-        object_type=KIND,
-        object_id=tool.pk,
-        object_name=tool.slug,
-        project_id=tool.project_id,
-        before=before,
-        after=after,
-        reason=reason,
-    )
