@@ -27,7 +27,7 @@ class ProjectKey(HeldKey):
 class Run(TimestampedModel):
     """From a question to its answer. Whoever works on it holds a lease (``fence``, ``lease_until``), taken by conditional UPDATE.
 
-    ``sealed`` is what was asked (``rules.Asked``, and the tools as they were offered), ``answer`` what came of it.
+    ``sealed`` is what was asked (``rules.Asked``, and the tools as they were offered), ``sealed_answer`` what came of it.
     ``left_ms`` is what is left of the time for work when ``began_at``; waiting for people does not count.
     """
 
@@ -76,7 +76,7 @@ class Run(TimestampedModel):
     cost_nano = models.BigIntegerField(default=0)
     cancel_asked_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
-    answer = models.TextField(blank=True, default="")
+    sealed_answer = models.TextField(blank=True, default="")
     error_code = models.CharField(max_length=60, blank=True, default="")
     error_message = models.CharField(max_length=1000, blank=True, default="")
     error_param = models.CharField(max_length=200, blank=True, default="")

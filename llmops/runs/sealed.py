@@ -36,5 +36,5 @@ def opened(sealed: str, *, identity: str) -> Any:
 
 PROJECT_KEYS = SealedColumn("runs.ProjectKey", "sealed", lambda row: key_identity(row.pk))
 ASKED = SealedColumn("runs.Run", "sealed", lambda row: asked_identity(row.pk))
-ANSWERS = SealedColumn("runs.Run", "answer", lambda row: answer_identity(row.pk))
+ANSWERS = SealedColumn("runs.Run", "sealed_answer", lambda row: answer_identity(row.pk))
 STEPS = SealedColumn("runs.Step", "sealed", lambda row: step_identity(row.pk))

@@ -37,7 +37,7 @@ def question_of(run: Run) -> Question:
 
 def answer_of(run: Run) -> dict[str, Any]:
     """``text``, ``output`` and ``finish``; empty while there is none."""
-    return opened(run.answer, identity=answer_identity(run.pk)) or {}
+    return opened(run.sealed_answer, identity=answer_identity(run.pk)) or {}
 
 
 def told_by(step: Step) -> Told:

@@ -685,10 +685,10 @@ GET /reliability/panel/                                            L0000-0
 GET /traffic/                                                      L++++-+
 GET /traffic/live/                                                 1++++-+
 GET /traffic/panel/                                                L0000-0
-GET /views/                                                        405405405405405405405
+GET /views/                                                        L405405405405405405
 POST /views/                                                       L++++-+
 GET /views/{view_id}/                                              L++++-+
-GET /views/{view_id}/remove/                                       405405405405405405405
+GET /views/{view_id}/remove/                                       L405405405405405405
 POST /views/{view_id}/remove/                                      L000000
 GET /runs/                                                         L++-+++
 GET /runs/live/                                                    1++-+++

@@ -344,6 +344,8 @@ TASKS = {
     "providers.forget_old_events": "removes events that data planes reported, once they are 90 days old",
     "providers.tend_rotations": "leaves one event a rotation that it takes back or finishes; tests/providers",
     "audit.verify": "leaves one event when it has looked at everything; tests/audit",
+    "alerts.evaluate": "leaves one event an incident that begins, comes back or is over, and one for the shipped rules; tests/alerts",
+    "alerts.deliver": "sends what waits in the outbox",
     "readiness.keep": "keeps a measured score of the day",
     "audit.resume_verifications": "hands out runs that somebody began on the record",
     "access.reseal": "leaves one event when it has sealed everything anew; tests/base",

@@ -133,18 +133,17 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Reliability", "Traffic", "Quality", "Spend", "Reconciliation", "Playground", "Calls", "Switches", "Jobs",
-        "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies",
+        "Overview", "Alerts", "Reliability", "Traffic", "Quality", "Spend", "Reconciliation", "Playground", "Calls", "Runs",
+        "Switches", "Jobs", "Readiness", "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies",
         "Tools", "Revisions", "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Inbox", "Actions",
-        "Approvals",
-        "Audit",
+        "Alert rules", "SLOs", "Alert channels", "Approvals", "Audit",
     ]  # fmt: skip
     assert navigation(signed_in(stage.alice)) == everything
     assert navigation(signed_in(stage.charlie)) == ["Overview"]
     finance = signed_in(seed.person("fiona", ("finance", stage.support)))
     assert navigation(finance) == [
-        "Overview", "Reliability", "Traffic", "Quality", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes", "What if", "Projects", "Budgets", "Inbox",
-        "Approvals",
+        "Overview", "Alerts", "Reliability", "Traffic", "Quality", "Spend", "Calls", "Switches", "Jobs", "Models", "Prices", "Routes",
+        "What if", "Projects", "Budgets", "Inbox", "Alert rules", "SLOs", "Alert channels", "Approvals",
     ]  # fmt: skip
     for client in (
         finance,

@@ -286,6 +286,6 @@ def test_texts_are_forgotten_and_the_story_stays(lab, plane, settings):
     assert services.forget_old() == 0
     assert services.forget_old(timezone.now() + timedelta(days=settings.RUN_TEXT_DAYS + 1)) == 1
     run.refresh_from_db()
-    assert (run.sealed, run.answer) == ("", "") and text_of(run) is None
+    assert (run.sealed, run.sealed_answer) == ("", "") and text_of(run) is None
     step = Step.objects.get(run=run)
     assert step.sealed == "" and len(step.digest) == 64 and told(run, "turn") == [{}]

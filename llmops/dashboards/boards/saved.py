@@ -72,8 +72,8 @@ def _understood(query: str) -> str:
     return urlencode({**filters.pairs(), **compare})[:600]
 
 
-@require_POST
 @login_required
+@require_POST
 def save(request: HttpRequest) -> HttpResponse:
     if not may_anywhere(request, "usage.view"):
         raise PermissionDenied
@@ -95,8 +95,8 @@ def save(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(_address(row))
 
 
-@require_POST
 @login_required
+@require_POST
 def remove(request: HttpRequest, view_id: UUID) -> HttpResponse:
     row = SavedView.objects.filter(owner_id=request.user.pk, pk=view_id).first()
     if row is None:

@@ -105,7 +105,7 @@ class Migration(migrations.Migration):
                 ("cost_nano", models.BigIntegerField(default=0)),
                 ("cancel_asked_at", models.DateTimeField(null=True)),
                 ("finished_at", models.DateTimeField(null=True)),
-                ("answer", models.TextField(blank=True, default="")),
+                ("sealed_answer", models.TextField(blank=True, default="")),
                 ("error_code", models.CharField(blank=True, default="", max_length=60)),
                 ("error_message", models.CharField(blank=True, default="", max_length=1000)),
                 ("error_param", models.CharField(blank=True, default="", max_length=200)),

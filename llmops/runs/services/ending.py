@@ -31,7 +31,7 @@ def succeed(held: Held, *, text: str, output: Any, finish: str) -> None:
     answer = seal(
         plain({"text": text, "output": output, "finish": finish}), identity=answer_identity(held.run.pk)
     )
-    _end(held, Run.SUCCEEDED, answer=answer)
+    _end(held, Run.SUCCEEDED, sealed_answer=answer)
 
 
 def fail(held: Held, code: str, message: str, *, param: str = "", turn: int = 0) -> None:
