@@ -92,7 +92,7 @@ def runs_for(request: HttpRequest) -> QuerySet[Run]:
 
 
 def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Listed:
-    rows = runs_for(request).defer("sealed", "answer")
+    rows = runs_for(request).defer("sealed", "sealed_answer")
     if filters.state:
         rows = rows.filter(state=filters.state)
     if filters.project:
