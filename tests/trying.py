@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 
 #: What Hypothesis tries of a test that names no number; the numbers that tests name are for the thorough profile.
-THOROUGH, USUAL = 100, 30
+THOROUGH, USUAL = 100, 20
 DEFAULT = "usual"
 
 # A machine that is busy with something else is no reason to fail, so nothing has a deadline and examples may be long in coming.

@@ -65,20 +65,24 @@ def explained(answer: Any) -> str:
 # The tables and the doors ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_every_change_of_the_api_is_in_the_table():
     looks = {key for key in LOOKS if key.split()[1].startswith("/api/")}
     assert set(API) | looks | set(REPORTS) == surface.api_changes()
 
 
+@pytest.mark.any_engine
 def test_every_change_of_the_admin_is_in_the_table():
     looks = {key for key in LOOKS if key.split()[1].startswith("/admin/")}
     assert set(ADMIN) | looks == surface.admin_changes()
 
 
+@pytest.mark.any_engine
 def test_looks_are_none_of_the_changes():
     assert not set(LOOKS) & {*API, *ADMIN, *PAGES}
 
 
+@pytest.mark.any_engine
 def test_every_action_of_the_admin_asks_and_posts():
     for place, model_admin in surface.model_admins().items():
         for name in (*model_admin.actions_list, *model_admin.actions_detail, *model_admin.actions_row):
@@ -176,6 +180,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 
 
+@pytest.mark.any_engine
 def test_pages_that_offer_nothing_refuse(world):
     """POST to every page of every admin that is not in the table."""
     offered = {key.split()[1] for key in ADMIN}
@@ -188,6 +193,7 @@ def test_pages_that_offer_nothing_refuse(world):
         assert answer.status_code in (200, 302, 403, 404, 405), (route, answer.status_code)
 
 
+@pytest.mark.any_engine
 def test_other_pages_refuse_what_is_not_in_the_table(world):
     known = {key.split()[1] for key in PAGES}
     # tests/access/test_sessions_on_record.py, test_second_factor.py
@@ -309,6 +315,7 @@ QUIET: dict[str, str] = {
 }  # fmt: skip
 
 
+@pytest.mark.any_engine
 def test_every_command_is_in_a_table():
     assert set(COMMANDS) | set(QUIET) == surface.commands()
     assert not set(COMMANDS) & set(QUIET)
@@ -369,6 +376,7 @@ TASKS = {
 }
 
 
+@pytest.mark.any_engine
 def test_every_task_is_in_the_table():
     celery.loader.import_default_modules()
     ours = {name for name in celery.tasks if not name.startswith("celery.")}

@@ -79,6 +79,7 @@ def test_whoever_holds_everything_in_one_project_finds_nothing_of_another(world)
     assert checked >= 25
 
 
+@pytest.mark.any_engine
 def test_lists_hold_nothing_of_another_project(world):
     theirs = [
         str(world.foreign_key.pk),

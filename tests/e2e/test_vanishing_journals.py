@@ -73,6 +73,8 @@ async def _served_meanwhile(
     async def client(port: int) -> None:
         while not done.is_set():
             answers.append(await ask(session, port))
+            # A steady load, which leaves the machine to what happens under it.
+            await asyncio.sleep(0.05)
 
     async def attack() -> None:
         before = set(journal.found(directory))
