@@ -172,14 +172,14 @@ def look(page: Page, address: str, axe: str, where: str = "document") -> dict[st
     # Menus and folded parts are read as well.
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     found = {}
-    # A phone has the colours of a wide screen: what differs is where things stand.
-    for size, viewport, scheme, how in (
-        ("wide", WIDE, "light", EVERYTHING), ("wide", WIDE, "dark", COLOURS), ("phone", PHONE, "dark", EVERYTHING),
-    ):  # fmt: skip
+    for size, (viewport, first, other) in {
+        "wide": (WIDE, "light", "dark"), "phone": (PHONE, "dark", "light"),
+    }.items():  # fmt: skip
         page.set_viewport_size(viewport)
-        page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
-        if seen := findings(page, how, where):
-            found[f"{address} {size} {scheme}"] = seen
+        for scheme, how in ((first, EVERYTHING), (other, COLOURS)):
+            page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
+            if seen := findings(page, how, where):
+                found[f"{address} {size} {scheme}"] = seen
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from llmops.alerts.burn import burning
 from llmops.alerts.figures import Figures
@@ -18,7 +19,7 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
     for slo in Slo.objects.filter(archived_at=None).select_related("project"):
         if asked.scope.project_id is not None and slo.project_id != asked.scope.project_id:
             continue
-        found = burning(lambda s, slo=slo: counted(slo, s, figures), slo.target, fewest=fewest)  # type: ignore[misc]
+        found = burning(partial(counted, slo, figures=figures), slo.target, fewest=fewest)
         if found is None:
             continue
         hours = found.policy.long_s / 3600
