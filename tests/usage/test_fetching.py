@@ -27,15 +27,23 @@ from tests.cast import COMMAND, no_event, one_event, person, signed_in
 from tests.providers.answering import Answering, Script, answer
 
 KEY = "sk-admin-planted-55d0c1"
-TODAY = datetime.now(UTC).date()
-YESTERDAY = TODAY - timedelta(days=1)
+
+
+def today() -> date:
+    """Asked for anew each time: a run of all tests may go on past midnight."""
+    return datetime.now(UTC).date()
+
+
+def yesterday() -> date:
+    return today() - timedelta(days=1)
 
 
 def stamp(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
-def page(results: list[dict[str, Any]], *, following: str | None = None, day: date = YESTERDAY) -> bytes:
+def page(results: list[dict[str, Any]], *, following: str | None = None, day: date | None = None) -> bytes:
+    day = day or yesterday()
     bucket = {
         "object": "bucket",
         "start_time": stamp(day),
@@ -52,7 +60,7 @@ def figures(request: BaseHTTPRequestHandler) -> None:
     if asked.path.endswith("/completions"):
         if "page" in parse_qs(asked.query):
             used = [{"input_tokens": 7, "output_tokens": 1, "num_model_requests": 1, "model": "gpt-b"}]
-            answer(200, page(used, day=YESTERDAY - timedelta(days=1)))(request)
+            answer(200, page(used, day=yesterday() - timedelta(days=1)))(request)
             return
         used = [{"input_tokens": 100, "input_cached_tokens": 40, "output_tokens": 20, "num_model_requests": 2, "model": "gpt-a"}]  # fmt: skip
         answer(200, page(used, following="p2"))(request)
@@ -79,9 +87,9 @@ def source(
     return SimpleNamespace(server=server, provider=provider, key=key, cast=cast)
 
 
-def fetch(
-    source: SimpleNamespace, first: date = YESTERDAY - timedelta(days=1), last: date = YESTERDAY
-) -> Job:
+def fetch(source: SimpleNamespace, first: date | None = None, last: date | None = None) -> Job:
+    last = last or yesterday()
+    first = first or yesterday() - timedelta(days=1)
     job = services.request_fetch(COMMAND, provider=source.provider, first=first, last=last)
     done = services.run_job(job.pk)
     assert done is not None
@@ -108,8 +116,8 @@ def test_usage_and_costs_are_taken_over_like_files(source: SimpleNamespace) -> N
     ]  # fmt: skip
     assert {headers["Authorization"] for _, _, headers, _ in source.server.asked} == {f"Bearer {KEY}"}
     asked = parse_qs(urlsplit(source.server.asked[0][1]).query)
-    assert asked["start_time"] == [str(stamp(YESTERDAY - timedelta(days=1)))]
-    assert asked["end_time"] == [str(stamp(TODAY))]
+    assert asked["start_time"] == [str(stamp(yesterday() - timedelta(days=1)))]
+    assert asked["end_time"] == [str(stamp(today()))]
 
     # The same again says the same, and nothing anywhere has the key.
     assert fetch(source).state == Job.DONE
@@ -198,19 +206,19 @@ def test_a_key_for_calls_is_never_taken(source: SimpleNamespace) -> None:
 
 def test_what_cannot_be_asked_for_leaves_no_trace(source: SimpleNamespace) -> None:
     for first, last, field in (
-        (YESTERDAY, TODAY, "to"),
-        (YESTERDAY, YESTERDAY - timedelta(days=1), "from"),
-        (YESTERDAY - timedelta(days=200), YESTERDAY, "from"),
+        (yesterday(), today(), "to"),
+        (yesterday(), yesterday() - timedelta(days=1), "from"),
+        (yesterday() - timedelta(days=200), yesterday(), "from"),
     ):
         with no_event(), pytest.raises(InvalidRequest) as refused:
             services.request_fetch(COMMAND, provider=source.provider, first=first, last=last)
         assert refused.value.param == field
-    services.request_fetch(COMMAND, provider=source.provider, first=YESTERDAY, last=YESTERDAY)
+    services.request_fetch(COMMAND, provider=source.provider, first=yesterday(), last=yesterday())
     with no_event(), pytest.raises(Conflict, match="being fetched already"):
-        services.request_fetch(COMMAND, provider=source.provider, first=YESTERDAY, last=YESTERDAY)
+        services.request_fetch(COMMAND, provider=source.provider, first=yesterday(), last=yesterday())
     services.set_source(COMMAND, provider=source.provider, credential=None)
     with no_event(), pytest.raises(NotFound, match="Choose one"):
-        services.request_fetch(COMMAND, provider=source.provider, first=YESTERDAY, last=YESTERDAY)
+        services.request_fetch(COMMAND, provider=source.provider, first=yesterday(), last=yesterday())
 
 
 def test_every_day_is_asked_for_once(source: SimpleNamespace) -> None:
@@ -246,7 +254,12 @@ def test_the_page_lets_finance_fetch_and_operators_choose_the_key(source: Simple
     assert "Fetch from openai" in shown and 'name="credential"' not in shown and KEY not in shown
     key = {"act": "key", "provider": "openai", "credential": str(source.key.pk), "daily": "1"}
     assert finance.post(at, key).status_code == 403
-    days = {"act": "fetch", "provider": "openai", "from": YESTERDAY.isoformat(), "to": YESTERDAY.isoformat()}
+    days = {
+        "act": "fetch",
+        "provider": "openai",
+        "from": yesterday().isoformat(),
+        "to": yesterday().isoformat(),
+    }
     assert operator.post(at, days).status_code == 403
     with one_event("statement_source.changed"):
         assert operator.post(at, key).status_code == 302
@@ -260,7 +273,7 @@ def test_the_page_lets_finance_fetch_and_operators_choose_the_key(source: Simple
 
 def test_the_command_says_what_came_of_it(source: SimpleNamespace) -> None:
     said = StringIO()
-    call_command("usage", "fetch", "--provider", "openai", "--from", str(YESTERDAY), stdout=said)
+    call_command("usage", "fetch", "--provider", "openai", "--from", str(yesterday()), stdout=said)
     assert "taken over" in said.getvalue()
     source.server.script = answer(403)
     with pytest.raises(CommandError, match="administrator's key"):
