@@ -13,7 +13,9 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from llmops.access.api import ProjectField
+from llmops.access.selectors import may
 from llmops.alerts import services
+from llmops.alerts.behind import behind
 from llmops.alerts.figures import Figures
 from llmops.alerts.models import Entry, Incident, Slo
 from llmops.alerts.postmortem import written
@@ -100,7 +102,9 @@ class Incidents(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet
     @action(detail=True, methods=["get"])
     def postmortem(self, request: Request, pk: str) -> Response:
         """A text to go on from, in Markdown, filled from the timeline."""
-        return Response({"markdown": written(self.get_object())})
+        row = self.get_object()
+        calls = behind(row, database_now()) if may(request, "usage.view", row.project) else None
+        return Response({"markdown": written(row, calls)})
 
     @extend_schema(request=IncidentNote, responses=IncidentSerializer)
     @action(detail=True, methods=["post"])

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db.models import BigIntegerField, Case, Sum, When
 from django.db.models.functions import Cast
 
+from llmops.alerts.behind import Failed, causes_first
 from llmops.core.histogram import bucket_of
 from llmops.core.sketches import calls_in, calls_within, quantiles
 from llmops.usage.models import Call, LatencyRollup, Rollup
@@ -98,13 +99,13 @@ class Measured:
             if work and code in _BROKEN_CONTRACT
         )
 
-    def worst_code(self) -> str:
-        """The error code of most failures; empty without any."""
+    def failures(self) -> tuple[Failed, ...]:
+        """Error codes of failures with their calls, causes first."""
         found: dict[str, int] = {}
         for (status, code, work), sums in self.summed.counts.items():
             if work and code and status in _ERRORS:
                 found[code] = found.get(code, 0) + sums[_AT["calls"]]
-        return max(found, key=lambda code: (found[code], code), default="")
+        return causes_first(found)
 
     def quantile_us(self, metric: str, q: float) -> float | None:
         return quantiles(self.summed.sketches.get(metric, 0), (q,))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llmops.alerts import runbooks
-from llmops.alerts.models import Incident
+from llmops.alerts.behind import Behind
+from llmops.alerts.models import Incident, Notification
 from llmops.core.texts import written_out
 
 
@@ -15,8 +16,11 @@ def _safe(text: str) -> str:
     return found
 
 
-def written(incident: Incident) -> str:
-    """The incident's postmortem as far as the timeline tells it; what people have to add is asked for."""
+def written(incident: Incident, calls: Behind | None = None) -> str:
+    """The incident's postmortem as far as the timeline and its calls tell it; what people have to add is asked for.
+
+    ``calls``: None for who may not read figures, and where it is about no calls.
+    """
     end = incident.resolved_at
     lasted = f"{(end - incident.opened_at).total_seconds() / 60:,.0f} min" if end else "it is not over"
     acknowledged = (
@@ -44,8 +48,9 @@ def written(incident: Incident) -> str:
         "",
         _safe(incident.says) or "(what callers noticed, in a sentence)",
         "",
-        f"Worst figure: {incident.worst:,.2f} (bound {float(incident.facts.get('bound', 0)):,.2f}). Calls at last: {incident.calls:,}.",
+        f"Worst figure: {incident.worst:,.2f} (bound {float(incident.facts.get('bound', 0)):,.2f}).",
         "",
+        *_of_calls(calls),
         "## Timeline (UTC)",
         "",
         "| when | what | who |",
@@ -55,8 +60,18 @@ def written(incident: Incident) -> str:
         f"| {entry.at:%Y-%m-%d %H:%M:%S} | {_safe(entry.text)} | {_safe(entry.who)} |"
         for entry in incident.entries.all()
     ]
+    told = (
+        incident.notifications.filter(state=Notification.SENT)
+        .select_related("channel")
+        .order_by("sent_at", "id")
+    )
+    lines += ["", "## Who was told", "", "| when | whom | of what | tries |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {one.sent_at:%Y-%m-%d %H:%M:%S} | {_safe(one.channel.slug)} | {one.get_event_display()} | {one.tries} |"
+        for one in told
+    ]
     asked = {
-        "Impact": "Which callers, how many calls, what it cost, how much of which error budget.",
+        "Impact": "Which callers noticed, and how; how much of which error budget is gone.",
         "Cause": "What made it possible, not who.",
         "What went well, what did not": "Was it found before callers told of it? Did the runbook help?",
         "What will be done": "One line each: what, who, until when.",
@@ -64,3 +79,31 @@ def written(incident: Incident) -> str:
     for title, question in asked.items():
         lines += ["", f"## {title}", "", f"_{question}_"]
     return "\n".join(lines) + "\n"
+
+
+def _of_calls(calls: Behind | None) -> list[str]:
+    if calls is None or not calls.carried:
+        return []
+    whole = calls.answered + calls.missed
+    lines = [
+        "## Calls",
+        "",
+        f"From {calls.start:%Y-%m-%d %H:%M} to {calls.end:%Y-%m-%d %H:%M} UTC: {whole:,} calls, of which {calls.missed:,} failed "
+        f"({100 * calls.missed / whole:.1f} %). They cost ${calls.cost_nano / 1e9:,.2f}.",
+        "",
+        "| carried by | answered | failed |",
+        "| --- | ---: | ---: |",
+        *(
+            f"| {_safe(one.model) or '(no target was left)'} | {one.answered:,} | {one.failed:,} |"
+            for one in calls.carried
+        ),
+        "",
+    ]
+    if calls.failed:
+        lines += [
+            "| error | calls |",
+            "| --- | ---: |",
+            *(f"| {_safe(one.code)} | {one.calls:,} |" for one in calls.failed),
+            "",
+        ]
+    return lines

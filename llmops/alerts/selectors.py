@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, Count, IntegerField, QuerySet, Sum, When
+from django.db.models import Case, Count, IntegerField, QuerySet, When
 
 from llmops.access.selectors import visible
 from llmops.alerts import burn
@@ -16,7 +16,6 @@ from llmops.alerts.figures import Figures, Scope
 from llmops.alerts.kinds import kind_named
 from llmops.alerts.models import Channel, Evaluation, Incident, Rule, Silence, Slo
 from llmops.alerts.objectives import counted, words
-from llmops.usage.models import Call, Rollup
 
 VIEW = "alert.view"
 _BY_SEVERITY = Case(
@@ -155,43 +154,3 @@ def preview(rule: Rule, now: datetime, *, days: int = 7) -> Preview | None:
                 fired.append((place, at))
             before, last = holds, at
     return Preview(tuple(sorted(fired, key=lambda one: one[1])), days * 24)
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """What the calls of a route came to at one model in the last minutes."""
-
-    model: str
-    answered: int
-    failed: int
-
-
-def carrying(
-    routes: Iterable[str], project_id: UUID | None, now: datetime, *, minutes: int = 15
-) -> dict[str, list[Carried]]:
-    """Route -> who answers its calls now and who fails them, the most used first. One query."""
-    named = sorted(set(routes))
-    if not named:
-        return {}
-    rows = Rollup.objects.filter(
-        granularity=Rollup.MINUTE,
-        bucket__gte=now - timedelta(minutes=minutes),
-        bucket__lte=now,
-        route__in=named,
-    )
-    if project_id is not None:
-        rows = rows.filter(project_id=project_id)
-    sums: dict[tuple[str, str], list[int]] = {}
-    counted = rows.order_by().values_list("route", "model", "status").annotate(Sum("calls"))
-    for route, model, status, calls in counted:
-        if status in (Call.REFUSED, Call.CLIENT_CLOSED):
-            continue
-        both = sums.setdefault((route, model), [0, 0])
-        both[status != Call.OK] += calls
-    found: dict[str, list[Carried]] = {}
-    for (route, model), (answered, failed) in sums.items():
-        found.setdefault(route, []).append(Carried(model or "no model", answered, failed))
-    return {
-        route: sorted(rows, key=lambda one: (-one.answered, -one.failed, one.model))
-        for route, rows in found.items()
-    }

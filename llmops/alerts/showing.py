@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.urls import NoReverseMatch, reverse
 
 from llmops.alerts import runbooks
+from llmops.alerts.behind import Behind, Carried
 from llmops.alerts.models import Incident, Silence
-from llmops.alerts.selectors import Carried, Standing
+from llmops.alerts.selectors import Standing
 
 TONES = {"critical": "bad", "warning": "warn", "info": "odd"}
 #: Filters of the list of calls that an incident's facts may hold.
@@ -39,9 +39,11 @@ def _stamp(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def calls_href(incident: Incident) -> str:
-    """The calls behind it, from shortly before it began until it ended; empty where it is not about calls."""
-    narrowed = {name: str(incident.facts[name]) for name in _NARROWS if incident.facts.get(name)}
+def calls_href(incident: Incident, **otherwise: str) -> str:
+    """The calls behind it, from shortly before it began until it ended; empty where it is not about calls. ``otherwise``
+    narrows by these in place of what the incident says."""
+    facts = {**incident.facts, **otherwise}
+    narrowed = {name: str(facts[name]) for name in _NARROWS if facts.get(name)}
     if not narrowed and not incident.calls:
         return ""
     times = {"from": _stamp(incident.opened_at - _BEFORE)}
@@ -66,7 +68,7 @@ def page_href(incident: Incident) -> str:
 def rows_of(
     incidents: Iterable[Incident],
     silences: Mapping[UUID, Silence] | None = None,
-    carried: Mapping[str, list[Carried]] | None = None,
+    carried: Mapping[str, tuple[Carried, ...]] | None = None,
 ) -> list[Row]:
     return [
         Row(
@@ -78,10 +80,38 @@ def rows_of(
             runbook_href=reverse("alerts:runbook", args=[one.rule.runbook]) if one.rule.runbook else "",
             runbook=runbooks.title_of(one.rule.runbook) if one.rule.runbook else "",
             silence=(silences or {}).get(one.pk),
-            carried=tuple((carried or {}).get(str(one.facts.get("route", "")), ()))[:4],
+            carried=(carried or {}).get(str(one.facts.get("route", "")), ())[:4],
         )
         for one in incidents
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    code: str
+    calls: int
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the calls of an incident came to lately, for its page."""
+
+    since: datetime
+    carried: tuple[Carried, ...]
+    failures: tuple[Failure, ...]
+
+
+def load_of(incident: Incident, found: Behind | None) -> Load | None:
+    if found is None or not found.carried:
+        return None
+    failures = tuple(
+        Failure(
+            one.code, one.calls, calls_href(incident, error=one.code, status="failed", model="", fallback="")
+        )
+        for one in found.failed[:5]
+    )
+    return Load(found.start, found.carried[:6], failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +155,8 @@ def slo_row(standing: Standing, *, href: str) -> SloRow:
         name=standing.slo.slug,
         tone=tone,
         width=round(1000 * min(1.0, max(0.0, left))),
-        left=f"{100 * left:.1f} %",
+        # What is spent many times over reads better so than as so many percent below nothing.
+        left=f"{100 * left:.1f} %" if left > -1 else f"none: spent {1 - left:,.0f} times over",
         done="no calls yet" if standing.ratio is None else f"{100 * standing.ratio:.3f} %",
         burns=tuple(
             BurnRow(
@@ -152,9 +183,9 @@ def entry_words(kind: str) -> str:
     }.get(kind, kind.replace("_", " ").capitalize())
 
 
-def context_of(incident: Incident) -> dict[str, Any]:
-    """What narrows it, as lines of a list."""
-    named = {name: incident.facts[name] for name in _NARROWS if incident.facts.get(name)}
-    named.pop("project", None)
-    named.pop("key", None)
-    return named
+_NAMES = {"route": "Route", "model": "Model", "feature": "Feature", "error": "Error"}
+
+
+def place_of(incident: Incident) -> list[tuple[str, str]]:
+    """What it is about, as names with their values."""
+    return [(title, str(incident.facts[name])) for name, title in _NAMES.items() if incident.facts.get(name)]

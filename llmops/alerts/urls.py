@@ -11,5 +11,6 @@ urlpatterns = [
     path("runbooks/", views.runbooks, name="runbooks"),
     path("runbooks/<slug:name>/", views.runbook, name="runbook"),
     path("<uuid:incident_id>/", views.incident, name="incident"),
+    path("<uuid:incident_id>/live/", views.incident_live, name="incident_live"),
     path("<uuid:incident_id>/postmortem/", views.postmortem, name="postmortem"),
 ]

@@ -20,6 +20,7 @@ from llmops.access.selectors import may, may_anywhere, visible
 from llmops.alerts import postmortem as texts
 from llmops.alerts import runbooks as books
 from llmops.alerts import selectors, services, showing
+from llmops.alerts.behind import Behind, behind, carrying
 from llmops.alerts.figures import Figures
 from llmops.alerts.models import Incident, Notification, Slo
 from llmops.base.clock import database_now
@@ -27,6 +28,7 @@ from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
+from llmops.providers.models import Route
 
 VIEW, RESPOND, MANAGE = "alert.view", "alert.respond", "alert.manage"
 MOST_OPEN, MOST_RESOLVED = 100, 30
@@ -75,7 +77,7 @@ def _now(request: HttpRequest) -> dict[str, Any]:
     silences = selectors.silenced_among(unresolved, now)
     # Whoever sees one project alone must not learn from others' calls what carries the load.
     carried = (
-        selectors.carrying([str(one.facts.get("route", "")) for one in unresolved if one.facts.get("route")], None, now)
+        carrying([str(one.facts.get("route", "")) for one in unresolved if one.facts.get("route")], None, now)
         if may(request, "usage.view")
         else {}
     )  # fmt: skip
@@ -139,23 +141,51 @@ def incident(request: HttpRequest, incident_id: UUID) -> HttpResponse:
         else:
             messages.success(request, said)
             return HttpResponseRedirect(request.path)
+    context = {**_story(request, row), "problem": problem}
+    return render(request, "alerts/incident.html", context, status=400 if problem else 200)
+
+
+@require_GET
+@never_cache
+def incident_live(request: HttpRequest, incident_id: UUID) -> HttpResponse:
+    """204 while nothing moved since ``marker``; else the parts of the page, of which what is typed into is touched only where
+    there is something else to do than before."""
+    if not request.user.is_authenticated:
+        return JsonResponse({"signed_out": True}, status=401)
+    row = _incident(request, incident_id)
+    context = _story(request, row)
+    given = request.GET.get("marker", "")
+    if given == context["marker"]:
+        return HttpResponse(status=204)
+    names = ["now", "lines"] + ([] if given.startswith(context["stands"]) else ["do"])
+    parts = {name: render_to_string(f"alerts/incident_{name}.html", context, request) for name in names}
+    said = "" if given.startswith(context["stands"]) else f"{row.title}: {row.get_state_display()}"
+    done = row.state == Incident.RESOLVED
+    return JsonResponse({"marker": context["marker"], "parts": parts, "said": said, "done": done})
+
+
+def _story(request: HttpRequest, row: Incident) -> dict[str, Any]:
+    """All that the page of an incident shows."""
     now = database_now()
     silence = selectors.silence_of(row, now)
-    route = str(row.facts.get("route", ""))
-    may_look = may(request, "usage.view", row.project)
-    carried = (
-        selectors.carrying([route], row.project_id, row.resolved_at or now) if route and may_look else {}
-    )
-    (shown,) = showing.rows_of([row], {row.pk: silence} if silence else {}, carried)
+    load = behind(row, now, lately=True) if may(request, "usage.view", row.project) else None
+    (shown,) = showing.rows_of([row], {row.pk: silence} if silence else {})
     together = selectors.unresolved(request).exclude(pk=row.pk)
-    context = {
+    allowed, route = may(request, RESPOND, row.project), str(row.facts.get("route", ""))
+    known = Route.objects.filter(slug=route).values_list("pk", flat=True).first() if route else None
+    entries = [(one, showing.entry_words(one.kind)) for one in row.entries.order_by("at", "id")[:500]]
+    notifications = list(Notification.objects.filter(incident=row).select_related("channel")[:100])
+    # What can be done about it follows from these alone.
+    stands = sha256_hex(repr((row.state, row.clear_since is None, silence and silence.pk)).encode())[:10]
+    told = [(one.state, one.tries) for one in notifications]
+    seen = sha256_hex(repr((row.severity, row.says, row.clear_since, len(entries), told, load)).encode())[:20]
+    return {
         "row": shown,
         "incident": row,
-        "entries": [
-            (entry, showing.entry_words(entry.kind)) for entry in row.entries.order_by("at", "id")[:500]
-        ],
-        "notifications": Notification.objects.filter(incident=row).select_related("channel")[:100],
-        "narrowed": showing.context_of(row),
+        "entries": entries,
+        "notifications": notifications,
+        "place": showing.place_of(row),
+        "load": showing.load_of(row, load),
         "together": showing.rows_of(together[:8]) if row.state != Incident.RESOLVED else [],
         "book": books.rendered(row.rule.runbook) if row.rule.runbook else None,
         "may_act": allowed and row.state != Incident.RESOLVED,
@@ -164,9 +194,13 @@ def incident(request: HttpRequest, incident_id: UUID) -> HttpResponse:
         "rule_href": reverse("admin:alerts_rule_change", args=[row.rule_id])
         if may(request, VIEW, row.rule.project)
         else "",
-        "problem": problem,
+        "route_href": reverse("admin:providers_route_change", args=[known])
+        if known and may(request, "route.view")
+        else "",
+        "live_url": reverse("alerts:incident_live", args=[row.pk]),
+        "stands": stands,
+        "marker": f"{stands}.{seen}",
     }
-    return render(request, "alerts/incident.html", context, status=400 if problem else 200)
 
 
 def _incident(request: HttpRequest, incident_id: UUID) -> Incident:
@@ -218,10 +252,14 @@ def postmortem(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     row = _incident(request, incident_id)
     name = f"postmortem-{row.opened_at:%Y-%m-%d}-{row.rule.slug}.md"
     return HttpResponse(
-        texts.written(row),
+        texts.written(row, _whole(request, row)),
         content_type="text/markdown; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
+
+
+def _whole(request: HttpRequest, row: Incident) -> Behind | None:
+    return behind(row, database_now()) if may(request, "usage.view", row.project) else None
 
 
 @require_GET

@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from llmops.alerts.models import Channel, Notification
+from llmops.alerts.showing import calls_href
 from llmops.core.texts import written_out
 
 _WORDS = {"opened": "Opened", "came_back": "Is back", "escalated": "Not acknowledged", "resolved": "Resolved"}
@@ -34,6 +35,8 @@ class Message:
     acknowledged_by: str
     runbook: str
     sent_at: datetime
+    #: Where its calls are listed, within the console; empty where it is about none.
+    calls: str = ""
 
     @classmethod
     def of(cls, row: Notification, now: datetime) -> Message:
@@ -54,6 +57,7 @@ class Message:
             acknowledged_by=incident.acknowledged_by,
             runbook=incident.rule.runbook,
             sent_at=now,
+            calls=calls_href(incident),
         )
 
     @property
@@ -63,6 +67,10 @@ class Message:
     @property
     def runbook_url(self) -> str:
         return f"{settings.PUBLIC_URL}/alerts/runbooks/{self.runbook}/" if self.runbook else ""
+
+    @property
+    def calls_url(self) -> str:
+        return f"{settings.PUBLIC_URL}{self.calls}" if self.calls else ""
 
     @property
     def headline(self) -> str:
@@ -77,6 +85,8 @@ class Message:
         elif self.says:
             found.append(self.says)
         found.append(f"Since {self.opened_at:%Y-%m-%d %H:%M:%S} UTC: {self.url}")
+        if self.calls:
+            found.append(f"Its calls: {self.calls_url}")
         if self.runbook and self.event != Notification.RESOLVED:
             found.append(f"What to do: {self.runbook_url}")
         return found
@@ -99,6 +109,7 @@ class Message:
                 "resolved_at": self.resolved_at.isoformat() if self.resolved_at else None,
                 "acknowledged_by": self.acknowledged_by or None,
                 "url": self.url,
+                "calls_url": self.calls_url or None,
                 "runbook_url": self.runbook_url or None,
             },
         }

@@ -132,20 +132,25 @@ def threshold(
             found = figure(measured, asked.settings)
             if found is None or found[0] < limit * EASE:
                 continue
-            code = measured.worst_code() if (facts or {}).get("status") == "failed" else ""
+            failures = measured.failures() if (facts or {}).get("status") == "failed" else ()
+            codes = ", ".join(f"{one.code} ({one.calls:,})" for one in failures[:3])
             calls = weight(measured)
             yield Finding(
                 subject=subject,
                 title=f"{title}: {words}",
                 says=f"{what} is {show(found[0])} over the last {int(asked.settings['window_s']) // 60} min "
                 f"(bound {show(limit)}), in {calls:,} {'call' if calls == 1 else 'calls'}"
-                + (f"; most fail as {code}." if code else "."),
+                + (f": {codes}." if codes else "."),
                 value=found[0],
                 bound=limit,
                 holds=found[1],
                 calls=calls,
                 project_id=asked.scope.project_id,
-                facts={**(facts or {}), **narrowing(asked.scope, route), **({"error": code} if code else {})},
+                facts={
+                    **(facts or {}),
+                    **narrowing(asked.scope, route),
+                    **({"error": failures[0].code} if failures else {}),
+                },
             )
 
     return Kind(

@@ -28,8 +28,9 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
         yield Finding(
             subject=f"slo:{slo.slug}",
             title=f"An error budget burns: {slo.slug}",
-            says=f"{words(slo)} burns {found.long_rate:.1f}x as fast as it may over {hours:g} h and {found.short_rate:.1f}x over "
-            f"{found.policy.short_s // 60} min (bound {found.policy.rate:g}x): {found.long.bad:,} of {found.long.valid:,} calls missed it.",
+            says=f"{words(slo)}: the budget of that burns {found.long_rate:.1f}x as fast as it may over {hours:g} h and "
+            f"{found.short_rate:.1f}x over {found.policy.short_s // 60} min (bound {found.policy.rate:g}x); {found.long.bad:,} of "
+            f"{found.long.valid:,} calls missed it in {hours:g} h.",
             value=found.long_rate,
             bound=found.policy.rate,
             calls=found.long.bad,
