@@ -23,6 +23,7 @@ BENCHMARKS = {
     "publish": "publishing 1,000 prompts with 20,000 versions: seconds, time to effect, and the pages",
     "inbox": "the reviewers' inbox with 10,000 actions that wait, on SQLite and PostgreSQL",
     "runs": "1,000 queued runs with three turns of tools each, with a worker killed every 10 s",
+    "alerting": "seconds from the first failed call to the message at on-call's own service",
     "idle": "memory and start times of ./dev run",
 }
 #: Only run when they are named: they take long, or install what other people made.

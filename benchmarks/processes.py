@@ -185,9 +185,9 @@ def plain_environment() -> dict[str, str]:
     }
 
 
-def wait_for(started: Started, url: str, *, any_status: bool = False) -> None:
-    """Until GET ``url`` answers 200 (or anything)."""
-    deadline = time.monotonic() + _READY_S
+def wait_for(started: Started, url: str, *, any_status: bool = False, within: float = _READY_S) -> None:
+    """Until GET ``url`` answers 200 (or anything); ``within`` is in seconds."""
+    deadline = time.monotonic() + within
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):
@@ -201,6 +201,6 @@ def wait_for(started: Started, url: str, *, any_status: bool = False) -> None:
         started.must_live()
         if time.monotonic() > deadline:
             raise BenchmarkFailed(
-                f"{started.name} was not ready within {_READY_S} s (last: {last}):\n{log_tail(started.log)}"
+                f"{started.name} was not ready within {within:g} s (last: {last}):\n{log_tail(started.log)}"
             )
         time.sleep(0.05)

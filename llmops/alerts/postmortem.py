@@ -22,6 +22,9 @@ def written(incident: Incident, calls: Behind | None = None) -> str:
     ``calls``: None for who may not read figures, and where it is about no calls.
     """
     end = incident.resolved_at
+    entries = list(incident.entries.all())
+    # What it says of itself is of its last moment, when it was nearly well.
+    began = next((entry for entry in entries if entry.kind == "opened"), None)
     lasted = f"{(end - incident.opened_at).total_seconds() / 60:,.0f} min" if end else "it is not over"
     acknowledged = (
         f"{(incident.acknowledged_at - incident.opened_at).total_seconds() / 60:,.0f} min after it began, by "
@@ -46,7 +49,7 @@ def written(incident: Incident, calls: Behind | None = None) -> str:
         "",
         "## What happened",
         "",
-        _safe(incident.says) or "(what callers noticed, in a sentence)",
+        _safe(began.text if began else incident.says) or "(what callers noticed, in a sentence)",
         "",
         f"Worst figure: {incident.worst:,.2f} (bound {float(incident.facts.get('bound', 0)):,.2f}).",
         "",
@@ -57,8 +60,7 @@ def written(incident: Incident, calls: Behind | None = None) -> str:
         "| --- | --- | --- |",
     ]
     lines += [
-        f"| {entry.at:%Y-%m-%d %H:%M:%S} | {_safe(entry.text)} | {_safe(entry.who)} |"
-        for entry in incident.entries.all()
+        f"| {entry.at:%Y-%m-%d %H:%M:%S} | {_safe(entry.text)} | {_safe(entry.who)} |" for entry in entries
     ]
     told = (
         incident.notifications.filter(state=Notification.SENT)

@@ -575,6 +575,7 @@ GET /alerts/runbooks/                                              L++++-+
 GET /alerts/runbooks/{name}/                                       L++++-+
 GET /alerts/{incident_id}/                                         L++++00
 POST /alerts/{incident_id}/                                        L++--00
+GET /alerts/{incident_id}/live/                                    1++++00
 GET /alerts/{incident_id}/postmortem/                              L++++00
 GET /admin/tools/action/                                           L++-+++
 GET /admin/tools/action/add/                                       L------
