@@ -247,6 +247,44 @@ def test_tools_are_called_when_asked(
     assert chunks[-1].usage == plain.usage
 
 
+@pytest.mark.parametrize(
+    ("model", "turns"),
+    [
+        ("toolturns=0", []),
+        ("toolturns=1", [["get_weather"]]),
+        ("toolturns=3", [["get_weather"]] * 3),
+        ("toolturns=2+toolcall=2", [["get_weather", "get_time"]] * 2),
+        ("toolturns=2+toolcall=get_time", [["get_time"]] * 2),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_tools_are_called_in_so_many_turns_and_then_it_answers(
+    client: openai.OpenAI, model: str, turns: list[list[str]], whole: bool
+) -> None:
+    name, messages = f"sim-small+instant+{model}", list(ASK)
+    for called in turns:
+        if whole:
+            made = [
+                (one.id, one.function.name)  # type: ignore[union-attr]
+                for one in chat(client, name, tools=WEATHER, messages=messages).choices[0].message.tool_calls
+                or []
+            ]
+        else:
+            chunks = streamed(client, name, tools=WEATHER, messages=messages)
+            made = [(call_id, tool) for call_id, tool, _ in assembled(chunks)]
+        assert [tool for _, tool in made] == called
+        calls = [
+            {"id": call_id, "type": "function", "function": {"name": tool, "arguments": "{}"}}
+            for call_id, tool in made
+        ]
+        messages.append({"role": "assistant", "content": None, "tool_calls": calls})
+        messages += [{"role": "tool", "tool_call_id": call_id, "content": "rain"} for call_id, _ in made]
+    answer = chat(client, name, tools=WEATHER, messages=messages).choices[0]
+    assert answer.finish_reason == "stop" and answer.message.content and not answer.message.tool_calls
+    assert chat(client, name, tools=WEATHER, tool_choice="none").choices[0].finish_reason == "stop"
+    assert chat(client, name).choices[0].finish_reason == "stop"
+
+
 def test_tools_are_not_called_unasked_and_a_loop_ends(client: openai.OpenAI) -> None:
     assert chat(client, tools=WEATHER).choices[0].finish_reason == "stop"
     never = chat(client, "sim-small+instant+toolcall", tools=WEATHER, tool_choice="none")

@@ -24,6 +24,7 @@ from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
 from llmops.dashboards.inbox.showing import Argument, Exact, arguments_of, exact
+from llmops.dashboards.runs.reading import SoFar, so_far
 from llmops.tools.models import Action, Tool
 from llmops.tools.rules import RISK_WORDS, RISKS
 
@@ -263,6 +264,8 @@ class Item:
     replaces: bool
     replaced_by: str
     reason: Exact
+    #: The run that it was asked for in, as far as it had come.
+    run: SoFar | None
     story: list[Step]
     decisions: list[Any]
     risk_words: str
@@ -285,7 +288,9 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
     shown = _row(row, now, mine=own)
     attempt = _attempt(request, action) if action else None
     arguments = arguments_of(action.given, attempt.action.given if attempt else None) if action else []
-    what = [(label, exact(text)) for label, text in described(row) if label not in _TOLD_APART or not action]
+    run = so_far((request, *stood_in_for(request)), action) if action and action.run else None
+    apart = (*_TOLD_APART, "Run") if run else _TOLD_APART
+    what = [(label, exact(text)) for label, text in described(row) if label not in apart or not action]
     reason = exact(action.reason if action and action.reason else row.reason)
     later = getattr(action, "superseded_by", None) if action else None
     decides = may_decide(actor, row)
@@ -301,6 +306,7 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
         replaces=bool(action and action.supersedes_id),
         replaced_by=str(later.request_id or "") if later else "",
         reason=reason,
+        run=run,
         story=_story(request, action) if action else [],
         decisions=decisions,
         risk_words=RISK_WORDS[action.risk] if action else "",

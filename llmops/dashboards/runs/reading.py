@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,7 @@ from llmops.dashboards import formats
 from llmops.dashboards.inbox.showing import Argument, arguments_of
 from llmops.runs.conversation import CALL, NOTE, RESULT, TURN
 from llmops.runs.models import Run, Step
+from llmops.runs.rules import Asked
 from llmops.runs.sealed import opened, step_identity
 from llmops.runs.selectors import answer_of, question_of
 from llmops.tools.models import Action
@@ -129,6 +130,55 @@ def _row(run: Run) -> Row:
     )
 
 
+# A run as whoever decides about one of its calls is shown it ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """What was asked, and what the model said when it asked for a call. ``story``: whether the reader may see the whole."""
+
+    pk: UUID
+    story: bool
+    prompt: str
+    variables: list[Argument]
+    asked: list[Said]
+    earlier: int
+    said: str
+
+
+_SHOWN_MESSAGES = 4
+
+
+def so_far(readers: Sequence[HttpRequest | Any], action: Action) -> SoFar | None:
+    """The run of this action, for whoever may see runs of its project or stands in for somebody who may (``readers``, the one who
+    looks first); None where there is none, as the id is then a text of the service that asked."""
+    pk = _uuid(action.run)
+    if pk is None or not any(may(who, "run.view", action.project) for who in readers):
+        return None
+    run = Run.objects.filter(pk=pk, project_id=action.project_id).first()
+    step = Step.objects.filter(run=run, kind=CALL, action=action).first() if run is not None else None
+    if run is None or not run.sealed or step is None:
+        return None
+    question = question_of(run).asked
+    turn = Step.objects.filter(run=run, kind=TURN, turn=step.turn).first()
+    content = (opened(turn.sealed, identity=step_identity(turn.pk)) or {}) if turn is not None else {}
+    said = (content.get("message") or {}).get("content") or ""
+    return SoFar(
+        pk=run.pk,
+        story=may(readers[0], "run.view", run.project),
+        prompt=_prompt(run),
+        variables=_variables(question),
+        asked=[_said(one.role, one.content) for one in question.messages[-_SHOWN_MESSAGES:]],
+        earlier=max(0, len(question.messages) - _SHOWN_MESSAGES),
+        said=written_out(said)[:_LONGEST],
+    )
+
+
+def _variables(question: Asked) -> list[Argument]:
+    prompt = question.prompt
+    return arguments_of(prompt.variables) if prompt is not None and prompt.variables else []
+
+
 # One run --------------------------------------------------------------------------------------------------------------
 
 
@@ -173,13 +223,17 @@ class Turn:
     took: str
     call: UUID | None
     calls: list[ToolCall] = field(default_factory=list)
+    answers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Note:
+    """``waited``: how long it was until the run went on."""
+
     text: str
     at: datetime
     what: str
+    waited: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +287,8 @@ def story(request: HttpRequest, run_id: UUID) -> Story | None:
         row=_row(run),
         asked=[_said(one.role, one.content) for one in question.messages] if question else [],
         prompt=_prompt(run),
-        variables=arguments_of(question.prompt.variables)
-        if question and question.prompt and question.prompt.variables
-        else [],
-        parts=_parts(steps, actions, booked),
+        variables=_variables(question) if question else [],
+        parts=_parts(steps, actions, booked, answered=run.state == Run.SUCCEEDED and output is None),
         answer=written_out(answer.get("text") or ""),
         output=json.dumps(output, ensure_ascii=False, indent=2) if output is not None else "",
         forgotten=not run.sealed,
@@ -246,18 +298,25 @@ def story(request: HttpRequest, run_id: UUID) -> Story | None:
     )
 
 
-def _parts(steps: list[Step], actions: dict[UUID, Action], booked: Mapping[Any, int]) -> list[Any]:
-    """Turns with their calls in place, and notes between them, in the order in which they came."""
+def _parts(
+    steps: list[Step], actions: dict[UUID, Action], booked: Mapping[Any, int], *, answered: bool
+) -> list[Any]:
+    """Turns with their calls in place, and notes between them, in the order in which they came. ``answered``: what the last turn
+    said is the answer, and is shown as that."""
     parts: list[Any] = []
     turns: dict[int, Turn] = {}
     calls: dict[tuple[int, int], ToolCall] = {}
+    waits: Note | None = None
     for step in steps:
+        if waits is not None and step.kind != NOTE:
+            waits.waited, waits = formats.duration((step.at - waits.at).total_seconds() * 1_000_000), None
         content = opened(step.sealed, identity=step_identity(step.pk)) or {}
         if step.kind == TURN:
             turns[step.turn] = turn = _turn(step, content, booked)
             parts.append(turn)
         elif step.kind == NOTE:
-            parts.append(Note(written_out(content.get("text", "")), step.at, step.what))
+            parts.append(note := Note(written_out(content.get("text", "")), step.at, step.what))
+            waits = note if step.what == "parked" else waits
         elif step.kind == CALL and step.turn in turns:
             if (earlier := calls.get((step.turn, step.place))) is not None:
                 earlier.replaced = True
@@ -267,6 +326,8 @@ def _parts(steps: list[Step], actions: dict[UUID, Action], booked: Mapping[Any, 
         elif step.kind == RESULT and (found := calls.get((step.turn, step.place))) is not None:
             found.told = written_out(str(content.get("content", "")))[:_LONGEST]
             found.took = formats.duration(step.took_us) if step.took_us is not None else ""
+    if answered and turns:
+        turns[max(turns)].answers = True
     return parts
 
 

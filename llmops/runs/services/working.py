@@ -214,7 +214,10 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
 
 def _later(held: Held, following: Ask, reply: Reply, tries: int, wait: float) -> None:
     """A short while is waited here; for a longer one no worker is held."""
-    text = f"{reply.problem} It is tried again in {wait:.1f} s."
+    problem = reply.problem
+    if reply.status == 401:
+        problem = "A key that was made a moment ago is not known to the data plane yet."
+    text = f"{problem} It is tried again in {wait:.1f} s."
     step = note("later", text, turn=following.turn, outcome=reply.code)
     if wait <= 2.0:
         with fenced(held, tries=tries) as steps:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
@@ -46,6 +46,11 @@ class ToolVersionsInline(ReadOnlyInline):
 
 def _in_use(tool: Tool) -> bool:
     return tool.archived_at is None
+
+
+def _lacks_secret(tool: Tool) -> bool:
+    webhook = tool.current is not None and tool.current.definition["executor"] == "webhook"
+    return webhook and tool.secret_set_at is None
 
 
 @admin.register(Tool)
@@ -107,6 +112,14 @@ class ToolAdmin(ServiceAdmin):
     def update(self, actor: Actor, obj: Tool, data: dict[str, Any]) -> Tool:
         return services.add_version(actor, tool=obj, definition=data["definition"], note=data["note"])
 
+    def response_post_save_add(self, request: HttpRequest, obj: Tool) -> HttpResponse:
+        """To the page of a tool that cannot be called yet: what is missing is one button away there."""
+        if not _lacks_secret(obj):
+            return super().response_post_save_add(request, obj)
+        said = f"Nothing can be sent to the webhook of {obj} yet: make a New signing secret, and give it to the service."
+        messages.warning(request, said)
+        return HttpResponseRedirect(back_to(self, obj))
+
     @display(description="risk", label=RISK_LABELS)
     def risk(self, tool: Tool) -> str:
         return tool.current.definition["risk"] if tool.current else "none"
@@ -134,8 +147,7 @@ class ToolAdmin(ServiceAdmin):
     def signing(self, tool: Tool) -> str:
         if tool.secret_set_at is not None:
             return f"set {tool.secret_set_at:%Y-%m-%d %H:%M} UTC"
-        needs = tool.current is not None and tool.current.definition["executor"] == "webhook"
-        return "none yet: nothing can be sent before there is one" if needs else "none"
+        return "none yet: nothing can be sent before there is one" if _lacks_secret(tool) else "none"
 
     @admin_action(
         label="Try it",
@@ -154,6 +166,11 @@ class ToolAdmin(ServiceAdmin):
                 ("Risk", f"{found['risk']}, because of {found['because']}"),
                 ("Must agree", people(found["approvals"])),
                 ("Arguments", canonical_json(found["arguments"]).decode()),
+                *(
+                    [("It would fail", "there is no signing secret yet; make one first")]
+                    if _lacks_secret(obj)
+                    else []
+                ),
             ]
         }
 
