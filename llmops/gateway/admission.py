@@ -18,6 +18,7 @@ from llmops.core.money import format_usd
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints import making
 from llmops.gateway.endpoints.base import BILLED, FREE, Asked, Endpoint
+from llmops.gateway.money import bounds
 from llmops.gateway.money.bank import Short
 from llmops.gateway.money.cheaper import Turned, way_out
 from llmops.gateway.money.holding import Holding, output_bound, output_cap
@@ -116,9 +117,14 @@ async def hold(call: Call, target: Target) -> Holding:
         holding.cap = cap
     if asked.unmetered and hard:
         raise _unmetered(asked, hard)
+    bounded = bounds.HEADER in call.headers
+    if asked.unmetered and bounded:
+        raise bounds.unmetered(asked)
     if asked.billing == FREE or prices is None or not _pays(prices, call.endpoint, asked):
         if budgets and asked.billing == BILLED:
             raise _unpriced(target, budgets)
+        if bounded and asked.billing == BILLED:
+            raise bounds.unpriced(target)
         holding.prices = None
         return holding
     if asked.tier:
@@ -131,11 +137,36 @@ async def hold(call: Call, target: Target) -> Holding:
     bound = call.endpoint.input_bound(asked, target)
     holding.bound, holding.output = bound, output
     holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
+    if bounded:
+        await _keep_within(call, target, holding, prices)
     if hard and holding.worst:
         holding.hold = call.plane.purse.hold_now(hard, holding.worst)
         if holding.hold is None:
-            await _hold_slowly(call, target, holding, prices, bound, output)
+            await _hold_slowly(call, target, holding, prices, holding.bound, holding.output)
     return holding
+
+
+async def _keep_within(call: Call, target: Target, holding: Holding, prices: Prices) -> None:
+    """Bring the worst cost within what the caller lets the call cost: count exactly; then lower the cap; then refuse."""
+    asked = call.asked
+    assert asked is not None and call.resolution is not None
+    left = bounds.most(call) - call.cost
+    if holding.worst <= left:
+        return
+    bound = holding.bound = await call.plane.off_loop(
+        lambda: call.endpoint.count_input(asked, target), size=asked.size
+    )
+    holding.worst = prices.worst_cost(bound, holding.output, asked.uses, asked.units)
+    if holding.worst <= left:
+        return
+    if call.resolution.route.clamp_output and holding.output and not asked.uncapped and asked.units is None:
+        cap = _cap_within(left, asked, prices, bound)
+        if cap is not None:
+            holding.output = cap * asked.choices
+            holding.worst = prices.worst_cost(bound, holding.output, asked.uses, asked.units)
+            holding.cap, holding.clamped = cap, True
+    if holding.worst > left:
+        raise bounds.exceeded(left, holding.worst)
 
 
 async def _hold_slowly(
@@ -175,7 +206,12 @@ async def _hold_slowly(
 def _affordable_cap(call: Call, holding: Holding, prices: Prices, bound: int) -> int | None:
     asked = call.asked
     assert asked is not None
-    tokens = prices.affordable_output(call.plane.purse.left(holding.hard), bound, asked.uses)
+    return _cap_within(call.plane.purse.left(holding.hard), asked, prices, bound)
+
+
+def _cap_within(left: int, asked: Asked, prices: Prices, bound: int) -> int | None:
+    """The output cap with which a call costs no more than ``left``; None where that leaves too little for an answer."""
+    tokens = prices.affordable_output(left, bound, asked.uses)
     if tokens is None:
         return None
     cap = tokens // asked.choices

@@ -30,7 +30,7 @@ from llmops.core.errors import (
     ServiceUnavailable,
     UpstreamTimeout,
 )
-from llmops.gateway import admission, prompting, recalling, settle
+from llmops.gateway import admission, on_behalf, prompting, recalling, settle
 from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
@@ -140,6 +140,8 @@ def identify(call: Call) -> None:
     # From here on the call is recorded, however it ends.
     key = call.key = key_of(call.view.snapshot, call.headers.get(b"authorization"), time.time())
     check_scope(key)
+    if key.held and on_behalf.HEADER in call.headers:
+        call.key = on_behalf.key_for(call.view, key, call.headers[on_behalf.HEADER], time.time())
 
 
 async def read(call: Call) -> None:

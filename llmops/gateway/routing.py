@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
-from llmops.budgets.scopes import FEATURE, ROUTE, TAG, USER, matching, scope_pairs
+from llmops.budgets.scopes import FEATURE, KEY, ROUTE, TAG, USER, matching, scope_pairs
 from llmops.core.errors import (
     ConsoleError,
     InvalidRequest,
@@ -207,6 +207,8 @@ class View:
                 self.targets[slug] = Target(entry, provider)
         self.budgets_by_id = {budget.id: budget for budget in snapshot.live.budgets}
         self._resolutions: dict[tuple[str, str], Resolution] = {}
+        #: keys of services for which the console calls, by its own key and what it names (``on_behalf.py``)
+        self.joined_keys: dict[tuple[str, bytes], KeyEntry] = {}
         self._cheaper: dict[tuple[str, str, str], Resolution | None] = {}
         self._guards_of_kept: dict[str, Guard | None] = {}
         kinds = {kind for kind, _ in snapshot.budgets_by_scope}
@@ -265,6 +267,8 @@ class View:
                 param="model",
             )
         pairs = scope_pairs(project=key.project, key=key.id, route=route.slug)
+        if key.through is not None:
+            pairs.append((KEY, key.through.id))
         return Resolution(
             name=name,
             key=key,

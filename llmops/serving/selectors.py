@@ -189,6 +189,7 @@ def _keys(now: datetime, no_batch: str | None) -> tuple[dict[str, HashEntry], di
             concurrency=row.concurrency,
             expires=row.expires_at.timestamp() if row.expires_at else None,
             priority=row.priority,
+            held=row.held_by_console,
         )
         into = keys
         why = row.pause_reason if row.paused_at else no_batch if row.priority == BATCH else None

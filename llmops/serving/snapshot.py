@@ -169,6 +169,10 @@ class KeyEntry(msgspec.Struct, frozen=True):
     replaced: bool = False
     #: why it is refused for now
     paused: str = ""
+    #: the console holds its secret, and calls with it for the services of the project
+    held: bool = False
+    #: the key of the console by which a call for this one came; what bounds that one holds as well
+    through: KeyEntry | None = None
 
     def may_route(self, slug: str) -> bool:
         return "*" in self.allowed_routes or slug in self.allowed_routes

@@ -289,3 +289,23 @@ def test_texts_are_forgotten_and_the_story_stays(lab, plane, settings):
     assert (run.sealed, run.sealed_answer) == ("", "") and text_of(run) is None
     step = Step.objects.get(run=run)
     assert step.sealed == "" and len(step.digest) == 64 and told(run, "turn") == [{}]
+
+
+def test_the_data_plane_is_told_for_whom_it_is_and_what_may_still_be_spent(lab, plane):
+    plane.script = plays([call("look", {"name": "A"})], "Done.")
+    run = done(lab, tools=["look"], bounds={"cost_nano": 10_000_000})
+    first, second = plane.heads
+    assert first["x-llmops-for-key"] == second["x-llmops-for-key"] == lab.agent.identifier
+    spent = Step.objects.filter(run=run, kind="turn").order_by("n").first().cost_nano
+    assert first["x-llmops-max-cost-nano"] == "10000000"
+    assert second["x-llmops-max-cost-nano"] == str(10_000_000 - spent)
+    plane.heads.clear()
+    done(lab, who=acting(lab.alice))
+    assert not {"x-llmops-for-key", "x-llmops-max-cost-nano"} & set(plane.heads[0])
+
+
+def test_a_turn_that_may_cost_more_than_is_left_says_what_to_do(lab, plane):
+    plane.script = plays((422, refusal("cost_bound_exceeded", "x", "x-llmops-max-cost-nano")))
+    run = done(lab, bounds={"cost_nano": 50_000})
+    assert (run.state, run.error_code, run.error_param, run.turns) == ("failed", "out_of_money", "", 0)
+    assert "$0.00005" in run.error_message and "bounds.cost_nano" in run.error_message

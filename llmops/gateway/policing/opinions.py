@@ -40,7 +40,14 @@ async def opinion(call: Call, rule: Rule, texts: Sequence[str]) -> Verdict | Non
     return rule.verdict(check.action, findings) if findings else None
 
 
-_PASSED_ON = (b"authorization", b"x-llmops-feature", b"x-llmops-user", b"x-llmops-session", b"x-llmops-tags")
+_PASSED_ON = (
+    b"authorization",
+    b"x-llmops-for-key",
+    b"x-llmops-feature",
+    b"x-llmops-user",
+    b"x-llmops-session",
+    b"x-llmops-tags",
+)
 
 
 async def _ask(call: Call, asked: dict[str, Any]) -> Any:

@@ -89,6 +89,8 @@ Limiteds = tuple[Limited, ...]
 def limits_of(key: KeyEntry, project: ProjectEntry | None) -> Limiteds:
     """Whose limits a call of ``key`` counts against; empty where nothing is limited."""
     found = [Limited(key.id, f"The service key {key.name!r}", key.rpm, key.tpm, key.concurrency)]
+    if (held := key.through) is not None:
+        found.append(Limited(held.id, f"The service key {held.name!r}", held.rpm, held.tpm, held.concurrency))
     if project is not None:
         who = f"The project {project.slug!r}"
         found.append(Limited(project.id, who, project.rpm, project.tpm, project.concurrency))

@@ -29,7 +29,7 @@ class BoundsBody(serializers.Serializer[Any]):
         help_text="Of work; waiting for people does not count.",
     )
     cost_nano = serializers.IntegerField(
-        required=False, min_value=1, help_text="Nanodollars. No turn begins once they are spent."
+        required=False, min_value=1, help_text="Nanodollars. No turn may cost more than what is left of them."
     )
 
 

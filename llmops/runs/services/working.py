@@ -21,6 +21,7 @@ from llmops.access.selectors import powers_of_actor
 from llmops.base.clock import database_now
 from llmops.base.tasks import send
 from llmops.core.errors import Conflict
+from llmops.core.money import format_usd
 from llmops.runs.asking import STOPPED, Reply, ask
 from llmops.runs.conversation import AGAIN, REPAIR, TURN, Answered, Ask, Calls, body_of, next_of
 from llmops.runs.costing import cost_of, tokens_of
@@ -131,9 +132,7 @@ def _turn(held: Held, following: Ask) -> bool:
         )
         return False
     if run.max_cost_nano is not None and run.cost_nano >= run.max_cost_nano:
-        ending.fail(
-            held, "out_of_money", "What it may cost is used up, and it is not answered.", turn=following.turn
-        )
+        ending.fail(held, "out_of_money", _too_dear(run), turn=following.turn)
         return False
     try:
         _, secret = key_in_use(run.project)
@@ -184,6 +183,11 @@ def _headers(run: Run, asked: Any, key: str) -> dict[str, str]:
     }
     if asked.user:
         headers["x-llmops-user"] = asked.user
+    if run.requested_by_kind == "service_key":
+        # Its limits and budgets hold for what is done for it, and the call is recorded as its own.
+        headers["x-llmops-for-key"] = run.requested_by_id
+    if run.max_cost_nano is not None:
+        headers["x-llmops-max-cost-nano"] = str(run.max_cost_nano - run.cost_nano)
     return {name: value.encode().decode("latin-1") for name, value in headers.items()}
 
 
@@ -194,6 +198,9 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
             text = f"{reply.problem} It is asked again, under another key."
             steps.append(note(AGAIN, text, turn=following.turn, outcome=reply.code))
         return True
+    if reply.code == "cost_bound_exceeded":
+        ending.fail(held, "out_of_money", _too_dear(run), turn=following.turn)
+        return False
     tries = run.tries + 1
     # A key that was made a moment ago may be unknown to a data plane; a refused key costs nothing.
     unknown = reply.status == 401 and tries <= TRIES
@@ -210,6 +217,14 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
         turn=following.turn,
     )
     return False
+
+
+def _too_dear(run: Run) -> str:
+    left = max(0, (run.max_cost_nano or 0) - run.cost_nano)
+    return (
+        f"The next turn may cost more than what is left of the bound: ${format_usd(left)} of ${format_usd(run.max_cost_nano or 0)}. "
+        "Start it with a higher bounds.cost_nano, or a lower parameters.max_completion_tokens."
+    )
 
 
 def _later(held: Held, following: Ask, reply: Reply, tries: int, wait: float) -> None:

@@ -1,0 +1,100 @@
+"""The console calls for a service: with its own key, under what bounds both, on the record of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmops.core.ids import uuid7
+from llmops.serving.snapshot import HashEntry
+from tests.gateway.rig import KEY, Answer, Rig, a_budget, a_key, a_route, ask
+
+SERVICE, OTHER = "llmops_service1_" + "s" * 40, "llmops_stranger_" + "o" * 40
+PROJECT = str(uuid7())
+
+
+def keys(
+    rig: Rig, *, held: dict[str, Any] | None = None, service: dict[str, Any] | None = None, **what: Any
+) -> Any:
+    """The console's key, the service's (which has no scope for calls), and one of another project."""
+    mine = a_key("runs", held=True, project_id=PROJECT, **(held or {}))
+    theirs = a_key("desk", project_id=PROJECT, **{"scopes": frozenset({"runs"}), **(service or {})})
+    stranger = a_key("stranger", project="search")
+    rig.configure(keys={KEY: mine, SERVICE: theirs, OTHER: stranger}, routes=[a_route()], **what)
+    return mine, theirs, stranger
+
+
+async def asks(rig: Rig, key: Any, model: str = "chat") -> Answer:
+    return await rig.call(ask(model), headers={"x-llmops-for-key": key.id})
+
+
+async def test_it_is_recorded_as_the_services_and_charged_to_the_budgets_of_both(rig: Rig) -> None:
+    mine, theirs, _ = keys(rig)
+    budgets = [
+        a_budget(f"of-{number}", scope_kind="key", scope_value=key_id)
+        for number, key_id in enumerate((theirs.id, mine.id, str(uuid7())))
+    ]
+    rig.configure(keys={KEY: mine, SERVICE: theirs}, routes=[a_route()], budgets=budgets)
+    assert (await asks(rig, theirs)).status == 200
+    (held,) = rig.held()
+    assert held.origin.key == theirs.id and len(held.charges) == 2
+    assert (await rig.call(ask("chat"))).status == 200
+    assert rig.held()[-1].origin.key == mine.id and len(rig.held()[-1].charges) == 1
+    rig.nothing_held()
+
+
+async def test_a_budget_of_the_service_that_is_used_up_stops_what_is_done_for_it(rig: Rig) -> None:
+    _, theirs, _ = keys(rig)
+    rig.configure(
+        keys={KEY: a_key("runs", held=True, project_id=PROJECT), SERVICE: theirs},
+        routes=[a_route()],
+        budgets=[a_budget("tiny", limit_nano=1, scope_kind="key", scope_value=theirs.id)],
+    )
+    refused = await asks(rig, theirs)
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+    assert "'tiny'" in refused.error["message"]
+    assert (await rig.call(ask("chat"))).status == 200
+
+
+@pytest.mark.parametrize("whose", ["held", "service"])
+async def test_the_limits_of_both_hold(rig: Rig, whose: str) -> None:
+    _, theirs, _ = keys(rig, **{whose: {"rpm": 1}})
+    assert (await asks(rig, theirs)).status == 200
+    refused = await asks(rig, theirs)
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert ("'runs'" if whose == "held" else "'desk'") in refused.error["message"]
+
+
+@pytest.mark.parametrize("whose", ["held", "service"])
+async def test_it_goes_where_both_may(rig: Rig, whose: str) -> None:
+    _, theirs, _ = keys(rig, **{whose: {"allowed_routes": frozenset({"other"})}})
+    refused = await asks(rig, theirs)
+    assert (refused.status, refused.error["param"]) == (403, "model")
+
+
+async def test_only_the_console_names_another_and_only_one_of_its_project(rig: Rig) -> None:
+    mine, theirs, stranger = keys(rig)
+    for unknown in (stranger.id, str(uuid7()), "", "x" * 5_000):
+        refused = await rig.call(ask("chat"), headers={"x-llmops-for-key": unknown})
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key"), unknown
+    # A key that anybody may hold cannot lend itself the name of another: the header is nothing to it.
+    rig.configure(keys={KEY: a_key("plain", project_id=PROJECT), SERVICE: theirs}, routes=[a_route()])
+    assert (await asks(rig, theirs)).status == 200
+    assert rig.held()[-1].origin.key not in (theirs.id, mine.id)
+
+
+@pytest.mark.parametrize("how", ["expired", "paused", "gone"])
+async def test_what_ends_the_services_key_ends_what_is_done_for_it(rig: Rig, how: str) -> None:
+    mine, theirs, _ = keys(rig, service={"expires": 1.0} if how == "expired" else {})
+    if how == "gone":
+        rig.configure(keys={KEY: mine}, routes=[a_route()])
+    if how == "paused":
+        paused = HashEntry(msgspec.structs.replace(theirs, paused="it runs wild"))
+        rig.configure(keys={KEY: mine}, routes=[a_route()], paused_keys={"h": paused})
+    refused = await asks(rig, theirs)
+    expected = (403, "key_paused") if how == "paused" else (401, "invalid_api_key")
+    assert (refused.status, refused.error["code"]) == expected
+    assert how != "paused" or "it runs wild" in refused.error["message"]
+    assert rig.held() == []
