@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from llmops.core.actors import Actor
 from llmops.core.verdicts import ACTIONS, ALLOW, BLOCK, REDACT, REQUIRE_APPROVAL
 from llmops.policies.models import Policy, PolicyVersion
+from llmops.policies.wording import check_words
 
 #: Calls of one trial, and those of them that are named.
 MOST_CALLS, EXAMPLES = 20_000, 20
@@ -72,6 +73,15 @@ class StoredTrial:
         first, *others = parts
         told = f"would have {first} of {self.looked:,} calls"
         return ", ".join([told, *others])
+
+    @property
+    def by_check(self) -> list[tuple[str, int]]:
+        """``checks`` in words: ``("Personal data: redact", 12)``."""
+        told = []
+        for name, calls in self.checks:
+            kind, _, action = name.partition(": ")
+            told.append((check_words(kind, action), calls))
+        return told
 
     @property
     def done(self) -> int:

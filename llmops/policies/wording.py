@@ -32,6 +32,12 @@ def title(check: CheckFields) -> str:
     return f"{name} {STAGE_WORDS.get(str(check['stage']), check['stage'])}"
 
 
+def check_words(kind: str, action: str) -> str:
+    """``Personal data: redact``, for a verdict's kind and action."""
+    name = check_class(kind).title if kind in CHECKS else kind
+    return f"{name}: {ACTION_WORDS.get(action, action)}"
+
+
 def summary(check: CheckFields) -> str:
     """``Personal data before the call: redact``."""
     return f"{title(check)}: {ACTION_WORDS.get(str(check['action']), check['action'])}"

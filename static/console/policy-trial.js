@@ -27,7 +27,10 @@
       var words = count(told.done) + " of " + count(told.of) + " calls looked at, " + count(told.matched) + " matched so far";
       part("words").textContent = words;
       // A link that has the keyboard keeps it: the whole outcome comes in the end.
-      if (told.over || !part("outcome").contains(document.activeElement)) part("outcome").innerHTML = told.html;
+      if (told.over || !part("outcome").contains(document.activeElement)) {
+        part("outcome").innerHTML = told.html;
+        if (window.Console) window.Console.dress(part("outcome"));
+      }
       say(words, false);
     }
 

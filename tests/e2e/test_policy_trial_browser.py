@@ -92,7 +92,7 @@ def test_what_it_would_have_done_with_links_to_the_calls(page: Page, stack: Embe
     page.get_by_label("How many").fill("1")
     page.get_by_label("How many").press("Enter")
     expect(page.get_by_role("heading", name="Version 1 would have blocked 1 of 1 calls.")).to_be_visible()
-    page.get_by_role("link", name=re.compile("UTC")).first.click()
+    page.locator("[data-trial-outcome] a time").first.click()
     expect(page).to_have_url(re.compile(r"/calls/[0-9a-f-]{36}/$"))
     # What is wrong with the question is said at its field.
     opened(page, stack, policy)

@@ -83,7 +83,7 @@ def test_what_a_version_would_have_done(cast, policy):
     )
     page = tried(cast.alice, policy)
     assert "Version 1 would have blocked 2 of 5 calls, redacted 1." in page
-    assert "deny: block" in page and "personal_data: redact" in page
+    assert "Deny list: block" in page and "Personal data: redact" in page
     assert reverse("dashboards:call", args=[written]) in page
     # No text of a call stands anywhere.
     event = Event.objects.latest("pk")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django import forms
+from django.forms import Script
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from llmops.core.errors import InvalidRequest
@@ -44,7 +46,9 @@ def kinds_told() -> list[dict[str, Any]]:
                     (name, part.get("description", ""), name in described.settings.get("required", ()))
                     for name, part in described.settings.get("properties", {}).items()
                 ],
+                "schema": described.settings,
                 "example": {**example, "settings": write_settings(example["settings"])},
+                "example_settings": example["settings"],
                 "example_action": ACTION_WORDS[example["action"]],
                 "example_note": EXAMPLE_NOTE if example["action"] == ALLOW and example["settings"] else "",
                 "example_stage": STAGE_WORDS[example["stage"]],
@@ -53,13 +57,22 @@ def kinds_told() -> list[dict[str, Any]]:
     return told
 
 
+def _known(settings: str) -> str:
+    """Settings as JSON for the fields of the page; ``null`` where only their text can be shown."""
+    try:
+        return json.dumps(read_settings(settings.replace("\r\n", "\n")), allow_nan=False)
+    except (ValueError, TypeError):
+        return "null"
+
+
 class ChecksWidget(forms.Widget):
     """Rows sent as ``<name>-<row>-place``, ``-kind``, ``-stage``, ``-action`` and ``-settings``; a row without a kind is none."""
 
     template_name = "policies/widgets/checks.html"
 
     class Media:
-        js = ("console/policy-checks.js",)
+        css = {"all": ("console/policies.css",)}
+        js = (Script("console/policy-checks.js", type="module"),)
 
     def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
         context = super().get_context(name, value, attrs)
@@ -74,6 +87,7 @@ class ChecksWidget(forms.Widget):
                 "number": index + 1,
                 "empty": not row["kind"],
                 "summary": summaries.get(row["kind"], ""),
+                "known": _known(row["settings"]),
                 **self._rendered(f"{name}-{index}", first if index == 0 else f"{first}-{index}", index, row),
             }
             for index, row in enumerate(rows)
@@ -81,7 +95,7 @@ class ChecksWidget(forms.Widget):
         context["kinds"] = kinds
         return context
 
-    def _rendered(self, name: str, identifier: str, index: int, row: Row) -> dict[str, str]:
+    def _rendered(self, name: str, identifier: str, index: int, row: Row) -> dict[str, Any]:
         number = index + 1
         kinds = [("", "no check"), *((kind, describe(kind).title) for kind in CHECKS)]
         stages = [(stage, STAGE_WORDS[stage]) for stage in STAGES]
@@ -92,25 +106,20 @@ class ChecksWidget(forms.Widget):
                 row[part],
                 {
                     "id": identifier if part == "kind" else f"{identifier}-{part}",
-                    "aria-label": f"{label} of check {number}",
                     "data-check-part": part,
                 },
             )
-            for part, label, choices in (
-                ("kind", "Kind", kinds),
-                ("stage", "Stage", stages),
-                ("action", "Action", actions),
-            )
+            for part, choices in (("kind", kinds), ("stage", stages), ("action", actions))
         }
         settings = row["settings"]
         return {
             **selects,
+            "ids": {part: identifier if part == "kind" else f"{identifier}-{part}" for part in PARTS},
             "place": UnfoldAdminIntegerFieldWidget().render(
                 f"{name}-place",
                 row["place"] or str(number),
                 {
                     "id": f"{identifier}-place",
-                    "aria-label": f"Place of check {number}",
                     "min": 1,
                     "max": MOST_CHECKS * 2,
                 },
@@ -124,7 +133,6 @@ class ChecksWidget(forms.Widget):
                     "rows": min(16, max(3, settings.count("\n") + 2)),
                     "spellcheck": "false",
                     "data-check-part": "settings",
-                    "style": "font-family: var(--mono, monospace); font-size: 0.8125rem",
                 },
             ),
         }
