@@ -7,6 +7,7 @@ import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from benchmarks.report import Bar, Options, Section, Table
 from tests import servers
 
 WAITING = int(os.environ.get("BENCH_ACTIONS", "10000"))
-ROUNDS = 40
+ROUNDS = 20
 ASKED_MS = 300
 PAGES = {
     "Waiting": "/inbox/",
@@ -86,7 +87,7 @@ def made(count, state, of_action, required=1):
                           object_id=str(action.pk), object_name=action.says, project=tool.project, reason=action.reason,
                           requested_by_kind="service_key", requested_by_id=action.requested_by_id, requested_by_name="agent (sk-1)",
                           required=required, state=state, expires_at=now + timedelta(hours=24, seconds=random.random() * 80000), told_at=now,
-                          closed_at=None if state == "open" else now)
+                          closed_at=None if state == "open" else now - timedelta(minutes=count - number))
         action.request = request
         requests.append(request)
         actions.append(action)
@@ -148,8 +149,11 @@ def _database(postgres: bool) -> Iterator[str | None]:
 
 
 def _measured(postgres: bool, rounds: int) -> list[tuple[str, float, float, float]]:
+    engine = "PostgreSQL" if postgres else "SQLite"
     with stage() as here, _database(postgres) as url:
+        _say(f"{engine}: migrating")
         installation = Installation(here, here.directory / "data", database_url=url)
+        _say(f"{engine}: making {WAITING:,} actions that wait, and {3 * WAITING:,} that were decided")
         script = _FILL % {"waiting": WAITING}
         made = json.loads(installation.manage("shell", "-v0", "-c", script).splitlines()[-1])
         installation.tidy()
@@ -162,8 +166,13 @@ def _measured(postgres: bool, rounds: int) -> list[tuple[str, float, float, floa
             took = [_get(port, address.format(**made), made)[0] for _ in range(rounds + 1)]
             later = sorted(took[1:])
             found.append((name, statistics.median(later), later[math.ceil(0.95 * len(later)) - 1], took[0]))
+            _say(f"{engine}: {name}: median {found[-1][1]:.0f} ms, p95 {found[-1][2]:.0f} ms")
         console.must_live()
     return found
+
+
+def _say(text: str) -> None:
+    print(f"  {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _get(port: int, address: str, made: dict[str, Any]) -> tuple[float, bytes]:

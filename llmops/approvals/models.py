@@ -61,6 +61,7 @@ class Request(TimestampedModel):
             # Not partial: SQLite takes no partial index where a value is bound.
             models.Index(fields=["state", "expires_at", "id"], name="approvals_request_standing"),
             models.Index(fields=["object_type", "object_id"], name="approvals_request_about"),
+            models.Index(fields=["closed_at", "id"], name="approvals_request_ended"),
         ]
 
     def __str__(self) -> str:

@@ -139,11 +139,11 @@ class Action(TimestampedModel):
             ),
         ]
         indexes = [
-            # Not partial: SQLite takes no partial index where a value is bound.
+            # None is partial: SQLite takes no partial index where a value is bound.
             models.Index(fields=["state", "approved_at"], name="tools_action_standing"),
             models.Index(fields=["digest"], name="tools_action_same"),
             models.Index(fields=["project", "-created_at"], name="tools_action_newest"),
-            models.Index(fields=["run"], name="tools_action_run", condition=~Q(run="")),
+            models.Index(fields=["run"], name="tools_action_of_run"),
         ]
 
     def __str__(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.approvals.models import Request
+from llmops.dashboards.inbox import listing
 from llmops.dashboards.inbox.showing import arguments_of, exact
 from llmops.tools import services
 from llmops.tools.models import Action
@@ -236,7 +239,7 @@ def test_ten_thousand_are_a_page_and_a_few_queries(
     with django_assert_max_num_queries(20):
         page = support.reviewer.get("/inbox/").content.decode()
     assert page.count('class="cover"') == 50
-    Request.objects.update(state=Request.REJECTED)
+    Request.objects.update(state=Request.REJECTED, closed_at=timezone.now())
     first = support.reviewer.get("/inbox/?show=decided").content.decode()
     older = re.search(r'href="(\?[^"]*before=[^"]*)"', first)
     assert older is not None
@@ -246,6 +249,40 @@ def test_ten_thousand_are_a_page_and_a_few_queries(
         .count('class="cover"')
         == 10
     )
+
+
+def test_what_was_decided_last_comes_first_and_no_page_leaves_one_out(
+    support: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [proposed(support.agent, support.support, 500 + number).request for number in range(30)]
+    monkeypatch.setattr(listing, "PAGE", 8)
+    now = timezone.now()
+    # Ends in another order than they were asked for, many at the same moment, the newest nobody's to see, two not closed yet.
+    for number, one in enumerate(made[:28]):
+        ended = now - timedelta(minutes=(number * 7) % 10 + 5)
+        Request.objects.filter(pk=one.pk).update(state=Request.REJECTED, closed_at=ended)
+    Request.objects.filter(pk__in=[one.pk for one in made[28:]]).update(
+        expires_at=now - timedelta(seconds=1)
+    )
+    wanted = list(
+        Request.objects.filter(state=Request.REJECTED)
+        .order_by("-closed_at", "-pk")
+        .values_list("pk", flat=True)
+    )
+    lapsed = {one.pk for one in made[28:]}
+    # Also where what a reader may see lies deeper than what is looked through first.
+    for looked_through in (2_000, 12, 1):
+        monkeypatch.setattr(listing, "_LOOKED_THROUGH", looked_through)
+        for narrowed in ("", "&tool=refund"):
+            found, address = [], f"/inbox/?show=decided{narrowed}"
+            while address:
+                page = support.reviewer.get(address).content.decode()
+                found += [
+                    UUID(pk) for pk in re.findall(r'class="cover" href="/inbox/([0-9a-f-]{36})/"', page)
+                ]
+                older = re.search(r'href="(\?[^"]*before=[^"]*)"', page)
+                address = "/inbox/" + older[1].replace("&amp;", "&") if older else ""
+            assert set(found[:2]) == lapsed and found[2:] == wanted
 
 
 # What cannot be seen --------------------------------------------------------------------------------------------------

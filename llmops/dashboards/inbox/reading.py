@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
@@ -18,19 +16,29 @@ from llmops.access.models import Project
 from llmops.access.selectors import may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
-from llmops.approvals.selectors import described, shown_to, stood_in_for
+from llmops.approvals.selectors import described, stood_in_for
 from llmops.approvals.services import decides_for, may_decide
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
+from llmops.dashboards.inbox.listing import (
+    DECIDED,
+    PAGE,
+    UNKNOWN,
+    WAITING,
+    Filters,
+    decided_page,
+    narrowed,
+    requests_for,
+    unknown_for,
+    waiting_for,
+    waiting_page,
+)
 from llmops.dashboards.inbox.showing import Argument, Exact, arguments_of, exact
 from llmops.dashboards.runs.reading import SoFar, so_far
 from llmops.tools.models import Action, Tool
-from llmops.tools.rules import RISK_WORDS, RISKS
+from llmops.tools.rules import RISK_WORDS
 
-WAITING, DECIDED, UNKNOWN = "waiting", "decided", "unknown"
-SHOWS = (WAITING, UNKNOWN, DECIDED)
-PAGE = 50
 #: Counting stops here: whether there are more is all that matters then.
 MOST_COUNTED = 1000
 TONES = {"read": "", "write": "", "destructive": "refused", "irreversible": "error"}
@@ -42,39 +50,6 @@ STATE_WORDS = {
     Request.EXPIRED: ("Ran out", "refused"),
     Request.VOID: ("Void", "refused"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    show: str = WAITING
-    risk: str = ""
-    tool: str = ""
-    project: str = ""
-
-    @classmethod
-    def of(cls, given: Mapping[str, str]) -> Filters:
-        show, risk = given.get("show", ""), given.get("risk", "")
-        return cls(
-            show if show in SHOWS else WAITING,
-            risk if risk in RISKS else "",
-            given.get("tool", "")[:63],
-            given.get("project", "")[:63],
-        )
-
-    def query(self, **changed: str) -> str:
-        values = {
-            "show": self.show if self.show != WAITING else "",
-            "risk": self.risk,
-            "tool": self.tool,
-            "project": self.project,
-            **changed,
-        }
-        kept = {name: value for name, value in values.items() if value}
-        return f"?{urlencode(kept)}" if kept else "?"
-
-    @property
-    def narrowed(self) -> bool:
-        return bool(self.risk or self.tool or self.project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,40 +92,23 @@ class Inbox:
     problems: list[str] = field(default_factory=list)
 
 
-def requests_for(request: HttpRequest) -> QuerySet[Request]:
-    rows = Request.objects.select_related("project", "action__tool", "action__version")
-    return shown_to(rows, request)
-
-
-def unknown_for(request: HttpRequest) -> QuerySet[Action]:
-    rows = Action.objects.select_related("project", "tool", "version", "request")
-    return visible(rows, request, "action.view").filter(state=Action.UNKNOWN)
-
-
 def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
     now = timezone.now()
-    waiting = requests_for(request).filter(state=Request.OPEN, expires_at__gt=now)
+    waiting = waiting_for(request, now)
     unknown = unknown_for(request)
     rows: list[Row]
+    older = ""
     if filters.show == UNKNOWN:
-        found: list[Any] = list(_narrowed(unknown, filters, "").order_by("-claimed_at")[: PAGE + 1])
+        found: list[Any] = list(narrowed(unknown, filters, "").order_by("-claimed_at")[: PAGE + 1])
         rows = [_unknown_row(action) for action in found[:PAGE]]
-        older = ""
     else:
-        asked = waiting
         if filters.show == DECIDED:
-            asked = requests_for(request).filter(~Q(state=Request.OPEN) | Q(expires_at__lte=now))
-        asked = _narrowed(asked, filters, "action__").prefetch_related("decisions")
-        order = ("expires_at", "pk") if filters.show == WAITING else ("-pk",)
-        if before and filters.show == DECIDED and (mark := _uuid(before)):
-            asked = asked.filter(pk__lt=mark)
-        # Ids first: what is sorted is then no row of five tables.
-        ids = list(asked.order_by(*order).values_list("pk", flat=True)[: PAGE + 1])
-        found = list(asked.filter(pk__in=ids).order_by(*order))
+            found, more = decided_page(request, filters, before, now)
+            older = filters.query(before=str(found[-1].pk)) if more else ""
+        else:
+            found = waiting_page(request, filters, now)
         actor = actor_of(request)
-        rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found[:PAGE]]
-        more = filters.show == DECIDED and len(found) > PAGE
-        older = filters.query(before=str(found[PAGE - 1].pk)) if more else ""
+        rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found]
     together = (
         filters.show == WAITING
         and bool(filters.tool and filters.risk)
@@ -173,16 +131,6 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         together=together,
         marker=sha256_hex(repr((rows, *counts)).encode())[:20],
     )
-
-
-def _narrowed(rows: QuerySet[Any], filters: Filters, path: str) -> QuerySet[Any]:
-    if filters.risk:
-        rows = rows.filter(**{f"{path}risk": filters.risk})
-    if filters.tool:
-        rows = rows.filter(**{f"{path}tool__slug": filters.tool})
-    if filters.project:
-        rows = rows.filter(project__slug=filters.project)
-    return rows
 
 
 def _counted(rows: QuerySet[Any]) -> str:
@@ -400,10 +348,3 @@ def unknown_item(request: HttpRequest, pk: UUID) -> Action | None:
 
 def may_resolve(request: HttpRequest, project: Project) -> bool:
     return may(request, "action.resolve", project)
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -24,13 +24,13 @@ from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
 from llmops.core.errors import ConsoleError, InvalidRequest
 from llmops.dashboards.inbox import reading, standing
-from llmops.dashboards.inbox.reading import Filters
+from llmops.dashboards.inbox.listing import DECIDED, PAGE, UNKNOWN, WAITING, Filters, requests_for
 from llmops.tools.models import Action
 from llmops.tools.rules import RISKS
 from llmops.tools.services import resolve
 
 #: Decided together at most.
-MOST_TOGETHER = reading.PAGE
+MOST_TOGETHER = PAGE
 
 
 @require_GET
@@ -58,13 +58,13 @@ def _list_page(request: HttpRequest, filters: Filters, problem: str = "", status
 def _tabs(view: reading.Inbox) -> dict[str, Any]:
     filters = view.filters
     named = (
-        (reading.WAITING, "Waiting", view.waiting),
-        (reading.UNKNOWN, "Unknown outcome", view.unknown),
-        (reading.DECIDED, "Decided", ""),
+        (WAITING, "Waiting", view.waiting),
+        (UNKNOWN, "Unknown outcome", view.unknown),
+        (DECIDED, "Decided", ""),
     )
     return {
         "tabs": [
-            (title, count, filters.query(show=name if name != reading.WAITING else ""), name == filters.show)
+            (title, count, filters.query(show=name if name != WAITING else ""), name == filters.show)
             for name, title, count in named
         ]
     }
@@ -290,7 +290,7 @@ def _refuse_strangers(request: HttpRequest) -> None:
 
 
 def _visible(request: HttpRequest, pk: UUID) -> Request:
-    row = reading.requests_for(request).filter(pk=pk).first()
+    row = requests_for(request).filter(pk=pk).first()
     if row is None:
         raise Http404
     return row
