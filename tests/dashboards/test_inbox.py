@@ -261,9 +261,7 @@ def test_what_was_decided_last_comes_first_and_no_page_leaves_one_out(
     for number, one in enumerate(made[:28]):
         ended = now - timedelta(minutes=(number * 7) % 10 + 5)
         Request.objects.filter(pk=one.pk).update(state=Request.REJECTED, closed_at=ended)
-    Request.objects.filter(pk__in=[one.pk for one in made[28:]]).update(
-        expires_at=now - timedelta(seconds=1)
-    )
+    Request.objects.filter(pk__in=[one.pk for one in made[28:]]).update(expires_at=now - timedelta(seconds=1))
     wanted = list(
         Request.objects.filter(state=Request.REJECTED)
         .order_by("-closed_at", "-pk")

@@ -98,7 +98,7 @@ def decided_page(
         over = over.filter(Q(closed_at__lt=mark.closed_at) | Q(closed_at=mark.closed_at, pk__lt=mark.pk))
     wanted = PAGE + 1 - len(lapsed)
     last = ended.order_by(*order).values("pk")[:_LOOKED_THROUGH]
-    found = _read(over.filter(pk__in=last), order, wanted)
+    found = _read(over, order, wanted, among=last)
     if len(found) < wanted:
         found = _read(over, order, wanted)
     found = lapsed + found
@@ -118,9 +118,12 @@ def narrowed(rows: QuerySet[Any], filters: Filters, path: str) -> QuerySet[Any]:
     return rows
 
 
-def _read(rows: QuerySet[Request], order: tuple[str, ...], most: int) -> list[Request]:
+def _read(
+    rows: QuerySet[Request], order: tuple[str, ...], most: int, *, among: QuerySet[Any] | None = None
+) -> list[Request]:
     """Ids first: what is sorted is then no row of five tables."""
-    ids = list(rows.order_by(*order).values_list("pk", flat=True)[:most])
+    looked_at = rows if among is None else rows.filter(pk__in=among)
+    ids = list(looked_at.order_by(*order).values_list("pk", flat=True)[:most])
     return list(rows.filter(pk__in=ids).order_by(*order).prefetch_related("decisions")) if ids else []
 
 
