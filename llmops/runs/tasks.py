@@ -11,12 +11,14 @@ from llmops.runs import services
 
 @shared_task(name="runs.advance")
 def advance(run_id: str) -> str:
-    """Work on a run. Delivered twice, it is worked on once: whoever comes second finds it taken."""
+    """Work on a run, and then on one whose worker died. Delivered twice, it is worked on once: whoever comes second finds it taken."""
     try:
-        return services.advance(UUID(run_id))
+        state = services.advance(UUID(run_id))
     except ValueError:
         # Actions may name runs that are not of this console.
         return "none of ours"
+    services.follow()
+    return state
 
 
 @shared_task(name="runs.look_after")

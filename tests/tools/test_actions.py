@@ -344,7 +344,7 @@ def test_a_paused_tool_begins_nothing(cast: SimpleNamespace, sent: list[str]) ->
     assert services.execute(action.pk) == Action.APPROVED and not DONE
     services.resume_tool(COMMAND, tool=tool)
     sent.clear()
-    assert services.hand_out(timezone.now() + timedelta(seconds=30)) == 1 and sent == [str(action.pk)]
+    assert services.hand_out(timezone.now() + timedelta(hours=1)) == 1 and sent == [str(action.pk)]
     assert services.execute(action.pk) == Action.SUCCEEDED
 
 

@@ -6,11 +6,12 @@ from llmops.runs.services.leasing import take
 from llmops.runs.services.starting import hand_on, start_run
 from llmops.runs.services.sweeping import forget_old, hand_out
 from llmops.runs.services.telling import tell, tell_due
-from llmops.runs.services.working import advance
+from llmops.runs.services.working import advance, follow
 
 __all__ = [
     "advance",
     "cancel_run",
+    "follow",
     "forget_old",
     "hand_on",
     "hand_out",

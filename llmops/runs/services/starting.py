@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -233,7 +232,3 @@ def _key(value: str) -> str:
     if len(value) > 255 or text_problem(value):
         raise InvalidRequest("Idempotency-Key: at most 255 characters on one line.", param="Idempotency-Key")
     return value
-
-
-#: A run that nobody was told of, or whose message was lost, is handed out again after so long.
-HAND_OUT_AGAIN = timedelta(seconds=10)

@@ -8,10 +8,10 @@ from django.conf import settings
 from django.db.models import Q
 
 from llmops.base.clock import database_now
-from llmops.base.tasks import send
+from llmops.base.tasks import lost_after, send
 from llmops.runs.models import Run, Step
 from llmops.runs.selectors import with_open_actions
-from llmops.runs.services.starting import ADVANCE, HAND_OUT_AGAIN
+from llmops.runs.services.starting import ADVANCE
 
 #: Handed out in one go.
 MOST = 500
@@ -21,7 +21,7 @@ _FORGET_AT_ONCE = 500
 def hand_out(now: datetime | None = None) -> int:
     """Tell workers of every run that somebody could go on with and nobody does. How many."""
     now = now or database_now()
-    told = Q(handed_at=None) | Q(handed_at__lte=now - HAND_OUT_AGAIN)
+    told = Q(handed_at=None) | Q(handed_at__lte=now - lost_after())
     waits = Q(state=Run.QUEUED) & (Q(not_before=None) | Q(not_before__lte=now))
     followed = Q(state=Run.RUNNING, lease_until__lte=now)
     may_go_on = Q(state=Run.PARKED) & ~with_open_actions()

@@ -58,6 +58,17 @@ def advance(run_id: UUID, *, for_s: float | None = None) -> str:
     return str(Run.objects.filter(pk=run_id).values_list("state", flat=True).first() or "gone")
 
 
+def follow() -> None:
+    """Go on with the run that a worker which died left first, if there is one.
+
+    Workers do between two messages: what a worker had fetched dies with it, and a message that is sent in place of it comes after
+    all others.
+    """
+    left = Run.objects.filter(state=Run.RUNNING, lease_until__lte=database_now()).order_by("lease_until")
+    if (pk := left.values_list("pk", flat=True).first()) is not None:
+        advance(pk)
+
+
 def _work(held: Held) -> None:
     try:
         while _step(held):

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 from django.db import transaction
 
 from llmops.base.clock import database_now
-from llmops.base.tasks import send
+from llmops.base.tasks import lost_after, send
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor, job_actor
 from llmops.tools import rules
@@ -42,7 +42,6 @@ START_WITHIN = timedelta(hours=24)
 MARGIN = timedelta(seconds=15)
 #: Between claiming and calling nothing takes long. A worker that was suspended in between does not call late.
 _FRESH_S = 10.0
-_HAND_OUT_AGAIN = timedelta(seconds=10)
 _WORKER = job_actor("tools.execute")
 
 
@@ -193,7 +192,7 @@ def hand_out(now: datetime | None = None) -> int:
     """Tell workers again of what is approved and not begun: the message was lost, or the tool was busy or paused. How many."""
     now = now or database_now()
     lying = (
-        Action.objects.filter(state=Action.APPROVED, handed_out_at__lte=now - _HAND_OUT_AGAIN)
+        Action.objects.filter(state=Action.APPROVED, handed_out_at__lte=now - lost_after())
         .exclude(version__definition__execution=rules.SERVICE)
         .order_by("approved_at")
     )
