@@ -86,7 +86,8 @@ def decided_page(
     """
     rows = narrowed(requests_for(request), filters, "action__")
     over, order = rows.filter(closed_at__isnull=False), ("-closed_at", "-pk")
-    mark = Request.objects.filter(pk=_uuid(before), closed_at__isnull=False).first() if before else None
+    place = _uuid(before)
+    mark = Request.objects.filter(pk=place, closed_at__isnull=False).first() if place is not None else None
     lapsed: list[Request] = []
     if mark is None:
         lapsed = _read(rows.filter(state=Request.OPEN, expires_at__lte=now), ("-expires_at", "-pk"), PAGE)
