@@ -22,6 +22,7 @@ BENCHMARKS = {
     "export": "a million calls as CSV over HTTP: seconds and memory, on PostgreSQL and SQLite",
     "publish": "publishing 1,000 prompts with 20,000 versions: seconds, time to effect, and the pages",
     "inbox": "the reviewers' inbox with 10,000 actions that wait, on SQLite and PostgreSQL",
+    "decisions": "from a reviewer's decision to the first byte of what carries it out, alone and beside 200",
     "runs": "1,000 queued runs with three turns of tools each, with a worker killed every 10 s",
     "alerting": "seconds from the first failed call to the message at on-call's own service",
     "idle": "memory and start times of ./dev run",
