@@ -23,7 +23,6 @@ from llmops.access.selectors import may, may_anywhere, visible
 from llmops.audit.models import Event
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.base.requests import actor_of
-from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest, NotFound, PermissionDenied
 from llmops.dashboards.reader import Reader
 from llmops.providers import services as providers
@@ -150,10 +149,6 @@ def _tools(request: HttpRequest) -> Any:
     return visible(tools, request, "tool.view").order_by("project__slug", "slug")
 
 
-def _resume_tool(actor: Actor, *, tool: Tool, reason: str = "") -> Tool:
-    return tools.resume_tool(actor, tool=tool)
-
-
 def _who(ids: set[str]) -> dict[tuple[str, str], str]:
     """Who threw each switch last, by object and state."""
     actions = {
@@ -207,7 +202,7 @@ _SWITCHES: dict[str, tuple[str, type[Any], str, _Throw, _Throw]] = {
     "provider-paused": (
         "provider.manage", Provider, "provider", providers.pause_provider, providers.resume_provider,
     ),
-    "tool-paused": ("tool.manage", Tool, "tool", tools.pause_tool, _resume_tool),
+    "tool-paused": ("tool.manage", Tool, "tool", tools.pause_tool, tools.resume_tool),
     "servicekey-paused": (
         "service_key.manage", ServiceKey, "key", access.pause_service_key, access.resume_service_key,
     ),

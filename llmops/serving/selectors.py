@@ -375,7 +375,11 @@ def documents_of(what: str, object_id: str) -> tuple[RevisionDocument, tuple[Rev
         row = rows.first()
     if row is None:
         raise NotFound("What was asked for is not there any more.")
-    return live_document(live), (decode_document(row.document), sha256_hex(row.document.encode()))
+    try:
+        document = decode_document(row.document)
+    except msgspec.MsgspecError:
+        raise NotFound("What was asked for has a form that this version cannot read.") from None
+    return live_document(live), (document, sha256_hex(row.document.encode()))
 
 
 def live_document(live: Revision | None) -> RevisionDocument:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -71,7 +72,9 @@ class RevisionAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         rows = super().get_queryset(request)
         # A document may have many megabytes; only the page of one revision shows it.
-        return rows.defer("document")
+        return rows.defer("document").annotate(
+            is_live=Exists(LivePointer.objects.filter(revision=OuterRef("pk")))
+        )
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -89,8 +92,7 @@ class RevisionAdmin(ReadOnlyAdmin):
 
     @display(description="live", label={"live": "success"})
     def live(self, revision: Revision) -> str:
-        pointer = LivePointer.objects.filter(revision=revision).exists()
-        return "live" if pointer else ""
+        return "live" if getattr(revision, "is_live", False) else ""
 
     @display(description="approved by")
     def approved(self, revision: Revision) -> str:

@@ -104,14 +104,21 @@ def pause_tool(actor: Actor, *, tool: Tool, reason: str = "") -> Tool:
     return stored
 
 
-def resume_tool(actor: Actor, *, tool: Tool) -> Tool:
+def resume_tool(actor: Actor, *, tool: Tool, reason: str = "") -> Tool:
     with transaction.atomic():
         stored = drafts.locked(tool)
         if not compare_and_set(
             stored, expect={"paused_at__isnull": False}, change={"paused_at": None, "pause_reason": ""}
         ):
             raise Conflict(f"{stored.slug} is not paused.")
-        record_of(actor, stored, action="tool.resumed", before={"paused": True}, after={"paused": False})
+        record_of(
+            actor,
+            stored,
+            action="tool.resumed",
+            before={"paused": True},
+            after={"paused": False},
+            reason=reason,
+        )
     return stored
 
 
