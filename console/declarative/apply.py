@@ -6,17 +6,20 @@ Each step leaves the audit event of its service; publishing leaves one more. Whe
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 
 from console.declarative import schema
 from console.declarative.checks import BadFile, Found
-from console.declarative.plan import (
+from console.declarative.holding import hold, models_of
+from console.declarative.plan import make_plan
+from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
+from console.declarative.shape import Secret
+from console.declarative.state import read_state
+from console.declarative.steps import (
     ACTIVATE,
     BRING_BACK,
     CHANGE,
@@ -26,11 +29,7 @@ from console.declarative.plan import (
     ROTATE,
     Plan,
     Step,
-    make_plan,
 )
-from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
-from console.declarative.shape import Secret
-from console.declarative.state import read_state
 from llmops.access import services as access
 from llmops.access.models import Project, ServiceKey
 from llmops.approvals.models import Request
@@ -38,7 +37,7 @@ from llmops.base.locks import lock
 from llmops.base.refusals import REFUSALS, as_console_error
 from llmops.budgets import services as budgets
 from llmops.budgets.models import Budget
-from llmops.budgets.scopes import KEY, PROJECT
+from llmops.budgets.scopes import KEY
 from llmops.core.actors import Actor
 from llmops.core.errors import UnprocessableEntity
 from llmops.policies import services as policies
@@ -100,7 +99,7 @@ def apply_text(
         with transaction.atomic():
             # Exclusive: what the plan was made from stays true until it is carried out.
             lock(providers.DRAFT_LOCK)
-            _hold(entries)
+            hold(entries)
             plan = make_plan(entries, read_state(), reveal=_revealer(environment))
             for step in plan.steps:
                 _carry_out(actor, step)
@@ -115,54 +114,6 @@ def apply_text(
         pass
     assert applied is not None
     return applied
-
-
-def _hold(entries: list[Entry]) -> None:
-    """Lock every row that the file names or refers to, before the first step locks the end of the audit trail.
-
-    Others lock a row first and the trail last; whoever did it the other way round could wait for them, and they for it.
-    """
-    names: dict[str, set[str]] = defaultdict(set)
-    for entry in entries:
-        names[entry.kind].add(entry.key)
-        for member in ("project", "provider"):
-            if entry.values.get(member):
-                names[member].add(entry.values[member])
-        if entry.kind == "budget" and entry.values["scope_kind"] in (PROJECT, KEY):
-            kind = "project" if entry.values["scope_kind"] == PROJECT else "service key"
-            names[kind].add(entry.values["scope_value"])
-        if entry.kind == "budget" and entry.values["at_limit_route"]:
-            names["route"].add(entry.values["at_limit_route"])
-        if entry.kind == "route":
-            names["model"].update(_models_of(entry.values))
-            names["policy"].update(entry.values["policies"])
-        if entry.kind == DEFAULT_ROUTE:
-            names["project"].add(entry.key)
-            names["route"].add(entry.values["default_route"])
-    keys = [key.partition("/") for key in names["service key"]]
-    rows: list[QuerySet[Any]] = [
-        Project.objects.filter(slug__in=names["project"] | {project for project, _, _ in keys}),
-        Provider.objects.filter(slug__in=names["provider"]),
-        Credential.objects.filter(provider__slug__in=names["provider"]),
-        Model.objects.filter(slug__in=names["model"]),
-        Policy.objects.filter(slug__in=names["policy"]),
-        Route.objects.filter(slug__in=names["route"]),
-        Prompt.objects.filter(slug__in={key.rpartition("/")[2] for key in names["prompt"]}),
-        Tool.objects.filter(slug__in={key.rpartition("/")[2] for key in names["tool"]}),
-        ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
-        Budget.objects.filter(slug__in=names["budget"]),
-    ]
-    for found in rows:
-        list(found.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))
-
-
-def _models_of(route: Mapping[str, Any]) -> Iterator[str]:
-    """Every model that the values of a route name."""
-    yield from route.get("targets") or ()
-    yield from route.get("fallbacks") or ()
-    for chosen in (route.get("fallbacks_for") or {}).values():
-        yield from chosen
-    yield from (route[name] for name in MODEL_FIELDS if route.get(name))
 
 
 def _publish(actor: Actor, plan: Plan, reason: str, entries: list[Entry]) -> Applied:
@@ -288,7 +239,7 @@ def _model(actor: Actor, step: Step) -> None:
 
 def _route(actor: Actor, step: Step) -> None:
     values = dict(step.values)
-    models = Model.objects.in_bulk(list(_models_of(values)), field_name="slug")
+    models = Model.objects.in_bulk(list(models_of(values)), field_name="slug")
     targets, fallbacks = values.pop("targets", None), values.pop("fallbacks", None)
     by_class = values.pop("fallbacks_for", None)
     values.update({name: models[values[name]] for name in MODEL_FIELDS if values.get(name)})

@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 from django.db import transaction
 
-from console.declarative.plan import placeholder
+from console.declarative.definitions import TOOL_SECONDS
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, budget_slug
-from console.declarative.shape import FILE_DEFAULTS, TOOL_SECONDS, VERSION
+from console.declarative.shape import FILE_DEFAULTS, VERSION
 from console.declarative.state import Present, Prices, State
+from console.declarative.steps import placeholder
 from llmops.audit.services import record
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 from llmops.core.actors import Actor

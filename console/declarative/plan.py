@@ -6,10 +6,8 @@ provider and prices are only ever added.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +15,22 @@ from console.declarative.checks import Report
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
 from console.declarative.shape import PriceLine, Secret
 from console.declarative.state import Present, Prices, State
+from console.declarative.steps import (
+    ACTIVATE,
+    BRING_BACK,
+    CHANGE,
+    CREATE,
+    PRICE,
+    REPLACE,
+    ROTATE,
+    Plan,
+    Reveal,
+    Step,
+    bare,
+    placeholder,
+    same,
+    shown,
+)
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
 from llmops.core.digests import digest, sha256_hex
 from llmops.core.errors import ConsoleError
@@ -25,55 +39,9 @@ from llmops.policies.wording import differences
 from llmops.prompts.content import digest_of
 from llmops.prompts.wording import differences as prompt_differences
 from llmops.providers.rules import looks_floating, origin_of, unit_of
-from llmops.providers.secret_stores import environment
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.rules import Rule
 from llmops.tools.wording import differences as tool_differences
-
-CREATE, CHANGE, BRING_BACK, ACTIVATE, REPLACE, ROTATE, PRICE = (
-    "create",
-    "change",
-    "bring back",
-    "activate",
-    "replace",
-    "rotate",
-    "price",
-)
-_SIGNS = {CREATE: "+", CHANGE: "~", BRING_BACK: "+", ACTIVATE: "~", REPLACE: "~", ROTATE: "~", PRICE: "+"}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of a service. ``values`` are what it is given (a change: only what differs); ``words`` say it."""
-
-    action: str
-    kind: str
-    key: str
-    line: int
-    values: dict[str, Any] = field(repr=False)
-    words: tuple[str, ...] = ()
-    lines: dict[str, int] = field(default_factory=dict, repr=False)
-
-    def line_of(self, name: str | None) -> int:
-        """Where the file speaks of a member, or else of the object."""
-        return self.lines.get(name or "", self.line)
-
-    def __str__(self) -> str:
-        head = f"{_SIGNS[self.action]} {self.kind} {self.key}"
-        if self.action not in (CREATE, CHANGE):
-            head += f": {self.action}"
-        return "\n".join([head, *(f"    {line}" for line in self.words)])
-
-
-@dataclass(frozen=True)
-class Plan:
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...] = ()
-
-
-#: The secret behind a reference as this process sees it, or None where it cannot be read here; raises ``ConsoleError``
-#: for a reference that can never be read.
-Reveal = Callable[[Secret], str | None]
 
 
 def make_plan(entries: list[Entry], state: State, *, reveal: Reveal) -> Plan:
@@ -82,16 +50,6 @@ def make_plan(entries: list[Entry], state: State, *, reveal: Reveal) -> Plan:
     steps = [step for entry in entries for step in planner.steps(entry)]
     planner.report.raise_if_any()
     return Plan(tuple(steps), tuple(planner.notes))
-
-
-def placeholder(*names: str) -> str:
-    """The environment variable that an export names in place of a secret that is kept in the database."""
-    name = re.sub(r"[^A-Z0-9]+", "_", "_".join(names).upper()).strip("_")[:190]
-    try:
-        environment.check(name)
-    except ConsoleError:
-        name = f"KEY_{name}"
-    return name
 
 
 class _Planner:
@@ -116,7 +74,7 @@ class _Planner:
             return
         if wanted:
             self._refer(entry, "default_route", "route", wanted)
-        words = f"{_shown('', before)} → {_shown('', wanted)}"
+        words = f"{shown('', before)} → {shown('', wanted)}"
         yield self._step(CHANGE, entry, {"default_route": wanted}, (words,))
 
     def publishing(self, entry: Entry, present: Present | None) -> Iterator[Step]:
@@ -152,7 +110,7 @@ class _Planner:
         try:
             readable = self.reveal(secret)
         except ConsoleError as error:
-            self._bad(entry, "secret", _bare(error))
+            self._bad(entry, "secret", bare(error))
             return
         if readable is None and secret.scheme != "plain" and present is None:
             self.notes.append(f"{entry.kind} {entry.key}: {secret} cannot be read by this process.")
@@ -160,8 +118,8 @@ class _Planner:
         if present is None:
             yield self._step(CREATE, entry, values, (str(secret),))
             return
-        same = self._same_secret(entry, present, secret, readable)
-        if same and (moved := self._moved(entry, present)):
+        as_kept = self._same_secret(entry, present, secret, readable)
+        if as_kept and (moved := self._moved(entry, present)):
             # A file that gives the key anew says with it that the key is meant for the new place. A placeholder gives none.
             if secret.scheme != "plain" and present.values["source"] == "sealed":
                 self.notes.append(
@@ -170,7 +128,7 @@ class _Planner:
                 )
             else:
                 yield self._step(REPLACE, entry, values, (moved,))
-        elif not same:
+        elif not as_kept:
             if present.values["source"] == "sealed" and secret.scheme != "plain":
                 self.notes.append(
                     f"{entry.kind} {entry.key}: the key kept here is given up for {secret}. Every data plane must find it "
@@ -300,7 +258,7 @@ class _Planner:
             if present.gone:
                 yield self._step(BRING_BACK, entry, {}, ())
             if entry.values["description"] != present.values["description"]:
-                words = f"description: {_shown('', present.values['description'])} → {_shown('', entry.values['description'])}"
+                words = f"description: {shown('', present.values['description'])} → {shown('', entry.values['description'])}"
                 yield self._step(CHANGE, entry, {"description": entry.values["description"]}, (words,))
         before = known[-1]["content"] if known else wanted[0]["content"]
         for index, version in list(enumerate(wanted))[max(first, len(known)) :]:
@@ -341,7 +299,7 @@ class _Planner:
         try:
             plain = self.reveal(secret)
         except ConsoleError as error:
-            self._bad(entry, "secret", _bare(error))
+            self._bad(entry, "secret", bare(error))
             return
         values = {name: value for name, value in entry.values.items() if name != "secret"}
         if present is None:
@@ -391,10 +349,10 @@ class _Planner:
             return
         if present.gone:
             yield self._step(BRING_BACK, entry, {}, ())
-        changed = {name: value for name, value in values.items() if not _same(value, present.values[name])}
+        changed = {name: value for name, value in values.items() if not same(value, present.values[name])}
         if changed:
             words = tuple(
-                f"{name}: {_shown(name, present.values[name])} → {_shown(name, value)}"
+                f"{name}: {shown(name, present.values[name])} → {shown(name, value)}"
                 for name, value in changed.items()
             )
             yield self._step(CHANGE, entry, changed, words)
@@ -446,35 +404,7 @@ def _rule(present: Present, values: Mapping[str, Any]) -> Rule:
     return Rule(values["always"], projects, values["restore_alone"])
 
 
-def _same(left: Any, right: Any) -> bool:
-    """Equality that tells true from 1, as JSON does, and 1.0 not from 1, as a database may."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return bool(left == right)
-
-
-def _bare(error: ConsoleError) -> str:
-    prefix = f"{error.param}: "
-    return error.message.removeprefix(prefix) if error.param else error.message
-
-
 def _place(present: Present) -> str:
     if present.values["source"] == "sealed":
         return f"kept here ({present.values['fingerprint']}…)"
     return f"{present.values['source']}:{present.values['reference']}"
-
-
-def _shown(name: str, value: Any) -> str:
-    if name.endswith("_nano"):
-        return f"{format_usd(value)} USD"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value in (None, "", [], {}):
-        return "none"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

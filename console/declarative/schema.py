@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from console.declarative.checks import BadFile, Found, Item, Report, parse
-from console.declarative.shape import FILE, TIMEOUTS, TOOL_SECONDS
+from console.declarative.definitions import TOOL_SECONDS
+from console.declarative.shape import FILE, TIMEOUTS
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 
 #: The kind of the one member of a project that waits for the routes.

@@ -39,9 +39,9 @@ def _stamp(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def calls_href(incident: Incident, **otherwise: str) -> str:
-    """The calls behind it, from shortly before it began until it ended; empty where it is not about calls. ``otherwise``
-    narrows by these in place of what the incident says."""
+def calls_query(incident: Incident, **otherwise: str) -> str:
+    """What narrows the list of calls to those behind it, from shortly before it began until it ended; empty where it is not about
+    calls. ``otherwise`` narrows by these in place of what the incident says."""
     facts = {**incident.facts, **otherwise}
     narrowed = {name: str(facts[name]) for name in _NARROWS if facts.get(name)}
     if not narrowed and not incident.calls:
@@ -49,7 +49,12 @@ def calls_href(incident: Incident, **otherwise: str) -> str:
     times = {"from": _stamp(incident.opened_at - _BEFORE)}
     if incident.resolved_at:
         times["to"] = _stamp(incident.resolved_at)
-    return f"{reverse('dashboards:calls')}?{urlencode({**times, **narrowed})}"
+    return urlencode({**times, **narrowed})
+
+
+def calls_href(incident: Incident, **otherwise: str) -> str:
+    query = calls_query(incident, **otherwise)
+    return f"{reverse('dashboards:calls')}?{query}" if query else ""
 
 
 def page_href(incident: Incident) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.core import mail
+from django.urls import reverse
 
 from llmops.alerts.behind import behind, causes_first
 from llmops.alerts.channels.base import Message
@@ -112,3 +115,16 @@ def test_a_message_leads_to_the_calls(degraded: Scene) -> None:
     data = json.loads(json.dumps(message.as_json()))["data"]
     assert "/calls/?from=" in data["calls_url"] and "route=chat" in data["calls_url"]
     assert any(line == f"Its calls: {data['calls_url']}" for line in message.lines())
+
+
+def test_a_worker_which_has_no_pages_tells_of_it(scene: Scene, settings: Any) -> None:
+    scene.only("calls-fail")
+    scene.channel()
+    settings.ROOT_URLCONF = "console.no_urls"
+    scene.failing(30)
+    scene.tick()
+    (letter,) = mail.outbox
+    assert f"{settings.PUBLIC_URL}/calls/?from=" in letter.body
+    settings.ROOT_URLCONF = "console.urls"
+    assert reverse("dashboards:calls") == "/calls/"
+    assert Notification.objects.get().state == "sent"

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from llmops.alerts.models import Channel, Notification
-from llmops.alerts.showing import calls_href
+from llmops.alerts.showing import calls_query
 from llmops.core.texts import written_out
 
 _WORDS = {"opened": "Opened", "came_back": "Is back", "escalated": "Not acknowledged", "resolved": "Resolved"}
@@ -35,7 +35,7 @@ class Message:
     acknowledged_by: str
     runbook: str
     sent_at: datetime
-    #: Where its calls are listed, within the console; empty where it is about none.
+    #: What narrows the list of calls to its own; empty where it is about none.
     calls: str = ""
 
     @classmethod
@@ -57,7 +57,7 @@ class Message:
             acknowledged_by=incident.acknowledged_by,
             runbook=incident.rule.runbook,
             sent_at=now,
-            calls=calls_href(incident),
+            calls=calls_query(incident),
         )
 
     @property
@@ -70,7 +70,8 @@ class Message:
 
     @property
     def calls_url(self) -> str:
-        return f"{settings.PUBLIC_URL}{self.calls}" if self.calls else ""
+        # Not by ``reverse``: workers have no pages.
+        return f"{settings.PUBLIC_URL}/calls/?{self.calls}" if self.calls else ""
 
     @property
     def headline(self) -> str:
