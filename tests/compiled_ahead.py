@@ -1,12 +1,13 @@
-"""Compiles test files before the processes of a run load them, each of which would otherwise compile all of them.
+"""Compiles test files before a run loads them, on all cores.
 
-pytest writes what it makes of a test file's asserts beside the file, and finds it there the next time; but the processes
-of a first run begin at the same moment with the same files, and each would spend eight seconds on what one could do.
+pytest writes what it makes of a test file's asserts beside the file, and finds it there the next time; but a first run
+would do so one file after the other, and both halves of the suite begin at the same moment with the same files.
 The same holds for the constants of the product's modules, with which Hypothesis makes its examples.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -19,9 +20,21 @@ _PRODUCT = ("console", "llmops")
 
 
 def compile_ahead(config: pytest.Config, processes: int) -> None:
-    """Share the files out among ``processes`` processes and wait for them; nothing depends on whether they succeed."""
+    """Share the files out among ``processes`` processes and wait for them; nothing depends on whether they succeed.
+
+    Of two runs that begin at once the second waits, and finds all done.
+    """
     if sys.dont_write_bytecode:
         return
+    turn = os.open(_ROOT / "tests", os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        _share_out(config, processes)
+    finally:
+        os.close(turn)
+
+
+def _share_out(config: pytest.Config, processes: int) -> None:
     tests = [path for path in sorted((_ROOT / "tests").rglob("*.py")) if _has_asserts(path)]
     sources = [path for name in _PRODUCT for path in sorted((_ROOT / name).rglob("*.py"))]
     children = []

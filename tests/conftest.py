@@ -96,8 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if once and len(once) < len(items):
             config.hook.pytest_deselected(items=once)
             items[:] = [item for item in items if item not in set(once)]
-    # In a worker; the option "dist" says "no" there, and the process that was told how to distribute collects nothing.
-    if hasattr(config, "workerinput"):
+    if config.getoption("forks") is not None:
         items.sort(key=_turn)
 
 

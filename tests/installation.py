@@ -312,7 +312,7 @@ def _sqlite_template(path: Path) -> Template:
 
 def _postgres_template(name: str) -> Template:
     server = os.environ["DATABASE_URL"]
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    worker = os.environ.get(backends.WORKER, "main")
 
     def fill(database: str) -> None:
         _execute(f"CREATE DATABASE {database} TEMPLATE {name}")

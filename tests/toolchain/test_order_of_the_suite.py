@@ -24,19 +24,18 @@ class Item:
         return self._marks.get(name)
 
 
-def collected(*items: Item, worker: bool = False, backend: str = "sqlite") -> list[str]:
+def collected(*items: Item, forks: str | None = None, backend: str = "sqlite") -> list[str]:
     hook = SimpleNamespace(pytest_deselected=lambda items: None)
-    config: Any = SimpleNamespace(getoption=lambda name: {"backend": backend}[name], hook=hook)
-    if worker:
-        config.workerinput = {}
+    options = {"backend": backend, "forks": forks}
+    config: Any = SimpleNamespace(getoption=options.__getitem__, hook=hook)
     left: list[Any] = list(items)
     conftest.pytest_collection_modifyitems(config, left)
     return [item.nodeid for item in left]
 
 
-def test_workers_take_what_is_long_first():
+def test_a_run_in_several_takes_what_is_long_first():
     places = ("core/test_money.py", "access/test_powers.py", "e2e/test_browser.py", "compat/test_compat.py")
-    assert collected(*map(Item, places), worker=True) == [*reversed(places[1:]), places[0]]
+    assert collected(*map(Item, places), forks="2") == [*reversed(places[1:]), places[0]]
 
 
 def test_a_run_in_one_process_keeps_its_order():
