@@ -249,6 +249,7 @@ SEALED = [
     "llmops.runs.sealed.PROJECT_KEYS",
     "llmops.runs.sealed.ASKED",
     "llmops.runs.sealed.ANSWERS",
+    "llmops.runs.sealed.SAYINGS",
     "llmops.runs.sealed.STEPS",
     "llmops.usage.sealed.KEPT_TEXTS",
     "llmops.alerts.sealed.CHANNEL_SECRETS",

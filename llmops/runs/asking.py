@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -14,9 +14,11 @@ from typing import Any
 
 from llmops.base.data_plane import post
 from llmops.runs.conversation import kept_message
+from llmops.runs.streamed import Refused, read_stream
 
 #: The largest answer that is read, in bytes.
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
+_NOT_IN_ITS_WORDS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 UNREACHABLE, CUT, ODD, STOPPED = "gateway_unreachable", "gateway_cut", "gateway_odd", "stopped"
 
 
@@ -76,8 +78,9 @@ def ask(
     headers: Mapping[str, str],
     timeout_s: float,
     line: Line,
+    heard: Callable[[str], None] = lambda piece: None,
 ) -> Reply:
-    """Never raises; what went wrong is in the reply."""
+    """Never raises; what went wrong is in the reply. ``heard`` gets the text as it comes, where ``body`` asks for a stream."""
     began = time.monotonic()
     sent = False
 
@@ -94,8 +97,11 @@ def ask(
             url, "/chat/completions", body, secret=secret, headers=headers, timeout_s=timeout_s, opened=opened
         ) as response:
             told = {name.lower(): value for name, value in response.getheaders()}
-            raw = response.read(MOST_ANSWER_BYTES + 1)
-            status = response.status
+            status, read, raw = response.status, None, b""
+            if status == 200 and told.get("content-type", "").startswith("text/event-stream"):
+                read = read_stream(response, heard, until=began + timeout_s)
+            else:
+                raw = response.read(MOST_ANSWER_BYTES + 1)
     except (OSError, HTTPException) as error:
         if line.stopped.is_set():
             return after(code=STOPPED, problem="It was stopped.")
@@ -107,40 +113,53 @@ def ask(
             code=UNREACHABLE,
             problem="The data plane could not be reached. Does CONSOLE_GATEWAY_URL lead to it?",
         )
+    except Refused as refused:
+        return after(**_known(status, told), **_why(refused.error))
+    except _NOT_IN_ITS_WORDS:
+        return after(**_known(status, told), code=ODD, problem=_odd(status))
     finally:
         line.closed()
-    known = {
+    known = _known(status, told)
+    try:
+        if read is not None:
+            message, finish, usage = read
+        else:
+            whole: Any = json.loads(raw) if len(raw) <= MOST_ANSWER_BYTES else None
+            if status != 200:
+                retry_after = _seconds(told.get("retry-after", ""))
+                return after(**known, **_why(whole["error"]), retry_after=retry_after)
+            choice = whole["choices"][0]
+            message, finish, usage = choice["message"], choice.get("finish_reason") or "", whole.get("usage")
+        return after(
+            **known,
+            message=kept_message(message),
+            finish=str(finish)[:40],
+            usage=usage if isinstance(usage, dict) else {},
+        )
+    except _NOT_IN_ITS_WORDS:
+        return after(**known, code=ODD, problem=_odd(status))
+
+
+def _known(status: int, told: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "status": status,
         "call": told.get("x-llmops-replay-of") or told.get("x-llmops-call-id", ""),
         "model": told.get("x-llmops-model", "")[:200],
         "cache": told.get("x-llmops-cache", "")[:20],
         "replayed": told.get("idempotent-replayed") == "true",
     }
-    try:
-        read: Any = json.loads(raw) if len(raw) <= MOST_ANSWER_BYTES else None
-        if status != 200:
-            why = read["error"]
-            return after(
-                **known,
-                code=str(why.get("code") or why.get("type") or ODD)[:60],
-                problem=str(why.get("message") or "")[:1000],
-                param=str(why.get("param") or "")[:200],
-                retry_after=_seconds(told.get("retry-after", "")),
-            )
-        choice = read["choices"][0]
-        usage = read.get("usage")
-        return after(
-            **known,
-            message=kept_message(choice["message"]),
-            finish=str(choice.get("finish_reason") or "")[:40],
-            usage=usage if isinstance(usage, dict) else {},
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return after(
-            **known,
-            code=ODD,
-            problem=f"The data plane answered {status}, and not in the words of the OpenAI API.",
-        )
+
+
+def _why(error: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "code": str(error.get("code") or error.get("type") or ODD)[:60],
+        "problem": str(error.get("message") or "")[:1000],
+        "param": str(error.get("param") or "")[:200],
+    }
+
+
+def _odd(status: int) -> str:
+    return f"The data plane answered {status}, and not in the words of the OpenAI API."
 
 
 def _seconds(text: str) -> float | None:

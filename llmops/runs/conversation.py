@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llmops.core.digests import canonical_json
-from llmops.runs.rules import MOST_SHOWN_BYTES, Asked
+from llmops.runs.rules import MOST_SHOWN_BYTES, STREAM, Asked
 
 TURN, CALL, RESULT, NOTE = "turn", "call", "result", "note"
 #: Notes that the model is told of.
@@ -145,6 +145,8 @@ def body_of(
         body["prompt"] = {"id": asked.prompt.id, "version": version, "variables": asked.prompt.variables}
     if offered:
         body["tools"] = list(offered)
+    if asked.mode == STREAM:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     if asked.output is not None:
         body["response_format"] = {
             "type": "json_schema",

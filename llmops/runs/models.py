@@ -77,6 +77,8 @@ class Run(TimestampedModel):
     cancel_asked_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     sealed_answer = models.TextField(blank=True, default="")
+    #: what the model says at the moment, for whoever follows; of no account for what comes next
+    sealed_saying = models.TextField(blank=True, default="", db_default="")
     error_code = models.CharField(max_length=60, blank=True, default="")
     error_message = models.CharField(max_length=1000, blank=True, default="")
     error_param = models.CharField(max_length=200, blank=True, default="")

@@ -21,6 +21,10 @@ def answer_identity(run_id: object) -> str:
     return f"runs.run.answer:{run_id}"
 
 
+def saying_identity(run_id: object) -> str:
+    return f"runs.run.saying:{run_id}"
+
+
 def step_identity(step_id: object) -> str:
     return f"runs.step:{step_id}"
 
@@ -37,4 +41,5 @@ def opened(sealed: str, *, identity: str) -> Any:
 PROJECT_KEYS = SealedColumn("runs.ProjectKey", "sealed", lambda row: key_identity(row.pk))
 ASKED = SealedColumn("runs.Run", "sealed", lambda row: asked_identity(row.pk))
 ANSWERS = SealedColumn("runs.Run", "sealed_answer", lambda row: answer_identity(row.pk))
+SAYINGS = SealedColumn("runs.Run", "sealed_saying", lambda row: saying_identity(row.pk))
 STEPS = SealedColumn("runs.Step", "sealed", lambda row: step_identity(row.pk))

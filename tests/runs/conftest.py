@@ -7,6 +7,7 @@ gets the first answer again, and another one is refused. The real data plane is 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +42,8 @@ class DataPlane:
         self.paid: list[dict[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.replayed = 0
+        #: what happens before each event of a stream but the first
+        self.between: Callable[[], object] = lambda: None
         self.script: Callable[[dict[str, Any], int], tuple[int, Any]] = says("Hello")
         self._known: dict[str, tuple[bytes, int, Any, str]] = {}
         self._lock = threading.Lock()
@@ -52,6 +55,9 @@ class DataPlane:
                 status, body, again, call = plane.answered(
                     {name.lower(): value for name, value in self.headers.items()}, raw
                 )
+                if status == 200 and json.loads(raw).get("stream"):
+                    self.streamed(body, again, call)
+                    return
                 text = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
@@ -62,6 +68,22 @@ class DataPlane:
                     self.send_header("idempotent-replayed", "true")
                 self.end_headers()
                 self.wfile.write(text)
+
+            def streamed(self, body: Any, again: bool, call: str) -> None:
+                self.send_response(200)
+                for name, value in (
+                    ("content-type", "text/event-stream; charset=utf-8"),
+                    ("x-llmops-call-id", call),
+                    ("x-llmops-model", "sim-small"),
+                    *([("idempotent-replayed", "true")] if again else []),
+                ):
+                    self.send_header(name, value)
+                self.end_headers()
+                for place, event in enumerate(chunks(body)):
+                    if place:
+                        plane.between()
+                    self.wfile.write(b"data: " + event + b"\n\n")
+                    self.wfile.flush()
 
             def log_message(self, *_: object) -> None:
                 return None
@@ -101,6 +123,30 @@ def completion(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
         "choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10},
     }
+
+
+def chunks(body: Any) -> list[bytes]:
+    """A completion as the events of a stream: its text word by word. An ``error`` comes instead of the end."""
+    choice = body["choices"][0]
+    message = choice["message"]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": piece} for piece in re.findall(r"\S+\s*", message.get("content") or "")]
+    for index, one in enumerate(message.get("tool_calls") or ()):
+        function = one["function"]
+        deltas.append(
+            {"tool_calls": [{"index": index, "id": one["id"], "function": {"name": function["name"]}}]}
+        )
+        deltas += [
+            {"tool_calls": [{"index": index, "function": {"arguments": letter}}]}
+            for letter in function["arguments"]
+        ]
+    found: list[Any] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    if "error" in body:
+        return [json.dumps(one).encode() for one in (*found, {"error": body["error"]})]
+    found.append({"choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    found.append({"choices": [], "usage": body["usage"]})
+    ends = [] if body.get("cut") else [b"[DONE]"]
+    return [*(json.dumps(one).encode() for one in found), *ends]
 
 
 def says(*texts: str) -> Callable[[dict[str, Any], int], tuple[int, Any]]:

@@ -8,14 +8,17 @@ import json
 import threading
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from llmops.runs import services
+from llmops.runs.api import events
 from llmops.runs.models import Run
 from llmops.runs.services import leasing, tooling
 from tests.cast import bearer, issue
-from tests.runs.conftest import call, plays
+from tests.runs.conftest import call, plays, says
 from tests.runs.making import begun, done, steps, text_of
 from tests.runs.test_runs_api import ASK, post, wrong
+from tests.runs.test_said import read
 from tests.tools.making import DONE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,3 +99,38 @@ def test_a_run_that_goes_on_is_taken_by_nobody_else(open_lab, plane):
     held = services.take(run.pk)
     assert held is not None and services.take(run.pk) is None
     assert services.advance(run.pk) == "running" and plane.paid == []
+
+
+def test_words_come_before_the_step_that_has_them_all_and_resuming_tells_steps_alone(open_lab, plane):
+    """The stand-in goes on with the next word when the one before was told."""
+    heard, words = threading.Semaphore(0), "One two three four"
+    plane.script = says(words)
+    plane.between = lambda: heard.acquire(timeout=60)
+    run = begun(open_lab, mode="stream")
+
+    async def follow() -> list:
+        working = asyncio.ensure_future(sync_to_async(services.advance, thread_sensitive=False)(run.pk))
+        found = []
+        # The role, and what comes after the words.
+        heard.release()
+        async for event in events.events(run.pk, 0):
+            if event.startswith(b":"):
+                continue
+            found.append(read(event))
+            if found[-1][0] == "delta":
+                heard.release(4 if found[-1][2]["text"].endswith("four") else 1)
+        assert await working == "succeeded"
+        return found
+
+    found = asyncio.run(follow())
+    deltas = [data for kind, _, data in found if kind == "delta"]
+    assert "".join(one["text"] for one in deltas) == words and len(deltas) == 4
+    assert [one["at"] for one in deltas] == [0, 4, 8, 14]
+    assert [(kind, mark) for kind, mark, _ in found if kind != "delta"] == [("turn", "1"), ("end", "")]
+    assert all(mark == "" for kind, mark, _ in found if kind == "delta")
+    assert found[-2][2]["content"] == words
+
+    async def again(after: int) -> list[str]:
+        return [read(one)[0] async for one in events.events(run.pk, after) if not one.startswith(b":")]
+
+    assert asyncio.run(again(0)) == ["turn", "end"] and asyncio.run(again(1)) == ["end"]

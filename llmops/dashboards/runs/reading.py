@@ -93,7 +93,7 @@ def runs_for(request: HttpRequest) -> QuerySet[Run]:
 
 
 def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Listed:
-    rows = runs_for(request).defer("sealed", "sealed_answer")
+    rows = runs_for(request).defer("sealed", "sealed_answer", "sealed_saying")
     if filters.state:
         rows = rows.filter(state=filters.state)
     if filters.project:

@@ -2,6 +2,9 @@
 
 The id of an event is the number of the step, so ``Last-Event-ID`` says where to go on. A stream ends by itself with the run
 (``event: end``), or after a while; then a client comes back for the rest.
+
+Beside them, for runs of the mode ``stream``: ``delta``, what the model says as it says it. These have no id and are not told again; who
+comes back gets the text of the turn under way from its beginning (``at`` 0), and the step of the turn has it whole in any case.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -21,10 +25,14 @@ from rest_framework.renderers import BaseRenderer
 from llmops.core.errors import InvalidRequest, RateLimited
 from llmops.runs.api.shapes import RunSerializer, told_step
 from llmops.runs.models import Run, Step
+from llmops.runs.sealed import opened, saying_identity
+from llmops.runs.services.saying import HERE
 
 #: At once in one process: each looks into the database some times a second.
 MOST_STREAMS = 64
 MOST_SECONDS, LOOK_EVERY_S, SLOWER_S, COMMENT_EVERY_S = 55.0, 0.1, 0.4, 10.0
+#: What is said in this very process is looked at so often.
+_LISTEN_EVERY_S = 0.04
 _AT_ONCE = 100
 _streams: Counter[str] = Counter()
 
@@ -53,19 +61,54 @@ def take_place() -> None:
         raise RateLimited("Too many follow runs here at the moment. Try again shortly.", retry_after=5)
 
 
-def _look(run_id: UUID, after: int) -> tuple[list[bytes], int, bool]:
-    """New events, the number of the last one, and whether there will be no more."""
+class Listened:
+    """What of the text of the turn under way was told on this stream. ``turns`` are over: their steps have it."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self._turn, self._text = 0, ""
+
+    def news(self, said: tuple[int, str] | None) -> list[bytes]:
+        if said is None or said[0] <= self.turns:
+            return []
+        turn, text = said
+        goes_on = turn == self._turn and text.startswith(self._text)
+        if goes_on and len(text) == len(self._text):
+            return []
+        at = len(self._text) if goes_on else 0
+        self._turn, self._text = turn, text
+        return [_event("delta", {"turn": turn, "at": at, "text": text[at:]}, None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """New events, the number of the last one, whether there will be no more, turns that are over, and what is said by now."""
+
+    found: list[bytes]
+    last: int
+    over: bool
+    turns: int = 0
+    said: tuple[int, str] | None = None
+
+
+def look(run_id: UUID, after: int) -> Look:
+    # Before the steps: what is written last is there once a run is over. Without its texts, which may be large.
+    run = Run.objects.only("state", "turns", "sealed_saying").filter(pk=run_id).first()
+    rows = list(Step.objects.filter(run_id=run_id, n__gt=after).order_by("n")[:_AT_ONCE])
+    found = [_event(row.kind, told_step(row), row.n) for row in rows]
+    last = rows[-1].n if rows else after
+    if run is None or (run.over and len(rows) < _AT_ONCE):
+        whole = Run.objects.select_related("project").filter(pk=run_id).first()
+        found.append(_event("end", dict(RunSerializer(whole).data) if whole is not None else {}, None))
+        return Look(found, last, True)
+    said = opened(run.sealed_saying, identity=saying_identity(run.pk)) if run.sealed_saying else None
+    return Look(found, last, False, run.turns, (said["turn"], said["text"]) if said else None)
+
+
+def _look(run_id: UUID, after: int) -> Look:
     close_old_connections()
     try:
-        # Before the steps: what is written last is there once a run is over.
-        run = Run.objects.select_related("project").filter(pk=run_id).first()
-        rows = list(Step.objects.filter(run_id=run_id, n__gt=after).order_by("n")[:_AT_ONCE])
-        found = [_event(row.kind, told_step(row), row.n) for row in rows]
-        last = rows[-1].n if rows else after
-        over = run is None or (run.over and len(rows) < _AT_ONCE)
-        if over:
-            found.append(_event("end", dict(RunSerializer(run).data) if run is not None else {}, None))
-        return found, last, over
+        return look(run_id, after)
     finally:
         close_old_connections()
 
@@ -78,22 +121,28 @@ def _event(kind: str, data: dict[str, Any], number: int | None) -> bytes:
 async def events(run_id: UUID, after: int, head: bytes = b"") -> AsyncIterator[bytes]:
     _streams["all"] += 1
     try:
-        look = sync_to_async(_look)
+        look_in, listened = sync_to_async(_look), Listened()
         until = quiet = time.monotonic()
         until += MOST_SECONDS
         yield head or b": here\n\n"
         while time.monotonic() < until:
-            found, after, over = await look(run_id, after)
-            for one in found:
+            seen = await look_in(run_id, after)
+            after, listened.turns = seen.last, seen.turns
+            for one in (*seen.found, *listened.news(HERE.get(run_id) or seen.said)):
                 yield one
-            if over:
+            if seen.over:
                 return
             now = time.monotonic()
-            if found:
+            if seen.found:
                 quiet = now
             elif now - quiet > COMMENT_EVERY_S:
                 quiet = now
                 yield b": still\n\n"
-            await asyncio.sleep(LOOK_EVERY_S if now - quiet < 2.0 else SLOWER_S)
+            again = now + (LOOK_EVERY_S if now - quiet < 2.0 else SLOWER_S)
+            while (left := again - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, _LISTEN_EVERY_S))
+                for one in listened.news(HERE.get(run_id)):
+                    quiet = time.monotonic()
+                    yield one
     finally:
         _streams["all"] -= 1

@@ -59,7 +59,13 @@ def _end(held: Held, state: str, *steps: dict[str, Any], **change: Any) -> None:
 
 
 def _over(run: Run, state: str, now: datetime) -> dict[str, Any]:
-    told: dict[str, Any] = {"state": state, "finished_at": now, "lease_until": None, "began_at": None}
+    told: dict[str, Any] = {
+        "state": state,
+        "finished_at": now,
+        "lease_until": None,
+        "began_at": None,
+        "sealed_saying": "",
+    }
     if run.webhook_url:
         told |= {"webhook_state": Run.DUE, "webhook_at": now}
     return told

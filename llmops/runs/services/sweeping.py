@@ -48,5 +48,5 @@ def forget_old(now: datetime | None = None) -> int:
         .values_list("pk", flat=True)[:_FORGET_AT_ONCE]
     )
     Step.objects.filter(run__in=old).exclude(sealed="").update(sealed="")
-    Run.objects.filter(pk__in=old).update(sealed="", sealed_answer="")
+    Run.objects.filter(pk__in=old).update(sealed="", sealed_answer="", sealed_saying="")
     return len(old)

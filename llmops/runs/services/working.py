@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -31,6 +32,7 @@ from llmops.runs.selectors import actor_behind
 from llmops.runs.services import ending
 from llmops.runs.services.keys import key_in_use
 from llmops.runs.services.leasing import BEATS, Held, LostLease, fenced, note, spent_ms, take
+from llmops.runs.services.saying import Saying
 from llmops.runs.services.starting import ADVANCE
 from llmops.runs.services.tooling import carry_on
 from llmops.serving.selectors import live_document, live_revision
@@ -153,14 +155,16 @@ def _turn(held: Held, following: Ask) -> bool:
     # A turn that is asked again after its worker died is the same to the byte, and so is its key.
     key = f"run-{run.pk}-{following.turn}" + (f"-{following.again}" if following.again else "")
     question = held.question
-    reply = ask(
-        settings.GATEWAY_URL,
-        body_of(question.asked, question.offered, run.model, run.prompt_version, held.steps),
-        secret=secret,
-        headers=_headers(run, question.asked, key),
-        timeout_s=max(0.1, min(LONGEST_TURN_S, held.seconds_left)),
-        line=held.line,
-    )
+    with closing(Saying(held, following.turn)) as saying:
+        reply = ask(
+            settings.GATEWAY_URL,
+            body_of(question.asked, question.offered, run.model, run.prompt_version, held.steps),
+            secret=secret,
+            headers=_headers(run, question.asked, key),
+            timeout_s=max(0.1, min(LONGEST_TURN_S, held.seconds_left)),
+            line=held.line,
+            heard=saying.heard,
+        )
     if reply.code == STOPPED or held.lost.is_set():
         # Whoever it was that stopped this is looked for at the next step.
         return True
@@ -179,7 +183,8 @@ def _turn(held: Held, following: Ask) -> bool:
         "took_us": reply.took_us,
         "content": {"message": reply.message, "finish": reply.finish, "replayed": reply.replayed},
     }
-    with fenced(held, turns=following.turn, tries=0, cost_nano=F("cost_nano") + cost) as steps:
+    change = {"turns": following.turn, "tries": 0, "cost_nano": F("cost_nano") + cost, "sealed_saying": ""}
+    with fenced(held, **change) as steps:
         steps.append(step)
     run.cost_nano += cost
     return True
