@@ -35,8 +35,9 @@ from llmops.providers.services import add_price
 from llmops.serving.services import publish
 from llmops.serving.snapshot import PriceRow
 from llmops.usage import partitions
-from llmops.usage.ingest.batch import Batch, Latencies, Ledger, Rollups
+from llmops.usage.ingest.batch import Batch, Latencies, Rollups
 from llmops.usage.ingest.follower import write_batch
+from llmops.usage.ingest.ledger import Ledger
 from llmops.usage.ingest.rows import AT_COST
 from llmops.usage.journal import Entry, Position
 from llmops.usage.models import Journal

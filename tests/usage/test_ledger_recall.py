@@ -7,7 +7,8 @@ from uuid import uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.usage.ingest.batch import Batch, Ledger
+from llmops.usage.ingest.batch import Batch
+from llmops.usage.ingest.ledger import Ledger
 from llmops.usage.journal import Entry, Position
 from llmops.usage.records import Ended, Held
 from tests.usage.journals import origin, outcome

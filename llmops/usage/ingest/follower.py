@@ -19,7 +19,8 @@ from llmops.providers.models import Credential
 from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
 from llmops.usage import journal, partitions
 from llmops.usage.ingest import write
-from llmops.usage.ingest.batch import Batch, Ledger, Sums
+from llmops.usage.ingest.batch import Batch, Sums
+from llmops.usage.ingest.ledger import Ledger
 from llmops.usage.ingest.rows import BadRecord
 from llmops.usage.journal import Claim, Entry, JournalDamaged, JournalReader, Position
 from llmops.usage.models import Journal
