@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmops.alerts import runbooks
 from llmops.alerts.behind import Behind
 from llmops.alerts.models import Incident, Notification
-from llmops.core.texts import written_out
+from llmops.core.appearance import written_out
 
 
 def _safe(text: str) -> str:

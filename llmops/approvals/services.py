@@ -26,6 +26,7 @@ from llmops.base.transitions import compare_and_set
 from llmops.core.actors import SYSTEM, Actor, ActorKind, job_actor
 from llmops.core.digests import digest, equal
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from llmops.core.texts import text_problem
 
 _LONGEST_REASON = 500
 
@@ -138,7 +139,7 @@ def cancel(actor: Actor, *, request_id: UUID, reason: str = "") -> Request:
         _refuse_what_is_over(row)
         _close(row, Request.CANCELLED)
         _tell_the_end(row)
-        _audit(actor, row, "cancelled", reason, {})
+        _audit(actor, row, "cancelled", _checked_reason(reason, ""), {})
     return row
 
 
@@ -323,6 +324,10 @@ def _checked_reason(reason: str, missing: str) -> str:
         raise InvalidRequest(f"reason: {missing}", param="reason")
     if len(reason) > _LONGEST_REASON:
         raise InvalidRequest(f"reason: at most {_LONGEST_REASON} characters.", param="reason")
+    # Forms send line breaks of two characters.
+    reason = reason.replace("\r\n", "\n")
+    if problem := text_problem(reason, lines=True):
+        raise InvalidRequest(f"reason: {problem}.", param="reason")
     return reason
 
 

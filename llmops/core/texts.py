@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
-#: Cannot be seen, or change how what stands beside them is seen (format characters, fillers, odd spaces, separators).
-_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u00a0")
-
 
 def text_problem(value: object, *, lines: bool = False) -> str | None:
     """What keeps a text, or a text inside a JSON-like value, from being stored, or None.
@@ -34,16 +28,16 @@ def text_problem(value: object, *, lines: bool = False) -> str | None:
     return None
 
 
-def written_out(text: str) -> str:
-    """``text`` with every character that cannot be seen, or turns others around, as ``\\u202e``. Line breaks and tabs stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character
-        if (unicodedata.category(character) not in _UNSEEN or character in "\n\t")
-        and character not in _FILLERS
-        else f"\\u{ord(character):04x}"
-        if ord(character) < 0x10000
-        else f"\\U{ord(character):08x}"
-        for character in text
-    )
+def deeper_than(value: object, most: int) -> bool:
+    """Whether a JSON-like value holds objects and lists in each other more than ``most`` deep. Takes no stack of its own."""
+    level: list[object] = [value]
+    for _ in range(most):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list | tuple)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list | tuple) for one in level)

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from llmops.core.appearance import written_out
 from llmops.core.digests import canonical_json, digest
 from llmops.core.errors import InvalidRequest
-from llmops.core.texts import text_problem, written_out
+from llmops.core.texts import deeper_than, text_problem
 from llmops.tools.expressions import ConditionRefused, parse
 
 READ, WRITE, DESTRUCTIVE, IRREVERSIBLE = "read", "write", "destructive", "irreversible"
@@ -31,6 +32,8 @@ MOST_APPROVALS = 5
 #: Who carries an approved action out: the console, or the service, which redeems a token once.
 CONSOLE, SERVICE = "console", "service"
 MOST_ARGUMENT_BYTES, MOST_SCHEMA_BYTES, MOST_RULES = 64 * 1024, 100_000, 20
+#: Objects and lists in each other: what every page, database and checker can follow, and what a person can judge.
+DEEPEST_ARGUMENTS = 32
 
 Risk = Literal["read", "write", "destructive", "irreversible"]
 
@@ -157,6 +160,10 @@ def checked_arguments(definition: Definition, arguments: Any) -> dict[str, Any]:
     """``arguments`` if they follow the schema. Raises ``InvalidRequest`` that names the member."""
     if not isinstance(arguments, dict):
         raise InvalidRequest("arguments: an object is needed.", param="arguments")
+    if deeper_than(arguments, DEEPEST_ARGUMENTS):
+        raise InvalidRequest(
+            f"arguments: objects and lists in each other at most {DEEPEST_ARGUMENTS} deep.", param="arguments"
+        )
     try:
         size = len(canonical_json(arguments))
     except (ValueError, TypeError, RecursionError):
@@ -221,11 +228,16 @@ def in_words(definition: Definition, slug: str, arguments: Mapping[str, Any]) ->
             value = value.get(step) if isinstance(value, Mapping) else None
         text = value if isinstance(value, str) else canonical_json(value).decode()
         text = written_out(" ".join(text.split()))
-        return text if len(text) <= _LONGEST_HOLE else text[: _LONGEST_HOLE - 1] + "…"
+        return cut(text, _LONGEST_HOLE)
 
     if definition.says:
-        return _HOLE.sub(fill, definition.says)[:300]
-    return f"{slug} with {written_out(canonical_json(arguments).decode())}"[:200]
+        return cut(_HOLE.sub(fill, definition.says), 200)
+    return cut(f"{slug} with {written_out(canonical_json(arguments).decode())}", 200)
+
+
+def cut(text: str, longest: int) -> str:
+    """What is left out is told."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def action_digest(

@@ -107,7 +107,9 @@ def test_no_redirect_is_followed(status: int) -> None:
         where = f"Location: http://127.0.0.1:{inside.port}/latest/meta-data"
         with service(says(f"{status} Moved", b"", where)) as receiver:
             outcome = run(job(f"http://127.0.0.1:{receiver.port}/"))
-        assert outcome.state == "failed" and "redirect" in outcome.message
+        # Whoever did what a form asked for sends the browser on by 302 or 303.
+        assert outcome.state == ("unknown" if status in (302, 303) else "failed")
+        assert "not followed" in outcome.message
         assert inside.connections == 0
 
 

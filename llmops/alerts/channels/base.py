@@ -11,7 +11,7 @@ from django.conf import settings
 
 from llmops.alerts.models import Channel, Notification
 from llmops.alerts.showing import calls_query
-from llmops.core.texts import written_out
+from llmops.core.appearance import written_out
 
 _WORDS = {"opened": "Opened", "came_back": "Is back", "escalated": "Not acknowledged", "resolved": "Resolved"}
 

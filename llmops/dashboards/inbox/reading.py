@@ -34,7 +34,7 @@ from llmops.dashboards.inbox.listing import (
     waiting_for,
     waiting_page,
 )
-from llmops.dashboards.inbox.showing import Argument, Exact, arguments_of, exact
+from llmops.dashboards.inbox.showing import Argument, Exact, arguments_of, as_json, exact
 from llmops.dashboards.runs.reading import SoFar, so_far
 from llmops.tools.models import Action, Tool
 from llmops.tools.rules import RISK_WORDS
@@ -198,6 +198,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one person said."""
+
+    approves: bool
+    who: str
+    decided_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One request as its page shows it."""
 
@@ -215,7 +225,7 @@ class Item:
     #: The run that it was asked for in, as far as it had come.
     run: SoFar | None
     story: list[Step]
-    decisions: list[Any]
+    decisions: list[Verdict]
     risk_words: str
     may_decide: bool
     decides_for: str
@@ -249,14 +259,17 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
         action=action,
         what=what,
         arguments=arguments,
-        raw=exact(_indented(action)).text if action else "",
+        raw=as_json(action.given) if action else "",
         attempt=attempt,
         replaces=bool(action and action.supersedes_id),
         replaced_by=str(later.request_id or "") if later else "",
         reason=reason,
         run=run,
         story=_story(request, action) if action else [],
-        decisions=decisions,
+        decisions=[
+            Verdict(one.approves, exact(one.who).text, one.decided_at, exact(one.reason).text)
+            for one in decisions
+        ],
         risk_words=RISK_WORDS[action.risk] if action else "",
         may_decide=decides,
         decides_for=decides_for(actor, row) if decides else "",
@@ -289,10 +302,6 @@ def _may_edit(request: HttpRequest, row: Request, decides: bool) -> bool:
     except InvalidRequest:
         return False
     return revises and decides and may(request, "action.propose", row.project)
-
-
-def _indented(action: Action) -> str:
-    return json.dumps(action.given, indent=2, ensure_ascii=False)
 
 
 def _others(request: HttpRequest, action: Action) -> QuerySet[Action]:
@@ -334,7 +343,7 @@ def _step_of(action: Action) -> Step:
     if action.result is not None:
         text = json.dumps(action.result, ensure_ascii=False, indent=2)
         result = exact(text if len(text) <= _LONGEST_RESULT else f"{text[:_LONGEST_RESULT]}…")
-    return Step(action, exact(action.says), said or action.message, result)
+    return Step(action, exact(action.says), exact(said or action.message).text, result)
 
 
 def unknown_item(request: HttpRequest, pk: UUID) -> Action | None:

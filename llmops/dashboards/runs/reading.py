@@ -15,8 +15,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from llmops.access.selectors import may, projects_for, visible
+from llmops.core.appearance import written_out
 from llmops.core.digests import sha256_hex
-from llmops.core.texts import written_out
 from llmops.dashboards import formats
 from llmops.dashboards.inbox.showing import Argument, arguments_of
 from llmops.runs.conversation import CALL, NOTE, RESULT, TURN

@@ -13,7 +13,7 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidg
 
 from llmops.base.admin import ReadOnlyAdmin, admin_action
 from llmops.core.actors import Actor
-from llmops.core.texts import written_out
+from llmops.core.appearance import written_out
 from llmops.tools import services
 from llmops.tools.admin.tools import RISK_LABELS
 from llmops.tools.models import Action

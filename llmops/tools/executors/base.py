@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llmops.core.texts import deeper_than
+
 #: The largest result that is kept and shown to a model, in bytes of JSON.
 MOST_RESULT_BYTES = 256 * 1024
+#: Deeper ones are kept as text: no page would show them.
+DEEPEST_RESULT = 100
 
 State = Literal["succeeded", "failed", "unknown"]
 
@@ -58,3 +62,18 @@ class Executor:
     ends_at: str
     signs: bool = False
     shared: bool = False
+
+
+def storable(value: Any) -> Any:
+    """A result without what a database refuses to hold (NUL, halves of surrogate pairs)."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    return deeper_than(value, DEEPEST_RESULT)

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from llmops.core.digests import canonical_json
 from llmops.core.errors import ConsoleError, InvalidRequest
-from llmops.tools.executors.base import MOST_RESULT_BYTES, Executor, Job, Outcome
+from llmops.tools.executors.base import MOST_RESULT_BYTES, Executor, Job, Outcome, storable, too_deep
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ def _ended(value: Any) -> Outcome:
             "succeeded",
             message=f"The function returned {size} bytes; at most {MOST_RESULT_BYTES} are kept.",
         )
-    return Outcome("succeeded", value)
+    if too_deep(value):
+        return Outcome("succeeded", message="The function returned what is nested too deeply to be kept.")
+    return Outcome("succeeded", storable(value))
 
 
 def _end(settings: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@
 
 The body is canonical JSON. Only the address that is set is spoken to: no redirect is followed, no address that the network
 guard refuses is connected to, TLS certificates are verified, and the whole exchange ends within the tool's time-out however
-slowly bytes come. 2xx is done; 4xx is a no, so nothing happened; what goes wrong before a connection stands means that nothing
+slowly bytes come. 2xx is done; 4xx is a no, and 301, 307 or 308 says to ask elsewhere, so nothing happened; what goes wrong before a connection stands means that nothing
 was sent. Everything else is unknown: the service may have done it.
 """
 
@@ -34,7 +34,7 @@ from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 from llmops.providers.guarded_resolver import AddressRefused, GuardedResolver
 from llmops.providers.network_guard import host_refusal
-from llmops.tools.executors.base import MOST_RESULT_BYTES, Executor, Job, Outcome
+from llmops.tools.executors.base import MOST_RESULT_BYTES, Executor, Job, Outcome, storable, too_deep
 
 _PREFIX = "whsec_"
 _CONNECT_S = 10.0
@@ -198,6 +198,12 @@ async def post(
 
 
 def _outcome(status: int, body: bytes, whole: bool) -> Outcome:
+    if status in (302, 303):
+        # What answers a form sends its browser on with these, when it has done what was asked.
+        return Outcome(
+            "unknown",
+            message=f"The service answered {status}, which may mean that it was done. It is not followed; have it answer 2xx.",
+        )
     if 300 <= status < 400:
         return Outcome(
             "failed",
@@ -224,20 +230,11 @@ def _read(body: bytes) -> Any:
     try:
         found = json.loads(body)
         canonical_json(found)
+        if too_deep(found):
+            raise ValueError
     except (ValueError, RecursionError):
         found = body[:_KEPT_TEXT].decode("utf-8", "replace")
-    return _storable(found)
-
-
-def _storable(value: Any) -> Any:
-    """Without what a database refuses to hold (NUL, halves of surrogate pairs)."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    return value
+    return storable(found)
 
 
 def _not_sent(error: aiohttp.ClientError) -> str:

@@ -15,8 +15,8 @@ from llmops.base.clock import database_now
 from llmops.base.tasks import send
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
+from llmops.core.appearance import written_out
 from llmops.core.errors import Conflict
-from llmops.core.texts import written_out
 from llmops.tools.models import Action
 from llmops.tools.rules import RISK_WORDS, SERVICE
 from llmops.tools.services.binding import binding_problem

@@ -16,9 +16,10 @@ from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.digests import canonical_json, equal
 from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
+from llmops.core.texts import text_problem
 from llmops.tools import rules
 from llmops.tools.executors import Outcome
-from llmops.tools.executors.base import MOST_RESULT_BYTES
+from llmops.tools.executors.base import DEEPEST_RESULT, MOST_RESULT_BYTES, too_deep
 from llmops.tools.models import Action, Tool
 from llmops.tools.services.executing import finish, refused_before_start, take
 from llmops.tools.services.proposing import audit
@@ -64,12 +65,20 @@ def report(
 ) -> Action:
     """What came of an action that was redeemed. Raises ``Conflict`` for another claim, or when somebody decided meanwhile."""
     _refuse_who_may_not_propose(actor, action)
+    if too_deep(result):
+        raise InvalidRequest(
+            f"result: objects and lists in each other at most {DEEPEST_RESULT} deep.", param="result"
+        )
     try:
         size = len(canonical_json(result))
     except (ValueError, TypeError, RecursionError):
         raise InvalidRequest("result: this cannot be written as JSON.", param="result") from None
     if size > MOST_RESULT_BYTES:
         raise InvalidRequest(f"result: at most {MOST_RESULT_BYTES} bytes.", param="result")
+    if problem := text_problem(result, lines=True):
+        raise InvalidRequest(f"result: {problem}.", param="result")
+    if problem := text_problem(message, lines=True):
+        raise InvalidRequest(f"message: {problem}.", param="message")
     if action.claim_id != claim_id:
         raise Conflict("claim: this is not the claim under which the action was redeemed.", param="claim")
     if action.state not in (Action.CLAIMED, Action.UNKNOWN) or action.resolution:
@@ -89,6 +98,8 @@ def resolve(actor: Actor, *, action: Action, happened: bool, reason: str) -> Act
     reason = reason.strip()
     if not reason:
         raise InvalidRequest("reason: Say how you found out.", param="reason")
+    if problem := text_problem(reason, lines=True):
+        raise InvalidRequest(f"reason: {problem}.", param="reason")
     with transaction.atomic():
         now: datetime = database_now()
         if not compare_and_set(

@@ -173,11 +173,11 @@ def _proposed(
     action.request = ask(
         actor,
         kind=ACTION,
-        title=action.says[:200],
+        title=rules.cut(action.says, 200),
         content=content_of(action, found.words),
         object_type=KIND,
         object_id=action.pk,
-        object_name=action.says[:200],
+        object_name=rules.cut(action.says, 200),
         project_id=tool.project_id,
         reason=reason[:500] or "No reason was given.",
         latest=now + timedelta(seconds=definition.approve_within_s),
