@@ -13,6 +13,8 @@ from typing import Any
 from django.db import transaction
 
 from console.declarative import schema
+from console.declarative.alert_steps import carry_channel, carry_rule, carry_slo
+from console.declarative.alerting import CHANNEL, RULE, SLO
 from console.declarative.checks import BadFile, Found
 from console.declarative.holding import hold, models_of
 from console.declarative.plan import make_plan
@@ -362,4 +364,7 @@ _DO: dict[str, Callable[[Actor, Step], None]] = {
     "service key": _service_key,
     "budget": _budget,
     PUBLISHING: _publishing,
+    SLO: carry_slo,
+    RULE: carry_rule,
+    CHANNEL: carry_channel,
 }

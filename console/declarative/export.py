@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import yaml
 from django.db import transaction
 
+from console.declarative.alert_steps import written
+from console.declarative.alerting import CHANNEL, RULE, SLO
 from console.declarative.definitions import TOOL_SECONDS
+from console.declarative.present import Present
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, budget_slug
 from console.declarative.shape import FILE_DEFAULTS, VERSION
-from console.declarative.state import Present, Prices, State
+from console.declarative.state import Prices, State
 from console.declarative.steps import placeholder
 from llmops.audit.services import record
 from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
@@ -46,6 +50,9 @@ def export_text(state: State) -> str:
         ("tools", _tools),
         ("budgets", _budgets),
         ("service_keys", _service_keys),
+        ("slos", partial(_alerts, kind=SLO, section="slo")),
+        ("alert_rules", partial(_alerts, kind=RULE, section="alert rule")),
+        ("alert_channels", partial(_alerts, kind=CHANNEL, section="alert channel")),
     ):
         if rows := list(section(state)):
             document[name] = rows
@@ -320,6 +327,11 @@ def _service_keys(state: State) -> Iterator[dict[str, Any]]:
             "expires_at": _time(values["expires_at"]) if values["expires_at"] else None,
         }
         yield _without_defaults("service key", row)
+
+
+def _alerts(state: State, *, kind: str, section: str) -> Iterator[dict[str, Any]]:
+    for row in written(state, kind):
+        yield _without_defaults(section, row)
 
 
 def _seconds(milliseconds: int) -> int | float:

@@ -8,8 +8,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from console.declarative.alerting import CHANNEL, RULE, SLO
 from console.declarative.schema import DEFAULT_ROUTE, Entry
 from llmops.access.models import Project, ServiceKey
+from llmops.alerts.models import Channel, Rule, Slo
 from llmops.budgets.models import Budget
 from llmops.budgets.scopes import KEY, PROJECT
 from llmops.policies.models import Policy
@@ -53,6 +55,9 @@ def hold(entries: list[Entry]) -> None:
         Tool.objects.filter(slug__in={key.rpartition("/")[2] for key in names["tool"]}),
         ServiceKey.objects.filter(project__slug__in={project for project, _, _ in keys}),
         Budget.objects.filter(slug__in=names["budget"]),
+        Slo.objects.filter(slug__in=names[SLO]),
+        Rule.objects.filter(slug__in=names[RULE]),
+        Channel.objects.filter(slug__in=names[CHANNEL]),
     ]
     for found in rows:
         list(found.select_for_update(of=("self",)).order_by("pk").values_list("pk", flat=True))

@@ -11,10 +11,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from console.declarative.alert_steps import plan_channel, plan_rule, plan_slo
+from console.declarative.alerting import CHANNEL, RULE, SLO
 from console.declarative.checks import Report
+from console.declarative.definition_steps import plan_prompt, plan_tool
+from console.declarative.present import Present
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, Entry
 from console.declarative.shape import PriceLine, Secret
-from console.declarative.state import Present, Prices, State
+from console.declarative.state import Prices, State
 from console.declarative.steps import (
     ACTIVATE,
     BRING_BACK,
@@ -32,16 +36,13 @@ from console.declarative.steps import (
     shown,
 )
 from llmops.budgets.scopes import KEY, PROJECT, ROUTE
-from llmops.core.digests import digest, sha256_hex
+from llmops.core.digests import sha256_hex
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
 from llmops.policies.wording import differences
-from llmops.prompts.content import digest_of
-from llmops.prompts.wording import differences as prompt_differences
 from llmops.providers.rules import looks_floating, origin_of, unit_of
 from llmops.providers.services.routes import MODEL_FIELDS
 from llmops.serving.rules import Rule
-from llmops.tools.wording import differences as tool_differences
 
 
 def make_plan(entries: list[Entry], state: State, *, reveal: Reveal) -> Plan:
@@ -65,7 +66,7 @@ class _Planner:
         yield from _BY_KIND[entry.kind](self, entry, present)
 
     def project(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        yield from self._plain(entry, present, entry.values)
+        yield from self.plain(entry, present, entry.values)
 
     def default_route(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         wanted: str = entry.values["default_route"]
@@ -73,14 +74,14 @@ class _Planner:
         if wanted == before:
             return
         if wanted:
-            self._refer(entry, "default_route", "route", wanted)
+            self.refer(entry, "default_route", "route", wanted)
         words = f"{shown('', before)} → {shown('', wanted)}"
-        yield self._step(CHANGE, entry, {"default_route": wanted}, (words,))
+        yield self.step(CHANGE, entry, {"default_route": wanted}, (words,))
 
     def publishing(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         assert present is not None
         for slug in entry.values["projects"]:
-            self._refer(entry, "projects", "project", slug)
+            self.refer(entry, "projects", "project", slug)
         now, wanted = _rule(present, present.values), _rule(present, entry.values)
         if wanted == now:
             return
@@ -97,26 +98,26 @@ class _Planner:
             "projects": sorted(wanted.projects),
             "restore_alone": wanted.restore_alone,
         }
-        yield self._step(CHANGE, entry, values, tuple(words))
+        yield self.step(CHANGE, entry, values, tuple(words))
 
     def provider(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        yield from self._plain(entry, present, entry.values)
+        yield from self.plain(entry, present, entry.values)
 
     def credential(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         secret: Secret = entry.values["secret"]
         if present is not None and present.gone:
-            self._bad(entry, "name", "the key of this name is revoked; give the new one another name")
+            self.bad(entry, "name", "the key of this name is revoked; give the new one another name")
             return
         try:
             readable = self.reveal(secret)
         except ConsoleError as error:
-            self._bad(entry, "secret", bare(error))
+            self.bad(entry, "secret", bare(error))
             return
         if readable is None and secret.scheme != "plain" and present is None:
             self.notes.append(f"{entry.kind} {entry.key}: {secret} cannot be read by this process.")
         values = {"provider": entry.values["provider"], "name": entry.values["name"], "secret": secret}
         if present is None:
-            yield self._step(CREATE, entry, values, (str(secret),))
+            yield self.step(CREATE, entry, values, (str(secret),))
             return
         as_kept = self._same_secret(entry, present, secret, readable)
         if as_kept and (moved := self._moved(entry, present)):
@@ -127,16 +128,16 @@ class _Planner:
                     "calls to this provider fail with upstream_auth."
                 )
             else:
-                yield self._step(REPLACE, entry, values, (moved,))
+                yield self.step(REPLACE, entry, values, (moved,))
         elif not as_kept:
             if present.values["source"] == "sealed" and secret.scheme != "plain":
                 self.notes.append(
                     f"{entry.kind} {entry.key}: the key kept here is given up for {secret}. Every data plane must find it "
                     "in its own surroundings; where it does not, calls fail with upstream_auth."
                 )
-            yield self._step(REPLACE, entry, values, (f"{_place(present)} → {secret}",))
+            yield self.step(REPLACE, entry, values, (f"{_place(present)} → {secret}",))
         if present.values["state"] != "active":
-            yield self._step(ACTIVATE, entry, values, (f"{present.values['state']} → active",))
+            yield self.step(ACTIVATE, entry, values, (f"{present.values['state']} → active",))
 
     def _moved(self, entry: Entry, present: Present) -> str:
         """That the provider is, or will be, elsewhere than where its key was given for; empty: it is not."""
@@ -158,11 +159,11 @@ class _Planner:
         ) and (readable is None or sha256_hex(readable.encode())[:12] == present.values["fingerprint"])
 
     def model(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        self._refer(entry, "provider", "provider", entry.values["provider"])
+        self.refer(entry, "provider", "provider", entry.values["provider"])
         values = {name: value for name, value in entry.values.items() if name != "prices"}
         if not looks_floating(self._provider_kind(values["provider"]), values["upstream_model"]):
             values["floats_reason"] = ""
-        yield from self._plain(entry, present, values)
+        yield from self.plain(entry, present, values)
         known: dict[str, Prices] = present.values["prices"] if present else {}
         for token_class, lines in entry.values["prices"].items():
             yield from self._prices(entry, token_class, lines, known.get(token_class, Prices()))
@@ -186,7 +187,7 @@ class _Planner:
             if planned is None:
                 yield self._price(entry, token_class, line.nano_per_million, line.since, None)
             elif planned != line.nano_per_million:
-                self._bad(
+                self.bad(
                     entry,
                     "prices",
                     f"the price of {token_class} from {line.since:%Y-%m-%dT%H:%M:%SZ} is recorded as "
@@ -200,7 +201,7 @@ class _Planner:
         if before is not None:
             words += f" (was {format_usd(before)})"
         words += f" from {since:%Y-%m-%d %H:%M} UTC" if since else " from now on"
-        return self._step(
+        return self.step(
             PRICE,
             entry,
             {"token_class": token_class, "nano_per_million": nano, "effective_from": since},
@@ -209,23 +210,23 @@ class _Planner:
 
     def route(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         for slug in entry.values["targets"]:
-            self._refer(entry, "targets", "model", slug)
+            self.refer(entry, "targets", "model", slug)
         for slug in entry.values["fallbacks"]:
-            self._refer(entry, "fallbacks", "model", slug)
+            self.refer(entry, "fallbacks", "model", slug)
         for chosen in entry.values["fallbacks_for"].values():
             for slug in chosen:
-                self._refer(entry, "fallbacks_for", "model", slug)
+                self.refer(entry, "fallbacks_for", "model", slug)
         kept = present.values["policies"] if present else ()
         for slug in entry.values["policies"]:
             if slug not in kept:
-                self._refer(entry, "policies", "policy", slug)
+                self.refer(entry, "policies", "policy", slug)
         for name in MODEL_FIELDS:
             if entry.values[name] is not None:
-                self._refer(entry, name, "model", entry.values[name])
-        yield from self._plain(entry, present, entry.values)
+                self.refer(entry, name, "model", entry.values[name])
+        yield from self.plain(entry, present, entry.values)
 
     def policy(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        for step in self._plain(entry, present, entry.values):
+        for step in self.plain(entry, present, entry.values):
             if present is None or "checks" not in step.values:
                 yield step
                 continue
@@ -233,93 +234,37 @@ class _Planner:
             words += differences(present.values["checks"], entry.values["checks"])
             yield replace(step, words=tuple(words))
 
-    def prompt(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        if entry.values["project"] is not None:
-            self._refer(entry, "project", "project", entry.values["project"])
-        wanted, known = entry.values["versions"], present.values["versions"] if present else []
-        for index, (ours, theirs) in enumerate(zip(wanted, known, strict=False)):
-            if digest_of(ours["content"]) != digest_of(theirs["content"]):
-                words = "; ".join(prompt_differences(theirs["content"], ours["content"]))
-                self._bad(
-                    entry,
-                    "versions",
-                    f"version {index + 1} is recorded otherwise ({words[:300]}), and versions never change; put yours at the end "
-                    "of the list",
-                )
-        newest = max(len(wanted), len(known))
-        for label, number in entry.values["labels"].items():
-            if number > newest:
-                self._bad(entry, "labels", f"{label} means version {number}, and there are {newest}")
-        first = 1 if present is None else 0
-        if present is None:
-            about = {name: entry.values[name] for name in ("slug", "project", "description")}
-            yield self._step(CREATE, entry, {**about, **wanted[0]}, ("version 1",))
-        else:
-            if present.gone:
-                yield self._step(BRING_BACK, entry, {}, ())
-            if entry.values["description"] != present.values["description"]:
-                words = f"description: {shown('', present.values['description'])} → {shown('', entry.values['description'])}"
-                yield self._step(CHANGE, entry, {"description": entry.values["description"]}, (words,))
-        before = known[-1]["content"] if known else wanted[0]["content"]
-        for index, version in list(enumerate(wanted))[max(first, len(known)) :]:
-            changes = prompt_differences(before, version["content"])
-            yield self._step(CHANGE, entry, {"version": version}, (f"version {index + 1}", *changes))
-            before = version["content"]
-        labels: dict[str, int] = present.values["labels"] if present else {}
-        for name in sorted({**labels, **entry.values["labels"]}):
-            was, now = labels.get(name), entry.values["labels"].get(name)
-            if was != now:
-                words = f"label {name}: {f'version {was}' if was else 'none'} → {f'version {now}' if now else 'none'}"
-                yield self._step(CHANGE, entry, {"label": name, "number": now}, (words,))
-
-    def tool(self, entry: Entry, present: Present | None) -> Iterator[Step]:
-        definition = entry.values["definition"]
-        if present is None or present.gone:
-            self._refer(entry, "project", "project", entry.values["project"])
-        if definition["executor"] == "webhook" and not (present and present.values["signs"]):
-            self.notes.append(
-                f"tool {entry.key}: what its webhook gets is not signed yet. Make a secret under Tools, and give it to the service."
-            )
-        if present is None:
-            yield self._step(CREATE, entry, dict(entry.values), tuple(tool_differences({}, definition)))
-            return
-        if present.gone:
-            yield self._step(BRING_BACK, entry, {}, ())
-        if digest(definition) != digest(present.values["definition"]):
-            words = tool_differences(present.values["definition"], definition)
-            yield self._step(CHANGE, entry, {"definition": definition}, tuple(words))
-
     def service_key(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         if present is None:
-            self._refer(entry, "project", "project", entry.values["project"])
+            self.refer(entry, "project", "project", entry.values["project"])
         secret: Secret = entry.values["secret"]
         if present is not None and present.gone:
-            self._bad(entry, "name", "the key of this name is revoked; give the new one another name")
+            self.bad(entry, "name", "the key of this name is revoked; give the new one another name")
             return
         try:
             plain = self.reveal(secret)
         except ConsoleError as error:
-            self._bad(entry, "secret", bare(error))
+            self.bad(entry, "secret", bare(error))
             return
         values = {name: value for name, value in entry.values.items() if name != "secret"}
         if present is None:
             if plain is None:
-                self._bad(
+                self.bad(
                     entry,
                     "secret",
                     f"{secret} cannot be read by this process, and only its hash is kept: set it for the process that "
                     "applies the file",
                 )
                 return
-            yield self._step(CREATE, entry, {**values, "secret": plain}, (str(secret),))
+            yield self.step(CREATE, entry, {**values, "secret": plain}, (str(secret),))
             return
-        yield from self._plain(entry, present, values)
+        yield from self.plain(entry, present, values)
         if plain is None:
             self.notes.append(
                 f"{entry.kind} {entry.key}: {secret} cannot be read by this process, so the present secret stays."
             )
         elif sha256_hex(plain.encode()) != present.values["hash"]:
-            yield self._step(
+            yield self.step(
                 ROTATE,
                 entry,
                 {"secret": plain},
@@ -328,57 +273,57 @@ class _Planner:
 
     def budget(self, entry: Entry, present: Present | None) -> Iterator[Step]:
         if present is not None and present.gone:
-            self._bad(entry, "name", "the budget of this name is archived; give the new one another name")
+            self.bad(entry, "name", "the budget of this name is archived; give the new one another name")
             return
         kind, value = entry.values["scope_kind"], entry.values["scope_value"]
         if kind in (PROJECT, KEY) and not self._keeps(entry, present, "scope_kind", "scope_value"):
-            self._refer(entry, "scope_value", "project" if kind == PROJECT else "service key", value)
-        if kind == ROUTE and self._missing("route", value):
+            self.refer(entry, "scope_value", "project" if kind == PROJECT else "service key", value)
+        if kind == ROUTE and self.missing("route", value):
             self.notes.append(
                 f"budget {entry.key}: there is no route {value!r}; it counts calls once there is."
             )
         if (named := entry.values["at_limit_route"]) and not self._keeps(entry, present, "at_limit_route"):
-            self._refer(entry, "at_limit_route", "route", named)
+            self.refer(entry, "at_limit_route", "route", named)
         if entry.values["project"] is not None and not self._keeps(entry, present, "project"):
-            self._refer(entry, "project", "project", entry.values["project"])
-        yield from self._plain(entry, present, entry.values)
+            self.refer(entry, "project", "project", entry.values["project"])
+        yield from self.plain(entry, present, entry.values)
 
-    def _plain(self, entry: Entry, present: Present | None, values: Mapping[str, Any]) -> Iterator[Step]:
+    def plain(self, entry: Entry, present: Present | None, values: Mapping[str, Any]) -> Iterator[Step]:
         if present is None:
-            yield self._step(CREATE, entry, dict(values), ())
+            yield self.step(CREATE, entry, dict(values), ())
             return
         if present.gone:
-            yield self._step(BRING_BACK, entry, {}, ())
+            yield self.step(BRING_BACK, entry, {}, ())
         changed = {name: value for name, value in values.items() if not same(value, present.values[name])}
         if changed:
             words = tuple(
                 f"{name}: {shown(name, present.values[name])} → {shown(name, value)}"
                 for name, value in changed.items()
             )
-            yield self._step(CHANGE, entry, changed, words)
+            yield self.step(CHANGE, entry, changed, words)
 
     def _keeps(self, entry: Entry, present: Present | None, *names: str) -> bool:
         """Whether the object exists and says the same: what it refers to may have gone out of use since."""
         return present is not None and all(entry.values[name] == present.values[name] for name in names)
 
-    def _missing(self, kind: str, key: str) -> bool:
+    def missing(self, kind: str, key: str) -> bool:
         found = self.state.find(kind, key)
         return (kind, key) not in self.declared and (found is None or bool(found.gone))
 
-    def _refer(self, entry: Entry, member: str, kind: str, key: str) -> None:
+    def refer(self, entry: Entry, member: str, kind: str, key: str) -> None:
         """Refuse a name that neither the file nor the database has in use."""
         if (kind, key) in self.declared:
             return
         found = self.state.find(kind, key)
         if found is None:
-            self._bad(entry, member, f"there is no {kind} {key!r}, neither in this file nor configured")
+            self.bad(entry, member, f"there is no {kind} {key!r}, neither in this file nor configured")
         elif found.gone:
-            self._bad(entry, member, f"the {kind} {key!r} is {found.gone}")
+            self.bad(entry, member, f"the {kind} {key!r} is {found.gone}")
 
-    def _step(self, action: str, entry: Entry, values: dict[str, Any], words: tuple[str, ...]) -> Step:
+    def step(self, action: str, entry: Entry, values: dict[str, Any], words: tuple[str, ...]) -> Step:
         return Step(action, entry.kind, entry.key, entry.line, values, words, entry.lines)
 
-    def _bad(self, entry: Entry, member: str, reason: str) -> None:
+    def bad(self, entry: Entry, member: str, reason: str) -> None:
         self.report.bad(entry.line_of(member), f"{entry.kind} {entry.key}", reason)
 
 
@@ -391,10 +336,13 @@ _BY_KIND: dict[str, Callable[[_Planner, Entry, Present | None], Iterator[Step]]]
     "model": _Planner.model,
     "policy": _Planner.policy,
     "route": _Planner.route,
-    "prompt": _Planner.prompt,
-    "tool": _Planner.tool,
+    "prompt": plan_prompt,
+    "tool": plan_tool,
     "service key": _Planner.service_key,
     "budget": _Planner.budget,
+    SLO: plan_slo,
+    RULE: plan_rule,
+    CHANNEL: plan_channel,
 }
 
 

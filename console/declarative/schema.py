@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from console.declarative.alerting import raw_entries
 from console.declarative.checks import BadFile, Found, Item, Report, parse
 from console.declarative.definitions import TOOL_SECONDS
 from console.declarative.shape import FILE, TIMEOUTS
@@ -336,6 +337,11 @@ def _publishing(file: Item) -> Iterator[Entry]:
         )
 
 
+def _alerts(file: Item) -> Iterator[Entry]:
+    for kind, key, item, values, lines in raw_entries(file):
+        yield Entry(kind, key, item.line, values, {**item.lines, **lines})
+
+
 _SECTIONS = (
     _projects,
     _publishing,
@@ -348,6 +354,7 @@ _SECTIONS = (
     _default_routes,
     _service_keys,
     _budgets,
+    _alerts,
 )
 
 

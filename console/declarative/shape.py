@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from console.declarative.alerting import RULE_MEMBERS, SLO_MEMBERS, channel_members
 from console.declarative.checks import (
     BAD,
     Check,
@@ -262,6 +263,9 @@ _SERVICE_KEY = {
 }
 
 
+_CHANNEL = channel_members(secret)
+
+
 def _version(node: yaml.Node, path: str, report: Report) -> Any:
     value = whole(0, 1_000_000)(node, path, report)
     if value is not BAD and value != VERSION:
@@ -305,6 +309,9 @@ FILE_DEFAULTS: dict[str, dict[str, Any]] = {
     "budget": _as_written(_BUDGET),
     "service key": _as_written(_SERVICE_KEY),
     "publishing": _as_written(_PUBLISHING),
+    "slo": _as_written(SLO_MEMBERS),
+    "alert rule": _as_written(RULE_MEMBERS),
+    "alert channel": _as_written(_CHANNEL),
 }
 
 
@@ -326,5 +333,8 @@ FILE: Check = record(
         # Left out, the rule stays as it is.
         "publishing": Member(record(_PUBLISHING)),
         "tools": Member(list_of(tool), list),
+        "slos": _section(SLO_MEMBERS),
+        "alert_rules": _section(RULE_MEMBERS),
+        "alert_channels": _section(_CHANNEL),
     }
 )

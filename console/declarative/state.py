@@ -12,6 +12,8 @@ from typing import Any
 
 from django.utils import timezone
 
+from console.declarative.alert_state import alerts
+from console.declarative.present import Present
 from console.declarative.schema import DEFAULT_ROUTE, PUBLISHING, prompt_key, tool_key
 from llmops.access.models import Project, ServiceKey
 from llmops.access.services.projects import CHANGEABLE
@@ -30,15 +32,6 @@ from llmops.serving.services.rule import rules_asked_for
 from llmops.tools.models import Tool
 
 _PROJECT_FIELDS = [name for name in CHANGEABLE if name != "default_route"]
-
-
-@dataclass(frozen=True)
-class Present:
-    """One object as it is. ``gone`` says why it is out of use (``archived``, ``revoked``), or is empty."""
-
-    pk: Any
-    values: dict[str, Any]
-    gone: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +69,7 @@ def read_state(*, at: datetime | None = None) -> State:
             "tool": _tools(),
             "service key": _service_keys(),
             "budget": _budgets(),
+            **alerts(),
         },
     )
 

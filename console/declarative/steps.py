@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
+from console.declarative.present import Present
+from console.declarative.schema import Entry
 from console.declarative.shape import Secret
 from llmops.core.errors import ConsoleError
 from llmops.core.money import format_usd
@@ -58,6 +60,19 @@ class Plan:
 #: The secret behind a reference as this process sees it, or None where it cannot be read here; raises ``ConsoleError``
 #: for a reference that can never be read.
 Reveal = Callable[[Secret], str | None]
+
+
+class Planner(Protocol):
+    """What the plan of one kind of object is made with."""
+
+    notes: list[str]
+    reveal: Reveal
+
+    def plain(self, entry: Entry, present: Present | None, values: dict[str, Any]) -> Iterator[Step]: ...
+    def refer(self, entry: Entry, member: str, kind: str, key: str) -> None: ...
+    def missing(self, kind: str, key: str) -> bool: ...
+    def step(self, action: str, entry: Entry, values: dict[str, Any], words: tuple[str, ...]) -> Step: ...
+    def bad(self, entry: Entry, member: str, reason: str) -> None: ...
 
 
 def placeholder(*names: str) -> str:

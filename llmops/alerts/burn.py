@@ -1,8 +1,9 @@
 """Error budgets and how fast they burn. Pure.
 
-Source: *The Site Reliability Workbook* (Beyer et al., Google, 2018), chapter 5, "Alerting on SLOs": the formulas of its
-tables, and the multiwindow, multi-burn-rate alerts of its section 6. A burn rate of 1 spends the whole budget in exactly
-the SLO's window. Windows are seconds, targets shares (0.999), burn rates have no unit.
+Source: *The Site Reliability Workbook* (Beyer et al., Google, 2018), chapter 5, "Alerting on SLOs"
+(https://sre.google/workbook/alerting-on-slos/): the formulas of its tables, and the multiwindow, multi-burn-rate alerts of its
+section 6. A burn rate of 1 spends the whole budget in exactly the SLO's window. Windows are seconds, targets shares (0.999),
+burn rates have no unit.
 """
 
 from __future__ import annotations

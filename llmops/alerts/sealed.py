@@ -5,7 +5,8 @@ from __future__ import annotations
 from llmops.alerts.models import Channel
 from llmops.base.master_keys import master_keys
 from llmops.base.sealed import SealedColumn
-from llmops.core.errors import Conflict
+from llmops.core.digests import sha256_hex
+from llmops.core.errors import Conflict, ConsoleError
 
 
 def secret_identity(channel_id: object) -> str:
@@ -18,6 +19,14 @@ def secret_of(channel: Channel) -> str:
     if not channel.sealed:
         raise Conflict(f"{channel.slug} has no secret yet. Give it one, and it can be told.")
     return master_keys().open(channel.sealed, identity=secret_identity(channel.pk))
+
+
+def fingerprint_of(channel: Channel) -> str:
+    """What tells one secret from another and gives none away; empty without one, and where its master key is not here."""
+    try:
+        return sha256_hex(secret_of(channel).encode())[:12] if channel.sealed else ""
+    except ConsoleError:
+        return ""
 
 
 CHANNEL_SECRETS = SealedColumn("alerts.Channel", "sealed", lambda row: secret_identity(row.pk))

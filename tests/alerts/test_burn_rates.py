@@ -49,10 +49,27 @@ def test_the_policies_are_the_published_ones() -> None:
     assert all(policy.long_s == 12 * policy.short_s for policy in burn.POLICIES)
 
 
+def test_the_policies_are_those_that_others_took_from_the_same_tables() -> None:
+    # Percent of a 30-day budget, long and short window, page or ticket: ``internal/alert/windows/google-30d.yaml`` of
+    # github.com/slok/sloth (7833d8b), which names the chapter as its source.
+    published = [
+        (2, HOUR, 5 * MINUTE, "page"),
+        (5, 6 * HOUR, 30 * MINUTE, "page"),
+        (10, DAY, 2 * HOUR, "ticket"),
+        (10, 3 * DAY, 6 * HOUR, "ticket"),
+    ]
+    severities = {"page": "critical", "ticket": "warning"}
+    for policy, (percent, long_s, short_s, way) in zip(burn.POLICIES, published, strict=True):
+        assert (policy.long_s, policy.short_s, policy.severity) == (long_s, short_s, severities[way])
+        assert burn.rate_that_spends(percent / 100, long_s, MONTH) == pytest.approx(policy.rate)
+
+
 def test_detection_time() -> None:
     # "Target error rate >= SLO threshold": 0.6 s over ten minutes in a full outage (table 5-1's text); and a burn rate of 36
     # over an hour alerts after 5 % of the budget: ((1 - SLO) / error ratio) * window * burn rate.
     assert burn.detection_time(THREE_NINES, 1.0, 10 * MINUTE, 1) == pytest.approx(0.6)
+    # "Increased alert window": two minutes and ten seconds over 36 hours.
+    assert burn.detection_time(THREE_NINES, 1.0, 36 * HOUR, 1) == pytest.approx(2 * MINUTE + 10, abs=0.5)
     assert burn.detection_time(THREE_NINES, 1.0, HOUR, 14.4) == pytest.approx(51.84)
     assert burn.budget_spent(36, HOUR, MONTH) == pytest.approx(0.05)
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from console.declarative import schema
+from console.declarative.alerting import CHANNEL, OBJECTIVES, SEVERITIES
 from console.declarative.apply import apply_text
 from console.declarative.export import export_text
 from console.declarative.state import read_state
@@ -24,6 +25,7 @@ from tests.configuring import OPERATOR
 from tests.trying import tries
 
 pytestmark = pytest.mark.django_db
+CHAT = "https://chat.example.com/services/T0/B0"
 
 slugs = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True)
 #: Words that YAML reads as something else when nobody quotes them, and texts that need care.
@@ -138,6 +140,64 @@ def configurations(draw):
         "tools": draw(st.lists(tool(projects), max_size=2, unique_by=lambda row: row["slug"])) if projects else [],
         "service_keys": [draw(service_key(number, *key)) for number, key in enumerate(keys)],
         "budgets": draw(budgets(projects, keys, routes)),
+        "slos": draw(st.lists(slo(projects, routes), max_size=2, unique_by=lambda row: row["slug"])),
+        "alert_rules": draw(st.lists(alert_rule(projects, routes), max_size=2, unique_by=lambda row: row["slug"])),
+        "alert_channels": draw(st.lists(alert_channel(projects), max_size=2, unique_by=lambda row: row["slug"])),
+    }  # fmt: skip
+
+
+def placed(draw, projects, routes):
+    found = {"route": draw(st.sampled_from(["", *routes]))}
+    if projects and draw(st.booleans()):
+        found["project"] = draw(st.sampled_from(projects))
+    return found
+
+
+@st.composite
+def slo(draw, projects, routes):
+    objective = draw(st.sampled_from(list(OBJECTIVES)))
+    most = {
+        "within": st.integers(1, 3_600_000_000).map(lambda us: us / 1e6),
+        "cost_usd": amounts.filter(lambda text: set(text) > set("0.")),
+    }
+    wanted = OBJECTIVES[objective]
+    return {
+        "slug": draw(slugs), "objective": objective, "target": draw(st.integers(1, 999_999)) / 10_000,
+        "window_days": draw(st.sampled_from([28, 30])), **placed(draw, projects, routes),
+        **({wanted: draw(most[wanted])} if wanted else {}),
+    }  # fmt: skip
+
+
+@st.composite
+def alert_rule(draw, projects, routes):
+    numbers = {
+        "percent": st.integers(1, 10_000).map(lambda part: part / 100),
+        "min_calls": st.integers(1, 1000),
+    }
+    return {
+        "slug": draw(slugs), "kind": draw(st.sampled_from(["error_rate", "fallback_rate"])),
+        "numbers": draw(st.fixed_dictionaries({}, optional=numbers)), "severity": draw(st.sampled_from(SEVERITIES)),
+        "resolve_after": draw(st.integers(0, 86_400)), "enabled": draw(st.booleans()),
+        **draw(st.fixed_dictionaries({}, optional={"runbook": st.just("slow-answers"), "model": slugs})),
+        **placed(draw, projects, routes),
+    }  # fmt: skip
+
+
+@st.composite
+def alert_channel(draw, projects):
+    kinds = {
+        "mail": {"addresses": ["a@b.example", "c@d.example"]},
+        "webhook": {"url": "https://hook.example.com/a?b=c"},
+        "slack": {"secret": "env:SOME_CHAT"},
+    }
+    kind = draw(st.sampled_from(sorted(kinds)))
+    clock = st.tuples(st.integers(0, 23), st.integers(0, 59)).map(lambda at: f"{at[0]:02}:{at[1]:02}")
+    return {
+        "slug": draw(slugs), "kind": kind, **kinds[kind],
+        "severities": draw(st.lists(st.sampled_from(SEVERITIES), min_size=1, unique=True)),
+        "after_minutes": draw(st.integers(0, 10_080)), "enabled": draw(st.booleans()),
+        **draw(st.fixed_dictionaries({}, optional={"quiet": st.tuples(clock, clock).map("-".join), "timezone": st.just("Asia/Kolkata")})),
+        **({"project": draw(st.sampled_from(projects))} if projects and draw(st.booleans()) else {}),
     }  # fmt: skip
 
 
@@ -439,7 +499,7 @@ class _Undone(Exception):
 @tries(25, at_least=8, suppress_health_check=list(HealthCheck))
 def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
-    environment = {"SOME_KEY": "sk-some-key-0123456789"}
+    environment = {"SOME_KEY": "sk-some-key-0123456789", "SOME_CHAT": CHAT}
     with pytest.raises(_Undone), transaction.atomic():
         apply_text(OPERATOR, text, environment=environment)
         exported, before = export_text(read_state()), last_sequence()
@@ -454,8 +514,14 @@ def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configu
         for number, entry in enumerate(schema.read(exported))
         if entry.kind == "service key"
     }
+    chats = [
+        one.values["secret"].value
+        for one in schema.read(exported)
+        if one.kind == CHANNEL and one.values["secret"]
+    ]
+    variables |= dict.fromkeys(chats, CHAT)
     expected = len([entry for entry in schema.read(exported) if entry.kind == "service key"])
-    if len(variables) < expected:
+    if len(variables) < expected + len(set(chats)):
         # Two names that differ only where a variable's name cannot: one variable, one key.
         return
     with pytest.raises(_Undone), transaction.atomic():

@@ -3,6 +3,8 @@
 from llmops.alerts.services.channels import (
     archive_channel,
     create_channel,
+    replace_secret,
+    restore_channel,
     rotate_secret,
     try_channel,
     update_channel,
@@ -32,7 +34,9 @@ __all__ = [
     "ensure_shipped",
     "evaluate",
     "note",
+    "replace_secret",
     "resolve",
+    "restore_channel",
     "restore_rule",
     "restore_slo",
     "rotate_secret",

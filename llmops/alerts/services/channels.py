@@ -46,23 +46,28 @@ CHANGEABLE = (
 )  # fmt: skip
 _TOLD = ("slug", "kind", *CHANGEABLE)
 _MOST_ADDRESSES, _LONGEST_AFTER = 50, 7 * 24 * 60
+#: ``whsec_`` and 24 bytes in base64, the least that Standard Webhooks allows.
+_SHORTEST_SECRET = 6 + 32
 
 
 def create_channel(
-    actor: Actor, *, slug: str, kind: str, project: Project | None = None, **given: Any
+    actor: Actor, *, slug: str, kind: str, project: Project | None = None, secret: str = "", **given: Any
 ) -> tuple[Channel, str]:
     """A channel, and the secret that signs what its webhook gets: it is returned now or never. Empty for other kinds.
 
-    ``url`` of a chat is sealed as a whole, because whoever knows it may write there. Raises ``InvalidRequest``, ``Conflict``
+    ``url`` of a chat is sealed as a whole, because whoever knows it may write there; it may be given as ``secret`` as well. For a
+    webhook ``secret`` is what signs, made anew if there is none. Raises ``InvalidRequest``, ``Conflict``
     for a taken name, ``PermissionDenied`` where a private network is allowed by who may not.
     """
     known = channel_named(kind)
     with transaction.atomic():
         channel = Channel(slug=slug, kind=kind, project=project, severities=[name for name, _ in SEVERITIES])
         drafts.assign(channel, given, allowed=CHANGEABLE)
-        secret = _take_secret(channel)
+        if known.sealing == "address" and secret:
+            channel.url = secret
+        _take_secret(channel, before="")
         if known.sealing == "signs":
-            secret = new_secret()
+            secret = _signing(secret) if secret else new_secret()
             _seal(channel, secret)
         _checked(actor, channel)
         drafts.inserted(channel)
@@ -75,7 +80,7 @@ def update_channel(actor: Actor, *, channel: Channel, **changes: Any) -> Channel
         stored = _in_use(channel)
         before = drafts.values(stored, _TOLD)
         drafts.assign(stored, changes, allowed=CHANGEABLE)
-        _take_secret(stored)
+        _take_secret(stored, before=before["url"])
         _checked(actor, stored, before=before)
         stored.save()
         record_about(
@@ -95,6 +100,41 @@ def rotate_secret(actor: Actor, *, channel: Channel) -> str:
         stored.save(update_fields=["sealed", "updated_at"])
         record_about(actor, stored, action="alert_channel.signing_rotated")
     return secret
+
+
+def replace_secret(actor: Actor, *, channel: Channel, secret: str) -> Channel:
+    """Another secret, which somebody knows already: what signs a webhook (``whsec_<base64>``), or the address of a chat. The old one
+    ends at once. Raises ``Conflict`` for a kind that has none."""
+    with transaction.atomic():
+        stored = _in_use(channel)
+        before = drafts.values(stored, _TOLD)
+        sealing = channel_named(stored.kind).sealing
+        if sealing == "signs":
+            _seal(stored, _signing(secret))
+        elif sealing == "address":
+            stored.url = secret
+            _take_secret(stored, before=before["url"])
+            _checked(actor, stored, before=before)
+        else:
+            raise Conflict(f"{stored.slug} has no secret.")
+        stored.save(update_fields=["sealed", "url", "updated_at"])
+        record_about(actor, stored, action="alert_channel.secret_replaced")
+    return stored
+
+
+def restore_channel(actor: Actor, *, channel: Channel) -> Channel:
+    with transaction.atomic():
+        stored = drafts.locked(channel)
+        if not compare_and_set(stored, expect={"archived_at__isnull": False}, change={"archived_at": None}):
+            raise Conflict(f"{stored.slug} is not archived.")
+        record_about(
+            actor,
+            stored,
+            action="alert_channel.restored",
+            before={"archived": True},
+            after={"archived": False},
+        )
+    return stored
 
 
 def archive_channel(actor: Actor, *, channel: Channel) -> Channel:
@@ -136,20 +176,32 @@ def _seal(channel: Channel, secret: str) -> None:
     channel.sealed = usable_for_sealing().seal(secret, identity=secret_identity(channel.pk))
 
 
-def _take_secret(channel: Channel) -> str:
+def _signing(secret: str) -> str:
+    from llmops.tools.executors import webhook
+
+    try:
+        webhook.signature(secret, message_id="", timestamp=0, body=b"")
+    except ValueError as wrong:
+        raise InvalidRequest(f"secret: {wrong}.", param="secret") from None
+    if len(secret) < _SHORTEST_SECRET:
+        raise InvalidRequest("secret: 24 bytes of chance or more, as whsec_<base64>.", param="secret")
+    return secret
+
+
+def _take_secret(channel: Channel, *, before: str) -> None:
     """The address of a chat moves into the seal; the host is what people see of it."""
-    if channel_named(channel.kind).sealing != "address" or not channel.url:
-        return ""
-    given = channel.url
-    if "/" not in given.removeprefix("https://").removeprefix("http://"):
+    if (
+        channel_named(channel.kind).sealing != "address"
+        or not channel.url
+        or (before and channel.url == before)
+    ):
         # As it is shown: nothing else was typed.
-        channel.url = given
-        return ""
+        return
+    given = channel.url
     if problem := url_problem(given, allow_private=channel.allow_private_network):
         raise InvalidRequest(f"url: {problem.replace('on the tool', 'here')}.", param="url")
     _seal(channel, given)
     channel.url = str(urlsplit(given).hostname)
-    return given
 
 
 def _checked(actor: Actor, channel: Channel, *, before: dict[str, Any] | None = None) -> None:
@@ -177,7 +229,7 @@ def _checked(actor: Actor, channel: Channel, *, before: dict[str, Any] | None = 
             raise InvalidRequest(f"{name}: minutes after midnight, below 1440.", param=name)
     try:
         ZoneInfo(channel.timezone)
-    except (ValueError, OSError):
+    except (ValueError, KeyError, OSError):
         raise InvalidRequest("timezone: a name such as Europe/Berlin is needed.", param="timezone") from None
     allowed_before = bool(before and before["allow_private_network"])
     moved = before is None or before["url"] != channel.url or not allowed_before
