@@ -184,17 +184,20 @@ class Installation:
         """Wait until the ledger holds all that stands in the journals now."""
         written = self._written()
         deadline = time.monotonic() + timeout
-        while True:
-            booked = {
-                UUID(str(name)): upto for name, upto in self.rows("SELECT id, sequence FROM usage_journal")
-            }
-            behind = {name: upto for name, upto in written.items() if booked.get(name, 0) < upto}
-            if not behind:
-                return
-            if time.monotonic() > deadline:
-                logs = "\n".join(f"--- {one.name}\n{one.log_tail()}" for one in self.processes)
-                pytest.fail(f"not booked after {timeout} s: {behind}, but {booked}\n{logs}", pytrace=False)
-            time.sleep(0.05)
+        with self.reader() as rows:
+            while True:
+                booked = {
+                    UUID(str(name)): upto for name, upto in rows("SELECT id, sequence FROM usage_journal")
+                }
+                behind = {name: upto for name, upto in written.items() if booked.get(name, 0) < upto}
+                if not behind:
+                    return
+                if time.monotonic() > deadline:
+                    logs = "\n".join(f"--- {one.name}\n{one.log_tail()}" for one in self.processes)
+                    pytest.fail(
+                        f"not booked after {timeout} s: {behind}, but {booked}\n{logs}", pytrace=False
+                    )
+                time.sleep(0.05)
 
     def _written(self) -> dict[UUID, int]:
         """The number of the last whole record of each journal."""
@@ -211,15 +214,22 @@ class Installation:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a SELECT answers, over a connection of its own to this installation's database."""
-        if self.database_url.startswith("sqlite"):
-            with closing(
-                sqlite3.connect(self.database_url.removeprefix("sqlite:///"), timeout=20)
-            ) as connection:
-                return connection.execute(query).fetchall()
-        import psycopg
+        with self.reader() as rows:
+            return rows(query)
 
-        with psycopg.connect(self.database_url) as connection:
-            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+        """``rows`` over one connection, for whoever looks again and again: each answer is of its moment."""
+        connection: Any
+        if self.database_url.startswith("sqlite"):
+            path = self.database_url.removeprefix("sqlite:///")
+            connection = sqlite3.connect(path, timeout=20, isolation_level=None)
+        else:
+            import psycopg
+
+            connection = psycopg.connect(self.database_url, autocommit=True)
+        with closing(connection):
+            yield lambda query: connection.execute(query).fetchall()
 
 
 def living_installations() -> list[Installation]:

@@ -55,6 +55,9 @@ BODY = {
 }
 
 
+WINDOW = "SELECT limit_nano, settled_nano, leased_nano, overrun_nano, unattributed_nano FROM budgets_window"
+
+
 @dataclass
 class Watch:
     """What was seen of the budget's window from outside."""
@@ -117,8 +120,7 @@ class Fire:
 
     def window(self) -> tuple[int, int, int, int, int]:
         """(limit, settled, leased, overrun, unattributed)"""
-        names = "limit_nano, settled_nano, leased_nano, overrun_nano, unattributed_nano"
-        [row] = self.installation.rows(f"SELECT {names} FROM budgets_window") or [(0, 0, 0, 0, 0)]
+        [row] = self.installation.rows(WINDOW) or [(0, 0, 0, 0, 0)]
         return row  # type: ignore[return-value]
 
     def calls(self) -> dict[str, tuple[str, int]]:
@@ -160,12 +162,13 @@ def fire(installation: Installation, directory: Path, *, limit: str) -> Iterator
         stop = threading.Event()
 
         def look() -> None:
-            while not stop.wait(0.004):
-                limit_nano, settled, leased, *_ = found.window()
-                found.watch.samples += 1
-                found.watch.most = max(found.watch.most, settled + leased)
-                if settled + leased > limit_nano or min(settled, leased) < 0:
-                    found.watch.broken.append((limit_nano, settled, leased))
+            with installation.reader() as rows:
+                while not stop.wait(0.004):
+                    [(limit_nano, settled, leased, *_)] = rows(WINDOW) or [(0, 0, 0)]
+                    found.watch.samples += 1
+                    found.watch.most = max(found.watch.most, settled + leased)
+                    if settled + leased > limit_nano or min(settled, leased) < 0:
+                        found.watch.broken.append((limit_nano, settled, leased))
 
         watcher = threading.Thread(target=look)
         watcher.start()

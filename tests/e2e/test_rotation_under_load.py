@@ -28,7 +28,7 @@ KEY = "llmops_rotating_0123456789abcdefghijklmnopqrstuvwxyz"
 OLD, NEW = "sk-the-old-key-0123456789", "sk-the-new-key-0123456789"
 CLIENTS = 6
 #: Between a client's calls, so that the load is steady and leaves the machine to what is rotated under it.
-PAUSE_S = 0.05
+PAUSE_S = 0.2
 CONFIGURATION = """\
 version: 1
 projects: [{{slug: support, name: Support}}]
@@ -85,7 +85,7 @@ class Clients:
             else:
                 self.failed.append((status, text[-300:]))
 
-    def go_on(self, calls: int = 60) -> None:
+    def go_on(self, calls: int = 40) -> None:
         """Until so many more calls were answered."""
         wanted = self.answered + calls
         eventually(lambda: self.answered >= wanted or bool(self.failed))

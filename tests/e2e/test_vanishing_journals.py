@@ -74,13 +74,13 @@ async def _served_meanwhile(
         while not done.is_set():
             answers.append(await ask(session, port))
             # A steady load, which leaves the machine to what happens under it.
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def attack() -> None:
         before = set(journal.found(directory))
         assert len(before) == 2, vanish.__name__
         for _ in range(3):
-            enough = len(answers) + 60
+            enough = len(answers) + 40
             while len(answers) < enough:
                 await asyncio.sleep(0.005)
             vanish(directory)
