@@ -133,9 +133,16 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     found["calls"] += sum(sums[0] for sums in computed.values())
     found["cost_nano"] += sum(sums[Rollup.SUMS.index("cost_nano")] for sums in computed.values())
     _replace_counts(Rollup.MINUTE, start, end, computed, found)
+    # Most quarters of a quiet day have no calls, hence nothing by prompt and nothing measured either.
+    _replace_prompts(Rollup.MINUTE, start, end, _prompted(per_minute) if computed else {}, found)
+    _replace_latencies(Rollup.MINUTE, start, end, _measured(per_minute) if computed else {}, found)
+    summaries.mark_made(Rollup.MINUTE, start, end)
+
+
+def _prompted(per_minute: QuerySet[Call, Any]) -> Table:
     named = per_minute.exclude(prompt_name="").annotate(version=Coalesce("prompt_version", 0))
     by_prompt = [*_PROMPT_BY[:-1], "version"]
-    prompted: Table = {
+    return {
         (row["bucket"], *(row[name] for name in by_prompt)): tuple(
             row[f"sum_{name}"] for name in PromptRollup.SUMS
         )
@@ -145,7 +152,9 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
             )
         )
     }
-    _replace_prompts(Rollup.MINUTE, start, end, prompted, found)
+
+
+def _measured(per_minute: QuerySet[Call, Any]) -> Table:
     measured: Table = {}
     for metric, micros, which in (
         (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
@@ -166,8 +175,7 @@ def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
         for row in _rows(grouped):
             key = (row["bucket"], row["project_id"], row["route"], row["model"], metric, row["log_bucket"])
             measured[key] = (row["sum_calls"],)
-    _replace_latencies(Rollup.MINUTE, start, end, measured, found)
-    summaries.mark_made(Rollup.MINUTE, start, end)
+    return measured
 
 
 def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[str, Any]) -> None:

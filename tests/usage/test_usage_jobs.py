@@ -31,6 +31,8 @@ from tests.usage.reckoning import assert_latencies, assert_rollups, stored_rollu
 
 DAY = date(2024, 5, 16)
 MIDNIGHT = datetime(2024, 5, 16, tzinfo=UTC)
+#: A few hours around the steps at which workers come and go here; that a whole day is added up is one test's.
+BUSY: dict[str, Any] = {"since": MIDNIGHT + timedelta(hours=4), "hours": 4}
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_what_ingest_adds_up_a_rebuild_finds_right(tmp_path: Path, db: None) -> 
 def test_a_rebuild_mends_the_day_and_touches_no_other(tmp_path: Path, db: None) -> None:
     before = scribe_of(tmp_path, 40, since=MIDNIGHT - timedelta(hours=2), hours=2)
     after = scribe_of(tmp_path, 40, since=MIDNIGHT + timedelta(days=1), hours=2)
-    scribe = scribe_of(tmp_path)
+    scribe = scribe_of(tmp_path, since=MIDNIGHT + timedelta(hours=20), hours=4)
     Ingester(tmp_path).run_once()
     written = before.written + scribe.written + after.written
     spoil()
@@ -182,7 +184,7 @@ class Killed(BaseException):
 
 
 def test_another_worker_goes_on_where_one_died(tmp_path: Path, db: None, sent: list[str]) -> None:
-    scribe = scribe_of(tmp_path)
+    scribe = scribe_of(tmp_path, **BUSY)
     Ingester(tmp_path).run_once()
     spoil()
     job = asked()
@@ -212,7 +214,7 @@ def test_another_worker_goes_on_where_one_died(tmp_path: Path, db: None, sent: l
 
 
 def test_a_worker_that_wakes_up_late_changes_nothing(tmp_path: Path, db: None) -> None:
-    scribe_of(tmp_path, 20)
+    scribe_of(tmp_path, 20, **BUSY)
     Ingester(tmp_path).run_once()
     job = asked()
     taken: list[Any] = []
@@ -264,7 +266,7 @@ def test_a_fault_ends_the_job_with_a_sentence(db: None, monkeypatch: pytest.Monk
 
 
 def test_one_of_many_workers_gets_the_job(tmp_path: Path, transactional_db: None) -> None:
-    scribe = scribe_of(tmp_path, 60)
+    scribe = scribe_of(tmp_path, 60, **BUSY)
     Ingester(tmp_path).run_once()
     job = asked()
     results = in_threads(*[lambda: services.run_job(job.pk)] * 4)
@@ -274,7 +276,7 @@ def test_one_of_many_workers_gets_the_job(tmp_path: Path, transactional_db: None
 
 def test_traffic_during_a_rebuild_is_counted_once(tmp_path: Path, transactional_db: None) -> None:
     """An ingester books calls of the very day, while it is spoilt and recomputed, again and again."""
-    scribe = scribe_of(tmp_path, 100)
+    scribe = scribe_of(tmp_path, 100, **BUSY)
     Ingester(tmp_path).run_once()
     spoil()
     stop = threading.Event()
