@@ -252,6 +252,7 @@ SEALED = [
     "llmops.runs.sealed.SAYINGS",
     "llmops.runs.sealed.STEPS",
     "llmops.usage.sealed.KEPT_TEXTS",
+    "llmops.usage.sealed.KEPT_ANSWERS",
     "llmops.alerts.sealed.CHANNEL_SECRETS",
 ]
 #: What to do when something is wrong, a file a signal: shown beside each alert.

@@ -72,6 +72,7 @@ def _projects(file: Item) -> Iterator[Entry]:
                 "concurrency": item["concurrency"],
                 "keep_texts_percent": item["keep_texts_percent"],
                 "keep_texts_days": item["keep_texts_days"],
+                "keep_texts_readable": item["keep_texts_readable"],
             },
             item.lines,
         )

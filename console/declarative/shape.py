@@ -176,6 +176,7 @@ _PROJECT = {
     "concurrency": Member(_limit),
     "keep_texts_percent": Member(whole(0, 100), 0),
     "keep_texts_days": Member(whole(1, 90), 7),
+    "keep_texts_readable": Member(yes_or_no, False),
 }
 _CREDENTIAL = {
     "name": Member(text(most=80, blank=False), required=True),

@@ -65,6 +65,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "concurrency",
             "keep_texts_percent",
             "keep_texts_days",
+            "keep_texts_readable",
             "archived_at",
             "created_at",
             "updated_at",

@@ -51,6 +51,13 @@ class Project(TimestampedModel):
         help_text="What is asked is kept, redacted and encrypted, of so many calls, taken by chance: policies are then tried on it. "
         "0: of none.",
     )
+    keep_texts_readable = models.BooleanField(
+        "kept for people to read",
+        default=False,
+        db_default=False,
+        help_text="Answers and parameters are then kept as well, and operators and administrators may read, compare and replay such "
+        "calls: every reading is on the record. Off: nobody reads them. Holds for calls from now on.",
+    )
     keep_texts_days = models.PositiveSmallIntegerField(
         "days for which they are kept",
         default=7,

@@ -63,6 +63,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     #: open the inbox's forms; what each kind of request asks for beside is its own permission
     "approval.decide": frozenset({OPERATOR, REVIEWER, FINANCE, ADMIN}),
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
+    #: read what calls said, of projects that have it kept for people
+    "text.read": frozenset({OPERATOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
     "alert.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     #: acknowledge, silence and end incidents
@@ -130,6 +132,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
         }
     ),
     "audit": frozenset({"audit.view"}),
+    #: read what calls said, and what they were answered
+    "texts": frozenset({"usage.view", "text.read"}),
     "members": frozenset({"member.view", "member.manage"}),
     #: propose calls of tools and wait for them. The last three let a key give roles to people; a key itself never decides.
     "actions": frozenset(

@@ -3,6 +3,7 @@ from django.urls import path
 from llmops.dashboards import views
 from llmops.dashboards.boards import live, saved
 from llmops.dashboards.boards import views as boards
+from llmops.dashboards.comparing.views import compare
 from llmops.dashboards.inbox import views as inbox
 from llmops.dashboards.inbox.standing import stand_ins
 from llmops.dashboards.readiness import readiness
@@ -36,6 +37,7 @@ urlpatterns = [
     path("spend/exports/", export_views.schedules, name="exports"),
     path("reconciliation/", reconciliation, name="reconciliation"),
     path("calls/", views.calls, name="calls"),
+    path("calls/compare/", compare, name="compare"),
     path("calls/<uuid:call_id>/", views.call, name="call"),
     path("routes/editor/", route_views.editor, name="route_add"),
     path("routes/editor/<str:slug>/", route_views.editor, name="route_editor"),

@@ -33,9 +33,10 @@ from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_providers
 from llmops.dashboards.story import story as story_of
 from llmops.providers.models import Model, Route
-from llmops.usage import services
+from llmops.usage import services, texts
 from llmops.usage.models import Call
 from llmops.usage.selectors import calls_page
+from llmops.usage.selectors.replays import original_of, replays_of
 
 #: Parts of the Overview that a live page puts in place one by one: name -> template.
 PARTS = {
@@ -180,15 +181,39 @@ def _call_of(reader: Reader, text: str) -> UUID | None:
     return found.values_list("pk", flat=True).first()
 
 
-@require_GET
+@require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 @login_required
 def call(request: HttpRequest, call_id: UUID) -> HttpResponse:
+    """A POST asks to read what was said, which is on the record."""
     try:
         story = story_of(Reader.of(request), call_id)
     except NotFound as missing:
         raise Http404 from missing
-    return render(request, "dashboards/calls/story.html", {"story": story, "call": story.told.call})
+    found = story.told.call
+    may_read = may(request, texts.PERMISSION, found.project_id)
+    read, problem = None, ""
+    if request.method == "POST":
+        if not may_read:
+            raise PermissionDenied
+        try:
+            read = texts.read_texts(actor_of(request), calls=[found], why="read")[found.pk]
+        except NotFound as gone:
+            problem = gone.message
+    context = {
+        "story": story,
+        "call": found,
+        "may_read": may_read,
+        "standing": texts.standing_of(found) if may_read else None,
+        "read": read,
+        "problem": problem,
+        "replays": replays_of(found.pk),
+        "original": original_of(found),
+        "may_replay": may_read
+        and found.endpoint in texts.REPLAYABLE
+        and may(request, "playground.use", found.project_id),
+    }
+    return render(request, "dashboards/calls/story.html", context, status=404 if problem else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

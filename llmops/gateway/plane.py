@@ -31,7 +31,16 @@ from llmops.gateway.telemetry.metrics import Metrics
 from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
 from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
-from llmops.usage.records import Attempt, BreakerSeen, CredentialSeen, Ended, Origin, Outcome, Record
+from llmops.usage.records import (
+    Attempt,
+    BreakerSeen,
+    CredentialSeen,
+    Ended,
+    LimitsSeen,
+    Origin,
+    Outcome,
+    Record,
+)
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -51,6 +60,8 @@ MAX_IN_FLIGHT = 8_192
 LARGE_BYTES = 256 * 1024
 #: Records that could not be written although their call was served; beyond this no call is taken.
 MAX_UNWRITTEN = 10_000
+#: What is left of providers' limits is written down every so often, where something was heard.
+TELL_LIMITS_S = 10.0
 
 
 class Journal(Protocol):
@@ -171,6 +182,7 @@ class Plane:
     #: a call of the console's own to a moderation model, by the road that all calls take
     moderate: Callable[[Message, Receive, Send], Awaitable[None]] = field(init=False)
     _unwritten: list[Record] = field(default_factory=list)
+    _limits_told: float = 0.0
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
@@ -368,6 +380,14 @@ class Plane:
 
     # ------------------------------------------------------------------ once a second
 
+    def tell_limits(self, now: float) -> None:
+        """Write down what providers said is left of their limits, seldom, and only what is news."""
+        if now - self._limits_told < TELL_LIMITS_S:
+            return
+        since, self._limits_told = self._limits_told, now
+        if told := self.credentials.told_since(since, now):
+            self.write(LimitsSeen(n=0, at=time.time_ns(), told=told))
+
     def count_uses(self) -> None:
         """Count what draining credentials still do. A call that has tried none yet may take any that its snapshot has in use."""
         served = self.snapshot.live.credentials
@@ -401,6 +421,7 @@ class Plane:
         if restored := self.journal.tend():
             log.error("of the journal in use, %s; it was written again and nothing is lost", restored)
         self.write_kept()
+        self.tell_limits(time.monotonic())
         self.metering.tick()
         self.cache.tick()
         self.stalls.tick(self.calls, time.monotonic())

@@ -75,6 +75,7 @@ class Resolution:
         "largest_output",
         "limited",
         "name",
+        "reads",
         "route",
         "summary",
         "targets",
@@ -98,6 +99,7 @@ class Resolution:
         degraded: str = "",
         guard: Guard | None = None,
         keeps: int = 0,
+        reads: bool = False,
     ) -> None:
         self.name = name
         self.key = key
@@ -124,6 +126,8 @@ class Resolution:
         self.guard = guard
         #: of so many calls in a hundred what is asked is kept (``kept/texts.py``)
         self.keeps = keeps
+        #: these are kept for people to read, with what is answered
+        self.reads = reads
         #: budgets of the organisation, the project, the key and the route; the same for every call of this key and name
         self.budgets = budgets
         #: the most output tokens that any of the targets can answer with
@@ -181,6 +185,7 @@ class Resolution:
             degraded=degraded,
             guard=self.guard,
             keeps=self.keeps,
+            reads=self.reads,
         )
 
     def _pick(self, sticky: str) -> int:
@@ -284,6 +289,7 @@ class View:
             limited=self.limited(key),
             guard=self._guard(route),
             keeps=self._keeps(key),
+            reads=self._reads(key),
         )
 
     def cheaper(self, resolution: Resolution, slug: str) -> Resolution | None:
@@ -320,11 +326,16 @@ class View:
             limited=resolution.limited,
             guard=resolution.guard,
             keeps=resolution.keeps,
+            reads=resolution.reads,
         )
 
     def _keeps(self, key: KeyEntry) -> int:
         project = self.snapshot.live.projects.get(key.project_id)
         return project.keep_texts if project is not None else 0
+
+    def _reads(self, key: KeyEntry) -> bool:
+        project = self.snapshot.live.projects.get(key.project_id)
+        return project is not None and project.read_texts
 
     def _guard(self, route: RouteEntry) -> Guard | None:
         """What the policies of a route and those that hold everywhere ask for. Without one of them no call may pass."""

@@ -109,6 +109,12 @@ def callables(project: Project) -> list[Choice]:
     return found
 
 
+def live_document() -> RevisionDocument | None:
+    """What is live, for prices and prompts."""
+    revision = live_revision()
+    return _decoded(revision.digest, revision.document) if revision is not None else None
+
+
 def _decoded(digest: str, text: Any) -> RevisionDocument:
     """The live document, decoded once for as long as it is live: pages ask for it often."""
     global _document

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from llmops.playground import views
+from llmops.playground import replay_views, views
 
 app_name = "playground"
 
@@ -15,4 +15,7 @@ urlpatterns = [
     path("save-version/", views.save_version, name="save_version"),
     path("save-sample/", views.save_sample, name="save_sample"),
     path("renew-key/", views.renew_key, name="renew_key"),
+    path("replay/<uuid:call_id>/", replay_views.replay, name="replay"),
+    path("replays/<uuid:replay_id>/", replay_views.made, name="replay_made"),
+    path("replays/<uuid:replay_id>/live/", replay_views.live, name="replay_live"),
 ]

@@ -14,6 +14,7 @@ from llmops.base.master_keys import master_keys
 from llmops.providers import secret_stores
 from llmops.providers.models import (
     Credential,
+    CredentialHeadroom,
     CredentialTrouble,
     HealthEvent,
     Model,
@@ -141,6 +142,15 @@ def open_breakers(route: str | None = None) -> list[OpenBreaker]:
     is left out: no call has gone there."""
     found = OpenBreaker.objects.filter(until__gte=timezone.now() - BREAKER_LASTS)
     return list(found if route is None else found.filter(route=route))
+
+
+def headroom(within: timedelta) -> list[tuple[Credential, CredentialHeadroom]]:
+    """What providers said within that time is left of the limits of keys that are in use, the nearest to its limit first."""
+    rows = CredentialHeadroom.objects.filter(at__gte=timezone.now() - within)
+    in_use = Credential.objects.filter(state__in=("active", "draining"), provider__archived_at=None)
+    keys = {one.pk: one for one in in_use.select_related("provider")}
+    found = [(keys[row.credential], row) for row in rows if row.credential in keys]
+    return sorted(found, key=lambda one: (-one[1].used[0], str(one[0]), one[1].model))
 
 
 def heard_of(credential: Credential, last: int = 10) -> list[HealthEvent]:

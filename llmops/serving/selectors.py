@@ -212,6 +212,7 @@ def _projects() -> dict[str, ProjectEntry]:
             tpm=row.tpm,
             concurrency=row.concurrency,
             keep_texts=row.keep_texts_percent,
+            read_texts=row.keep_texts_readable,
         )
         for row in Project.objects.filter(archived_at=None).order_by("slug")
     }

@@ -190,8 +190,9 @@ class ProjectEntry(msgspec.Struct, frozen=True):
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
-    #: of so many calls in a hundred what is asked is kept
+    #: of so many calls in a hundred what is asked is kept; ``read_texts``: for people, with what is answered
     keep_texts: int = 0
+    read_texts: bool = False
 
 
 class HashEntry(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from llmops.base.drf import ConsoleViewSet
 from llmops.base.money_fields import UsdField
 from llmops.core.errors import InvalidRequest
 from llmops.core.money import format_usd
-from llmops.usage import services, spend_api
+from llmops.usage import services, spend_api, texts
 from llmops.usage.models import Call, Correction, Job
 from llmops.usage.selectors import CallFilters, ChargeStory, call_story, calls_page
 from llmops.usage.signals import BIT, SIGNALS
@@ -185,6 +185,24 @@ class CorrectionSerializer(serializers.ModelSerializer[Correction]):
         read_only_fields = fields
 
 
+class TextsSerializer(serializers.Serializer[Any]):
+    """Redacted, and cut where it was long. ``asked`` are pairs of a role and its text, ``answered`` of a kind (``text``, ``refusal``,
+    ``tool``) and the words."""
+
+    call_id = serializers.UUIDField()
+    kept_until = serializers.DateTimeField(source="until")
+    asked = serializers.ListField(child=serializers.ListField(child=serializers.CharField()))
+    asked_cut = serializers.BooleanField(source="cut")
+    asked_changed = serializers.BooleanField(
+        source="changed", help_text="Something was taken out of it before it was kept."
+    )
+    request = serializers.JSONField(
+        allow_null=True, help_text="The members of the request; null where they were too many to be kept."
+    )
+    answered = serializers.ListField(child=serializers.ListField(child=serializers.CharField()))
+    answer_cut = serializers.BooleanField()
+
+
 class CallsPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
     results = CallSerializer(many=True)
@@ -197,7 +215,12 @@ class Calls(ConsoleViewSet):
     serializer_class = CallSerializer
     project_path = "project_id"
     filter_backends = ()
-    permission_map = {"list": "usage.view", "retrieve": "usage.view", "correct": "usage.correct"}
+    permission_map = {
+        "list": "usage.view",
+        "retrieve": "usage.view",
+        "correct": "usage.correct",
+        "texts": texts.PERMISSION,
+    }
 
     @extend_schema(
         responses=CallsPage,
@@ -230,6 +253,14 @@ class Calls(ConsoleViewSet):
         body["charges"] = [_charge(charge) for charge in story.charges]
         body["corrections"] = CorrectionSerializer(story.corrections, many=True).data
         return Response(body)
+
+    @extend_schema(request=None, responses={200: TextsSerializer})
+    @action(detail=True, methods=["post"], serializer_class=TextsSerializer)
+    def texts(self, request: Request, pk: str) -> Response:
+        """What the call said, and what it was answered, where its project keeps that for people. Reading it is on the record."""
+        call: Call = self.get_object()
+        found = texts.read_texts(self.actor, calls=[call], why="read")[call.pk]
+        return Response(TextsSerializer(found).data)
 
     @extend_schema(request=CorrectionBody, responses={201: CorrectionSerializer})
     @action(detail=True, methods=["post"], serializer_class=CorrectionBody)

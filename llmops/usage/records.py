@@ -273,7 +273,10 @@ class Metered(msgspec.Struct, tag="metered", tag_field="t", omit_defaults=True, 
 
 
 class TextKept(msgspec.Struct, tag="text", tag_field="t", omit_defaults=True, gc=False):
-    """What a call asked, of a project that has it kept: ``sealed`` is JSON of ``[role, text]`` pairs under a master key."""
+    """What a call asked, of a project that has it kept: ``sealed`` is JSON of ``[role, text]`` pairs under a master key.
+
+    ``readable``: kept for people, as an object (``usage.texts``). ``part`` ``answer``: what it was answered.
+    """
 
     n: int
     at: int
@@ -282,6 +285,17 @@ class TextKept(msgspec.Struct, tag="text", tag_field="t", omit_defaults=True, gc
     started: int
     sealed: str
     route: str = ""
+    readable: bool = False
+    part: str = ""
+
+
+#: ``TextKept.part``
+ANSWER = "answer"
+
+
+def kept_answer_identity(call: object) -> str:
+    """What the sealed answer of a call is bound to."""
+    return f"usage.kept_answer:{call}"
 
 
 def kept_text_identity(call: object) -> str:
@@ -306,7 +320,38 @@ class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=Tr
     project: str = ""
 
 
-Record = Opened | Held | Ended | CredentialSeen | BreakerSeen | Kept | Holds | Gone | Metered | TextKept
+class LimitTold(msgspec.Struct, array_like=True, gc=False):
+    """What a provider says is left of a credential's limits with a model (its own name); a limit of 0 was not told."""
+
+    credential: str
+    model: str
+    requests: int = 0
+    requests_left: int = 0
+    tokens: int = 0
+    tokens_left: int = 0
+
+
+class LimitsSeen(msgspec.Struct, tag="limits", tag_field="t", omit_defaults=True, gc=False):
+    """What answers told of rate limits since the last such record of this process."""
+
+    n: int
+    at: int
+    told: list[LimitTold]
+
+
+Record = (
+    Opened
+    | Held
+    | Ended
+    | CredentialSeen
+    | BreakerSeen
+    | Kept
+    | Holds
+    | Gone
+    | Metered
+    | TextKept
+    | LimitsSeen
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

@@ -147,6 +147,7 @@ def _put_on_record(actor: Actor, policy: Policy, version: PolicyVersion, trial: 
 def _opened(row: KeptText) -> list[tuple[str, str]] | None:
     try:
         found = json.loads(master_keys().open(row.sealed, identity=kept_text_identity(row.call_id)))
-    except (ConsoleError, ValueError):
+        found = found["texts"] if isinstance(found, dict) else found
+    except (ConsoleError, ValueError, KeyError):
         return None
     return [(str(role), str(text)) for role, text in found]

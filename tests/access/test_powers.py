@@ -67,6 +67,7 @@ TABLE = {
     "alert.respond": "OX",
     "alert.manage": "OX",
     "usage.view": "OFAX",
+    "text.read": "OX",
     "usage.rebuild": "FX",
     "outcome.report": "OX",
     "export.manage": "FX",

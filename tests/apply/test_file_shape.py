@@ -223,6 +223,7 @@ service_keys:
         "concurrency": None,
         "keep_texts_percent": 0,
         "keep_texts_days": 7,
+        "keep_texts_readable": False,
     }
     assert found["default route of", "support"].values == {"default_route": "chat"}
     provider = found["provider", "p"].values

@@ -91,7 +91,12 @@ limits = st.fixed_dictionaries(
     optional={name: st.integers(1, 10**6) for name in ("rpm", "tpm", "concurrency")},
 )
 kept_texts = st.fixed_dictionaries(
-    {}, optional={"keep_texts_percent": st.integers(0, 100), "keep_texts_days": st.integers(1, 90)}
+    {},
+    optional={
+        "keep_texts_percent": st.integers(0, 100),
+        "keep_texts_days": st.integers(1, 90),
+        "keep_texts_readable": st.booleans(),
+    },
 )
 answers = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\täß日😀\u0085\u2028\ufeff"),

@@ -282,6 +282,7 @@ API: dict[str, Change] = {
     "POST /api/v1/calls/{pk}/correct/": Change(
         _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
     ),
+    "POST /api/v1/calls/{pk}/texts/": Change(_pk("call"), {}, "usage.texts_read"),
     "POST /api/v1/jobs/": Change(
         send={"kind": "rebuild", "day": str(YESTERDAY)}, action="usage.rebuild_requested"
     ),
@@ -690,6 +691,16 @@ PAGES: dict[str, Change] = {
     "POST /audit/verify/": Change(action="audit.verification_started"),
     "POST /runs/{run_id}/": Change(
         lambda world: world.started_run.pk, send={"reason": "enough"}, action="run.cancel_asked"
+    ),
+    "POST /calls/compare/": Change(
+        send=lambda world: {"call": [str(world.call.pk), str(world.unknown_call.pk)]},
+        action="usage.texts_read",
+    ),
+    "POST /calls/{call_id}/": Change(_pk("call"), {}, "usage.texts_read"),
+    "POST /playground/replay/{call_id}/": Change(
+        _pk("call"),
+        lambda world: {"id": str(uuid7()), "model": "chat"},
+        "call.replayed",
     ),
     "POST /playground/run/": Change(
         send=lambda world: asked(

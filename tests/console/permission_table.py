@@ -37,6 +37,7 @@ POST /api/v1/budgets/{pk}/raises/                                  1+++--0----+-
 GET /api/v1/calls/                                                 1++++-+-+-----+
 GET /api/v1/calls/{pk}/                                            1++++-0-+-----+
 POST /api/v1/calls/{pk}/correct/                                   1+-+-------+--+
+POST /api/v1/calls/{pk}/texts/                                     1++---0-------+
 GET /api/v1/credentials/                                           1++-+-+-+-----+
 POST /api/v1/credentials/                                          1+------------+
 GET /api/v1/credentials/{pk}/                                      1++-+-+-+-----+
@@ -638,7 +639,10 @@ GET /audit/verify/live/                                            1+-----
 GET /audit/verify_audit.py                                         L+--+--
 GET /audit/{sequence}/                                             L+--+--
 GET /calls/                                                        L++++-+
+GET /calls/compare/                                                L++++-+
+POST /calls/compare/                                               L++---0
 GET /calls/{call_id}/                                              L++++00
+POST /calls/{call_id}/                                             L++--00
 GET /inbox/                                                        L++++++
 GET /inbox/decide/                                                 L++++++
 POST /inbox/decide/                                                L+-+--0
@@ -656,6 +660,10 @@ GET /playground/cancel/                                            L405405---405
 GET /playground/choices/                                           L00---0
 GET /playground/events/                                            Lbb---b
 GET /playground/renew-key/                                         L405405---405
+GET /playground/replay/{call_id}/                                  L++--00
+POST /playground/replay/{call_id}/                                 L++--00
+GET /playground/replays/{replay_id}/                               L++++00
+GET /playground/replays/{replay_id}/live/                          1++++00
 GET /playground/run/                                               L405405---405
 GET /playground/save-sample/                                       L405405---405
 GET /playground/save-version/                                      L405405---405

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.any_engine]
 
 PLANTED = "sk-proj-PLANTED9c2e5b8d1064ZQwX"
 #: Sealed because they are confidential, and shown to whoever asked them; the rest of what is sealed is shown to nobody.
-TEXTS = {"playground.Run", "playground.Piece", "playground.Setup", "usage.KeptText"}
+TEXTS = {"playground.Run", "playground.Piece", "playground.Setup", "usage.KeptText", "usage.KeptAnswer"}
 #: What is shorter is no secret of the installation (a stand-in of a test), and is found anywhere.
 SHORTEST = 12
 

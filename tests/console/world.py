@@ -42,8 +42,9 @@ from llmops.serving.selectors import exported
 from llmops.tools import services as tools
 from llmops.tools.models import Action
 from llmops.usage import services as usage
-from llmops.usage.models import Call, Journal
+from llmops.usage.models import Call, Journal, Replay
 from tests.cast import COMMAND, bearer, issue, make_cast, person, signed_in
+from tests.usage.texts_kept import keep_texts, open_project
 
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
@@ -247,9 +248,21 @@ def build() -> SimpleNamespace:
     w.journal = Journal.objects.create(
         id=uuid7(), host="h", opened_at=datetime.now(UTC), seen_at=datetime.now(UTC)
     )
-    w.call, w.foreign_call = (a_call(project) for project in (w.support, w.search))
+    w.call, w.foreign_call = (
+        a_call(project, endpoint="chat.completions") for project in (w.support, w.search)
+    )
+    w.replay, w.foreign_replay = (
+        Replay.objects.create(
+            of_call=call.pk, project_id=call.project_id, key_id=call.key_id, model="chat", made_by="root",
+            made_by_id="0", made_at=datetime.now(UTC),
+        )
+        for call in (w.call, w.foreign_call)
+    )  # fmt: skip
     w.unknown_call = a_call(w.support, status="unknown", cost_nano=5)
     w.foreign_unknown_call = a_call(w.search, status="unknown", cost_nano=5)
+    for project, call in ((w.support, w.call), (w.search, w.foreign_call)):
+        open_project(project)
+        keep_texts(call)
     w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
 
     w.saved_view = save_view(

@@ -35,6 +35,7 @@ _SCOPE_WORDS = {
     "keys": "issue and revoke keys",
     "budgets": "change budgets",
     "audit": "read the audit trail",
+    "texts": "read what calls said, where their project keeps it for people",
     "members": "see and manage members",
     "actions": "propose calls of tools, and wait for them",
     "runs": "start runs, and wait for them; their models may propose calls of tools",

@@ -52,9 +52,10 @@ class ProjectAdmin(ServiceAdmin):
         (
             "Texts of calls",
             {
-                "fields": (("keep_texts_percent", "keep_texts_days"),),
+                "fields": (("keep_texts_percent", "keep_texts_days"), "keep_texts_readable"),
                 "description": "Only what is asked, after policies took out of it what they take out, without keys and passwords, "
-                "at most 32 kB a call, encrypted. Nobody reads it here: policies are tried on it, which is on the record.",
+                "at most 32 kB a call, encrypted: policies are tried on it, which is on the record. Nobody reads it, unless it is kept "
+                "for people to read.",
             },
         ),
     )

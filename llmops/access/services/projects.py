@@ -27,6 +27,7 @@ CHANGEABLE = (
     "concurrency",
     "keep_texts_percent",
     "keep_texts_days",
+    "keep_texts_readable",
 )
 _SHOWN = ("slug", *CHANGEABLE)
 
@@ -45,6 +46,7 @@ def create_project(
     concurrency: int | None = None,
     keep_texts_percent: int = 0,
     keep_texts_days: int = 7,
+    keep_texts_readable: bool = False,
 ) -> Project:
     """A new project. ``name`` defaults to the slug; limits are requests and tokens per minute and calls at once over all
     its keys, None for none. Raises ``Conflict`` where the slug is taken.
@@ -62,6 +64,7 @@ def create_project(
         concurrency=concurrency,
         keep_texts_percent=keep_texts_percent,
         keep_texts_days=keep_texts_days,
+        keep_texts_readable=keep_texts_readable,
     )
     _check(project, before="")
     project.save(force_insert=True)

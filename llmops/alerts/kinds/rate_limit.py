@@ -10,11 +10,41 @@ from django.db.models import Sum
 from llmops.access.models import ServiceKey
 from llmops.alerts.figures import Figures
 from llmops.alerts.kinds.base import EASE, Asked, Finding, Kind, Setting, percent
+from llmops.providers.selectors import headroom
 from llmops.usage.models import Rollup
 from llmops.usage.selectors.spans import floor
 
+#: What a provider told longer ago has filled again.
+_TOLD_WITHIN = timedelta(minutes=1)
+
 
 def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
+    yield from _of_service_keys(asked, figures)
+    if asked.scope.project_id is None:
+        yield from _of_providers(asked)
+
+
+def _of_providers(asked: Asked) -> Iterator[Finding]:
+    """What providers said is left of their own limits."""
+    bound = asked.settings["percent"]
+    for key, row in headroom(_TOLD_WITHIN):
+        share, what = row.used
+        value = 100.0 * share
+        if value < bound * EASE:
+            continue
+        yield Finding(
+            subject=f"credential:{key.pk}:{row.model}",
+            title=f"Near its provider's rate limit: key {key}, model {row.model}",
+            says=f"{percent(value)} of the {what} that the provider allows were used when it last told. From 100 % on, it answers with "
+            "429, and calls rest, go to another key or fall back.",
+            value=value,
+            bound=bound,
+            holds=value >= bound,
+            facts={"page": "admin:providers_credential_change", "object": str(key.pk)},
+        )
+
+
+def _of_service_keys(asked: Asked, figures: Figures) -> Iterator[Finding]:
     """The last whole minute against the key's limits of requests and tokens in a minute."""
     bound = asked.settings["percent"]
     keys = ServiceKey.objects.filter(revoked_at=None).exclude(rpm=None, tpm=None).select_related("project")
@@ -62,7 +92,8 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
 KIND = Kind(
     name="rate_limit",
     title="Near its rate limit",
-    says="The share of a service key's requests or tokens in a minute that the last whole minute used.",
+    says="The share of a service key's requests or tokens in a minute that the last whole minute used, or of a provider's own limits "
+    "that its answers say is used.",
     look=_look,
     runbook="rate-limit",
     settings=(Setting("percent", "From", 80, "%", 1, 1000),),

@@ -15,6 +15,7 @@ from llmops.dashboards.boards.gather import Gathered
 from llmops.dashboards.boards.shapes import Cell, Column, Table
 from llmops.dashboards.verdict import Avoided
 from llmops.providers.models import Credential, OpenBreaker, Route
+from llmops.providers.selectors import headroom as provider_headroom
 from llmops.providers.selectors import open_breakers, refused_credentials, unreadable
 from llmops.usage.selectors.boards import busiest_minutes
 
@@ -125,6 +126,46 @@ def _ago(moment: datetime | None) -> str:
     return f"{formats.span(max(0, (timezone.now() - moment).total_seconds()))} ago"
 
 
+def at_providers(of: Gathered) -> Table:
+    """What providers say is left of their limits, for each key and model."""
+    columns = (Column("Provider key", False), Column("Model", False), Column("Requests left"), Column("Tokens left"), Column("Told", False, "wide-only"))  # fmt: skip
+    title = "Providers' rate limits: what is left"
+    if not of.scope.providers:
+        told = "Provider keys show to those who may see providers in the whole organisation."
+        return Table("provider-limits", title, columns, (), told)
+    rows = tuple(
+        (
+            Cell(str(key), reverse("admin:providers_credential_change", args=[key.pk])),
+            Cell(row.model),
+            _left(row.requests, row.requests_left),
+            _left(row.tokens, row.tokens_left),
+            Cell(_ago(row.at), number=row.at.isoformat()),
+        )
+        for key, row in provider_headroom(_LATELY)[:_MOST_KEYS]
+    )
+    return Table(
+        "provider-limits",
+        title,
+        columns,
+        rows,
+        "No provider told of its limits within the last hour, in the headers of its answers.",
+        "As the last answers told, at most ten seconds later; limits fill again by themselves, mostly within a minute.",
+    )
+
+
+def _left(limit: int, left: int) -> Cell:
+    if not limit:
+        return Cell(formats.NONE, quiet="not told")
+    used = 1 - left / limit
+    tone = "bad" if used >= _AT else "warn" if used >= _NEAR else ""
+    return Cell(
+        drawing.shown(left, "count"),
+        tone=tone,
+        number=left,
+        quiet=f"{formats.percent(left, limit)} of {formats.short_count(limit)}",
+    )
+
+
 def headroom(of: Gathered) -> Table:
     """What keys used of their limits in their busiest minute of the last hour."""
     columns = (Column("Service key", False), Column("Calls a minute"), Column("Tokens a minute"), Column("At a time", True, "wide-only"))  # fmt: skip
@@ -154,7 +195,7 @@ def headroom(of: Gathered) -> Table:
     )
     return Table(
         "headroom",
-        "Rate limits: what is left",
+        "Service keys' rate limits: what is left",
         columns,
         rows,
         "No key was used in the last hour.",

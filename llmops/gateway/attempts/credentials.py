@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from llmops.gateway.attempts.failures import AUTH, Failure
 from llmops.providers.rules import REFUSALS_OF_A_BURST
 from llmops.serving.snapshot import CredentialEntry
+from llmops.usage.records import LimitTold
 
 #: A refused credential is left alone for so long before one call tries it again; twice as long after each further refusal.
 AVOID_S = 15.0
@@ -23,6 +24,8 @@ MOST_REST_S = 60.0
 #: How fast a limit fills again where the provider does not say: OpenAI's and Azure's are per minute.
 _WINDOW_S = 60.0
 _MAX_FIGURE = 10**12
+#: Credentials and models in one record.
+MOST_TOLD = 500
 
 ACCEPTED, REFUSED, QUOTA = "accepted", "refused", "quota"
 
@@ -167,6 +170,18 @@ class Credentials:
         standing.requests = _gauge(standing.requests, requests, headers, "requests", now)
         standing.tokens = _gauge(standing.tokens, tokens, headers, "tokens", now)
 
+    def told_since(self, since: float, now: float) -> list[LimitTold]:
+        """What was heard of limits after ``since``: what is left of them ``now``."""
+        found = []
+        for (credential, model), standing in self._with.items():
+            requests, tokens = standing.requests, standing.tokens
+            if max(one.seen if one is not None else -1.0 for one in (requests, tokens)) <= since:
+                continue
+            found.append(LimitTold(credential, model, *_left(requests, now), *_left(tokens, now)))
+            if len(found) == MOST_TOLD:
+                break
+        return found
+
     def accepted(self, credential: str, model: str) -> bool:
         """The provider took it; whether it had refused it before."""
         if not self._of and not self._with:
@@ -250,6 +265,13 @@ def _gauge(
         return Gauge(limit, left, now, full_in)
     known.limit, known.left, known.seen, known.full_in = limit, left, now, full_in
     return known
+
+
+def _left(gauge: Gauge | None, now: float) -> tuple[int, int]:
+    if gauge is None:
+        return 0, 0
+    limit = int(min(gauge.limit, _MAX_FIGURE))
+    return limit, max(0, min(limit, int(gauge.available(now))))
 
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")

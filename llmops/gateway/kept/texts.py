@@ -1,16 +1,20 @@
-"""What is asked, of some calls of a project that says so, for policies to be tried on: as policies left it, without keys and passwords,
-cut to a bound, sealed before it is written down. Nothing of a call may fail for it."""
+"""What is asked, of some calls of a project that says so: as policies left it, without keys and passwords, cut to a bound, sealed
+before it is written down. Where the project has it kept for people, also the request as it can be sent again, and the answer
+(``answers.py``). Nothing of a call may fail for it."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from llmops.core.redaction import redact_text
+from llmops.core.verdicts import REDACT
+from llmops.gateway.endpoints.base import Raw, decode_any
+from llmops.gateway.kept.answers import Keeping
 from llmops.gateway.policing.texts import asked_places
 from llmops.usage.records import TextKept, kept_text_identity
 
@@ -19,11 +23,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Of the texts of one call together, in bytes.
+#: Of the texts of one call together, in bytes; of a request that can be sent again just as much.
 MOST_BYTES = 32 * 1024
 #: A larger request is not looked at for it: that would take longer than it is worth.
 MOST_ASKED_BYTES = 1024 * 1024
 _OFF_LOOP_BYTES = 16 * 1024
+#: A caller's wish that this call be among those that are kept, where its project keeps any.
+KEEP = b"x-llmops-keep-texts"
+#: Members that are about people, or about what a provider keeps, and not about what is answered.
+_LEFT_OUT = frozenset(
+    (
+        "user", "safety_identifier", "metadata", "prompt_cache_key", "prompt_cache_retention", "store", "stream", "stream_options",
+        "background", "model",
+    )
+)  # fmt: skip
 _encode = msgspec.json.Encoder().encode
 
 
@@ -33,13 +46,16 @@ async def keep(call: Call) -> None:
     assert asked is not None and resolution is not None
     if seal is None or origin is None or asked.size > MOST_ASKED_BYTES:
         return
-    if resolution.keeps < 100 and random.random() * 100 >= resolution.keeps:
+    if resolution.keeps < 100 and KEEP not in call.headers and random.random() * 100 >= resolution.keeps:
         return
+    readable = resolution.reads
 
     def work() -> str:
         places, _ = asked_places(asked.members)
-        texts = bounded([(place.text.role, place.text.text) for place in places])
-        return seal(_encode(texts).decode(), kept_text_identity(call.id)) if texts else ""
+        texts = [(place.text.role, place.text.text) for place in places]
+        kept = bounded(texts)
+        told: Any = _readable(call, texts, kept) if readable else kept
+        return seal(_encode(told).decode(), kept_text_identity(call.id)) if kept or readable else ""
 
     try:
         small = asked.size <= _OFF_LOOP_BYTES
@@ -58,8 +74,49 @@ async def keep(call: Call) -> None:
                 route=origin.route,
                 started=origin.started,
                 sealed=sealed,
+                readable=readable,
             )
         )
+        if readable:
+            Keeping(call, origin, seal)
+
+
+def _readable(call: Call, texts: list[tuple[str, str]], kept: list[tuple[str, str]]) -> dict[str, Any]:
+    """``texts`` as pairs of role and text; ``request``: the members to send again, None where they are too many.
+
+    ``cut``: the texts are not whole; ``changed``: something was taken out of what was asked.
+    """
+    asked = call.asked
+    assert asked is not None
+    policed = call.policing is not None and any(one.action == REDACT for one in call.policing.verdicts)
+    members = asked.members
+    if call.unexpanded is not None and call.prompt is not None and not policed:
+        # By its prompt's name, so that another version can be asked the same. What policies took out is still in its variables.
+        members = call.unexpanded
+    sent = {
+        name: decode_any(raw)
+        for name, raw in members.items()
+        if name not in _LEFT_OUT and isinstance(raw, Raw)
+    }
+    request = _plain(sent)
+    changed = policed or request != sent
+    named = request.get("prompt")
+    if call.prompt is not None and isinstance(named, dict):
+        named["version"] = call.prompt[1]
+    cut = sum(len(text.encode("utf-8", "replace")) for _, text in texts) > MOST_BYTES
+    whole = not cut and len(_encode(request)) <= MOST_BYTES
+    return {"texts": kept, "request": request if whole else None, "cut": cut, "changed": changed}
+
+
+def _plain(value: Any) -> Any:
+    """A copy whose texts hold no secrets. Members keep their names and shapes: a schema may well speak of passwords."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value
 
 
 def bounded(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:

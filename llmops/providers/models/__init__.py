@@ -10,7 +10,13 @@ from django.db.models import Q
 from llmops.access.models import slug_validator
 from llmops.base.models import TimestampedModel, UUIDModel
 from llmops.core.money import NANO
-from llmops.providers.models.health import CredentialTrouble, CredentialUse, HealthEvent, OpenBreaker
+from llmops.providers.models.health import (
+    CredentialHeadroom,
+    CredentialTrouble,
+    CredentialUse,
+    HealthEvent,
+    OpenBreaker,
+)
 from llmops.providers.models.rotations import Rotation
 from llmops.providers.models.trials import ModelTrial
 from llmops.providers.rules import (
@@ -30,6 +36,7 @@ from llmops.providers.rules import (
 
 __all__ = [
     "Credential",
+    "CredentialHeadroom",
     "CredentialTrouble",
     "CredentialUse",
     "HealthEvent",

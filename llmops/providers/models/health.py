@@ -83,6 +83,41 @@ class OpenBreaker(models.Model):
         return f"{self.route or 'by name'} → {self.model}"
 
 
+class CredentialHeadroom(models.Model):
+    """What a provider said last is left of a key's limits with a model, by its own name for it. A limit of 0 was not told."""
+
+    credential = models.UUIDField()
+    model = models.CharField(max_length=120)
+    at = models.DateTimeField()
+    requests = models.BigIntegerField()
+    requests_left = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    tokens_left = models.BigIntegerField()
+
+    class Meta:
+        db_table = "providers_credential_headroom"
+        ordering = ["credential", "model"]
+        constraints = [
+            models.UniqueConstraint(fields=["credential", "model"], name="providers_credential_headroom_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"limits of {self.credential} with {self.model}"
+
+    @property
+    def used(self) -> tuple[float, str]:
+        """The larger share that is used, 0 to 1, and of what: ``requests`` or ``tokens``."""
+        shares = [
+            (1 - left / limit, what)
+            for limit, left, what in (
+                (self.requests, self.requests_left, "requests"),
+                (self.tokens, self.tokens_left, "tokens"),
+            )
+            if limit > 0
+        ]
+        return max(shares, default=(0.0, "requests"))
+
+
 class HealthEvent(UUIDModel):
     """A moment in which a target's breaker opened or closed, or a provider refused a key or took it again."""
 

@@ -18,8 +18,10 @@ from llmops.providers.services.credentials import (
 from llmops.providers.services.health import (
     BreakerChange,
     CredentialChange,
+    LimitsLeft,
     forget_old_events,
     forget_process,
+    note_headroom,
     note_health,
 )
 from llmops.providers.services.models import (
@@ -65,6 +67,7 @@ __all__ = [
     "DRAFT_LOCK",
     "BreakerChange",
     "CredentialChange",
+    "LimitsLeft",
     "PlannedPrice",
     "activate_credential",
     "activate_rotation",
@@ -85,6 +88,7 @@ __all__ = [
     "forget_old_events",
     "forget_process",
     "list_models",
+    "note_headroom",
     "note_health",
     "pause_provider",
     "pause_route",

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from llmops.base.clock import database_now
 from llmops.base.tasks import send
-from llmops.providers.models import HealthEvent, OpenBreaker, Rotation
+from llmops.providers.models import CredentialHeadroom, HealthEvent, OpenBreaker, Rotation
 from llmops.providers.models.rotations import DRAINING
 
 #: How an event begins that is about a breaker of one project's calls.
@@ -107,11 +107,44 @@ def _note_breaker(process: UUID, host: str, change: BreakerChange) -> None:
     OpenBreaker.objects.update_or_create(**named, defaults=seen, create_defaults={**seen, "since": change.at})
 
 
+@dataclass(frozen=True)
+class LimitsLeft:
+    """What a provider says is left of a key's limits with a model, by its own name for it; a limit of 0 was not told."""
+
+    at: datetime
+    credential: UUID
+    model: str
+    requests: int
+    requests_left: int
+    tokens: int
+    tokens_left: int
+
+
+def note_headroom(told: Iterable[LimitsLeft]) -> None:
+    """Keep the newest of what was told of each key and model; inside the caller's transaction."""
+    rows = {(one.credential, one.model): one for one in told}
+    known = {
+        (row.credential, row.model): row.at
+        for row in CredentialHeadroom.objects.filter(credential__in={key for key, _ in rows})
+    }
+    CredentialHeadroom.objects.bulk_create(
+        [
+            CredentialHeadroom(**vars(one))
+            for key, one in sorted(rows.items())
+            if key not in known or known[key] < one.at
+        ],
+        update_conflicts=True,
+        unique_fields=["credential", "model"],
+        update_fields=["at", "requests", "requests_left", "tokens", "tokens_left"],
+    )
+
+
 def forget_process(process: UUID) -> None:
     """A data plane has ended: its breakers ended with it."""
     OpenBreaker.objects.filter(process=process).delete()
 
 
 def forget_old_events() -> int:
-    """Remove events that nobody looks at any more; how many."""
+    """Remove events that nobody looks at any more, and what was told of limits long ago; how many events."""
+    CredentialHeadroom.objects.filter(at__lt=database_now() - timedelta(days=1)).delete()
     return HealthEvent.objects.filter(at__lt=database_now() - KEPT_FOR).delete()[0]

@@ -23,6 +23,7 @@ from llmops.usage.ingest.rows import (
 from llmops.usage.records import (
     BreakerSeen,
     CredentialSeen,
+    LimitTold,
 )
 
 _HOUR, _DAY = 3600, 86400
@@ -78,14 +79,18 @@ class Batch:
     old_secrets_used: dict[UUID, int] = field(default_factory=dict)
     credentials_used: dict[UUID, int] = field(default_factory=dict)
     credential_failures: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    #: by credential and the model's name at its provider: when it was told, and what is left of its limits
+    limits: dict[tuple[UUID, str], tuple[int, LimitTold]] = field(default_factory=dict)
     health: list[BreakerSeen | CredentialSeen] = field(default_factory=list)
     kept: dict[tuple[str, str], KeptRow] = field(default_factory=dict)
     #: (object, provider, project) -> digests of what it holds
     items: dict[tuple[str, str, UUID], set[int]] = field(default_factory=dict)
     gone: dict[tuple[str, str], tuple[UUID, datetime]] = field(default_factory=dict)
     metered: list[MeteredRow] = field(default_factory=list)
-    #: (call, project, route, moment the call began, sealed texts)
-    texts: list[tuple[UUID, UUID, str, datetime, str]] = field(default_factory=list)
+    #: (call, project, route, moment the call began, sealed texts, whether people may read them)
+    texts: list[tuple[UUID, UUID, str, datetime, str, bool]] = field(default_factory=list)
+    #: (call, project, moment the call began, sealed answer)
+    answers: list[tuple[UUID, UUID, datetime, str]] = field(default_factory=list)
 
     def count(self, metered: MeteredRow) -> None:
         """Book a metered call with the others."""

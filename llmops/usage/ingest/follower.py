@@ -16,7 +16,14 @@ from llmops.base.clock import database_now
 from llmops.base.locks import lock
 from llmops.budgets.services import OverrunOfCall, SoftCharge, WindowCharge, book
 from llmops.providers.models import Credential
-from llmops.providers.services import BreakerChange, CredentialChange, forget_process, note_health
+from llmops.providers.services import (
+    BreakerChange,
+    CredentialChange,
+    LimitsLeft,
+    forget_process,
+    note_headroom,
+    note_health,
+)
 from llmops.usage import journal, partitions
 from llmops.usage.ingest import write
 from llmops.usage.ingest.batch import Batch, Sums
@@ -288,6 +295,7 @@ def write_batch(
     write.lose_objects(batch.gone)
     write.keep_objects(batch.kept)
     write.keep_texts(batch.texts)
+    write.keep_answers(batch.answers)
     write.keep_items(batch.items)
     before = len(batch.calls)
     for metered in sorted(batch.metered, key=lambda one: one.object):
@@ -308,6 +316,13 @@ def write_batch(
     if batch.health:
         host = Journal.objects.filter(pk=journal_id).values_list("host", flat=True).first() or ""
         note_health(process=journal_id, host=host, changes=map(_health, batch.health))
+    if batch.limits:
+        note_headroom(
+            LimitsLeft(
+                _moment(at), key, model, told.requests, told.requests_left, told.tokens, told.tokens_left
+            )
+            for (key, model), (at, told) in batch.limits.items()
+        )
     if closing:
         forget_process(journal_id)
     # Last, because data planes that lease wait for these rows.

@@ -22,6 +22,7 @@ from llmops.usage.ingest.rows import (
 )
 from llmops.usage.journal import Entry, Position
 from llmops.usage.records import (
+    ANSWER,
     BreakerSeen,
     Charge,
     CredentialSeen,
@@ -30,6 +31,7 @@ from llmops.usage.records import (
     Held,
     Holds,
     Kept,
+    LimitsSeen,
     Metered,
     Opened,
     Outcome,
@@ -111,6 +113,8 @@ class Ledger:
             moment(record.at)
             moment(record.until)
             batch.health.append(record)
+        elif isinstance(record, LimitsSeen):
+            self._limits(record, batch)
         elif isinstance(record, Kept):
             self._kept(record, batch)
         elif isinstance(record, Holds):
@@ -122,8 +126,13 @@ class Ledger:
         elif isinstance(record, TextKept):
             began = moment(record.started)
             whose = identifier(record.project, "project")
-            row = (identifier(record.call, "call"), whose, text(record.route, 63), began, record.sealed)
-            batch.texts.append(row)
+            call = identifier(record.call, "call")
+            if record.part == ANSWER:
+                batch.answers.append((call, whose, began, record.sealed))
+            elif not record.part:
+                batch.texts.append(
+                    (call, whose, text(record.route, 63), began, record.sealed, record.readable)
+                )
         elif not isinstance(record, Opened):
             raise BadRecord(f"is of a kind that is not known: {type(record).__name__}")
 
@@ -193,6 +202,17 @@ class Ledger:
             # A credential that no row stands for (one of the environment) has nowhere to note its use.
             return
         batch.credentials_used[key] = max(at, batch.credentials_used.get(key, 0))
+
+    def _limits(self, seen: LimitsSeen, batch: Batch) -> None:
+        moment(seen.at)
+        for told in seen.told:
+            try:
+                key = identifier(told.credential, "credential")
+            except BadRecord:
+                continue
+            if min(told.requests, told.requests_left, told.tokens, told.tokens_left) < 0:
+                raise BadRecord("tells a limit below 0")
+            batch.limits[key, told.model[:120]] = (seen.at, told)
 
     def _credential(self, seen: CredentialSeen, batch: Batch) -> None:
         key = identifier(seen.credential, "credential")

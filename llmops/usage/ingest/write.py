@@ -15,6 +15,7 @@ from llmops.usage.ingest.rows import COLUMNS, KEPT_COLUMNS, CallRow, KeptRow
 from llmops.usage.models import (
     AttributionRollup,
     Call,
+    KeptAnswer,
     KeptItem,
     KeptObject,
     KeptText,
@@ -137,14 +138,19 @@ def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
         )
 
 
-def keep_texts(rows: Sequence[tuple[UUID, UUID, str, datetime, str]]) -> None:
+def keep_texts(rows: Sequence[tuple[UUID, UUID, str, datetime, str, bool]]) -> None:
     if rows:
+        columns = ("call_id", "project_id", "route", "started_at", "sealed", "readable")
         KeptText.objects.bulk_create(
-            [
-                KeptText(call_id=call, project_id=project, route=route, started_at=began, sealed=sealed)
-                for call, project, route, began, sealed in rows
-            ],
-            ignore_conflicts=True,
+            [KeptText(**dict(zip(columns, row, strict=True))) for row in rows], ignore_conflicts=True
+        )
+
+
+def keep_answers(rows: Sequence[tuple[UUID, UUID, datetime, str]]) -> None:
+    if rows:
+        columns = ("call_id", "project_id", "started_at", "sealed")
+        KeptAnswer.objects.bulk_create(
+            [KeptAnswer(**dict(zip(columns, row, strict=True))) for row in rows], ignore_conflicts=True
         )
 
 

@@ -13,7 +13,7 @@ from llmops.audit.services import record
 from llmops.base.clock import database_now
 from llmops.core.actors import Actor
 from llmops.usage import partitions
-from llmops.usage.models import Call, KeptText, RetentionMark
+from llmops.usage.models import Call, KeptAnswer, KeptText, Replay, RetentionMark
 
 _BATCH = 2000
 
@@ -34,6 +34,7 @@ def apply_retention(
         # Tables of days on which nobody called.
         return partitions.drop_before(before)
     move_mark(actor, calls_since=before, days=days)
+    Replay.objects.filter(made_at__lt=before).delete()
     deadline = time.monotonic() + most_seconds
     removed = partitions.drop_before(before)
     while time.monotonic() < deadline:
@@ -46,18 +47,19 @@ def apply_retention(
 
 
 def remove_kept_texts(*, now: datetime | None = None, batch: int = _BATCH) -> int:
-    """Remove the texts of calls past what their project says, and all of a project that has none kept any more; how many went."""
+    """Remove texts and answers of calls past what their project says, and all of a project that keeps none any more; how many."""
     now = now or database_now()
     removed = 0
     projects = Project.objects.filter(keep_texts_percent__gt=0, archived_at=None)
     keeping = dict(projects.values_list("pk", "keep_texts_days"))
     past = [Q(project_id=pk, started_at__lt=now - timedelta(days=days)) for pk, days in keeping.items()]
     for which in [*past, ~Q(project_id__in=list(keeping))]:
-        while True:
-            found = list(KeptText.objects.filter(which).values_list("pk", flat=True)[:batch])
-            removed += KeptText.objects.filter(pk__in=found).delete()[0]
-            if len(found) < batch:
-                break
+        for rows in (KeptText.objects, KeptAnswer.objects):
+            while True:
+                found = list(rows.filter(which).values_list("pk", flat=True)[:batch])
+                removed += rows.filter(pk__in=found).delete()[0]
+                if len(found) < batch:
+                    break
     return removed
 
 
