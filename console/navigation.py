@@ -63,6 +63,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ),
             Entry("Playground", "flask", url="playground:page", permission="playground.use"),
             Entry("Calls", "calls", url="dashboards:calls", permission="usage.view"),
+            Entry("Datasets", "dataset", url="evals:datasets", permission="dataset.view"),
             Entry("Runs", "runs", url="dashboards:runs", permission="run.view"),
             Entry("Switches", "switch", url="dashboards:switches", permission="route.view"),
             Entry("Jobs", "jobs", url="dashboards:jobs", permission="usage.view"),

@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "llmops.budgets",
     "llmops.usage",
     "llmops.serving",
+    "llmops.evals",
     "llmops.alerts",
     "llmops.runs",
     "llmops.readiness",
@@ -253,6 +254,8 @@ SEALED = [
     "llmops.runs.sealed.STEPS",
     "llmops.usage.sealed.KEPT_TEXTS",
     "llmops.usage.sealed.KEPT_ANSWERS",
+    "llmops.evals.sealed.EXPECTED",
+    "llmops.evals.sealed.CASE_TEXTS",
     "llmops.alerts.sealed.CHANNEL_SECRETS",
 ]
 #: What to do when something is wrong, a file a signal: shown beside each alert.

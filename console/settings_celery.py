@@ -63,6 +63,10 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.remove_kept_texts",
         "schedule": timedelta(hours=1),
     },
+    "remove what datasets copied of such texts": {
+        "task": "evals.remove_copied_texts",
+        "schedule": timedelta(hours=1),
+    },
     "remove calls past their retention": {"task": "usage.apply_retention", "schedule": timedelta(hours=1)},
     "forget rollups by minute": {"task": "usage.forget_minutes", "schedule": timedelta(hours=1)},
     "make summaries of what was booked": {"task": "usage.renew_summaries", "schedule": timedelta(seconds=20)},

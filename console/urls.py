@@ -22,6 +22,7 @@ urlpatterns: list[Any] = [
     path("mcp", endpoint),
     path("account/", include("llmops.access.urls")),
     path("alerts/", include("llmops.alerts.urls")),
+    path("datasets/", include("llmops.evals.urls")),
     path("playground/", include("llmops.playground.urls")),
     path("", include("llmops.dashboards.urls")),
 ]

@@ -65,6 +65,9 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "usage.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     #: read what calls said, of projects that have it kept for people
     "text.read": frozenset({OPERATOR, ADMIN}),
+    "dataset.view": frozenset({OPERATOR, REVIEWER, AUDITOR, ADMIN}),
+    #: make datasets, and put calls into them
+    "dataset.manage": frozenset({OPERATOR, ADMIN}),
     "usage.rebuild": frozenset({FINANCE, ADMIN}),
     "alert.view": frozenset({OPERATOR, FINANCE, AUDITOR, ADMIN}),
     #: acknowledge, silence and end incidents
@@ -112,6 +115,7 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
             "revision.publish",
             "revision.approve",
             "project.manage",
+            "dataset.manage",
             "alert.respond",
             "alert.manage",
         }

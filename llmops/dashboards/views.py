@@ -209,6 +209,7 @@ def call(request: HttpRequest, call_id: UUID) -> HttpResponse:
         "problem": problem,
         "replays": replays_of(found.pk),
         "original": original_of(found),
+        "may_keep": may_read and may(request, "dataset.manage", found.project_id),
         "may_replay": may_read
         and found.endpoint in texts.REPLAYABLE
         and may(request, "playground.use", found.project_id),

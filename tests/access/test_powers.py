@@ -68,6 +68,8 @@ TABLE = {
     "alert.manage": "OX",
     "usage.view": "OFAX",
     "text.read": "OX",
+    "dataset.view": "ORAX",
+    "dataset.manage": "OX",
     "usage.rebuild": "FX",
     "outcome.report": "OX",
     "export.manage": "FX",

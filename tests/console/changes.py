@@ -696,6 +696,15 @@ PAGES: dict[str, Change] = {
         send=lambda world: {"call": [str(world.call.pk), str(world.unknown_call.pk)]},
         action="usage.texts_read",
     ),
+    "POST /datasets/": Change(
+        send=lambda world: {"project": "support", "name": "Angry customers"}, action="dataset.created"
+    ),
+    "POST /datasets/{dataset_id}/": Change(_pk("dataset"), {}, "dataset.exported"),
+    "POST /datasets/add/{call_id}/": Change(
+        _pk("call"),
+        lambda world: {"dataset": str(world.dataset.pk), "expected": "Hello"},
+        "dataset.case_added",
+    ),
     "POST /calls/{call_id}/": Change(_pk("call"), {}, "usage.texts_read"),
     "POST /playground/replay/{call_id}/": Change(
         _pk("call"),

@@ -643,6 +643,12 @@ GET /calls/compare/                                                L++++-+
 POST /calls/compare/                                               L++---0
 GET /calls/{call_id}/                                              L++++00
 POST /calls/{call_id}/                                             L++--00
+GET /datasets/                                                     L++-+++
+POST /datasets/                                                     L++---b
+GET /datasets/add/{call_id}/                                       L++--00
+POST /datasets/add/{call_id}/                                      L++--00
+GET /datasets/{dataset_id}/                                        L++0++0
+POST /datasets/{dataset_id}/                                       L++0--0
 GET /inbox/                                                        L++++++
 GET /inbox/decide/                                                 L++++++
 POST /inbox/decide/                                                L+-+--0

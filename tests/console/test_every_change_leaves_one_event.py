@@ -175,7 +175,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
     for kind, row in kinds.items():
         if route.startswith(f"/admin/{kind}/"):
             return route.replace("{object_id}", str(row.pk))
-    values = {"incident_id": world.incident.pk, "name": "degraded-provider", "call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "run_id": world.started_run.pk, "replay_id": world.replay.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
+    values = {"incident_id": world.incident.pk, "name": "degraded-provider", "call_id": world.call.pk, "request_id": world.raise_asked.pk, "action_id": world.lost_action.pk, "run_id": world.started_run.pk, "replay_id": world.replay.pk, "dataset_id": world.dataset.pk, "passkey": world.call.pk, "sequence": world.event.pk, "sign_in": world.call.pk, "view_id": world.saved_view.pk, "app_label": "access", "url": "nothing", "rest": "nothing", "slug": world.route.slug,
               "content_type_id": "1", "object_id": "1"}  # fmt: skip
     return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), route)
 
@@ -337,6 +337,7 @@ def test_commands(world, name, tmp_path, monkeypatch):
 #: Tasks of the worker, and why they leave no event of their own here.
 TASKS = {
     "usage.remove_kept_texts": "removes texts as each project says, which is on its record",
+    "evals.remove_copied_texts": "removes copies as each project says, which is on its record",
     "usage.forget_minutes": "removes what hours and days hold as well; an event says from when on",
     "usage.ingest_orphans": "books calls, which are their own record",
     "budgets.carry_over": "leaves one event a window that gets what the one before left; tests/budgets",

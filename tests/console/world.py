@@ -28,6 +28,7 @@ from llmops.core.digests import sha256_hex
 from llmops.core.ids import uuid7
 from llmops.core.money import parse_usd
 from llmops.dashboards.boards.saved import save_view
+from llmops.evals import services as evals
 from llmops.playground import services as playground
 from llmops.playground.models import Run
 from llmops.policies import services as policies
@@ -263,6 +264,9 @@ def build() -> SimpleNamespace:
     for project, call in ((w.support, w.call), (w.search, w.foreign_call)):
         open_project(project)
         keep_texts(call)
+    w.dataset, w.foreign_dataset = (
+        evals.create_dataset(COMMAND, project=project, name="cases") for project in (w.support, w.search)
+    )
     w.event = access.update_project(COMMAND, project=w.support, owner="ops@example.com") and last_event()
 
     w.saved_view = save_view(
