@@ -133,7 +133,7 @@ def navigation(client: Client) -> list[str]:
 @pytest.mark.any_engine
 def test_the_navigation_offers_what_opens(stage: SimpleNamespace) -> None:
     everything = [
-        "Overview", "Alerts", "Reliability", "Traffic", "Quality", "Spend", "Reconciliation", "Playground", "Calls", "Runs",
+        "Overview", "Alerts", "Reliability", "Traffic", "Quality", "Spend", "Reconciliation", "Playground", "Calls", "Datasets", "Runs",
         "Switches", "Jobs", "Readiness", "Providers", "Credentials", "Rotations", "Models", "Prices", "Routes", "What if", "Prompts", "Policies",
         "Tools", "Revisions", "Projects", "Service keys", "Members", "Users", "Master keys", "Budgets", "Inbox", "Actions",
         "Alert rules", "SLOs", "Alert channels", "Approvals", "Audit",
