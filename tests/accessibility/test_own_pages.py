@@ -206,7 +206,7 @@ def look_at_all(
 def test_nothing_serious_is_found(
     shown: SimpleNamespace, browser: InProcessBrowser, axe: str, route: str
 ) -> None:
-    addresses = [stand_in(route, shown) + query for query in PAGES[route]]
+    addresses = [stand_in(route + query, shown) for query in PAGES[route]]
     found = look_at_all(browser, client_for(route, shown), addresses, axe)
     assert found == {}, json.dumps(found, indent=1, ensure_ascii=False)
 

@@ -75,7 +75,7 @@ class ComparedTexts:
 
 def sections_of(a: Story, b: Story) -> list[Section]:
     both = (a, b)
-    return [
+    found = [
         Section("What was asked of whom", list(_asked_of(both))),
         Section("What came of it", list(_outcome(both))),
         Section("Tokens and cost", list(_costs(both))),
@@ -83,6 +83,8 @@ def sections_of(a: Story, b: Story) -> list[Section]:
         Section("What was tried", list(_attempts(both))),
         *_policies(both),
     ]
+    # What neither says is no line.
+    return [Section(one.title, [line for line in one.lines if line.of != (NONE, NONE)]) for one in found]
 
 
 def _line(name: str, both: Sequence[Story], told: Callable[[Story], object], *, code: bool = False) -> Line:
@@ -155,8 +157,6 @@ def _costs(both: Sequence[Story]) -> Iterator[Line]:
     for name in dict.fromkeys([*by_name[0], *by_name[1]]):
         first, second = (one.get(name) for one in by_name)
         yield Line(name, (formats.count(first), formats.count(second)), change_between(first, second))
-    yield _figure("Tokens in", both, lambda one: one.input_tokens, formats.count)
-    yield _figure("Tokens out", both, lambda one: one.output_tokens, formats.count)
     yield _line("Counted by", both, lambda one: "us" if one.told.call.usage_estimated else "the provider")
     yield _figure("Cost", both, lambda one: one.cost_nano, formats.usd_exact)
     yield _figure("Held for it", both, lambda one: one.held_nano, formats.usd_exact)
