@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import add
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -58,7 +59,7 @@ class Summed:
 
     def count(self, key: tuple[str, str, bool], sums: Iterable[int]) -> None:
         known = self.counts.get(key)
-        self.counts[key] = list(sums) if known is None else [a + b for a, b in zip(known, sums, strict=True)]
+        self.counts[key] = list(sums) if known is None else list(map(add, known, sums))
 
     def measure(self, metric: str, sketch: int) -> None:
         self.sketches[metric] = self.sketches.get(metric, 0) + sketch

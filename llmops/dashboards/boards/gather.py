@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import add
 
 from django.urls import reverse
 
@@ -42,7 +43,7 @@ class Tally:
         for (status, code, work), sums in summed.counts.items():
             if not work:
                 continue
-            found.sums = [a + b for a, b in zip(found.sums, sums, strict=True)]
+            found.sums = list(map(add, found.sums, sums))
             found.statuses[status] += sums[0]
             if code:
                 found.codes[status, code] += sums[0]
@@ -99,6 +100,8 @@ class Gathered:
     total: Tally
     total_before: Tally
     notes: list[str]
+    #: where calls are listed
+    list_url: str
 
     @property
     def compared(self) -> bool:
@@ -118,7 +121,7 @@ class Gathered:
             period=self.filters.period, **{name: getattr(self.filters, name) for name in _NARROWING}
         )
         exact = {} if self.filters.period.granularity else {"from": self.start, "to": self.end}
-        return reverse("dashboards:calls") + base.query(**{**exact, **narrowed})
+        return self.list_url + base.query(**{**exact, **narrowed})
 
     @property
     def whole(self) -> tuple[datetime, datetime, int]:
@@ -158,6 +161,7 @@ def gather(scope: Scope, filters: Filters, *, compare: bool, metrics: Collection
         total=Tally.of(_together(now)),
         total_before=Tally.of(_together(before)),
         notes=notes,
+        list_url=reverse("dashboards:calls"),
     )
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
 
 from llmops.core.digests import sha256_hex
 from llmops.dashboards import quality, reliability, traffic
@@ -54,10 +55,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """``marker`` changes whenever what is shown does. ``took`` seconds."""
+    """``parts`` are of the page, as HTML by name; ``drawing`` is what its charts are drawn of. ``marker`` changes whenever what is
+    shown does. ``took`` seconds."""
 
     board: Board
-    parts: dict[str, str]
+    parts: dict[str, SafeString]
+    drawing: dict[str, Any]
     marker: str
     took: float
 
@@ -66,7 +69,7 @@ class Made:
         return {
             "marker": self.marker,
             "parts": self.parts,
-            "drawing": self.board.drawing(),
+            "drawing": self.drawing,
             "spoken": {chart.name: chart.spoken for chart in self.board.charts},
         }
 
@@ -107,7 +110,7 @@ def make(asked: Asked) -> Made:
     began = time.perf_counter()
     board = build(asked)
     context = {"board": board, "kind": asked.kind}
-    parts: dict[str, str] = {
+    parts = {
         "verdict": render_to_string("dashboards/boards/verdict.html", context),
         "tiles": render_to_string("dashboards/overview/tiles.html", {"view": board}),
         "marks": render_to_string("dashboards/boards/marks.html", context),
@@ -116,8 +119,9 @@ def make(asked: Asked) -> Made:
             for table in board.tables
         },
     }
-    drawn = repr((sorted(parts.items()), board.drawing()))
-    return Made(board, parts, sha256_hex(drawn.encode())[:20], time.perf_counter() - began)
+    drawing = board.drawing()
+    marker = sha256_hex(repr((sorted(parts.items()), drawing)).encode())[:20]
+    return Made(board, parts, drawing, marker, time.perf_counter() - began)
 
 
 def build(asked: Asked) -> Board:

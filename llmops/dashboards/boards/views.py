@@ -57,6 +57,8 @@ def page(request: HttpRequest, kind: str) -> HttpResponse:
         "title": title,
         "kind": kind,
         "board": found.board,
+        "parts": found.parts,
+        "drawing": found.drawing,
         "filters": filters,
         "here": here,
         "panel_url": reverse(f"dashboards:{kind}_panel") + here,

@@ -150,11 +150,12 @@ def busiest_minutes(narrowed: Narrowed, start: datetime, end: datetime) -> dict[
     grouped: Any = (
         rows.exclude(status="refused")
         .order_by()
-        .values_list("key_id", "bucket")
+        .values("key_id", "bucket")
         .annotate(Sum("calls"), Sum("input_tokens"), Sum("output_tokens"), Sum("busy_us"))
+        .values_list("key_id", "calls__sum", "input_tokens__sum", "output_tokens__sum", "busy_us__sum")
     )
     most: dict[UUID, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for key, _, calls, into, out, busy in grouped:
+    for key, calls, into, out, busy in grouped:
         for place, value in enumerate((calls, into + out, busy)):
             most[key][place] = max(most[key][place], int(value))
     return {key: (calls, tokens, busy) for key, (calls, tokens, busy) in most.items()}
