@@ -72,11 +72,17 @@ class Summed:
 
 
 def add_up(
-    rollups: QuerySet[Rollup], latencies: QuerySet[LatencyRollup], by: tuple[str, ...]
+    rollups: QuerySet[Rollup],
+    latencies: QuerySet[LatencyRollup],
+    by: tuple[str, ...],
+    *,
+    wanted: Collection[str] = Rollup.SUMS,
 ) -> dict[tuple[Any, ...], Summed]:
-    """What rollups add up to, by columns that both tables have. Two queries."""
+    """What rollups add up to, by columns that both tables have; sums that are not ``wanted`` are 0. Two queries."""
     found: dict[tuple[Any, ...], Summed] = defaultdict(Summed)
-    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in Rollup.SUMS}
+    names = [name for name in Rollup.SUMS if name in wanted]
+    places = [Rollup.SUMS.index(name) for name in names]
+    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in names}
     counted: Any = (
         rollups.order_by()
         .annotate(work=Case(When(WORK, then=True), default=False))
@@ -86,7 +92,10 @@ def add_up(
     width = len(by)
     for row in counted:
         status, code, work = row[width : width + 3]
-        found[row[:width]].count((status, code, bool(work)), row[width + 3 :])
+        counts = [0] * len(Rollup.SUMS)
+        for place, value in zip(places, row[width + 3 :], strict=True):
+            counts[place] = value
+        found[row[:width]].count((status, code, bool(work)), counts)
     measured: Any = (
         latencies.order_by().values_list(*by, "metric").annotate(pairs=_Pairs("log_bucket", "calls"))
     )

@@ -25,7 +25,6 @@ from llmops.usage.models import Call
 from llmops.usage.signals import BIT, SIGNALS
 from tests.dashboards import seed
 
-pytestmark = pytest.mark.any_engine
 NOW = datetime(2026, 11, 21, 14, 37, 22, tzinfo=UTC)
 KINDS = ("reliability", "traffic", "quality")
 
@@ -185,6 +184,7 @@ def call_has(call: Call, name: str, value: str) -> bool:
     return str(getattr(call, {"project": "project_id", "key": "key_id"}.get(name, name))) == value
 
 
+@pytest.mark.any_engine
 def test_a_figure_leads_to_exactly_its_calls(stage: SimpleNamespace, alice: Client, still: None) -> None:
     calls = seed.store(several(stage, 120, chance=random.Random(3), until=NOW))
     for kind, name, at in (
@@ -219,6 +219,7 @@ def matches(call: Call, query: dict[str, str]) -> bool:
     return all(same(name, value) for name, value in query.items() if name not in ("range", "from", "to"))
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("kind", KINDS)
 def test_whoever_may_see_one_project_sees_nothing_of_another(
     stage: SimpleNamespace, bob: Client, still: None, kind: str
@@ -261,6 +262,7 @@ def test_whoever_may_see_one_project_sees_nothing_of_another(
         )
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_without_a_role_opens_a_board(stage: SimpleNamespace, charlie: Client, kind: str) -> None:
     for address in (f"/{kind}/", f"/{kind}/panel/?panel=latency", f"/{kind}/live/"):
@@ -274,6 +276,7 @@ def told(client: Client, address: str) -> dict[str, object] | None:
     return json.loads(line.removeprefix("data: ")) if line else None
 
 
+@pytest.mark.any_engine
 def test_an_open_board_is_told_what_changed_and_no_more(
     stage: SimpleNamespace, alice: Client, still: None
 ) -> None:
@@ -290,6 +293,7 @@ def test_an_open_board_is_told_what_changed_and_no_more(
     assert told(alice, f"/traffic/live/?range=1h&marker={news['marker']}") is None
 
 
+@pytest.mark.any_engine
 def test_a_role_that_is_taken_ends_the_stream(stage: SimpleNamespace, still: None) -> None:
     seed.store([seed.make_call(stage, NOW - timedelta(minutes=5))])
     follower = live.Follower(asked(stage, "traffic", "range=1h", stage.bob), stage.bob.pk, "")
@@ -299,6 +303,7 @@ def test_a_role_that_is_taken_ends_the_stream(stage: SimpleNamespace, still: Non
     assert follower.look().startswith(b"event: gone")
 
 
+@pytest.mark.any_engine
 def test_many_who_look_at_one_board_have_it_made_once(
     stage: SimpleNamespace, still: None, django_assert_max_num_queries: object
 ) -> None:
@@ -310,6 +315,7 @@ def test_many_who_look_at_one_board_have_it_made_once(
             assert live.current(one) is first
 
 
+@pytest.mark.any_engine
 def test_files_hold_what_the_page_shows(stage: SimpleNamespace, alice: Client, still: None) -> None:
     calls = seed.store(
         [
@@ -331,12 +337,35 @@ def test_files_hold_what_the_page_shows(stage: SimpleNamespace, alice: Client, s
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_filter_that_every_call_meets_changes_no_figure(
+    stage: SimpleNamespace, still: None, kind: str
+) -> None:
+    """Filtered figures come of rollups, others of summaries: whatever a board shows is read either way."""
+    calls = several(stage, 120, chance=random.Random(kind), until=NOW)
+    for call in calls:
+        call.feature = "only"
+    seed.store(calls)
+    plain, narrowed = (build(asked(stage, kind, f"range=24h{more}")) for more in ("", "&feature=only"))
+    timed = ("latency", "ttft")
+    assert [one.values for c in plain.charts if c.name not in timed for one in c.series] == [
+        one.values for c in narrowed.charts if c.name not in timed for one in c.series
+    ]
+    figures = [[figure.text for figure in one.figures] for one in plain.tiles if len(one.figures) == 1]
+    assert figures == [
+        [figure.text for figure in one.figures] for one in narrowed.tiles if len(one.figures) == 1
+    ]
+    assert any(any(one.values) for c in plain.charts for one in c.series)
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_board_says_what_to_do(stage: SimpleNamespace, alice: Client, kind: str) -> None:
     page = alice.get(f"/{kind}/?range=1h&route=nowhere&feature={'x' * 200}&project=x").content.decode()
     assert "Choose a longer time or clear a filter" in page
     assert "This filter was left out" in page
 
 
+@pytest.mark.any_engine
 def test_comparing_with_last_week_can_be_switched_off(
     stage: SimpleNamespace, alice: Client, still: None
 ) -> None:

@@ -128,8 +128,10 @@ class Gathered:
         return self.start, self.end, self.granularity
 
 
-def gather(scope: Scope, filters: Filters, *, compare: bool, metrics: Collection[str]) -> Gathered:
-    """Of what the scope allows, with durations of these ``metrics`` (``LatencyRollup``). Two queries or four, twice that where it is compared."""
+def gather(
+    scope: Scope, filters: Filters, *, compare: bool, metrics: Collection[str], sums: Collection[str]
+) -> Gathered:
+    """Of what the scope allows, with durations of these ``metrics`` (``LatencyRollup``) and these ``sums`` (``Rollup``). Two queries or four, twice that where it is compared."""
     narrowed, notes = scope.narrowed(filters), []
     start, end, granularity = filters.period.start, filters.period.end, _granularity(filters)
     since = minutes_since() if granularity == Rollup.MINUTE else None
@@ -142,8 +144,12 @@ def gather(scope: Scope, filters: Filters, *, compare: bool, metrics: Collection
         notes.append(
             "Figures by the minute of a week before are no longer kept. Choose 24 hours or more to compare with last week."
         )
-    now = by_bucket(narrowed, start, end, granularity, metrics=metrics)
-    before = by_bucket(narrowed, start - WEEK, end - WEEK, granularity, metrics=metrics) if compare else {}
+    now = by_bucket(narrowed, start, end, granularity, metrics=metrics, sums=sums)
+    before = (
+        by_bucket(narrowed, start - WEEK, end - WEEK, granularity, metrics=metrics, sums=sums)
+        if compare
+        else {}
+    )
     if metrics and not narrowed.timed:
         notes.append(
             "Durations are kept by project, route and model: of a single key or feature there are counts alone."

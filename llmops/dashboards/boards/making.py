@@ -21,6 +21,7 @@ from llmops.dashboards.boards.scope import Scope
 from llmops.dashboards.boards.shapes import Board, Verdict
 from llmops.dashboards.filters import CUSTOM, Filters, named
 from llmops.usage.models import LatencyRollup
+from llmops.usage.signals import SIGNALS
 
 Builder = Callable[[Gathered, Board], None]
 #: kind -> (what fills its board, title)
@@ -31,6 +32,16 @@ KINDS: dict[str, tuple[Builder, str]] = {
 }
 #: Of which durations a board tells; sketches of others are not read.
 METRICS = {"reliability": (LatencyRollup.TOTAL, LatencyRollup.TTFT)}
+#: What a board adds up for each bucket, beside calls; other sums may be left at 0.
+SUMS: dict[str, tuple[str, ...]] = {
+    "reliability": (
+        "attempts", "retries", "fallback_calls", "busy_us", "timed_calls", "timed_us", "upstream_us", "queue_us",
+    ),
+    "traffic": (
+        "streamed", "cache_hits", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens",
+    ),
+    "quality": SIGNALS,
+}  # fmt: skip
 #: A board is shown again without being made anew for so long, in seconds. So many are kept.
 FRESH_S = 5.0
 _MOST_KEPT = 128
@@ -125,7 +136,13 @@ def make(asked: Asked) -> Made:
 
 
 def build(asked: Asked) -> Board:
-    of = gather(asked.scope, asked.filters, compare=asked.compare, metrics=METRICS.get(asked.kind, ()))
+    of = gather(
+        asked.scope,
+        asked.filters,
+        compare=asked.compare,
+        metrics=METRICS.get(asked.kind, ()),
+        sums=("calls", *SUMS[asked.kind]),
+    )
     fill, _ = KINDS[asked.kind]
     board = Board(
         start=of.start,

@@ -61,8 +61,12 @@ def by_bucket(
     granularity: int,
     *,
     metrics: Collection[str] = METRICS,
+    sums: Collection[str] = Rollup.SUMS,
 ) -> dict[datetime, Summed]:
-    """What the calls of each whole bucket in ``[start, end)`` add up to, with sketches of ``metrics``; every bucket is there."""
+    """What the calls of each whole bucket in ``[start, end)`` add up to, with sketches of ``metrics``; every bucket is there.
+
+    Sums other than ``sums`` may be 0, and errands (calls that no model worked for) left out.
+    """
     whole = Stretch(granularity, start, end)
     found = {at: Summed() for _, at in whole.buckets()}
     if narrowed.project_ids is not None and not narrowed.project_ids:
@@ -82,7 +86,8 @@ def by_bucket(
     latencies = LatencyRollup.objects.none()
     if narrowed.timed and metrics:
         latencies = LatencyRollup.objects.filter(**where, **narrowed.exact(), metric__in=list(metrics))
-    summed = add_up(Rollup.objects.filter(**where, **narrowed.exact()), latencies, ("bucket",))
+    rollups = Rollup.objects.filter(WORK, **where, **narrowed.exact())
+    summed = add_up(rollups, latencies, ("bucket",), wanted=sums)
     for (at,), one in summed.items():
         found[at].add(one)
     return found

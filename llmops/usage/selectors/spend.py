@@ -373,6 +373,13 @@ def _attribution_rows(
 def _attribution_sums(
     rows: QuerySet[AttributionRollup], by: tuple[str, ...], most: int | None
 ) -> Iterable[tuple[tuple[Any, ...], Sums]]:
+    """Largest cost first. Where only ``most`` are asked for, these are found by their cost alone: of all the others the database
+    adds up one column instead of six."""
+    chosen: set[tuple[Any, ...]] | None = None
+    if most:
+        ranked: Any = rows.order_by().values_list(*by).annotate(total_cost=Sum("cost_nano"))
+        chosen = {row[: len(by)] for row in ranked.order_by("-total_cost", *by)[:most]}
+        rows = rows.filter(value__in={key[by.index("value")] for key in chosen})
     found: Any = (
         rows.order_by()
         .values_list(*by)
@@ -386,7 +393,9 @@ def _attribution_sums(
         )
         .order_by("-total_cost", *by)
     )
-    for row in found[:most] if most else found:
+    for row in found:
+        if chosen is not None and row[: len(by)] not in chosen:
+            continue
         calls, refused, input_tokens, output_tokens, cost, saved = map(int, row[len(by) :])
         yield (
             row[: len(by)],
