@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from benchmarks import open_boards
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.installation import Installation
-from benchmarks.processes import Stage, stage
+from benchmarks.processes import Stage, Started, stage
 from benchmarks.report import Bar, Options, Section, Table
 from tests import servers
 
@@ -53,6 +57,13 @@ PAGES = {
             ("30 days of a route and model", "30d", "&route=chat&model=gpt-5-mini"),
         )
     },
+    **{
+        f"{page.capitalize()}, 90 days": f"/{page}/?from={{long_ago}}&to={{today}}"
+        for page in ("reliability", "traffic", "quality")
+    },
+    "Alerts": "/alerts/",
+    "Alerts: an incident": "/alerts/{incident}/",
+    "Alerts: SLOs": "/alerts/slos/",
     "Calls, newest": "/calls/?range=24h",
     "Calls, failed in 30 days": "/calls/?range=30d&status=failed",
     "Calls of a project": "/calls/?range=30d&project={project}",
@@ -62,7 +73,7 @@ PAGES = {
     "To compare: projects in the admin": "/admin/access/project/",
 }
 #: The pages that the bar is about.
-_BARRED = ("Overview", "Spend", "Reliability", "Traffic", "Quality")
+_BARRED = ("Overview", "Spend", "Reliability", "Traffic", "Quality", "Alerts", "Calls", "A call")
 _SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "work_mem": "16MB"}
 _SESSION = """
 from importlib import import_module
@@ -78,12 +89,35 @@ from llmops.usage.models import Call
 from llmops.usage.selectors import CallFilters, calls_page
 import json
 project = Project.objects.get(slug="support").pk
+from datetime import timedelta
+from django.utils import timezone
+from llmops.alerts.models import Incident, Rule, Slo
+from llmops.alerts.services import ensure_shipped
+ensure_shipped()
+for slug, objective, target, threshold, more in (
+    ("all-available", "availability", 995_000, 0, {}),
+    ("chat-fast", "latency", 950_000, 8_000_000, {"route": "chat"}),
+    ("agent-starts", "ttft", 950_000, 4_000_000, {"route": "agent"}),
+    ("summaries-cheap", "cost", 990_000, 5_000_000, {"feature": "summary"}),
+    ("support-keeps-schema", "schema", 990_000, 0, {"project_id": project}),
+):
+    Slo.objects.get_or_create(
+        slug=slug, defaults={"objective": objective, "target_ppm": target, "threshold": threshold, **more}
+    )
+now = timezone.now()
+incident = Incident.objects.order_by("opened_at").last() or Incident.objects.create(
+    rule=Rule.objects.order_by("slug")[0], subject="route chat", severity="warning", title="Errors on route chat",
+    opened_at=now - timedelta(hours=2), last_true_at=now, facts={"route": "chat"},
+)
 page = calls_page(filters=CallFilters(project_ids={project}))
 print(json.dumps({
     "call": str(Call.objects.filter(project_id=project, retry_count=1).order_by("-started_at", "-id").values_list("pk", flat=True)[0]),
     "after": page.next_cursor,
     "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}",
     "project": str(project),
+    "incident": str(incident.pk),
+    "long_ago": (now - timedelta(days=90)).date().isoformat(),
+    "today": now.date().isoformat(),
 }))
 """
 
@@ -95,6 +129,8 @@ class Measured:
     name: str
     first: float
     later: list[float]
+    #: milliseconds of CPU of the console and of PostgreSQL for each of the later ones
+    cpu: float
 
     @property
     def p95(self) -> float:
@@ -112,15 +148,23 @@ def run(options: Options) -> Section:
         console, port = here.serve(
             "console", "console.asgi_console:application", ready="/readyz", env=installation.env
         )
+        used = _used(console, installation)
         found = [
             one
             for name, address in PAGES.items()
-            if (one := _measure(port, signed_in, name, address, options.rounds or ROUNDS)) is not None
+            if (one := _measure(port, signed_in, name, address, options.rounds or ROUNDS, used)) is not None
         ]
         console.must_live()
+        console.stop()
+        console, port = here.serve(
+            "open-boards", "console.asgi_console:application", ready="/readyz",
+            env=installation.env | open_boards.CONSOLE_ENV,
+        )  # fmt: skip
+        seconds = open_boards.SECONDS if options.seconds is None else options.seconds
+        live, on_live = open_boards.measure(here, installation, console, port, seconds=seconds)
     worst = max((one for one in found if one.name.startswith(_BARRED)), key=lambda one: one.p95)
     rows = [
-        [one.name, f"{statistics.median(one.later):.0f}", f"{one.p95:.0f}", f"{one.first:.0f}"]
+        [one.name, *(f"{ms:.0f}" for ms in (statistics.median(one.later), one.p95, one.first, one.cpu))]
         for one in found
     ]
     return Section(
@@ -131,15 +175,18 @@ def run(options: Options) -> Section:
                 f"<= {ASKED_MS} ms",
                 f"{worst.p95:.0f} ms ({worst.name})",
                 worst.p95 <= ASKED_MS,
-            )
+            ),
+            live,
         ],
-        tables=[Table(["page", "median, ms", "p95, ms", "first, ms"], rows)],
+        tables=[Table(["page", "median, ms", "p95, ms", "first, ms", "CPU, ms"], rows)],
         notes=[
             f"{calls:,} calls of {DAYS} days (`python -m benchmarks.traffic`){filled}, on PostgreSQL beside one process of "
             "the control plane, both on the cores that everything else runs on.",
             cardinalities,
             "Summaries are made but for those of the running day, hour and minute, as they are while calls are booked.",
-            f"Whole pages over HTTP, signed in, one at a time, {options.rounds or ROUNDS} times each after a first one.",
+            f"Whole pages over HTTP, signed in, one at a time, {options.rounds or ROUNDS} times each after a first one. CPU: of the "
+            "console and of PostgreSQL, each of them; while something else keeps the machine busy, it is the figure to trust.",
+            on_live,
         ],
     )
 
@@ -216,10 +263,34 @@ def _cardinalities(installation: Installation) -> str:
     )
 
 
-def _measure(port: int, signed_in: dict[str, str], name: str, address: str, rounds: int) -> Measured | None:
+def _used(console: Started, installation: Installation) -> Callable[[], float]:
+    """Asks for the seconds of CPU that the console and all of PostgreSQL have taken."""
+    postmaster = psutil.Process(installation.rows("SELECT pg_backend_pid()")[0][0]).parent()
+
+    def used() -> float:
+        found = console.cpu()
+        if postmaster is None:
+            return found
+        own = postmaster.cpu_times()
+        found += own.user + own.system + own.children_user + own.children_system
+        for child in postmaster.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                found += times.user + times.system
+        return found
+
+    return used
+
+
+def _measure(
+    port: int, signed_in: dict[str, str], name: str, address: str, rounds: int, used: Callable[[], float]
+) -> Measured | None:
     took = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    for _ in range(rounds + 1):
+    before = 0.0
+    for number in range(rounds + 1):
+        if number == 1:
+            before = used()
         began = time.perf_counter()
         connection.request(
             "GET",
@@ -234,4 +305,4 @@ def _measure(port: int, signed_in: dict[str, str], name: str, address: str, roun
         if answer.status != 200:
             raise BenchmarkFailed(f"{address} answered {answer.status}: {body[:300]!r}")
     connection.close()
-    return Measured(name, took[0], took[1:])
+    return Measured(name, took[0], took[1:], 1000 * (used() - before) / rounds)

@@ -4,7 +4,7 @@ Runs in an installation's environment. Calls are as data planes tell of them and
 rows and to rollups; only the journal between is left out. On PostgreSQL that holds for the last week, which is repeated
 before (``benchmarks.repeated``). The same arguments make the same calls, but for their ids and
 the present moment, at which they end. Rollups by minute are there for as long as an installation keeps them. ``--top-up`` in
-place of a number goes on where such a ledger ended. Prints ``{"calls": N, "cost": nanodollars, "seconds": S}``.
+place of a number goes on where such a ledger ended; ``--trickle SECONDS`` books a few calls each second from now on. Prints ``{"calls": N, "cost": nanodollars, "seconds": S}``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import django
 #: Different calls; every call is one of them at a moment of its own.
 SHAPES = 12_000
 _HOUR = timedelta(hours=1)
+#: Seconds, as workers are asked to (``console/settings_celery.py``).
+_SUMMARIES_EVERY = 20
 #: project -> (share of the calls, routes with their models and shares, features)
 PROJECTS: dict[str, tuple[float, dict[str, dict[str, float]], tuple[str, ...]]] = {
     "support": (
@@ -69,12 +71,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.traffic")
     parser.add_argument("calls", type=int, nargs="?", default=0)
     parser.add_argument("--top-up", action="store_true", help="add what was called since the last call")
+    parser.add_argument(
+        "--trickle", type=int, default=0, metavar="SECONDS", help="a few calls each second from now on"
+    )
     parser.add_argument("--days", type=int, default=30)
     given = parser.parse_args()
     django.setup()
     began = time.perf_counter()
     before = _booked()
-    if given.top_up:
+    if given.trickle:
+        trickle(given.trickle)
+    elif given.top_up:
         top_up()
     else:
         fill(given.calls, days=given.days)
@@ -137,6 +144,32 @@ def top_up(*, seed: int = 8) -> None:
         if length > begun:
             _call_in(hour, begun, length, round(rate * (length - begun) / 3_600), shapes, chance)
         hour += _HOUR
+
+
+def trickle(seconds: int, *, each: int = 20, seed: int = 9) -> None:
+    """Book ``each`` calls every second, as an ingester does, and have summaries made as workers do."""
+    from django.db.models import F
+
+    from llmops.usage.models import Journal
+    from llmops.usage.services import renew_summaries
+
+    chance = random.Random(seed)
+    shapes = list(_shapes(chance))
+    begins = datetime.now(tz=UTC)
+    journal, _ = Journal.objects.get_or_create(
+        pk=UUID(int=9), defaults={"opened_at": begins, "seen_at": begins, "state": Journal.CLOSED}
+    )
+    ends, turn = time.monotonic() + seconds, 0
+    while (began := time.monotonic()) < ends:
+        now = datetime.now(tz=UTC)
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        until = (now - hour).total_seconds()
+        _call_in(hour, max(0.0, until - 1), until, each, shapes, chance)
+        Journal.objects.filter(pk=journal.pk).update(sequence=F("sequence") + each)
+        turn += 1
+        if not turn % _SUMMARIES_EVERY:
+            renew_summaries()
+        time.sleep(max(0.0, began + 1 - time.monotonic()))
 
 
 def _call_in(
@@ -215,6 +248,7 @@ def _store(
         write.add_rollups(rollups)
         write.add_latencies(latencies)
         write.add_attributions(batch.attributions())
+        write.add_prompts(batch.prompts())
 
 
 def _identifier(ms: int, bits: int) -> UUID:
@@ -275,6 +309,18 @@ def _picked(chance: random.Random, shares: dict[str, float]) -> str:
     return chance.choices(list(shares), list(shares.values()))[0]
 
 
+def _verdicts(chance: random.Random) -> list[Any]:
+    """What a policy saw of one answer in thirty."""
+    from llmops.core.verdicts import ALLOW, REDACT, RETRY, Verdict
+
+    if chance.random() > 0.03:
+        return []
+    check, action = chance.choice(
+        (("refusal", ALLOW), ("schema", RETRY), ("lazy", ALLOW), ("personal_data", REDACT))
+    )
+    return [Verdict("usual", 1, "after", check, action)]
+
+
 def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], number: int) -> tuple[Any, Any]:
     from llmops.core.ids import uuid7
     from llmops.usage.ingest.rows import OpenCall, identity
@@ -303,6 +349,9 @@ def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], numbe
         session=f"session-{chance.randrange(50_000)}" if slug != "search" else "",
         tags=[chance.choice(("web", "app", "batch")), slug],
         bytes_in=chance.randrange(300, 20_000),
+        # Half of what services ask goes by a prompt, in one of its last three versions.
+        prompt_name=f"{route}-prompt" if not embeds and number % 2 else "",
+        prompt_version=1 + number % 3 if not embeds and number % 2 else 0,
     )
     took = int(chance.lognormvariate(11.0 if embeds else 14.0, 0.6))
     fails = chance.random() < 0.02
@@ -335,7 +384,9 @@ def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], numbe
         provider="openai" if upstream else "",
         upstream_model=f"{model}-2026-08-07" if status == "ok" else "",
         code=code,
-        finish="stop" if status == "ok" and not embeds else "",
+        finish=chance.choices(("stop", "length", "content_filter"), (97, 2, 1))[0]
+        if status == "ok" and not embeds
+        else "",
         attempts=attempts if upstream else [],
         retries=tries - 1,
         tokens=tokens,
@@ -346,6 +397,7 @@ def _call(chance: random.Random, places: dict[str, tuple[str, list[str]]], numbe
         upstream_us=took if upstream else None,
         provider_request=attempts[-1].provider_request if upstream else "",
         bytes_out=chance.randrange(500, 9_000),
+        verdicts=_verdicts(chance) if status == "ok" and not embeds else [],
     )
     call = OpenCall(
         Position(), origin, identity(origin), attempts=tries if upstream else 0, cost=cost, held=cost * 3
