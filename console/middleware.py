@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.conf import settings
+from django.db import connection
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
@@ -58,4 +59,22 @@ class RequestIdMiddleware:
         finally:
             logged_request.reset(token)
         response["x-request-id"] = request_id
+        return response
+
+
+class HandBackConnectionMiddleware:
+    """An answer that is still being sent holds no database connection.
+
+    Otherwise each stream that is open keeps one of the pool's for as long as it lasts, and ten onlookers are enough for nobody else
+    to get one. What a stream asks the database while it lasts, it asks on a connection that it then takes. Stands outside of
+    all that may ask something after the view.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if response.streaming and not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
         return response

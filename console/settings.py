@@ -75,6 +75,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "console.middleware.HandBackConnectionMiddleware",
     "console.middleware.RequestIdMiddleware",
     "console.hardening.NoNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
