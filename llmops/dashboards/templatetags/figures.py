@@ -53,7 +53,7 @@ def table_row(row: Sequence[Cell], columns: Sequence[Column]) -> SafeString:
     """A line of a board's table. Not a template either: a board has hundreds of cells."""
     cells = []
     for place, (cell, column) in enumerate(zip(row, columns, strict=True)):
-        shown = escape(cell.text)
+        shown: str = escape(cell.text)
         if cell.href:
             shown = f'<a href="{escape(cell.href)}">{shown}</a>'
         if cell.tone:
