@@ -22,6 +22,7 @@ from tests.chromium import CHROMIUM, FLAGS
 
 #: Browsers take it for a trustworthy origin, and ``ALLOWED_HOSTS`` has it.
 HERE = "http://localhost"
+_FILES = f"{HERE}/static/"
 _KEPT = ("content-type", "content-security-policy", "content-disposition")
 _T = TypeVar("_T")
 
@@ -42,6 +43,7 @@ class InProcessBrowser:
         self._thread = ThreadPoolExecutor(1)
         self._playwright, self._browser = self._thread.submit(self._launch).result()
         self._kept: Page | None = None
+        self._files: dict[str, dict[str, Any]] = {}
 
     @staticmethod
     def _launch() -> tuple[Any, Browser]:
@@ -75,9 +77,21 @@ class InProcessBrowser:
                     return future.result()
                 continue
             try:
-                asked.answer = _answered(client, asked)
+                asked.answer = self._file(client, asked) or _answered(client, asked)
             finally:
                 asked.answered.set()
+
+    def _file(self, client: Client, asked: _Asked) -> dict[str, Any] | None:
+        """A static file, asked for once: a browser keeps it, but not one whose requests are taken over here."""
+        url = asked.request.url
+        if asked.request.method != "GET" or not url.startswith(_FILES):
+            return None
+        if url not in self._files:
+            answer = _answered(client, asked)
+            if answer["status"] != 200:
+                return answer
+            self._files[url] = answer
+        return self._files[url]
 
     def _job(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
         page = self._window(resting, context)

@@ -152,7 +152,8 @@ def client_for(route: str, world: SimpleNamespace) -> Client:
 #: What ``axe.run`` is given: WCAG 2.2 at AA, and what axe itself holds for good practice.
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
-EVERYTHING = {"runOnly": {"type": "tag", "values": TAGS}}
+#: Style sheets need not be fetched and read once more: the one rule that looks at them is an experiment and none of these.
+EVERYTHING = {"runOnly": {"type": "tag", "values": TAGS}, "preload": {"assets": ["media"]}}
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
