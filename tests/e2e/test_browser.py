@@ -79,8 +79,12 @@ def session(browser: Browser, stack: Embedded) -> dict[str, object]:
 
 @pytest.fixture
 def context(browser: Browser, session: dict[str, object]) -> Iterator[BrowserContext]:
+    # What breathes while a page is live would be drawn sixty times a second; the page left open below shows it so.
     found = browser.new_context(
-        storage_state=session, timezone_id=ZONE, viewport={"width": 1440, "height": 900}
+        storage_state=session,
+        timezone_id=ZONE,
+        viewport={"width": 1440, "height": 900},
+        reduced_motion="reduce",
     )  # type: ignore[arg-type]
     found.add_init_script(WATCH_POLICY)
     yield found
