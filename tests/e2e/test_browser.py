@@ -59,22 +59,27 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def session(browser: Browser, stack: Embedded) -> dict[str, object]:
+def session(request: pytest.FixtureRequest, browser: Browser, stack: Embedded) -> Iterator[dict[str, object]]:
     """Signed in once, through the form; every test begins with these cookies."""
-    context = browser.new_context(timezone_id=ZONE)
-    page = context.new_page()
-    page.goto(address(stack, "/calls/?status=ok"))
-    expect(page).to_have_url(re.compile(r"/admin/login/\?next=/calls/"))
-    page.get_by_label("User name").fill(stack.first["username"])
-    page.get_by_label("Password").fill("not this one")
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("do not fit together")
-    page.get_by_label("Password").fill(stack.first["password"])
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_url(address(stack, "/calls/?status=ok"))
-    state = context.storage_state()
-    context.close()
-    return state  # type: ignore[return-value]
+
+    @contextmanager
+    def signed_in() -> Iterator[dict[str, object]]:
+        context = browser.new_context(timezone_id=ZONE)
+        page = context.new_page()
+        page.goto(address(stack, "/calls/?status=ok"))
+        expect(page).to_have_url(re.compile(r"/admin/login/\?next=/calls/"))
+        page.get_by_label("User name").fill(stack.first["username"])
+        page.get_by_label("Password").fill("not this one")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("do not fit together")
+        page.get_by_label("Password").fill(stack.first["password"])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(address(stack, "/calls/?status=ok"))
+        state = context.storage_state()
+        context.close()
+        yield dict(state)
+
+    yield from handed_on(request, signed_in)
 
 
 @pytest.fixture
