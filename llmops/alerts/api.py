@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
@@ -19,7 +19,7 @@ from llmops.alerts.behind import behind
 from llmops.alerts.figures import Figures
 from llmops.alerts.models import Entry, Incident, Slo
 from llmops.alerts.postmortem import written
-from llmops.alerts.selectors import open_by_severity, silence_of, standing
+from llmops.alerts.selectors import open_by_severity, silences_everywhere, standing
 from llmops.base.clock import database_now
 from llmops.base.drf import ConsoleViewSet
 
@@ -47,8 +47,13 @@ class IncidentSerializer(serializers.ModelSerializer[Incident]):
         read_only_fields = fields
 
     def get_silenced_until(self, row: Incident) -> str | None:
-        found = silence_of(row, database_now())
-        return found.until.isoformat() if found else None
+        # One query for all rows of a page.
+        context = cast("dict[str, Any]", self.context)
+        if "silences" not in context:
+            context["silences"] = silences_everywhere(database_now())
+        found = context["silences"]
+        ends = [until for subject in ("", row.subject) if (until := found.get((row.rule_id, subject)))]
+        return max(ends).isoformat() if ends else None
 
 
 class IncidentNote(serializers.Serializer[Any]):

@@ -27,6 +27,14 @@ def silences_now(rule: Rule, now: datetime) -> list[Silence]:
     return list(Silence.objects.filter(rule=rule, ended_at=None, until__gt=now))
 
 
+def silences_everywhere(now: datetime) -> dict[tuple[UUID, str], datetime]:
+    """(Rule, subject) -> until when it is silenced; an empty subject is the whole rule."""
+    rows = Silence.objects.filter(ended_at=None, until__gt=now).order_by("until")
+    return {
+        (rule, subject): until for rule, subject, until in rows.values_list("rule_id", "subject", "until")
+    }
+
+
 def silence_of(incident: Incident, now: datetime) -> Silence | None:
     """The one that ends last."""
     return (

@@ -9,10 +9,14 @@ from django.core import mail
 from django.db import transaction
 
 from llmops.alerts import services
+from llmops.alerts.api import IncidentSerializer
 from llmops.alerts.models import Entry, Evaluation, Incident, Notification, Rule
-from llmops.core.errors import Conflict
+from llmops.base.requests import user_actor
+from llmops.core.errors import Conflict, PermissionDenied
 from tests.alerts.scene import NOON, Scene
 from tests.cast import COMMAND
+from tests.servers import free_port as closed_port
+from tests.tools.services import says, service
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_engine]
 
@@ -252,3 +256,66 @@ def test_the_work_does_not_grow_with_calls(failing: Scene, django_assert_max_num
         failing.calls(5, ago_s=hours * 3600)
     with django_assert_max_num_queries(260):
         services.evaluate(failing.pass_(seconds=10).now, claim=False)
+
+
+def test_a_rule_that_watches_all_is_silenced_by_who_responds_for_all(scene: Scene) -> None:
+    scene.only("calls-fail")
+    scene.failing(30)
+    scene.tick()
+    # As a breaker's or a key's: found by a rule of everybody, about one project.
+    Incident.objects.update(project=scene.cast.support)
+    bob, incident = user_actor(scene.cast.bob), scene.incident()
+    with pytest.raises(PermissionDenied, match="other projects"):
+        services.silence(bob, incident=incident, minutes=30, reason="mine", whole_rule=True, now=scene.now)
+    services.silence(COMMAND, incident=incident, minutes=30, reason="all", whole_rule=True, now=scene.now)
+    with pytest.raises(PermissionDenied, match="whole rule"):
+        services.end_silence(bob, incident=incident, now=scene.now)
+    services.silence(bob, incident=incident, minutes=30, reason="mine", now=scene.now)
+    assert services.end_silence(bob, incident=incident, now=scene.now) == 1
+    assert services.end_silence(COMMAND, incident=incident, now=scene.now) == 1
+
+
+def test_a_receiver_that_hangs_costs_one_try_and_nobody_waits_for_it_twice(scene: Scene) -> None:
+    scene.only("calls-fail")
+    down = closed_port()
+    services.create_channel(
+        COMMAND,
+        slug="a-down",
+        kind="webhook",
+        url=f"http://127.0.0.1:{down}/hook",
+        allow_private_network=True,
+    )
+    for number in range(5):
+        scene.failing(30, route=f"r{number}")
+    with service(says("200 OK")) as pager:
+        services.create_channel(
+            COMMAND,
+            slug="b-well",
+            kind="webhook",
+            url=f"http://127.0.0.1:{pager.port}/hook",
+            allow_private_network=True,
+        )
+        scene.tick(30)
+        assert len(pager.requests) == 5 == len({head["webhook-id"] for head, _ in pager.requests})
+    rows = Notification.objects.filter(channel__slug="a-down")
+    assert {row.state for row in rows} == {"waiting"} and all(row.problem for row in rows)
+
+
+def test_what_is_open_of_a_removed_rule_ends_with_a_line_of_its_timeline(failing: Scene) -> None:
+    failing.tick()
+    services.archive_rule(COMMAND, rule=Rule.objects.get(slug="calls-fail"))
+    incident = failing.incident()
+    assert incident.state == "resolved" and failing.timeline(incident)[-1] == "resolved"
+
+
+def test_a_page_of_incidents_asks_once_what_is_silenced(
+    failing: Scene, django_assert_num_queries: Any
+) -> None:
+    failing.failing(30, route="summarise")
+    failing.tick()
+    first = failing.incident_of("route:chat")
+    services.silence(COMMAND, incident=first, minutes=30, reason="we know", now=failing.now)
+    rows = Incident.objects.select_related("rule", "project").order_by("subject")
+    with django_assert_num_queries(2):
+        told = IncidentSerializer(rows, many=True, context={}).data
+    assert [bool(one["silenced_until"]) for one in told] == [True, False]

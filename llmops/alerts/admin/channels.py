@@ -85,8 +85,8 @@ class ChannelForm(forms.ModelForm):
         if not self.instance._state.adding:
             # Declared, so it would be asked for; what kind it is does not change.
             self.fields.pop("kind", None)
-        if (field := self.fields.get("kind")) is not None:
-            field.choices = [(name, channel_named(name).title) for name in CHANNELS]  # type: ignore[attr-defined]
+        if isinstance(field := self.fields.get("kind"), forms.ChoiceField):
+            field.choices = [(name, channel_named(name).title) for name in CHANNELS]
         if (told := self.fields.get("addresses")) is not None:
             told.help_text = f"{told.help_text} {mail_note()}".strip()
         if not self.instance._state.adding:

@@ -83,11 +83,11 @@ class RuleForm(forms.ModelForm):
         if not self.instance._state.adding:
             # Declared, so it would be asked for; what kind it is does not change.
             self.fields.pop("kind", None)
-        if (field := self.fields.get("kind")) is not None:
-            field.choices = [(kind.name, kind.title) for kind in kinds()]  # type: ignore[attr-defined]
-        if (field := self.fields.get("runbook")) is not None:
+        if isinstance(field := self.fields.get("kind"), forms.ChoiceField):
+            field.choices = [(kind.name, kind.title) for kind in kinds()]
+        if isinstance(field := self.fields.get("runbook"), forms.ChoiceField):
             names = [(name, runbooks.title_of(name)) for name in runbooks.names()]
-            field.choices = [("", "That of its kind"), *names]  # type: ignore[attr-defined]
+            field.choices = [("", "That of its kind"), *names]
         if not self.instance._state.adding and "numbers" in self.fields:
             kind = kind_named(self.instance.kind)
             self.initial.setdefault("numbers", lines_of(kind, self.instance.settings))

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
+from llmops.access.selectors import powers_of_actor
 from llmops.alerts.models import Incident, Notification, Silence
 from llmops.alerts.services.outbox import plan
 from llmops.alerts.services.timeline import add
@@ -14,7 +15,7 @@ from llmops.base import drafts, tasks
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
-from llmops.core.errors import Conflict, InvalidRequest
+from llmops.core.errors import Conflict, InvalidRequest, PermissionDenied
 from llmops.core.texts import text_problem
 
 _UNRESOLVED = (Incident.OPEN, Incident.ACKNOWLEDGED)
@@ -65,7 +66,10 @@ def resolve(actor: Actor, *, incident: Incident, note: str = "", now: datetime |
 def silence(
     actor: Actor, *, incident: Incident, minutes: int, reason: str, whole_rule: bool = False, now: datetime | None = None
 ) -> Silence:  # fmt: skip
-    """Nobody is told of it (``whole_rule``: of anything that its rule finds) for so long. What is open by then is told anew."""
+    """Nobody is told of it (``whole_rule``: of anything that its rule finds) for so long. What is open by then is told anew.
+
+    Raises ``PermissionDenied`` for a whole rule that finds things in more places than ``actor`` responds for.
+    """
     now, reason = now or database_now(), _text(reason, "reason")
     if not reason:
         raise InvalidRequest("reason: say why, for whoever is on call next.", param="reason")
@@ -75,6 +79,12 @@ def silence(
         stored = drafts.locked(incident)
         if stored.state == Incident.RESOLVED:
             raise Conflict(_stands(stored))
+        if whole_rule and not _responds_for_all(actor, stored):
+            raise PermissionDenied(
+                f"whole_rule: {stored.rule.slug} watches other projects as well, which you do not respond for. Silence this incident "
+                "alone, or ask somebody who responds for all of them.",
+                param="whole_rule",
+            )
         row = Silence.objects.create(
             rule=stored.rule,
             subject="" if whole_rule else stored.subject,
@@ -102,16 +112,24 @@ def silence(
 
 
 def end_silence(actor: Actor, *, incident: Incident, now: datetime | None = None) -> int:
-    """End what silences an incident; how many silences did. Raises ``Conflict`` where none does."""
+    """End what silences an incident; how many silences did. Raises ``Conflict`` where none does, ``PermissionDenied`` where only a
+    silence of its whole rule does and ``actor`` does not respond for all that the rule watches."""
     now = now or database_now()
     with transaction.atomic():
         stored = drafts.locked(incident)
         rows = Silence.objects.filter(
             rule=stored.rule, subject__in=("", stored.subject), ended_at=None, until__gt=now
         )
+        if not rows.exists():
+            raise Conflict("Nothing silences it.")
+        if not _responds_for_all(actor, stored):
+            rows = rows.exclude(subject="")
         ended = rows.update(ended_at=now)
         if not ended:
-            raise Conflict("Nothing silences it.")
+            raise PermissionDenied(
+                f"The whole rule {stored.rule.slug} is silenced, for other projects as well, which you do not respond for. Ask "
+                "somebody who responds for all of them."
+            )
         add(stored, "unsilenced", "The silence was ended.", at=now, who=actor.name)
         record_about(
             actor, stored, action="incident.unsilenced", before={"silenced": True}, after={"silenced": False}
@@ -129,6 +147,10 @@ def note(actor: Actor, *, incident: Incident, text: str, now: datetime | None = 
         add(stored, "note", text, at=now, who=actor.name)
         record_about(actor, stored, action="incident.noted", after={"note": text})
     return stored
+
+
+def _responds_for_all(actor: Actor, incident: Incident) -> bool:
+    return powers_of_actor(actor).allow("alert.respond", incident.rule.project_id)
 
 
 def _text(text: str, name: str) -> str:

@@ -91,7 +91,9 @@ def deliver(now: datetime | None = None) -> int:
         )
         if claimed:
             mine.setdefault(one.channel_id, []).append(one)
-    return sum(_send(rows[0].channel, rows, clock) for rows in mine.values())
+    # Whoever could not be reached lately comes last, so that nobody waits for them.
+    ordered = sorted(mine.values(), key=lambda rows: max(row.tries for row in rows))
+    return sum(_send(rows[0].channel, rows, clock) for rows in ordered)
 
 
 def _needed(one: Notification, now: datetime) -> bool:
@@ -132,8 +134,13 @@ def _send(channel: Channel, rows: Sequence[Notification], now: datetime) -> int:
         if kind.together
         else [[row] for row in rows]
     )
-    sent = 0
+    sent, told = 0, ""
     for group in groups:
+        if told:
+            # One time-out is enough: others wait for this worker.
+            for row in group:
+                _not_sent(row, told, now)
+            continue
         try:
             kind.send(channel, [Message.of(row, now) for row in group])
         except Exception as problem:

@@ -13,6 +13,7 @@ from llmops.access.models import Project
 from llmops.alerts.kinds import Kind, kind_named
 from llmops.alerts.models import Incident, Rule
 from llmops.alerts.runbooks import exists
+from llmops.alerts.services.timeline import add
 from llmops.alerts.shipped import SHIPPED
 from llmops.audit.services import record_about
 from llmops.base import drafts
@@ -60,9 +61,12 @@ def archive_rule(actor: Actor, *, rule: Rule) -> Rule:
         stored = _in_use(rule)
         now = timezone.now()
         compare_and_set(stored, expect={"archived_at": None}, change={"archived_at": now})
-        stored.incidents.exclude(state=Incident.RESOLVED).update(
-            state=Incident.RESOLVED, resolved_at=now, resolved_by="the rule was removed"
-        )
+        for incident in stored.incidents.exclude(state=Incident.RESOLVED):
+            change = {"state": Incident.RESOLVED, "resolved_at": now, "resolved_by": "the rule was removed"}
+            if compare_and_set(
+                incident, expect={"state": (Incident.OPEN, Incident.ACKNOWLEDGED)}, change=change
+            ):
+                add(incident, "resolved", f"The rule {stored.slug} was removed.", at=now, who=actor.name)
         record_about(
             actor, stored, action="alert_rule.archived", before={"archived": False}, after={"archived": True}
         )
