@@ -55,6 +55,7 @@ urlpatterns = [
     path("inbox/<uuid:request_id>/live/", inbox.item_live, name="inbox_item_live"),
     path("runs/", runs.runs, name="runs"),
     path("runs/live/", runs.runs_live, name="runs_live"),
+    path("runs/renew-key/", runs.renew_key, name="runs_renew_key"),
     path("runs/<uuid:run_id>/", runs.run, name="run"),
     path("runs/<uuid:run_id>/live/", runs.run_live, name="run_live"),
     path("jobs/", views.jobs, name="jobs"),

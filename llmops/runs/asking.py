@@ -13,7 +13,7 @@ from http.client import HTTPException
 from typing import Any
 
 from llmops.base.data_plane import post
-from llmops.runs.conversation import kept_message
+from llmops.runs.conversation import kept_message, whole
 from llmops.runs.streamed import Refused, read_stream
 
 #: The largest answer that is read, in bytes.
@@ -124,16 +124,16 @@ def ask(
         if read is not None:
             message, finish, usage = read
         else:
-            whole: Any = json.loads(raw) if len(raw) <= MOST_ANSWER_BYTES else None
+            answer: Any = json.loads(raw) if len(raw) <= MOST_ANSWER_BYTES else None
             if status != 200:
                 retry_after = _seconds(told.get("retry-after", ""))
-                return after(**known, **_why(whole["error"]), retry_after=retry_after)
-            choice = whole["choices"][0]
-            message, finish, usage = choice["message"], choice.get("finish_reason") or "", whole.get("usage")
+                return after(**known, **_why(answer["error"]), retry_after=retry_after)
+            choice = answer["choices"][0]
+            message, finish, usage = choice["message"], choice.get("finish_reason") or "", answer.get("usage")
         return after(
             **known,
             message=kept_message(message),
-            finish=str(finish)[:40],
+            finish=whole(str(finish))[:40],
             usage=usage if isinstance(usage, dict) else {},
         )
     except _NOT_IN_ITS_WORDS:
@@ -152,9 +152,9 @@ def _known(status: int, told: Mapping[str, str]) -> dict[str, Any]:
 
 def _why(error: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "code": str(error.get("code") or error.get("type") or ODD)[:60],
-        "problem": str(error.get("message") or "")[:1000],
-        "param": str(error.get("param") or "")[:200],
+        "code": whole(str(error.get("code") or error.get("type") or ODD))[:60],
+        "problem": whole(str(error.get("message") or ""))[:1000],
+        "param": whole(str(error.get("param") or ""))[:200],
     }
 
 

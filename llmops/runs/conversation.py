@@ -100,8 +100,8 @@ def kept_message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise ValueError("no message")
     content = message.get("content")
-    kept: dict[str, Any] = {"role": "assistant", "content": content if isinstance(content, str) else None}
-    if isinstance(refusal := message.get("refusal"), str) and refusal:
+    kept: dict[str, Any] = {"role": "assistant", "content": _text(content, None)}
+    if refusal := _text(message.get("refusal")):
         kept["refusal"] = refusal
     calls, seen = [], set[str]()
     given = message.get("tool_calls")
@@ -109,18 +109,24 @@ def kept_message(message: Any) -> dict[str, Any]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping):
             raise ValueError("a call that names no function")
-        name, arguments, call_id = function.get("name"), function.get("arguments"), call.get("id")
-        if not isinstance(call_id, str) or not call_id or call_id in seen:
+        call_id = _text(call.get("id"))
+        if not call_id or call_id in seen:
             call_id = f"call_{place}_{len(seen)}"
         seen.add(call_id)
-        function = {
-            "name": name if isinstance(name, str) else "",
-            "arguments": arguments if isinstance(arguments, str) else "",
-        }
+        function = {"name": _text(function.get("name")), "arguments": _text(function.get("arguments"))}
         calls.append({"id": call_id, "type": "function", "function": function})
     if calls:
         kept["tool_calls"] = calls
     return kept
+
+
+def _text(value: Any, otherwise: Any = "") -> Any:
+    return whole(value) if isinstance(value, str) else otherwise
+
+
+def whole(text: str) -> str:
+    """``text`` without halves of characters (lone surrogates), which JSON can name and nothing can write down."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def body_of(

@@ -711,6 +711,9 @@ PAGES: dict[str, Change] = {
         lambda world: {"id": str(uuid7()), "model": "chat"},
         "call.replayed",
     ),
+    "POST /runs/renew-key/": Change(
+        send=lambda world: {"project": str(world.search.pk)}, action="service_key.created"
+    ),
     "POST /playground/run/": Change(
         send=lambda world: asked(
             id=str(uuid7()),

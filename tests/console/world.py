@@ -388,6 +388,7 @@ def some_alerts(w: SimpleNamespace) -> None:
 
 def a_playground(w: SimpleNamespace) -> None:
     """A key that works, one that was revoked, a run of root that is under way and one of Charlie's."""
+    access.revoke_service_key(COMMAND, key=runs.key_in_use(w.search)[0].service_key)
     playground.key_in_use(w.support)
     access.revoke_service_key(COMMAND, key=playground.key_in_use(w.search)[0].service_key)
     now = datetime.now(UTC)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from llmops.access import services as access
 from llmops.access.models import ServiceKey
 from llmops.audit.models import Event
+from llmops.core.errors import Conflict
 from llmops.runs import services
 from llmops.runs.models import Run, Step
 from llmops.tools import services as tools
@@ -309,3 +310,49 @@ def test_a_turn_that_may_cost_more_than_is_left_says_what_to_do(lab, plane):
     run = done(lab, bounds={"cost_nano": 50_000})
     assert (run.state, run.error_code, run.error_param, run.turns) == ("failed", "out_of_money", "", 0)
     assert "$0.00005" in run.error_message and "bounds.cost_nano" in run.error_message
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_what_a_reviewer_put_in_its_place_ends_with_the_run_as_well(lab, plane, looked):
+    plane.script = plays([call("refund", {"amount": 500, "customer": "Ada"})], "Done.")
+    run = done(lab, tools=["refund"])
+    (action,) = actions(run)
+    changed = {"amount": 300, "customer": "Ada"}
+    made = tools.revise(acting(lab.rita), action=action, arguments=changed, reason="less")
+    if looked:
+        assert worked(run).state == "parked"
+    services.cancel_run(lab.agent, run=run)
+    made.refresh_from_db()
+    assert (made.state, made.request.state) == ("cancelled", "cancelled")
+    with pytest.raises(Conflict):
+        decide(lab.alice, made)
+    assert tools.execute(made.pk) == "cancelled" and DONE == []
+
+
+def test_what_is_approved_and_not_begun_when_its_run_ends_is_not_begun(lab, plane):
+    plane.script = plays([call("refund", {"amount": 500, "customer": "Ada"})], "Done.")
+    run = done(lab, tools=["refund"])
+    (action,) = actions(run)
+    decide(lab.rita, action)
+    services.cancel_run(lab.agent, run=run)
+    *_, taken_back, cancelled = Event.objects.order_by("sequence")
+    assert (taken_back.action, cancelled.action) == ("tool.action_cancelled", "run.cancel_asked")
+    assert len(cancelled.after["story"]) == 64
+    assert tools.execute(action.pk) == "cancelled" and DONE == []
+
+
+def test_characters_that_no_database_keeps_end_no_run_in_a_fault(lab, plane):
+    odd = "re\0fund\ud800"
+    plane.script = plays(
+        [call(odd, {}, "\ud800"), call("refund", '{"amount": 5, "customer": "\\ud800"}', "b\0")],
+        (200, completion({"content": "F\0ine\udfff."}, "st\0op")),
+    )
+    run = done(lab, tools=["refund"])
+    assert (run.state, text_of(run)) == ("succeeded", "F\0ine\ufffd.")
+    kept = list(Step.objects.filter(run=run).values_list("what", "outcome"))
+    assert ("re\\u0000fund\ufffd", "no_such_tool") in kept and ("sim-small", "st\\u0000op") in kept
+    assert ("refund", "invalid_arguments") in kept and DONE == []
+    plane.script = plays((400, refusal("po\0licy", "No\0 secrets \ud800.", "mes\0sages")))
+    run = done(lab)
+    assert (run.state, run.error_code, run.error_param) == ("failed", "po\\u0000licy", "mes\\u0000sages")
+    assert run.error_message == "No\\u0000 secrets \ufffd."

@@ -14,13 +14,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from llmops.access.models import Project
 from llmops.access.selectors import may, projects_for, visible
 from llmops.core.appearance import written_out
 from llmops.core.digests import sha256_hex
 from llmops.dashboards import formats
 from llmops.dashboards.inbox.showing import Argument, arguments_of
 from llmops.runs.conversation import CALL, NOTE, RESULT, TURN
-from llmops.runs.models import Run, Step
+from llmops.runs.models import ProjectKey, Run, Step
 from llmops.runs.rules import Asked
 from llmops.runs.sealed import opened, step_identity
 from llmops.runs.selectors import answer_of, question_of
@@ -86,6 +87,24 @@ class Listed:
     older: str
     projects: list[str]
     marker: str
+    keyless: list[Keyless]
+
+
+@dataclass(frozen=True, slots=True)
+class Keyless:
+    """A project whose runs call nothing: the key that they call with was revoked. ``may``: whether the reader can issue another."""
+
+    project: Project
+    may: bool
+
+
+def keyless(request: HttpRequest) -> list[Keyless]:
+    rows = visible(ProjectKey.objects.select_related("project"), request, "run.view")
+    rows = rows.filter(service_key__revoked_at__isnull=False, project__archived_at=None)
+    return [
+        Keyless(row.project, may(request, "service_key.manage", row.project))
+        for row in rows.order_by("project__slug")[:50]
+    ]
 
 
 def runs_for(request: HttpRequest) -> QuerySet[Run]:
@@ -107,7 +126,7 @@ def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Liste
     shown = found[:PAGE]
     marker = sha256_hex(repr([(one.pk, one.state, one.turns, one.cost) for one in shown]).encode())[:20]
     projects = list(projects_for(request, "run.view").order_by("slug").values_list("slug", flat=True)[:200])
-    return Listed(filters, shown, older, projects, marker)
+    return Listed(filters, shown, older, projects, marker, [] if before else keyless(request))
 
 
 def _row(run: Run) -> Row:

@@ -12,15 +12,15 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from llmops.access.selectors import may_anywhere
+from llmops.access.selectors import may_anywhere, projects_for
 from llmops.base.requests import actor_of
 from llmops.core.errors import ConsoleError
 from llmops.dashboards.runs import reading
 from llmops.dashboards.runs.reading import Filters
+from llmops.runs import services
 from llmops.runs.models import Run
-from llmops.runs.services import cancel_run
 
 
 @require_GET
@@ -34,6 +34,29 @@ def runs(request: HttpRequest) -> HttpResponse:
     live = "" if before else reverse("dashboards:runs_live") + filters.query()
     context = {"view": view, "filters": filters, "live_url": live, "states": Run.STATES}
     return render(request, "dashboards/runs/page.html", context)
+
+
+@require_POST
+@never_cache
+@login_required
+def renew_key(request: HttpRequest) -> HttpResponse:
+    """Issue another key in place of the revoked one with which runs of a project call models."""
+    _refuse_strangers(request)
+    try:
+        wanted = UUID(request.POST.get("project", ""))
+    except ValueError:
+        raise Http404 from None
+    project = projects_for(request, "run.view").filter(pk=wanted).first()
+    if project is None:
+        raise Http404
+    try:
+        services.renew_key(actor_of(request), project=project)
+    except ConsoleError as refused:
+        view, filters = reading.listed(request, Filters()), Filters()
+        context = {"view": view, "filters": filters, "states": Run.STATES, "problem": refused.message}
+        return render(request, "dashboards/runs/page.html", context, status=refused.status)
+    messages.success(request, f"Runs of {project} can call models again, with another key.")
+    return HttpResponseRedirect(reverse("dashboards:runs"))
 
 
 @require_GET
@@ -61,7 +84,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     problem = ""
     if request.method == "POST":
         try:
-            cancel_run(actor_of(request), run=found.run, reason=request.POST.get("reason", "")[:500])
+            services.cancel_run(actor_of(request), run=found.run, reason=request.POST.get("reason", "")[:500])
         except ConsoleError as refused:
             problem, status = refused.message, refused.status
         else:

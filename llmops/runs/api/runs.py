@@ -47,6 +47,11 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     }
     renderer_classes = [JSONRenderer, events.EventStream]
 
+    def get_queryset(self) -> Any:
+        rows = super().get_queryset()
+        # What a list does not tell may be two megabytes a run.
+        return rows.defer("sealed", "sealed_answer", "sealed_saying") if self.action == "list" else rows
+
     def get_serializer_class(self) -> Any:
         return RunLine if self.action == "list" else RunSerializer
 

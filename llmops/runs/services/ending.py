@@ -16,12 +16,14 @@ from llmops.base.tasks import send
 from llmops.core.actors import Actor, job_actor
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, PermissionDenied
+from llmops.core.texts import written_out
+from llmops.runs.conversation import CALL
 from llmops.runs.models import Run, Step
 from llmops.runs.sealed import answer_identity, seal
-from llmops.runs.selectors import actor_behind, plain, waited_for
+from llmops.runs.selectors import plain, waited_for
 from llmops.runs.services.leasing import BEATS, Held, fenced, note, write_step
 from llmops.tools.models import Action
-from llmops.tools.services import withdraw
+from llmops.tools.services import call_off
 
 TELL = "runs.tell"
 _WORKER = job_actor("runs.advance")
@@ -35,6 +37,8 @@ def succeed(held: Held, *, text: str, output: Any, finish: str) -> None:
 
 
 def fail(held: Held, code: str, message: str, *, param: str = "", turn: int = 0) -> None:
+    # Providers and models have a say in these, and a database keeps no characters of any kind.
+    code, message, param = written_out(code), written_out(message), written_out(param)
     step = note("failed", message[:1000], turn=turn, outcome=code[:60])
     _end(
         held,
@@ -73,27 +77,40 @@ def _over(run: Run, state: str, now: datetime) -> dict[str, Any]:
 
 def _take_back(run: Run) -> None:
     """What the run asked for and nobody began with: nobody waits for it any more, and nobody should agree to it."""
-    for action in waited_for(run):
+    for action in (*waited_for(run), *_put_in_place(run)):
         if action.state in (Action.WAITING, Action.APPROVED):
             try:
                 with transaction.atomic():
-                    withdraw(actor_behind(run), action=action, reason="The run is over.")
-            except (Conflict, PermissionDenied):
+                    call_off(_WORKER, action=action, reason="The run is over.")
+            except Conflict:
                 continue
+
+
+def _put_in_place(run: Run) -> list[Action]:
+    """What reviewers proposed instead and no worker has looked at yet."""
+    found = []
+    for action in Action.objects.filter(steps__run=run, steps__kind=CALL, state=Action.SUPERSEDED):
+        while action.state == Action.SUPERSEDED:
+            action = action.superseded_by
+        found.append(action)
+    return list({one.pk: one for one in found}.values())
 
 
 def _on_record(actor: Actor, run: Run, state: str, code: str) -> None:
     """With the digest of its story, so that the trail proves every step. Steps of this very transaction come after it."""
-    digests = list(Step.objects.filter(run=run).order_by("n").values_list("digest", flat=True))
-    after = {"state": state, "turns": run.turns, "cost_nano": run.cost_nano, "steps": len(digests)}
     record_about(
         actor,
         run,
         action=f"run.{state}",
-        after={**after, "story": digest(digests), **({"error": code} if code else {})},
+        after={"state": state, **_proof(run), **({"error": code} if code else {})},
     )
     if run.webhook_url:
         send(TELL, str(run.pk))
+
+
+def _proof(run: Run) -> dict[str, Any]:
+    digests = list(Step.objects.filter(run=run).order_by("n").values_list("digest", flat=True))
+    return {"turns": run.turns, "cost_nano": run.cost_nano, "steps": len(digests), "story": digest(digests)}
 
 
 def cancel_run(actor: Actor, *, run: Run, reason: str = "") -> Run:
@@ -110,7 +127,7 @@ def cancel_run(actor: Actor, *, run: Run, reason: str = "") -> Run:
         if asleep.update(fence=F("fence") + 1, **change, **_over(run, Run.CANCELLED, now)):
             run.refresh_from_db()
             last = Step.objects.filter(run=run).order_by("-n").values_list("n", flat=True).first() or 0
-            text = f"Cancelled by {actor.name}." + (f" {reason}" if reason else "")
+            text = f"Cancelled by {actor.name}." + (f" {written_out(reason)}" if reason else "")
             write_step(run, last + 1, now, note("cancelled", text))
             _take_back(run)
             if run.webhook_url:
@@ -120,5 +137,9 @@ def cancel_run(actor: Actor, *, run: Run, reason: str = "") -> Run:
             transaction.on_commit(partial(BEATS.cancel, run.pk))
         else:
             raise Conflict("This run is over, or is being cancelled already.")
-        record_about(actor, run, action="run.cancel_asked", after={"state": run.state}, reason=reason)
+        # One that is over by now has no event of its own for its end.
+        proof = _proof(run) if run.over else {}
+        record_about(
+            actor, run, action="run.cancel_asked", after={"state": run.state, **proof}, reason=reason
+        )
     return run

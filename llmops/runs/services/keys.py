@@ -12,7 +12,7 @@ KEYS = HeldKeys(
     model=ProjectKey,
     name="runs",
     whose="runs",
-    again="no run can call a model there. Whoever manages its service keys can issue another one.",
+    again="no run can call a model there. Whoever manages its service keys can issue another one on the page Runs.",
     revoked_code="runs_key_revoked",
     seal=lambda secret, row_id: seal(secret, identity=key_identity(row_id)),
     opened=lambda sealed, row_id: str(opened(sealed, identity=key_identity(row_id))),

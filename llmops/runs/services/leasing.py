@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -231,9 +231,11 @@ class Beats:
             elif mine.filter(cancel_asked_at__isnull=False).exists():
                 held.cancelled.set()
                 held.line.stop()
-        except (DatabaseError, InterfaceError) as error:
+        except Exception as error:
+            # Whatever it is, the leases of the other runs are renewed all the same.
             log.warning("the lease of the run %s could not be renewed: %s", held.run.pk, error)
-            connection.close()
+            with suppress(DatabaseError, InterfaceError):
+                connection.close()
 
 
 BEATS = Beats()

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
 
+from llmops.runs.conversation import whole
 from llmops.runs.models import Run
 from llmops.runs.sealed import saying_identity, seal
 from llmops.runs.services.leasing import Held
@@ -35,7 +36,7 @@ class Saying:
     def heard(self, piece: str) -> None:
         if len(self._text) >= MOST_CHARACTERS:
             return
-        self._text = (self._text + piece)[:MOST_CHARACTERS]
+        self._text = whole(self._text + piece)[:MOST_CHARACTERS]
         HERE[self._run.pk] = (self._turn, self._text)
         if time.monotonic() >= self._next:
             self._write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from llmops.runs.services.starting import ADVANCE
 
 #: Handed out in one go.
 MOST = 500
-_FORGET_AT_ONCE = 500
+_FORGET_AT_ONCE, _FORGET_FOR_S = 500, 30.0
 
 
 def hand_out(now: datetime | None = None) -> int:
@@ -41,7 +42,13 @@ def forget_old(now: datetime | None = None) -> int:
     """Remove what was asked, said and answered in runs that ended long ago; what each step was, and its digest, stay."""
     if not settings.RUN_TEXT_DAYS:
         return 0
-    before = (now or database_now()) - timedelta(days=settings.RUN_TEXT_DAYS)
+    before, forgotten, until = (now or database_now()), 0, time.monotonic() + _FORGET_FOR_S
+    while (some := _forget(before - timedelta(days=settings.RUN_TEXT_DAYS))) and time.monotonic() < until:
+        forgotten += some
+    return forgotten + some
+
+
+def _forget(before: datetime) -> int:
     old = list(
         Run.objects.filter(finished_at__lt=before)
         .exclude(sealed="")

@@ -18,6 +18,7 @@ from django.db import connections
 
 from llmops.base.tasks import send
 from llmops.core.errors import ConsoleError, InvalidRequest
+from llmops.core.texts import written_out
 from llmops.runs.conversation import CALL, RESULT, Calls, Wanted, problem_shown, shown
 from llmops.runs.models import Run
 from llmops.runs.selectors import GOING_ON, actor_behind
@@ -101,7 +102,7 @@ class _NoSuchTool(Exception):
 
 def _call(turn: int, wanted: Wanted, content: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "kind": CALL, "turn": turn, "place": wanted.place, "what": wanted.tool[:200], "content": content, **more,
+        "kind": CALL, "turn": turn, "place": wanted.place, "what": written_out(wanted.tool)[:200], "content": content, **more,
     }  # fmt: skip
 
 
@@ -246,7 +247,7 @@ def _replaced(held: Held, turn: int, wanted: Wanted, action: Action) -> None:
 
 def _result(turn: int, wanted: Wanted, told: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "kind": RESULT, "turn": turn, "place": wanted.place, "what": wanted.tool[:200], "content": told, **more,
+        "kind": RESULT, "turn": turn, "place": wanted.place, "what": written_out(wanted.tool)[:200], "content": told, **more,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from llmops.base.clock import database_now
 from llmops.base.tasks import send
 from llmops.core.errors import Conflict
 from llmops.core.money import format_usd
+from llmops.core.texts import written_out
 from llmops.runs.asking import STOPPED, Reply, ask
 from llmops.runs.conversation import AGAIN, REPAIR, TURN, Answered, Ask, Calls, body_of, next_of
 from llmops.runs.costing import cost_of, tokens_of
@@ -82,7 +83,8 @@ def _work(held: Held) -> None:
         log.exception("the run %s is let go of: the database failed", held.run.pk)
     except Exception:
         log.exception("working on the run %s failed", held.run.pk)
-        ending.fail(held, "internal_error", "A fault in the console itself. Its log says more.")
+        with suppress(LostLease, DatabaseError, InterfaceError):
+            ending.fail(held, "internal_error", "A fault in the console itself. Its log says more.")
 
 
 def _step(held: Held) -> bool:
@@ -175,7 +177,7 @@ def _turn(held: Held, following: Ask) -> bool:
         "kind": TURN,
         "turn": following.turn,
         "what": reply.model,
-        "outcome": reply.finish,
+        "outcome": written_out(reply.finish)[:40],
         "call_id": _uuid(reply.call),
         "input_tokens": tokens.input,
         "output_tokens": tokens.output,
@@ -212,7 +214,7 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
     if reply.code in SPENT and following.again < _MOST_AGAIN:
         with fenced(held) as steps:
             text = f"{reply.problem} It is asked again, under another key."
-            steps.append(note(AGAIN, text, turn=following.turn, outcome=reply.code))
+            steps.append(note(AGAIN, text, turn=following.turn, outcome=written_out(reply.code)[:60]))
         return True
     if reply.code == "cost_bound_exceeded":
         ending.fail(held, "out_of_money", _too_dear(run), turn=following.turn)
@@ -249,7 +251,7 @@ def _later(held: Held, following: Ask, reply: Reply, tries: int, wait: float) ->
     if reply.status == 401:
         problem = "A key that was made a moment ago is not known to the data plane yet."
     text = f"{problem} It is tried again in {wait:.1f} s."
-    step = note("later", text, turn=following.turn, outcome=reply.code)
+    step = note("later", text, turn=following.turn, outcome=written_out(reply.code)[:60])
     if wait <= 2.0:
         with fenced(held, tries=tries) as steps:
             steps.append(step)

@@ -2,7 +2,7 @@
 
 from llmops.tools.services.executing import claim, execute, finish, hand_out, settle_crashed
 from llmops.tools.services.handing import redeem, report, resolve, token_of
-from llmops.tools.services.proposing import propose, revise, withdraw
+from llmops.tools.services.proposing import call_off, propose, revise, withdraw
 from llmops.tools.services.tools import (
     add_version,
     archive_tool,
@@ -18,6 +18,7 @@ __all__ = [
     "add_version",
     "archive_tool",
     "call_as_dry_run",
+    "call_off",
     "claim",
     "create_tool",
     "execute",

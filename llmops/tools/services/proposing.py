@@ -120,6 +120,24 @@ def withdraw(actor: Actor, *, action: Action, reason: str = "") -> Action:
     return action
 
 
+def call_off(actor: Actor, *, action: Action, reason: str) -> None:
+    """End an action whose run is over, whoever asked for it as it stands: a reviewer may have put it in the place of another.
+
+    Raises ``Conflict`` for one that somebody has decided about, or begun with.
+    """
+    with transaction.atomic():
+        if action.request_id is not None and action.state == Action.WAITING:
+            set_aside(action.request_id)
+        now = database_now()
+        if not compare_and_set(
+            action,
+            expect={"state": (Action.WAITING, Action.APPROVED), "claimed_at": None},
+            change={"state": Action.CANCELLED, "finished_at": now, "updated_at": now},
+        ):
+            raise Conflict("This has begun, or is over. Reload to see what became of it.")
+        audit(actor, action, "cancelled", after={"state": action.state}, reason=reason)
+
+
 def _proposed(
     actor: Actor,
     tool: Tool,
