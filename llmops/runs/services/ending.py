@@ -14,9 +14,9 @@ from llmops.audit.services import record_about
 from llmops.base.clock import database_now
 from llmops.base.tasks import send
 from llmops.core.actors import Actor, job_actor
+from llmops.core.appearance import written_out
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, PermissionDenied
-from llmops.core.texts import written_out
 from llmops.runs.conversation import CALL
 from llmops.runs.models import Run, Step
 from llmops.runs.sealed import answer_identity, seal

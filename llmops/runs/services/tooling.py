@@ -17,8 +17,8 @@ from uuid import UUID
 from django.db import connections
 
 from llmops.base.tasks import send
+from llmops.core.appearance import written_out
 from llmops.core.errors import ConsoleError, InvalidRequest
-from llmops.core.texts import written_out
 from llmops.runs.conversation import CALL, RESULT, Calls, Wanted, problem_shown, shown
 from llmops.runs.models import Run
 from llmops.runs.selectors import GOING_ON, actor_behind

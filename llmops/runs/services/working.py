@@ -21,9 +21,9 @@ from llmops.access.models import ServiceKey
 from llmops.access.selectors import powers_of_actor
 from llmops.base.clock import database_now
 from llmops.base.tasks import send
+from llmops.core.appearance import written_out
 from llmops.core.errors import Conflict
 from llmops.core.money import format_usd
-from llmops.core.texts import written_out
 from llmops.runs.asking import STOPPED, Reply, ask
 from llmops.runs.conversation import AGAIN, REPAIR, TURN, Answered, Ask, Calls, body_of, next_of
 from llmops.runs.costing import cost_of, tokens_of
