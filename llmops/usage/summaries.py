@@ -124,7 +124,7 @@ def mark(buckets: Collection[Bucket]) -> None:
     with connection.cursor() as cursor:
         marks = ", ".join(["(%s, %s)"] * len(buckets))
         cursor.execute(
-            f"INSERT INTO {table} (granularity, bucket) VALUES {marks}",  # noqa: S608
+            f"INSERT INTO {table} (granularity, bucket) VALUES {marks}",  # noqa: S608 - names of our own
             [
                 value
                 for bucket in buckets

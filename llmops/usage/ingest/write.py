@@ -43,7 +43,7 @@ def insert_calls(rows: Sequence[CallRow]) -> None:
             return
         marks = ", ".join(["%s"] * len(COLUMNS))
         cursor.executemany(
-            f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608
+            f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - names of our own
             [_sqlite_call(row.values) for row in rows],
         )
 
@@ -112,7 +112,7 @@ def _add(
             types = [model._meta.get_field(name).db_type(connection) for name in columns]
             arrays = ", ".join(f"%s::{kind}[]" for kind in types)
             cursor.execute(
-                f"{into} SELECT * FROM unnest({arrays}) {conflict}",  # noqa: S608
+                f"{into} SELECT * FROM unnest({arrays}) {conflict}",  # noqa: S608 - names of our own
                 [_array(column) for column in zip(*rows, strict=True)],
             )
             return
@@ -130,7 +130,7 @@ def keep_objects(rows: Mapping[tuple[str, str], KeptRow]) -> None:
     marks = ", ".join(["%s"] * len(KEPT_COLUMNS))
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"INSERT INTO {table} ({', '.join(KEPT_COLUMNS)}, claimed_by, looks) VALUES ({marks}, '', 0) "  # noqa: S608
+            f"INSERT INTO {table} ({', '.join(KEPT_COLUMNS)}, claimed_by, looks) VALUES ({marks}, '', 0) "  # noqa: S608 - names of our own
             f"ON CONFLICT (object_id, provider) DO UPDATE SET {changing}, "
             f"claimed_by = '', claimed_until = NULL, looks = 0, metered_at = NULL "
             f"WHERE {table}.gone_at IS NOT NULL",
@@ -163,7 +163,7 @@ def keep_items(items: Mapping[tuple[str, str, UUID], Iterable[int]]) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(
-                f"INSERT INTO {table} (digest, kept_id) SELECT new.digest, kept.id "  # noqa: S608
+                f"INSERT INTO {table} (digest, kept_id) SELECT new.digest, kept.id "  # noqa: S608 - names of our own
                 "FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::uuid[]) AS new (digest, object, provider, project) "
                 f"JOIN {kept} kept ON kept.object_id = new.object AND kept.provider = new.provider "
                 "AND kept.project_id = new.project ON CONFLICT DO NOTHING",
@@ -171,7 +171,7 @@ def keep_items(items: Mapping[tuple[str, str, UUID], Iterable[int]]) -> None:
             )
             return
         cursor.executemany(
-            f"INSERT INTO {table} (digest, kept_id) SELECT %s, id FROM {kept} "  # noqa: S608
+            f"INSERT INTO {table} (digest, kept_id) SELECT %s, id FROM {kept} "  # noqa: S608 - names of our own
             "WHERE object_id = %s AND provider = %s AND project_id = %s ON CONFLICT DO NOTHING",
             [[_sqlite(value) for value in row] for row in rows],
         )
