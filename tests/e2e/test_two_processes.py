@@ -228,6 +228,7 @@ def suppressed(stack: Stack, asked: int) -> str:
         return "cut"
 
 
+@pytest.mark.any_engine
 def test_policies_hold_for_the_sdk_at_both_processes_plain_and_streamed(stack: Stack) -> None:
     upstream = stack.provider.upstream
     for plane in (0, 1):
