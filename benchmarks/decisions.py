@@ -47,10 +47,11 @@ key = create_service_key(command_actor("bench"), project=project, name="agent", 
 agent = Actor(kind="service_key", identifier=str(key.pk), name=f"{{key.name}} ({{key.prefix}})")
 
 def made(slug, count):
-    services.create_tool(command_actor("bench"), project=project, slug=slug, definition={{
+    tool = services.create_tool(command_actor("bench"), project=project, slug=slug, definition={{
         "description": "Gives money back.", "says": "Refund {{amount}} USD", "risk": "destructive", "executor": "webhook",
         "settings": {{"url": "http://127.0.0.1:{port}/", "allow_private_network": True}}, "concurrency": 100,
         "parameters": {{"type": "object", "properties": {{"amount": {{"type": "number"}}}}}}}})
+    services.rotate_secret(command_actor("bench"), tool=tool)
     actions = [services.propose(agent, project=project, tool=slug, arguments={{"amount": n}}) for n in range(count)]
     return [[str(one.pk), str(one.request_id), one.request.digest] for one in actions]
 
