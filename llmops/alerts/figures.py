@@ -21,7 +21,9 @@ from llmops.usage.selectors.spans import Stretch, cover, floor
 from llmops.usage.selectors.summaries import pieces
 from llmops.usage.summaries import WORK, Summed
 
-_AT = {name: number for number, name in enumerate(Rollup.SUMS)}
+#: What rules and objectives ask for; nothing else is added up for them.
+READ = ("calls", "attempts", "fallback_calls", "input_tokens", "output_tokens", "cost_nano")
+_AT = {name: Rollup.SUMS.index(name) for name in READ}
 _ERRORS = (Call.ERROR, Call.INTERRUPTED, Call.UNKNOWN)
 #: What came and was kept back, or could not be read.
 _BROKEN_CONTRACT = ("policy_blocked", "upstream_malformed")
@@ -55,6 +57,7 @@ class Measured:
         )
 
     def total(self, name: str) -> int:
+        """The sum of one of ``READ``."""
         return self._sum(name)
 
     @property
@@ -153,7 +156,7 @@ class Figures:
     ) -> dict[tuple[str, datetime], Measured]:
         key = ("read", seconds, scope, by, ago, fine)
         if key not in self._known:
-            self._known[key] = self._asked(self._stretches(seconds, ago, fine), scope, by)
+            self._known[key] = self._asked(self._stretches(seconds, ago, fine), scope, by, fine)
         return self._known[key]
 
     def _stretches(self, seconds: int, ago: timedelta, fine: bool) -> list[Stretch]:
@@ -164,10 +167,12 @@ class Figures:
         end = floor(self.now, step) + timedelta(seconds=step) - ago
         return [Stretch(step, start, end)] if fine else cover(start, end, step)
 
-    def _asked(self, stretches: list[Stretch], scope: Scope, by: str) -> dict[tuple[str, datetime], Measured]:
+    def _asked(
+        self, stretches: list[Stretch], scope: Scope, by: str, fine: bool
+    ) -> dict[tuple[str, datetime], Measured]:
         found: dict[tuple[str, datetime], Measured] = {}
         if scope.feature:
-            for value, at, summed in _of_feature(stretches, scope, by):
+            for value, at, summed in _of_feature(stretches, scope, by, fine):
                 found.setdefault((value, at), Measured()).summed.add(summed)
             return found
         asked = pieces(
@@ -183,8 +188,10 @@ class Figures:
         return found
 
 
-def _of_feature(stretches: list[Stretch], scope: Scope, by: str) -> list[tuple[str, datetime, Summed]]:
-    """Rollups of a feature; of how long its calls took nothing is known."""
+def _of_feature(
+    stretches: list[Stretch], scope: Scope, by: str, fine: bool
+) -> list[tuple[str, datetime, Summed]]:
+    """Rollups of a feature, by bucket where it is ``fine`` and else by stretch; of how long its calls took nothing is known."""
     found: list[tuple[str, datetime, Summed]] = []
     narrowed: dict[str, Any] = {"feature": scope.feature}
     if scope.project_id is not None:
@@ -192,20 +199,24 @@ def _of_feature(stretches: list[Stretch], scope: Scope, by: str) -> list[tuple[s
     for name in ("route", "model"):
         if value := getattr(scope, name):
             narrowed[name] = value
-    by_columns = ("bucket", by) if by else ("bucket",)
-    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in Rollup.SUMS}
+    columns = [*(["bucket"] if fine else []), *([by] if by else [])]
+    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in READ}
     for granularity, start, end in stretches:
         rows: Any = (
             Rollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end, **narrowed)
             .order_by()
             .annotate(work=Case(When(WORK, then=True), default=False))
-            .values_list(*by_columns, "status", "error_code", "work")
+            .values_list(*columns, "status", "error_code", "work")
             .annotate(**sums)
         )
-        width = len(by_columns)
         for row in rows:
+            told = dict(zip(columns, row, strict=False))
+            status, code, work, *added = row[len(columns) :]
+            counts = [0] * len(Rollup.SUMS)
+            for name, value in zip(READ, added, strict=True):
+                counts[_AT[name]] = value
             summed = Summed()
-            status, code, work = row[width : width + 3]
-            summed.count((status, code, bool(work)), row[width + 3 :])
-            found.append((row[1] if by else "", row[0].astimezone(UTC), summed))
+            summed.count((status, code, bool(work)), counts)
+            at = told["bucket"].astimezone(UTC) if fine else start
+            found.append((told[by] if by else "", at, summed))
     return found

@@ -28,7 +28,7 @@ class Dataset(UUIDModel):
 
 
 class Case(UUIDModel):
-    """A call that was put into a dataset; never changed, never removed. ``expected`` is what somebody typed, sealed.
+    """A call that was put into a dataset; never changed, never removed. ``sealed_expected`` is what somebody typed.
 
     What was copied from the call stands in ``CaseText`` and goes when the call's own texts go; ``digest`` (SHA-256) tells later whether
     two cases said the same.
@@ -43,7 +43,7 @@ class Case(UUIDModel):
     prompt_name = models.CharField(max_length=63, blank=True)
     prompt_version = models.PositiveIntegerField(null=True)
     digest = models.CharField(max_length=64)
-    expected = models.TextField(blank=True)
+    sealed_expected = models.TextField(blank=True)
     note = models.CharField(max_length=500, blank=True)
     added_by = models.CharField(max_length=200)
     added_at = models.DateTimeField()

@@ -25,5 +25,5 @@ def opened(sealed: str, *, identity: str) -> Any:
     return json.loads(master_keys().open(sealed, identity=identity))
 
 
-EXPECTED = SealedColumn("evals.Case", "expected", lambda row: expected_identity(row.pk))
+EXPECTED = SealedColumn("evals.Case", "sealed_expected", lambda row: expected_identity(row.pk))
 CASE_TEXTS = SealedColumn("evals.CaseText", "sealed", lambda row: text_identity(row.pk))

@@ -90,7 +90,7 @@ def add_case(actor: Actor, *, dataset: Dataset, call: Call, expected: str = "", 
         added_at=timezone.now(),
     )
     if expected:
-        case.expected = seal(expected, identity=expected_identity(case.pk))
+        case.sealed_expected = seal(expected, identity=expected_identity(case.pk))
     case.save(force_insert=True)
     CaseText.objects.create(
         case=case,
@@ -143,7 +143,9 @@ def told(case: Case) -> dict[str, Any]:
         "output": None if gone else copied.get("answered"),
         "cut": bool(copied.get("cut")),
         "changed": bool(copied.get("changed")),
-        "expected": opened(case.expected, identity=expected_identity(case.pk)) if case.expected else None,
+        "expected": opened(case.sealed_expected, identity=expected_identity(case.pk))
+        if case.sealed_expected
+        else None,
         "note": case.note,
         "digest": case.digest,
     }

@@ -76,7 +76,7 @@ NO_PAGES = {
     **dict.fromkeys(
         ("/account/code/passkey/", "/account/code/passkey/options/", "/account/passkeys/", "/account/passkeys/options/",
          "/live/", "/alerts/live/", "/alerts/{incident_id}/live/", "/jobs/live/", "/audit/verify/live/", "/inbox/live/", "/inbox/{request_id}/live/", "/inbox/decide/", "/playground/cancel/", "/playground/choices/",
-         "/playground/events/", "/playground/renew-key/", "/playground/run/", "/playground/save-sample/",
+         "/playground/events/", "/playground/renew-key/", "/runs/renew-key/", "/playground/run/", "/playground/save-sample/",
          "/playground/save-version/", "/playground/share/", "/playground/version/", "/routes/check/",
          "/quality/live/", "/reliability/live/", "/traffic/live/", "/runs/live/", "/runs/{run_id}/live/", "/playground/replays/{replay_id}/live/"),
         "answers scripts of ours",

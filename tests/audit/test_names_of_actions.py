@@ -33,7 +33,7 @@ def recorded() -> Iterator[tuple[str, str]]:
 
 def happened(action: str) -> bool:
     words = action.partition(".")[2].split("_")
-    return any(word.endswith("ed") or word in ("set", "reset", "sent", "brought") for word in words)
+    return any(word.endswith("ed") or word in ("set", "reset", "sent", "brought", "read") for word in words)
 
 
 def test_actions_say_what_happened() -> None:

@@ -709,7 +709,7 @@ GET /runs/                                                         L++-+++
 GET /runs/live/                                                    1++-+++
 GET /runs/{run_id}/                                                L++0++0
 GET /runs/renew-key/                                               L405405405405405405
-POST /runs/renew-key/                                              L+0---+
+POST /runs/renew-key/                                              L+0-00+
 POST /runs/{run_id}/                                               L++0--0
 GET /runs/{run_id}/live/                                           1++0++0
 GET /spend/                                                        L++++-+

@@ -36,9 +36,9 @@ def runs(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboards/runs/page.html", context)
 
 
+@login_required
 @require_POST
 @never_cache
-@login_required
 def renew_key(request: HttpRequest) -> HttpResponse:
     """Issue another key in place of the revoked one with which runs of a project call models."""
     _refuse_strangers(request)

@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
                 ("prompt_name", models.CharField(blank=True, max_length=63)),
                 ("prompt_version", models.PositiveIntegerField(null=True)),
                 ("digest", models.CharField(max_length=64)),
-                ("expected", models.TextField(blank=True)),
+                ("sealed_expected", models.TextField(blank=True)),
                 ("note", models.CharField(blank=True, max_length=500)),
                 ("added_by", models.CharField(max_length=200)),
                 ("added_at", models.DateTimeField()),
