@@ -20,6 +20,7 @@ LONG = "Tell me a long story."
 def opened(page: Page, stack: Embedded, base: str = "") -> Page:
     page.goto(base or address(stack, "/playground/"))
     page.get_by_label("Project").select_option(label="Support assistant")
+    expect(page.locator("#columns")).to_have_attribute("aria-busy", "false")
     expect(column(page, "A").get_by_label("Version", exact=True)).not_to_be_empty()
     return page
 

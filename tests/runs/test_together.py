@@ -42,7 +42,8 @@ def test_its_events_are_told_from_where_one_left_off(open_lab, plane):
     client = bearer(issue(open_lab.support, "runs", name="desk").secret)
     plane.script = plays([call("look", {"name": "Ada"})], "Good.")
     answer = post(client, {**ASK, "tools": ["look"], "mode": "stream"}, accept="text/event-stream")
-    events = heard(answer)
+    # Whether the words of a turn are heard before its step depends on when one looks; the steps do not.
+    events = [one for one in heard(answer) if one[1] != "delta"]
     assert [kind for _, kind, _ in events] == ["turn", "call", "result", "turn", "end"]
     assert [mark for mark, _, _ in events] == ["1", "2", "3", "4", None]
     assert events[-1][2]["answer"] == "Good." and events[1][2]["tool"] == "look"

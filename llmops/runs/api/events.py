@@ -24,6 +24,7 @@ from rest_framework.renderers import BaseRenderer
 
 from llmops.core.errors import InvalidRequest, RateLimited
 from llmops.runs.api.shapes import RunSerializer, told_step
+from llmops.runs.conversation import TURN
 from llmops.runs.models import Run, Step
 from llmops.runs.sealed import opened, saying_identity
 from llmops.runs.services.saying import HERE
@@ -72,9 +73,10 @@ class Listened:
         if said is None or said[0] <= self.turns:
             return []
         turn, text = said
-        goes_on = turn == self._turn and text.startswith(self._text)
-        if goes_on and len(text) == len(self._text):
+        if turn == self._turn and self._text.startswith(text):
+            # As it was, or what was written down some time ago, while the words themselves have gone on.
             return []
+        goes_on = turn == self._turn and text.startswith(self._text)
         at = len(self._text) if goes_on else 0
         self._turn, self._text = turn, text
         return [_event("delta", {"turn": turn, "at": at, "text": text[at:]}, None)]
@@ -101,8 +103,10 @@ def look(run_id: UUID, after: int) -> Look:
         whole = Run.objects.select_related("project").filter(pk=run_id).first()
         found.append(_event("end", dict(RunSerializer(whole).data) if whole is not None else {}, None))
         return Look(found, last, True)
+    # The run was looked at before its steps: its turn may have ended between the two.
+    turns = max(run.turns, *(row.turn for row in rows if row.kind == TURN), 0)
     said = opened(run.sealed_saying, identity=saying_identity(run.pk)) if run.sealed_saying else None
-    return Look(found, last, False, run.turns, (said["turn"], said["text"]) if said else None)
+    return Look(found, last, False, turns, (said["turn"], said["text"]) if said else None)
 
 
 def _look(run_id: UUID, after: int) -> Look:
