@@ -26,7 +26,9 @@ def key_for(view: View, held: KeyEntry, named: bytes, now: float) -> KeyEntry:
     at = (held.id, named[:_LONGEST])
     found = view.joined_keys.get(at)
     if found is None:
-        found = view.joined_keys[at] = _joined(held, _named(view, held, named))
+        service = _named(view, held, named)
+        # Its own name adds nothing: what bounds it holds once.
+        found = view.joined_keys[at] = held if service.id == held.id else _joined(held, service)
     if found.expires is not None and found.expires <= now:
         raise _unknown()
     return found

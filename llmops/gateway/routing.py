@@ -211,10 +211,10 @@ class View:
             if provider is not None:
                 self.targets[slug] = Target(entry, provider)
         self.budgets_by_id = {budget.id: budget for budget in snapshot.live.budgets}
-        self._resolutions: dict[tuple[str, str], Resolution] = {}
+        self._resolutions: dict[tuple[int, str], Resolution] = {}
         #: keys of services for which the console calls, by its own key and what it names (``on_behalf.py``)
         self.joined_keys: dict[tuple[str, bytes], KeyEntry] = {}
-        self._cheaper: dict[tuple[str, str, str], Resolution | None] = {}
+        self._cheaper: dict[tuple[int, str, str], tuple[KeyEntry, Resolution | None]] = {}
         self._guards_of_kept: dict[str, Guard | None] = {}
         kinds = {kind for kind, _ in snapshot.budgets_by_scope}
         #: whether any budget depends on what a caller says about itself
@@ -225,10 +225,11 @@ class View:
 
         Raises ``ModelNotFound``, ``PermissionDenied``, or ``ServiceUnavailable`` with the reason of a pause.
         """
-        found = self._resolutions.get((key.id, name))
+        # One key has several entries: for its old secret, and for what the console asks on its behalf. Each is what bounds its calls.
+        at = (id(key), name)
+        found = self._resolutions.get(at)
         if found is None or found.key is not key:
-            found = self._resolve(key, name)
-            self._resolutions[key.id, name] = found
+            found = self._resolutions[at] = self._resolve(key, name)
         return found
 
     def _resolve(self, key: KeyEntry, name: str) -> Resolution:
@@ -271,9 +272,7 @@ class View:
                 "operator may have archived its targets.",
                 param="model",
             )
-        pairs = scope_pairs(project=key.project, key=key.id, route=route.slug)
-        if key.through is not None:
-            pairs.append((KEY, key.through.id))
+        pairs = _through(key, scope_pairs(project=key.project, key=key.id, route=route.slug))
         return Resolution(
             name=name,
             key=key,
@@ -298,10 +297,11 @@ class View:
         Everything else stays what the caller's route says: its policies, time-outs, attempts. The other route's own budgets
         hold as well.
         """
-        at = (resolution.key.id, resolution.name, slug)
-        if at not in self._cheaper:
-            self._cheaper[at] = self._by_route(resolution, slug)
-        return self._cheaper[at]
+        at = (id(resolution.key), resolution.name, slug)
+        known = self._cheaper.get(at)
+        if known is None or known[0] is not resolution.key:
+            known = self._cheaper[at] = resolution.key, self._by_route(resolution, slug)
+        return known[1]
 
     def _by_route(self, resolution: Resolution, slug: str) -> Resolution | None:
         snapshot = self.snapshot
@@ -408,7 +408,7 @@ class View:
     def budgets_of(self, key: KeyEntry, *, feature: str, user: str, tags: Sequence[str]) -> Budgets:
         """Every budget that a call of ``key`` touches which no route leads."""
         pairs = scope_pairs(project=key.project, key=key.id, route="", feature=feature, user=user, tags=tags)
-        return _of_project(matching(self.snapshot.budgets_by_scope, pairs), key)
+        return _of_project(matching(self.snapshot.budgets_by_scope, _through(key, pairs)), key)
 
     def callable_names(self, key: KeyEntry) -> list[tuple[str, str]]:
         """``(name, owner)`` of every route and model that ``key`` may name, sorted; an owner of a route is the console."""
@@ -432,6 +432,11 @@ def _leads(route: RouteEntry, model: str) -> bool:
 def _reason(states: Mapping[str, str], name: str) -> str:
     """Why ``name`` is in a state; empty when it is not."""
     return (states[name] or "by an operator") if name in states else ""
+
+
+def _through(key: KeyEntry, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """``pairs`` of scopes, and that of the key of the console by which a call for ``key`` came."""
+    return pairs if key.through is None else [*pairs, (KEY, key.through.id)]
 
 
 def _of_project(budgets: Sequence[BudgetEntry], key: KeyEntry) -> Budgets:

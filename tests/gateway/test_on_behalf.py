@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from llmops.core.ids import uuid7
+from llmops.gateway import on_behalf
 from llmops.serving.snapshot import HashEntry
-from tests.gateway.rig import KEY, Answer, Rig, a_budget, a_key, a_route, ask
+from tests.gateway.rig import KEY, Answer, Rig, a_budget, a_key, a_model, a_route, ask
+from tests.gateway.test_at_the_limit import CENT, DEAR, tight
 
 SERVICE, OTHER = "llmops_service1_" + "s" * 40, "llmops_stranger_" + "o" * 40
 PROJECT = str(uuid7())
@@ -98,3 +100,66 @@ async def test_what_ends_the_services_key_ends_what_is_done_for_it(rig: Rig, how
     assert (refused.status, refused.error["code"]) == expected
     assert how != "paused" or "it runs wild" in refused.error["message"]
     assert rig.held() == []
+
+
+def both(rig: Rig, **what: Any) -> tuple[Any, Any]:
+    """The console's key, and the service's, which calls by itself as well; a budget of each key."""
+    mine = a_key("runs", held=True, project_id=PROJECT)
+    theirs = a_key("desk", project_id=PROJECT)
+    budgets = [
+        a_budget(name, scope_kind="key", scope_value=one.id)
+        for name, one in (("mine", mine), ("theirs", theirs))
+    ]
+    what["budgets"] = [*budgets, *what.get("budgets", ())]
+    rig.configure(keys={KEY: mine, SERVICE: theirs}, **({"routes": [a_route()]} | what))
+    return mine, theirs
+
+
+@pytest.mark.parametrize("first", ["the service", "the console"])
+async def test_the_cheaper_route_is_bounded_by_both_whoever_went_it_first(rig: Rig, first: str) -> None:
+    _, theirs = both(
+        rig,
+        models=(a_model(), DEAR),
+        routes=(a_route("chat", "large", clamp_output=False), a_route("cheap", "small")),
+        budgets=[tight(limit=5 * CENT)],
+    )
+
+    async def by_itself() -> int:
+        answer = await rig.call(ask("chat"), key=SERVICE)
+        assert answer.headers["x-llmops-budget-route"] == "cheap"
+        return len(rig.held()[-1].charges)
+
+    async def on_its_behalf() -> int:
+        answer = await asks(rig, theirs)
+        assert answer.headers["x-llmops-budget-route"] == "cheap"
+        return len(rig.held()[-1].charges)
+
+    # That of the project, and those of the keys.
+    if first == "the service":
+        assert [await by_itself(), await on_its_behalf()] == [2, 3]
+    else:
+        assert [await on_its_behalf(), await by_itself()] == [3, 2]
+
+
+async def test_budgets_of_both_hold_for_what_no_route_leads(rig: Rig) -> None:
+    mine, theirs = both(rig)
+    view = rig.plane.view
+    joined = on_behalf.key_for(view, mine, theirs.id.encode(), 0.0)
+    found = view.budgets_of(joined, feature="", user="", tags=())
+    assert {one.slug for one in found} == {"mine", "theirs"}
+    assert {one.slug for one in view.budgets_of(theirs, feature="", user="", tags=())} == {"theirs"}
+
+
+async def test_calls_of_a_service_and_for_it_know_their_ways_side_by_side(rig: Rig) -> None:
+    mine, theirs = both(rig)
+    view = rig.plane.view
+    joined = on_behalf.key_for(view, mine, theirs.id.encode(), 0.0)
+    found = [view.resolve(one, "chat") for one in (theirs, joined)]
+    # What policies ask for is not compiled anew each time that the other one comes by.
+    assert [view.resolve(one, "chat") for one in (theirs, joined)] == found and found[0] is not found[1]
+
+
+async def test_a_key_that_names_itself_counts_once(rig: Rig) -> None:
+    mine = a_key("runs", held=True, project_id=PROJECT, rpm=2, concurrency=1)
+    rig.configure(keys={KEY: mine}, routes=[a_route()])
+    assert [(await asks(rig, mine)).status for _ in range(3)] == [200, 200, 429]
