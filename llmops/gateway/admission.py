@@ -86,17 +86,21 @@ async def wait_for_place(call: Call, gate: Gate) -> None:
         call.queue_us += int((time.perf_counter() - began) * 1_000_000)
 
 
-def tell(gate: Gate, trial: Trial, failure: Failure | None) -> None:
+def tell(call: Call, gate: Gate, trial: Trial, failure: Failure | None) -> None:
     """Let the gate learn from how an attempt went."""
+    assert call.key is not None
     if failure is None:
         record = trial.record
         if trial.complete:
             took = record.total_us if record.ttft_us is None else record.ttft_us
             gate.answered(
-                streamed=record.ttft_us is not None, seconds=took / 1_000_000, tokens=trial.output_tokens
+                streamed=record.ttft_us is not None,
+                seconds=took / 1_000_000,
+                tokens=trial.output_tokens,
+                project=call.key.project_id,
             )
     elif failure.overloaded:
-        gate.overloaded()
+        gate.overloaded(call.key.project_id)
 
 
 async def hold(call: Call, target: Target) -> Holding:
@@ -128,12 +132,13 @@ async def hold(call: Call, target: Target) -> Holding:
         holding.prices = None
         return holding
     if asked.tier:
-        if hard and asked.tier != FLEX and asked.tier not in prices.tiers:
-            raise _unpriced_tier(target, asked.tier, hard)
+        if (hard or bounded) and asked.tier != FLEX and asked.tier not in prices.tiers:
+            raise _unpriced_tier(target, asked.tier, _kept_by(hard))
         prices = prices.holding(asked.tier)
     output = output_bound(asked, entry, cap) if call.endpoint.has_output else 0
     if asked.units is not None and prices.by_tokens:
-        output = making.output_bound(call.endpoint, asked, target, hard=hard[0].slug if hard else "")
+        under = _kept_by(hard) if hard or bounded else ""
+        output = making.output_bound(call.endpoint, asked, target, under=under)
     bound = call.endpoint.input_bound(asked, target)
     holding.bound, holding.output = bound, output
     holding.worst = prices.worst_cost(bound, output, asked.uses, asked.units)
@@ -240,11 +245,16 @@ def _unmetered(asked: Asked, hard: Budgets) -> UnprocessableEntity:
     )
 
 
-def _unpriced_tier(target: Target, tier: str, hard: Budgets) -> UnpricedModel:
+def _kept_by(hard: Budgets) -> str:
+    """What must not be exceeded, in words: a hard budget, or the caller's own bound."""
+    return f"the hard budget {hard[0].slug!r}" if hard else bounds.NAME
+
+
+def _unpriced_tier(target: Target, tier: str, under: str) -> UnpricedModel:
     """A dearer tier whose prices nobody knows; flex is cheaper, and held at the standard prices."""
     return UnpricedModel(
-        f"service_tier: the model {target.slug!r} has no prices for the tier {tier!r}, so it cannot be called in it under the "
-        f"hard budget {hard[0].slug!r}. Ask for another tier, or give the model input and output prices for this one.",
+        f"service_tier: the model {target.slug!r} has no prices for the tier {tier!r}, so it cannot be called in it under "
+        f"{under}. Ask for another tier, or give the model input and output prices for this one.",
         param="service_tier",
     )
 

@@ -35,7 +35,7 @@ from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, STATUS, TIMEOUT, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
 from llmops.gateway.attempts.trial import Trial
-from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, said_id
+from llmops.gateway.attempts.upstream import Channel, Failed, Response, failure_of_status, said_id
 from llmops.gateway.auth import check_scope, key_of
 from llmops.gateway.cache import Kept
 from llmops.gateway.call import (
@@ -88,12 +88,16 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
             return
         if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
             await policing.before(call)
-        if call.resolution is not None and call.resolution.keeps and INNER not in scope:
-            await texts.keep(call)
+        keeps = call.resolution is not None and call.resolution.keeps and INNER not in scope
         if call.cache_key is not None and (kept := await recalling.find(call)) is not None:
+            if keeps:
+                texts.keep(call)
             await answer_again(call, kept)
             return
         await admission.admit(call)
+        if keeps:
+            # What limits refuse is not kept: whoever asks too often would fill the journal with it.
+            texts.keep(call)
         await attempts(call)
     except ClientGone:
         settle.never_sent(
@@ -248,7 +252,7 @@ async def attempts(call: Call) -> None:
             try:
                 trial = settle.begin(call, step, await admission.hold(call, step.target))
                 failure = await attempt(call, trial)
-                admission.tell(gate, trial, failure)
+                admission.tell(call, gate, trial, failure)
             finally:
                 gate.leave()
         except Turned as turned:
@@ -258,23 +262,34 @@ async def attempts(call: Call) -> None:
         except BaseException:
             step.dropped()
             raise
-        now = time.monotonic()
-        step.ended(failure or trial.broke, now)
         if failure is None:
+            step.ended(trial.broke, time.monotonic())
             return
+        step, ended = await after(call, plan, trial, failure), (trial, failure)
+
+
+async def after(call: Call, plan: Plan, trial: Trial, failure: Failure) -> Step | None:
+    """What follows a failed attempt, which is settled by then. None: the call is over."""
+    step, now = trial.step, time.monotonic()
+    following: Step | None = None
+    try:
+        step.ended(failure, now)
         call.plane.credential_failed(step, failure, now)
-        following = None
         if call.watch.reason is None:
-            if adapts and failure.code == TOO_LONG:
+            if plan.resolution.adapts and failure.code == TOO_LONG:
                 settle.failed(call, trial, failure)
                 following = await context.after(call, step, failure)
             following = following or plan.after(failure, time.monotonic())
         if following is None:
             await give_up(call, trial, failure)
-            return
+        elif not trial.settled:
+            settle.failed(call, trial, failure)
+    except BaseException:
+        step.dropped()
         if not trial.settled:
             settle.failed(call, trial, failure)
-        step, ended = following, (trial, failure)
+        raise
+    return following
 
 
 async def probing(plan: Plan, step: Step, shared: SharedBreakers) -> Step | None:
@@ -305,13 +320,16 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     """Send, and relay what comes. None: the client has its answer, and it is settled."""
     asked, step = call.asked, trial.step
     assert asked is not None
-    relay = call.relay = call.endpoint.relay(asked) if asked.stream else None
-    if relay is not None and call.policing is not None:
-        policing.watch(call, relay)
-    channel = call.plane.transport.channel(step.target.provider)
-    channel.in_flight += 1
+    relay: Relay | None = None
+    channel: Channel | None = None
     response: Response | None = None
+    # From here on money is held: whatever is raised, the attempt is settled.
     try:
+        relay = call.relay = call.endpoint.relay(asked) if asked.stream else None
+        if relay is not None and call.policing is not None:
+            policing.watch(call, relay)
+        channel = call.plane.transport.channel(step.target.provider)
+        channel.in_flight += 1
         body = call.endpoint.encode(asked, step.target, trial.holding.cap)
         response = await channel.send(
             call.endpoint.path, body, step.credential, f"{call.id}.{trial.record.n}", trial
@@ -339,10 +357,12 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
         return await cancelled(call, trial, relay)
     except BaseException:
         if not (trial.settled or trial.followed):
-            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=None))
+            unsent = None if trial.sent else False
+            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=unsent))
         raise
     finally:
-        channel.in_flight -= 1
+        if channel is not None:
+            channel.in_flight -= 1
         if response is not None:
             # Gives the connection back when the answer was read to its end, closes it otherwise.
             response.release()

@@ -23,6 +23,7 @@ from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
 from llmops.gateway.idempotency.flights import Flights
 from llmops.gateway.idempotency.on_disk import OnDisk
+from llmops.gateway.kept.aside import Aside
 from llmops.gateway.kept.objects import Objects
 from llmops.gateway.money.purse import Purse
 from llmops.gateway.routing import DIRECT, View
@@ -170,6 +171,8 @@ class Plane:
     )
     #: seals a text (the second one is what it is bound to); None: nothing is kept that would have to be sealed
     seal: Callable[[str, str], str] | None = None
+    #: what is kept of calls for people, while it is being read
+    aside: Aside = field(default_factory=Aside)
     stalls: Stalls = field(default_factory=Stalls)
     calls: set[UnderWay] = field(default_factory=set)
     draining: bool = False
@@ -442,6 +445,7 @@ class Plane:
         await self.objects.close()
         await self.transport.close()
         await self.flights.close()
+        await self.aside.close()
         if self.shared_limits is not None:
             await self.shared_limits.close()
         if self.shared_breakers is not None:

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Protocol
 
-from llmops.core.errors import ConsoleError, ServiceUnavailable
+from llmops.core.errors import ConsoleError
 from llmops.gateway.attempts.failures import Failure
 from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.attempts.trial import Trial
@@ -28,7 +28,7 @@ _FILTERED = "content_filter"
 
 
 def begin(call: Call, step: Step, holding: Holding) -> Trial:
-    """Write down that an attempt goes upstream. Raises ``ServiceUnavailable``; then nothing is held any more."""
+    """Write down that an attempt goes upstream. Raises ``ServiceUnavailable``; whatever it raises, nothing is held any more."""
     trial = Trial(call, step, holding)
     assert call.origin is not None
     held = holding.hold
@@ -48,7 +48,7 @@ def begin(call: Call, step: Step, holding: Holding) -> Trial:
     )
     try:
         call.plane.journal.append(record)
-    except ServiceUnavailable:
+    except BaseException:
         release(call, holding)
         raise
     call.attempts.append(trial.record)

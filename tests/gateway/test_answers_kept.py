@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from llmops.base.crypto import MasterKeys
 from llmops.core.verdicts import AFTER, BEFORE, REDACT
+from llmops.gateway.kept import aside
 from llmops.gateway.kept.answers import MOST_BYTES, bounded, parts_of
 from llmops.serving.snapshot import ProjectEntry
 from llmops.usage.records import ANSWER, TextKept, kept_answer_identity, kept_text_identity
-from tests.gateway.rig import KEY, Rig, a_key, answers, ask, chunk, streams
+from tests.gateway.rig import DONE, KEY, Rig, a_key, answers, ask, chunk, eventually, streams, usage
 from tests.gateway.test_policing import policy
 
 KEYS = MasterKeys({"k": b"0" * 32})
@@ -93,6 +95,8 @@ async def test_a_caller_may_wish_that_a_call_be_kept_where_some_are(rig, monkeyp
     keeping(rig, 1)
     await rig.chat()
     assert asked(rig) == []
+    await rig.call(ask("small"), headers={"x-llmops-keep-texts": "false"})
+    assert asked(rig) == []
     await rig.call(ask("small"), headers={"x-llmops-keep-texts": "true"})
     assert len(asked(rig)) == len(answered(rig)) == 1
     keeping(rig, 0)
@@ -103,6 +107,7 @@ async def test_a_caller_may_wish_that_a_call_be_kept_where_some_are(rig, monkeyp
 async def test_a_large_request_is_kept_cut_and_cannot_be_sent_again(rig):
     keeping(rig)
     await rig.call(ask("small", "a" * 40_000))
+    await eventually(lambda: not len(rig.plane.aside))
     [kept] = asked(rig)
     assert kept["cut"] and kept["request"] is None
 
@@ -145,3 +150,41 @@ def test_an_answer_is_cut_at_its_end():
     kept, cut = bounded([("text", "ü" * MOST_BYTES), ("text", "more")])
     assert cut and len(kept) == 1 and len(kept[0][1].encode()) <= MOST_BYTES
     assert bounded([("text", "all")]) == ([("text", "all")], False)
+
+
+async def test_no_call_waits_for_what_is_kept_of_it(rig, monkeypatch):
+    """Whoever counts has all hands full: answers go out all the same, large or small, and what they said is kept later."""
+    keeping(rig)
+    monkeypatch.setattr(aside, "MOST_AT_ONCE", 3)
+    go_on = threading.Event()
+    for pool in (rig.plane.threads, rig.plane.slow_thread):
+        for _ in range(2):
+            pool.submit(go_on.wait)
+    try:
+        rig.upstream.scripts = [answers("word " * 60_000, usage(prompt=9_000, completion=60_000))]
+        for _ in range(4):
+            assert (await rig.chat(text="Say much " * 3_000)).status == 200
+        assert answered(rig) == [] and len(rig.plane.aside) == 3, "no more than so many at once"
+    finally:
+        go_on.set()
+    await eventually(lambda: not len(rig.plane.aside))
+    assert len(asked(rig)) + len(answered(rig)) == 3
+    assert all(one["cut"] for one in answered(rig))
+    rig.nothing_held()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_was_put_back_for_the_client_is_not_kept_for_people(rig, stream):
+    keeping(rig, policies=[policy(("personal_data", BEFORE, REDACT, {"reversible": True}))])
+    said = "Write to [EMAIL_1] or [EMAIL_9]"
+    rig.upstream.scripts = [streams(chunk(said), chunk(finish="stop"), DONE) if stream else answers(said)]
+    answer = await rig.chat(text="To ada@example.com?", stream=stream)
+    assert b"ada@example.com" in answer.body
+    [kept] = answered(rig)
+    assert kept["parts"] == [["text", said]]
+
+
+async def test_answers_without_words_are_not_even_looked_at(rig):
+    keeping(rig)
+    await rig.call({"model": "small", "input": "Say hello"}, path="/v1/embeddings")
+    assert len(asked(rig)) == 1 and answered(rig) == []

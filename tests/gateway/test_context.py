@@ -403,3 +403,23 @@ async def test_a_client_that_hangs_up_while_its_summary_waits_leaves_its_place(r
     third = await rig.call({"model": "chat", "messages": talk(25)})
     assert third.headers["x-llmops-context"] == "summarized"
     rig.nothing_held()
+
+
+async def test_a_summary_model_without_any_room_keeps_no_probe_to_itself(rig: Rig) -> None:
+    configure(rig, "summarize")
+    rig.configure(
+        models=[
+            a_model("small", context_window=2_000, max_output_tokens=100, default_max_output_tokens=50),
+            a_model("writer", context_window=600),
+        ],
+        routes=[a_route("chat", "small", context_strategy="summarize", summary_model="writer")],
+        budgets=[a_budget()],
+    )
+    view = rig.plane.view
+    breaker = rig.plane.breakers.of(view.snapshot.routes["chat"], view.targets["writer"], "support")
+    breaker.open_until = 0.001
+    rig.upstream.does(answers("fits"))
+    answer = await ask(rig, talk(40))
+    assert (answer.status, len(rig.upstream.asked)) == (200, 1)
+    assert answer.headers["x-llmops-context"].startswith("dropped=")
+    assert not breaker.probing and breaker.allows(1e9), "the next one may find out"

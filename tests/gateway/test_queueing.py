@@ -19,6 +19,7 @@ from llmops.gateway.throttling.queueing import (
     KNOWN_AFTER,
     LEAST_BY_LATENCY,
     SETTLE_S,
+    WITNESS_S,
     Gate,
 )
 from tests.gateway.rig import KEY, Asked, Reply, Rig, a_key, a_route, answers, completion, eventually, fails
@@ -215,6 +216,51 @@ def test_a_target_with_too_much_gets_less_and_then_slowly_more() -> None:
     assert 56.9 < gate.bound < 58, "one more for a round of answers"
 
 
+def test_what_one_project_alone_is_told_takes_no_place_from_the_others() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    for _ in range(64):
+        gate.enter_now()
+
+    def fine(*projects: str) -> None:
+        for one in projects:
+            gate.answered(streamed=False, seconds=1, tokens=100, project=one)
+
+    fine("a", "b")
+    for _ in range(300):
+        clock.now += SETTLE_S
+        gate.overloaded("evil")
+        if round(clock.now) % 7 == 0:
+            fine("a", "b")
+    assert gate.bound == math.inf
+    # Nor do two who act in concert, while more others are answered.
+    for _ in range(30):
+        clock.now += SETTLE_S
+        fine("a", "b", "c")
+        gate.overloaded("evil")
+        gate.overloaded("its friend")
+    assert gate.bound == math.inf
+    # Too much is too much once most are told so, answered in between or not.
+    clock.now += SETTLE_S
+    fine("a", "b", "c")
+    for one in ("a", "b"):
+        gate.overloaded(one)
+    assert gate.bound == 48
+
+
+def test_who_was_answered_long_ago_is_no_witness() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    for _ in range(64):
+        gate.enter_now()
+    gate.answered(streamed=False, seconds=1, tokens=100, project="a")
+    clock.now += 3_600
+    for seconds in (0.0, WITNESS_S + 1):
+        clock.now += seconds
+        gate.overloaded("b")
+    assert gate.bound == 48
+
+
 def test_a_bound_that_holds_nobody_back_is_lifted() -> None:
     clock = Clock()
     gate = a_gate(clock)
@@ -348,6 +394,22 @@ async def test_a_target_that_says_429_is_asked_less(rig: Rig) -> None:
     rig.upstream.does(answers())
     assert {one.status for one in await asyncio.gather(*(rig.chat(model="chat") for _ in range(16)))} == {200}
     assert gate.in_flight == 0
+
+
+async def test_a_tenant_that_meets_overload_alone_slows_nobody_else_down(rig: Rig) -> None:
+    other = "llmops_othersss_" + "o" * 40
+    rig.configure(routes=(a_route(attempts=1),), keys={KEY: a_key(), other: a_key("evil", project="evil")})
+
+    async def chokes(asked: Asked, reply: Reply) -> None:
+        await (fails(503) if b"poison" in asked.body else answers())(asked, reply)
+
+    rig.upstream.does(chokes)
+    assert (await rig.chat(model="chat")).status == 200
+    for _ in range(3):
+        attack = [rig.chat(model="chat", text="poison", how={"key": other}) for _ in range(4)]
+        found = await asyncio.gather(rig.chat(model="chat"), *attack)
+        assert [one.status for one in found] == [200, 502, 502, 502, 502]
+    assert rig.plane.gates.all["chat", "small"].bound == math.inf
 
 
 async def test_batch_calls_are_known_by_their_key_or_their_word(rig: Rig) -> None:

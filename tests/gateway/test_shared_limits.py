@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -225,3 +226,24 @@ async def test_a_call_takes_and_frees_its_place(url: str, tmp_path: Path, upstre
     for rig in rigs:
         rig.nothing_held()
         await rig.close()
+
+
+async def test_who_hangs_up_while_redis_lets_it_in_leaves_its_place(url: str) -> None:
+    key = a_key(concurrency=1)
+    async with processes(url, 1) as [limits]:
+        whole, let_in = limits._admit, asyncio.Event()
+
+        async def slowly(**given: Any) -> Any:
+            await whole(**given)
+            let_in.set()
+            await asyncio.Event().wait()
+
+        limits._admit = slowly
+        asking = asyncio.ensure_future(admit(limits, key))
+        await let_in.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        limits._admit = whole
+        await asyncio.gather(*limits._tasks)
+        assert isinstance(await admit(limits, key), SharedTicket)

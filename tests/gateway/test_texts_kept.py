@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.base.crypto import MasterKeys
+from llmops.core.errors import ServiceUnavailable
 from llmops.core.verdicts import BEFORE, BLOCK, REDACT
 from llmops.gateway.kept.texts import MOST_BYTES, bounded
 from llmops.serving.snapshot import ProjectEntry
 from llmops.usage.records import TextKept, kept_text_identity
-from tests.gateway.rig import KEY, Rig, a_key, ask
+from tests.gateway.rig import KEY, Rig, a_key, a_route, ask, eventually
 from tests.gateway.test_policing import policy
 from tests.trying import tries
 
@@ -90,6 +91,7 @@ async def test_large_ones_are_cut_at_the_beginning(rig):
         {"role": "user", "content": "now"},
     ]
     assert (await rig.call(ask("small") | {"messages": messages})).status == 200
+    await eventually(lambda: not len(rig.plane.aside))
     [kept] = texts(rig)
     assert [text[:3] for _, text in kept] == ["aaa", "üüü", "now"]
     assert sum(len(text.encode()) for _, text in kept) <= MOST_BYTES
@@ -119,3 +121,37 @@ async def test_other_endpoints_too(rig, path):
     keeping(rig)
     await rig.call({"model": "small", "input": "Say hello"}, path=path)
     assert texts(rig) == [[["user", "Say hello"]]]
+
+
+async def test_what_limits_refuse_is_not_kept(rig):
+    key = a_key(rpm=1)
+    project = ProjectEntry(key.project_id, "support", keep_texts=100)
+    rig.configure(keys={KEY: key}, projects={key.project_id: project})
+    rig.plane.seal = lambda text, identity: KEYS.seal(text, identity=identity)
+    assert [(await rig.chat()).status for _ in range(3)] == [200, 429, 429]
+    assert len(texts(rig)) == 1
+
+
+async def test_while_nothing_can_be_written_no_texts_pile_up_in_memory(rig, monkeypatch):
+    keeping(rig)
+    whole = rig.journal.append
+
+    def full(record: Any) -> None:
+        raise ServiceUnavailable("no room")
+
+    monkeypatch.setattr(rig.journal, "append", full)
+    for _ in range(3):
+        assert (await rig.chat(text="x" * 20_000)).status == 503
+    await eventually(lambda: not len(rig.plane.aside))
+    assert rig.plane.unwritten == 3, "their ends, and nothing of what they asked"
+    monkeypatch.setattr(rig.journal, "append", whole)
+    rig.plane.write_kept()
+    assert texts(rig) == [] and len(rig.ended()) == 3
+
+
+async def test_answers_from_the_cache_are_kept_with_what_was_asked(rig):
+    keeping(rig, routes=[a_route(cache_ttl_s=60)])
+    for word in ("miss", "hit"):
+        answer = await rig.chat(model="chat")
+        assert answer.headers["x-llmops-cache"] == word
+    assert len(texts(rig)) == 2

@@ -24,7 +24,7 @@ from llmops.gateway.attempts.resilience import Step
 from llmops.gateway.attempts.too_long import excess_told
 from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.turns import Cut, Item, drop_oldest, transcript
-from llmops.gateway.attempts.upstream import Failed, Response, failure_of_status, read_whole, said_id
+from llmops.gateway.attempts.upstream import Channel, Failed, Response, failure_of_status, read_whole, said_id
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import NULL, Asked, ErrorInside, decode_any, encode, tier_answered
 from llmops.gateway.endpoints.chat import CHAT, cap_field
@@ -239,10 +239,12 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
     text = await call.plane.off_loop(
         lambda: truncate_text(transcript(items), target.entry.upstream_model, room)
     )
+    if not text:
+        return ""
     step = plan.aside(
         target, f"summarises the {len(items)} oldest items of the conversation", time.monotonic()
     )
-    if step is None or not text:
+    if step is None:
         return ""
     asked = CHAT.read(
         encode(
@@ -263,7 +265,7 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
         try:
             trial = settle.begin(call, step, await admission.hold(call, target))
             failure, text = await _ask(call, step, trial, asked)
-            admission.tell(gate, trial, failure)
+            admission.tell(call, gate, trial, failure)
             return text
         finally:
             gate.leave()
@@ -280,11 +282,12 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
 
 async def _ask(call: Call, step: Step, trial: Trial, asked: Asked) -> tuple[Failure | None, str]:
     """Send, read, settle. What failed, and the text of the answer, empty after a failure."""
-    channel = call.plane.transport.channel(step.target.provider)
-    channel.in_flight += 1
+    channel: Channel | None = None
     response: Response | None = None
     text = ""
     try:
+        channel = call.plane.transport.channel(step.target.provider)
+        channel.in_flight += 1
         response = await channel.send(
             CHAT.path,
             CHAT.encode(asked, step.target, trial.holding.cap),
@@ -311,10 +314,12 @@ async def _ask(call: Call, step: Step, trial: Trial, asked: Asked) -> tuple[Fail
         raise
     except BaseException:
         if not trial.settled:
-            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=None))
+            unsent = None if trial.sent else False
+            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=unsent))
         raise
     finally:
-        channel.in_flight -= 1
+        if channel is not None:
+            channel.in_flight -= 1
         if response is not None:
             response.release()
     now = time.monotonic()

@@ -95,17 +95,17 @@ class MediaEndpoint(Endpoint, Protocol):
 Answer = bytes | int | Relay
 
 
-def output_bound(endpoint: Endpoint, asked: Asked, target: Target, *, hard: str = "") -> int:
+def output_bound(endpoint: Endpoint, asked: Asked, target: Target, *, under: str = "") -> int:
     """The most tokens that can come out; the model's window where nothing better bounds them.
 
-    Under a hard budget, named ``hard``, what is not bounded is refused. Raises ``UnprocessableEntity``.
+    Under what has to be kept (``under`` says what, in words) what is not bounded is refused. Raises ``UnprocessableEntity``.
     """
     try:
         return cast(MediaEndpoint, endpoint).output_bound(cast(AskedMedia, asked), target)
     except Unbounded as unbounded:
-        if hard:
+        if under:
             raise UnprocessableEntity(
-                f"{unbounded.field}: {unbounded.why}. So it cannot be held under the hard budget {hard!r}.",
+                f"{unbounded.field}: {unbounded.why}. So it cannot be held under {under}.",
                 param=unbounded.field,
                 code="not_metered",
             ) from None

@@ -1,13 +1,12 @@
 """What a client was answered, of calls whose texts are kept for people: taken as it goes out, so that it is what policies let pass.
+What a policy took out of the request and put back into the answer is not for other people: its placeholder is kept.
 
-Written down when the answer has its end; what a client left before that is not kept. Nothing of a call may fail for it.
+Written down when the answer has its end; what a client left before that is not kept. Nothing of a call waits or fails for it.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +14,27 @@ import msgspec
 
 from llmops.core.asgi import Message
 from llmops.core.redaction import redact_text
-from llmops.usage.records import ANSWER, Origin, TextKept, kept_answer_identity
+from llmops.usage.records import ANSWER, Origin, kept_answer_identity
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
 
-log = logging.getLogger(__name__)
-
 #: Of an answer's texts together, and of the bytes in which it came: a stream says little in many.
 MOST_BYTES, MOST_RAW_BYTES = 32 * 1024, 1024 * 1024
-_OFF_LOOP_BYTES = 32 * 1024
 #: Of one answer: choices, and calls of tools.
 _MOST_PARTS = 64
 TEXT, REFUSAL, TOOL = "text", "refusal", "tool"
 _encode = msgspec.json.Encoder().encode
 
 
+#: Answers without words of anybody's.
+_WORDLESS = ("embeddings", "moderations", "images.", "audio.speech", "responses.input_tokens")
+
+
 class Keeping:
     """Stands between a call and its client, and sees what goes out."""
 
-    __slots__ = ("_call", "_events", "_origin", "_pieces", "_seal", "_send", "_size", "_status")
+    __slots__ = ("_call", "_events", "_origin", "_pieces", "_seal", "_send", "_size", "_status", "_taken")
 
     def __init__(self, call: Call, origin: Origin, seal: Callable[[str, str], str]) -> None:
         self._call = call
@@ -42,9 +42,10 @@ class Keeping:
         self._seal = seal
         self._send = call.send
         self._pieces: list[bytes] = []
-        self._size = self._status = 0
+        self._size = self._taken = self._status = 0
         self._events = False
-        call.send = self.send
+        if not call.endpoint.name.startswith(_WORDLESS):
+            call.send = self.send
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -55,45 +56,37 @@ class Keeping:
             )
         elif self._status == 200:
             data = message.get("body", b"")
-            if self._size < MOST_RAW_BYTES:
-                self._pieces.append(data)
             self._size += len(data)
+            if self._size <= MOST_RAW_BYTES:
+                self._pieces.append(data)
+                self._taken = self._size
             if not message.get("more_body", False):
-                await self._conclude()
+                self._conclude()
         await self._send(message)
 
-    async def _conclude(self) -> None:
-        raw, events, call = b"".join(self._pieces), self._events, self._call
+    def _conclude(self) -> None:
+        call, seal, events = self._call, self._seal, self._events
+        raw, missing = b"".join(self._pieces), self._size > self._taken
         self._pieces.clear()
+        taken_out = dict(call.policing.placeholders.values) if call.policing is not None else {}
 
         def work() -> str:
-            parts, cut = bounded(parts_of(raw, events=events))
+            parts, cut = bounded(without(taken_out, parts_of(raw, events=events)))
             if not parts:
                 return ""
-            told = {"parts": parts, "cut": cut or self._size > len(raw)}
-            return self._seal(_encode(told).decode(), kept_answer_identity(call.id))
+            told = {"parts": parts, "cut": cut or missing}
+            return seal(_encode(told).decode(), kept_answer_identity(call.id))
 
-        try:
-            small = len(raw) <= _OFF_LOOP_BYTES
-            sealed = work() if small else await call.plane.off_loop(work, size=len(raw))
-        except Exception as error:
-            log.warning("the answer of call %s is not kept (%s)", call.id, type(error).__name__)
-            return
-        if sealed:
-            origin = self._origin
-            call.plane.write(
-                TextKept(
-                    n=0,
-                    at=time.time_ns(),
-                    call=call.id,
-                    project=origin.project,
-                    route=origin.route,
-                    started=origin.started,
-                    sealed=sealed,
-                    readable=True,
-                    part=ANSWER,
-                )
-            )
+        call.plane.aside.keep(call.plane, self._origin, work, size=len(raw), readable=True, part=ANSWER)
+
+
+def without(taken_out: Mapping[bytes, bytes], parts: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """``parts`` with placeholders in place of the values that they stand for; ``taken_out`` has them by placeholder."""
+    # The longest first: one may be part of another.
+    for placeholder, value in sorted(taken_out.items(), key=lambda one: -len(one[1])):
+        told, stands = value.decode("utf-8", "replace"), placeholder.decode()
+        parts = [(kind, text.replace(told, stands)) for kind, text in parts]
+    return parts
 
 
 def bounded(parts: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], bool]:

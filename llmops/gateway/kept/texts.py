@@ -1,12 +1,10 @@
 """What is asked, of some calls of a project that says so: as policies left it, without keys and passwords, cut to a bound, sealed
 before it is written down. Where the project has it kept for people, also the request as it can be sent again, and the answer
-(``answers.py``). Nothing of a call may fail for it."""
+(``answers.py``). Nothing of a call waits or fails for it."""
 
 from __future__ import annotations
 
-import logging
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,18 +14,16 @@ from llmops.core.verdicts import REDACT
 from llmops.gateway.endpoints.base import Raw, decode_any
 from llmops.gateway.kept.answers import Keeping
 from llmops.gateway.policing.texts import asked_places
-from llmops.usage.records import TextKept, kept_text_identity
+from llmops.usage.records import kept_text_identity
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
-
-log = logging.getLogger(__name__)
+    from llmops.gateway.endpoints.base import Members
 
 #: Of the texts of one call together, in bytes; of a request that can be sent again just as much.
 MOST_BYTES = 32 * 1024
 #: A larger request is not looked at for it: that would take longer than it is worth.
 MOST_ASKED_BYTES = 1024 * 1024
-_OFF_LOOP_BYTES = 16 * 1024
 #: A caller's wish that this call be among those that are kept, where its project keeps any.
 KEEP = b"x-llmops-keep-texts"
 #: Members that are about people, or about what a provider keeps, and not about what is answered.
@@ -40,59 +36,44 @@ _LEFT_OUT = frozenset(
 _encode = msgspec.json.Encoder().encode
 
 
-async def keep(call: Call) -> None:
+def keep(call: Call) -> None:
     """Write the texts of the request into the journal, if this call is one of those; sealed under the installation's key."""
     asked, resolution, origin, seal = call.asked, call.resolution, call.origin, call.plane.seal
     assert asked is not None and resolution is not None
     if seal is None or origin is None or asked.size > MOST_ASKED_BYTES:
         return
-    if resolution.keeps < 100 and KEEP not in call.headers and random.random() * 100 >= resolution.keeps:
+    wished = call.headers.get(KEEP, b"").strip().lower() == b"true"
+    if resolution.keeps < 100 and not wished and random.random() * 100 >= resolution.keeps:
         return
     readable = resolution.reads
+    policed = call.policing is not None and any(one.action == REDACT for one in call.policing.verdicts)
+    # Large ones are read while the call goes on, which may leave out some of them.
+    members = dict(asked.members)
+    sent, version = members, call.prompt[1] if call.prompt is not None else 0
+    if call.unexpanded is not None and version and not policed:
+        # By its prompt's name, so that another version can be asked the same. What policies took out is still in its variables.
+        sent = dict(call.unexpanded)
+    identity = kept_text_identity(call.id)
 
     def work() -> str:
-        places, _ = asked_places(asked.members)
-        texts = [(place.text.role, place.text.text) for place in places]
+        texts = [(place.text.role, place.text.text) for place in asked_places(members)[0]]
         kept = bounded(texts)
-        told: Any = _readable(call, texts, kept) if readable else kept
-        return seal(_encode(told).decode(), kept_text_identity(call.id)) if kept or readable else ""
+        told: Any = _readable(sent, version, policed, texts, kept) if readable else kept
+        return seal(_encode(told).decode(), identity) if kept or readable else ""
 
-    try:
-        small = asked.size <= _OFF_LOOP_BYTES
-        sealed = work() if small else await call.plane.off_loop(work, size=asked.size)
-    except Exception as error:
-        # A request that cannot be read is refused elsewhere; the text of an error may hold what was asked.
-        log.warning("the texts of call %s are not kept (%s)", call.id, type(error).__name__)
-        return
-    if sealed:
-        call.plane.write(
-            TextKept(
-                n=0,
-                at=time.time_ns(),
-                call=call.id,
-                project=origin.project,
-                route=origin.route,
-                started=origin.started,
-                sealed=sealed,
-                readable=readable,
-            )
-        )
-        if readable:
-            Keeping(call, origin, seal)
+    call.plane.aside.keep(call.plane, origin, work, size=asked.size, readable=readable, part="")
+    if readable:
+        Keeping(call, origin, seal)
 
 
-def _readable(call: Call, texts: list[tuple[str, str]], kept: list[tuple[str, str]]) -> dict[str, Any]:
+def _readable(
+    members: Members, version: int, policed: bool, texts: list[tuple[str, str]], kept: list[tuple[str, str]]
+) -> dict[str, Any]:
     """``texts`` as pairs of role and text; ``request``: the members to send again, None where they are too many.
 
-    ``cut``: the texts are not whole; ``changed``: something was taken out of what was asked.
+    ``cut``: the texts are not whole; ``changed``: something was taken out of what was asked. ``version`` is that of the prompt
+    which the request names, 0 for none.
     """
-    asked = call.asked
-    assert asked is not None
-    policed = call.policing is not None and any(one.action == REDACT for one in call.policing.verdicts)
-    members = asked.members
-    if call.unexpanded is not None and call.prompt is not None and not policed:
-        # By its prompt's name, so that another version can be asked the same. What policies took out is still in its variables.
-        members = call.unexpanded
     sent = {
         name: decode_any(raw)
         for name, raw in members.items()
@@ -101,8 +82,8 @@ def _readable(call: Call, texts: list[tuple[str, str]], kept: list[tuple[str, st
     request = _plain(sent)
     changed = policed or request != sent
     named = request.get("prompt")
-    if call.prompt is not None and isinstance(named, dict):
-        named["version"] = call.prompt[1]
+    if version and isinstance(named, dict):
+        named["version"] = version
     cut = sum(len(text.encode("utf-8", "replace")) for _, text in texts) > MOST_BYTES
     whole = not cut and len(_encode(request)) <= MOST_BYTES
     return {"texts": kept, "request": request if whole else None, "cut": cut, "changed": changed}

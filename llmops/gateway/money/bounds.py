@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmops.gateway.routing import Target
 
 HEADER = b"x-llmops-max-cost-nano"
-_NAME = HEADER.decode()
+NAME = HEADER.decode()
 _DIGITS = 16
 
 
@@ -26,23 +26,23 @@ def most(call: Call) -> int:
     raw = call.headers[HEADER].strip()
     if not raw.isdigit() or len(raw) > _DIGITS:
         raise InvalidRequest(
-            f"{_NAME}: a whole number of nanodollars, such as 50000000 for 5 cents.", param=_NAME
+            f"{NAME}: a whole number of nanodollars, such as 50000000 for 5 cents.", param=NAME
         )
     return int(raw)
 
 
 def exceeded(left: int, needed: int) -> UnprocessableEntity:
     return UnprocessableEntity(
-        f"{_NAME} leaves ${format_usd(max(left, 0))} for this, and it may cost up to ${format_usd(needed)}. Let it cost more, or send "
+        f"{NAME} leaves ${format_usd(max(left, 0))} for this, and it may cost up to ${format_usd(needed)}. Let it cost more, or send "
         "a smaller request, with a lower cap of output tokens.",
         code="cost_bound_exceeded",
-        param=_NAME,
+        param=NAME,
     )
 
 
 def unpriced(target: Target) -> UnpricedModel:
     return UnpricedModel(
-        f"The model {target.slug!r} has no price, so {_NAME} cannot be kept. Give it a price in the console and publish, or leave "
+        f"The model {target.slug!r} has no price, so {NAME} cannot be kept. Give it a price in the console and publish, or leave "
         "the bound out.",
         param="model",
     )
@@ -50,7 +50,16 @@ def unpriced(target: Target) -> UnpricedModel:
 
 def unmetered(asked: Asked) -> UnprocessableEntity:
     return UnprocessableEntity(
-        f"The request has {asked.unmetered}: that is billed by other measures than the tokens of this call, so {_NAME} cannot be "
+        f"The request has {asked.unmetered}: that is billed by other measures than the tokens of this call, so {NAME} cannot be "
         "kept. Leave one of the two out.",
         code="not_metered",
+    )
+
+
+def never_known(what: str) -> UnprocessableEntity:
+    """``what``: a call whose cost is known when it is over, and not before."""
+    return UnprocessableEntity(
+        f"{NAME} cannot be kept for {what}: what it costs is only known when it has ended. Leave the header out.",
+        code="not_metered",
+        param=NAME,
     )

@@ -6,6 +6,9 @@ each round of answers (additive increase, multiplicative decrease: Chiu and Jain
 Decrease Algorithms for Congestion Avoidance in Computer Networks"). A gate that held nobody back for a while stands open
 again. A route can set a bound of its own besides.
 
+That a target has too much is believed when most projects that use it are told so. What one of them is told alone is about its own
+requests (they take longer than its route waits, or its provider chokes on them), and takes no place from the others.
+
 Who finds no place waits, interactive calls before batch calls, in a queue of bounded length and for a bounded time. When
 the queue is full an interactive call takes the place of the batch call that came last.
 
@@ -38,6 +41,8 @@ KNOWN_AFTER = 50
 LEAST_SLOW_S = 1.0
 #: Latency alone never lets in fewer than this many: what makes answers slow may not be us.
 LEAST_BY_LATENCY = 16
+#: Who was answered this long ago says that a target has no trouble.
+WITNESS_S = 10.0
 _RECENT, _LONG = 0.1, 0.005
 _LONGEST_RETRY_S = 30.0
 
@@ -71,8 +76,12 @@ class Gate:
     """The way to one target of one route. Whoever ``enter``s must ``leave``."""
 
     __slots__ = (
+        "_before",
         "_cut_at",
+        "_failing",
         "_full_at",
+        "_served",
+        "_since",
         "_waiting",
         "in_flight",
         "limit",
@@ -105,6 +114,11 @@ class Gate:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {INTERACTIVE: deque(), BATCH: deque()}
         self._cut_at = -math.inf
         self._full_at = -math.inf
+        #: since when: projects that were answered, and those that were told of too much; who was answered in the time before
+        self._since = -math.inf
+        self._served: set[str] = set()
+        self._failing: set[str] = set()
+        self._before: set[str] = set()
 
     @property
     def bound(self) -> float:
@@ -153,8 +167,9 @@ class Gate:
         """Give the place back without saying how it went."""
         self._free()
 
-    def answered(self, *, streamed: bool, seconds: float, tokens: int) -> None:
-        """A call answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
+    def answered(self, *, streamed: bool, seconds: float, tokens: int, project: str = "") -> None:
+        """A call of ``project`` answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
+        self._served.add(project)
         slow = self.streamed.add(seconds) if streamed else self.plain.add(seconds / (tokens or 1))
         slow = slow and seconds >= LEAST_SLOW_S
         if self.limit == math.inf:
@@ -167,9 +182,16 @@ class Gate:
         elif self.monotonic() - max(self._full_at, self._cut_at) > CALM_S:
             self.limit = math.inf
 
-    def overloaded(self) -> None:
-        """The target said, or showed by not answering, that it has too much; then ``leave``."""
-        self._cut(LEAST)
+    def overloaded(self, project: str = "") -> None:
+        """The target said, or showed by not answering, that it has too much, to a call of ``project``; then ``leave``."""
+        now = self.monotonic()
+        if now - self._since > WITNESS_S:
+            self._since, self._before = now, self._served
+            self._served, self._failing = set(), set()
+        failing = self._failing
+        failing.add(project)
+        if len(failing) > len((self._before | self._served) - failing):
+            self._cut(LEAST)
 
     def _cut(self, least: int) -> None:
         now = self.monotonic()

@@ -189,6 +189,11 @@ class SharedLimits:
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
             return self._local.admit(limited, tokens, now)
+        except asyncio.CancelledError:
+            # It may have been let in all the same, and nobody gives that place back.
+            self._places[call] = [_names(project, one)[2] for one in limited if one.concurrency is not None]
+            self.free(call)
+            raise
         if self._away:
             log.warning("Redis is back; limits are shared again")
             self._away = False
