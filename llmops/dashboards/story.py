@@ -122,7 +122,7 @@ def story(reader: Reader, call_id: UUID) -> Story:
         told=told,
         status_word=words.status_word(call.status),
         headline=headline(call, lanes),
-        meaning=words.status_meaning(call.status),
+        meaning=words.status_meaning(call.status, call.attempt_count),
         error_words=words.error_words(call.error_code) if call.error_code else "",
         simulated=call.provider in simulated or any(lane.simulated for lane in lanes),
         lanes=lanes,

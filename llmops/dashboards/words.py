@@ -28,6 +28,11 @@ STATUSES: dict[str, tuple[str, str]] = {
     ),
 }
 
+#: of a failed call without an attempt
+_NOBODY_ASKED = (
+    "Nobody could be asked: nothing went to any provider, so nothing was spent. The service got an error."
+)
+
 ERRORS: dict[str, str] = {
     "budget_unavailable": "Money for the call could not be reserved in time",
     "circuit_open": "The breaker was open: the target had failed too often",
@@ -142,7 +147,9 @@ def status_word(status: str) -> str:
     return STATUSES.get(status, (status.capitalize(), ""))[0]
 
 
-def status_meaning(status: str) -> str:
+def status_meaning(status: str, attempts: int = 1) -> str:
+    if status == "error" and not attempts:
+        return _NOBODY_ASKED
     return STATUSES.get(status, ("", ""))[1]
 
 

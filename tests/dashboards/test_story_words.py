@@ -55,3 +55,10 @@ def test_what_the_data_plane_writes_down_is_known_here() -> None:
         resilience.OPEN, resilience.NO_CREDENTIAL, resilience.PAUSED,
         credentials.REFUSED_WHY, credentials.RESTING_WHY, credentials.SPENT_WHY,
     }  # fmt: skip
+
+
+def test_a_call_that_found_nobody_to_ask_points_at_no_attempts() -> None:
+    assert "attempts below" in words.status_meaning("error", 2)
+    told = words.status_meaning("error", 0)
+    assert "below" not in told and "nothing was spent" in told
+    assert words.status_meaning("ok", 0) == words.status_meaning("ok", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,12 +14,15 @@ from tests.gateway.batching import A_BATCH, BODY, CHAT, DONE, a_line, at, create
 from tests.gateway.keeping import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
 from tests.gateway.rig import (
     KEY,
+    Asked,
+    Reply,
     Rig,
     Upstream,
     a_budget,
     a_key,
     a_model,
     a_route,
+    eventually,
     fails,
 )
 from tests.gateway.test_objects import FakeShelf, a_row
@@ -235,3 +239,25 @@ async def test_a_file_that_cannot_be_read_stops_the_batch(kept: Rig, upstream: U
     upstream.does(at(content=bytes_of(lines("sim-small"), length=10_000), batches=gives(A_BATCH)))
     assert (await create(kept)).status == 502
     assert not [one for one in upstream.asked if one.path.endswith("/batches")]
+
+
+async def test_a_batch_whose_client_left_while_it_was_made_is_known_and_counted(
+    kept: Rig, upstream: Upstream
+) -> None:
+    let_go = asyncio.Event()
+
+    async def slowly(asked: Asked, reply: Reply) -> None:
+        await let_go.wait()
+        await gives(A_BATCH)(asked, reply)
+
+    upstream.does(at(content=bytes_of(lines("sim-small")), batches=slowly))
+    exchange = kept.start(BODY, path="/v1/batches")
+    await eventually(lambda: any(one.path.endswith("/batches") for one in upstream.asked))
+    exchange.hang_up()
+    await eventually(lambda: exchange.left() == 0)
+    let_go.set()
+    await exchange.done()
+    (record,) = [one for one in kept.records() if isinstance(one, Kept) and one.kind == "batch"]
+    assert record.object == "batch_1" and record.due > record.at
+    (ended,) = kept.ended()
+    assert ended.outcome is not None and ended.origin.endpoint == "batches.create"

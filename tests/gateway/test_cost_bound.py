@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from llmops.core.tokens import count_chat
-from tests.gateway.rig import Answer, Rig, a_budget, a_model, a_route, answers, ask, cuts
+from tests.gateway.batching import create
+from tests.gateway.keeping import MINE
+from tests.gateway.making import TOKEN_PRICES
+from tests.gateway.rig import KEY, Answer, Rig, a_budget, a_model, a_provider, a_route, answers, ask, cuts
+from tests.gateway.test_images import GENERATIONS
 
 IN, OUT = 1_000, 10_000
 
@@ -60,3 +64,29 @@ async def test_attempts_of_a_call_share_what_it_may_cost(rig: Rig) -> None:
     answer = await within(rig, most, model="chat")
     assert (answer.status, answer.error["code"]) == (422, "cost_bound_exceeded")
     assert len(rig.upstream.asked) == 1 and most - rig.held()[0].worst_cost < 16 * OUT
+
+
+BOUND = {"x-llmops-max-cost-nano": str(10**12)}
+
+
+async def test_what_is_not_known_before_cannot_be_bounded(kept: Rig) -> None:
+    """However high the bound: a batch, a path that is passed through, a picture of any size, a tier without prices."""
+    kept.configure(
+        providers=[a_provider(base_url=kept.upstream.url, passthrough=("/rerank",))],
+        models=[
+            a_model(),
+            a_model("draw", upstream_model="unheard-of", prices=TOKEN_PRICES, max_output_tokens=0),
+        ],
+        keys={KEY: MINE},
+    )
+    refused = [
+        await create(kept, headers=BOUND),
+        await kept.call({"model": "sim-small"}, path="/v1/rerank", headers=BOUND),
+        await kept.call({"model": "draw", "prompt": "a cat"}, path=GENERATIONS, headers=BOUND),
+        await kept.call(ask(service_tier="priority"), headers=BOUND),
+    ]
+    assert [(one.status, one.error["code"]) for one in refused] == [(422, "not_metered")] * 3 + [
+        (422, "model_not_priced")
+    ]
+    assert all("x-llmops-max-cost-nano" in one.error["message"] for one in refused)
+    assert kept.upstream.asked == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,20 @@ import pytest
 from llmops.gateway.kept import objects
 from llmops.serving.snapshot import PriceRow
 from tests.gateway.keeping import MINE, OTHER, THEIRS, bytes_of, configure, get, gives
-from tests.gateway.rig import KEY, USD, Rig, Upstream, a_budget, a_key, a_model, a_provider, usage
+from tests.gateway.rig import (
+    KEY,
+    USD,
+    Asked,
+    Reply,
+    Rig,
+    Upstream,
+    a_budget,
+    a_key,
+    a_model,
+    a_provider,
+    eventually,
+    usage,
+)
 
 STORE = {"id": "vs_Ab1", "object": "vector_store"}
 PATTERNS = ("/vector_stores/*", "/vector_stores", "/rerank")
@@ -180,3 +194,26 @@ async def test_a_model_is_one_that_the_key_may_call(
 ) -> None:
     assert (await open_to.call(body, path="/v1/rerank")).status == status
     assert not upstream.asked
+
+
+async def test_what_a_client_left_while_it_was_made_is_its_own_and_on_the_bill(
+    rig: Rig, upstream: Upstream
+) -> None:
+    allow(rig)
+    let_go = asyncio.Event()
+
+    async def slowly(asked: Asked, reply: Reply) -> None:
+        await let_go.wait()
+        await gives(STORE | {"model": "sim-small", "usage": usage(100, 5)})(asked, reply)
+
+    upstream.does(slowly)
+    exchange = rig.start({"model": "sim-small"}, path="/v1/vector_stores")
+    await eventually(lambda: bool(upstream.asked))
+    exchange.hang_up()
+    await eventually(lambda: exchange.left() == 0)
+    let_go.set()
+    await exchange.done()
+    outcome = rig.outcome()
+    assert outcome.cost == 100 * 1_000 + 5 * 10_000
+    upstream.does(bytes_of(b"anything"))
+    assert (await get(rig, "/v1/vector_stores/vs_Ab1/files")).body == b"anything"

@@ -17,7 +17,7 @@ from llmops.gateway.endpoints.base import text_member
 from llmops.gateway.endpoints.batch_lines import ADDRESSES as ADDRESSES_OF_LINES
 from llmops.gateway.endpoints.batch_lines import Judge, Line, address_of
 from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of
-from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply
+from llmops.gateway.forwarding.errands import PATIENCE_S, Errand, Fetched, GaveUp, fetch, reply, see_through
 from llmops.gateway.idempotency import repeating
 from llmops.gateway.idempotency.seal import HEADER as IDEMPOTENCY_KEY
 from llmops.gateway.kept.lines import read_lines
@@ -25,6 +25,7 @@ from llmops.gateway.kept.listing import of_objects
 from llmops.gateway.kept.metering import FIRST_LOOK_S, note_files
 from llmops.gateway.kept.owners import BATCH, FILE, MAX_ID, Owner
 from llmops.gateway.kept.places import Place, place_of
+from llmops.gateway.money import bounds
 from llmops.gateway.policing.lines import Lines
 from llmops.gateway.routing import Budgets
 
@@ -56,6 +57,7 @@ async def _create(call: Call, visit: Visit) -> None:
     if IDEMPOTENCY_KEY in call.headers and await repeating.answered(call, members):
         return
     call.reached = True
+    see_through(call)
     try:
         fetched = await fetch(call, place, Errand("POST", "/batches", visit.query, body))
     except GaveUp as gave_up:
@@ -97,6 +99,8 @@ def _budgets(call: Call) -> Budgets:
             "Use a service key or project without a hard budget, or make that budget a soft one.",
             code="batch_under_hard_budget",
         )
+    if bounds.HEADER in call.headers:
+        raise bounds.never_known("a batch")
     return found
 
 

@@ -190,6 +190,16 @@ def record(
     )
 
 
+def see_through(call: Call) -> None:
+    """Whoever leaves from now on does not undo what the provider is asked to make: whose it is, and what it costs, is to be known."""
+    if call.watch.stays is None:
+        call.watch.stays = _goes_on
+
+
+def _goes_on() -> bool:
+    return True
+
+
 async def fetch(call: Call, place: Place, errand: Errand) -> Fetched:
     """The whole answer of a provider, a JSON object. Raises ``GaveUp``."""
 

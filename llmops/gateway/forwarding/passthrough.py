@@ -25,13 +25,23 @@ from llmops.gateway.endpoints.batches import callable_at
 from llmops.gateway.forms.multipart import read_form
 from llmops.gateway.forms.spool import Spool
 from llmops.gateway.forwarding.calls import SAFE_ID, handler, owner_of
-from llmops.gateway.forwarding.errands import IDEMPOTENT, Errand, Fetched, fetch, record, relay, send
+from llmops.gateway.forwarding.errands import (
+    IDEMPOTENT,
+    Errand,
+    Fetched,
+    fetch,
+    record,
+    relay,
+    see_through,
+    send,
+)
 from llmops.gateway.forwarding.naming import Names, begins_as_json, is_json
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.believing import usage_of
 from llmops.gateway.kept.metering import target_named
 from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, chosen_place, place_at, place_of, reachable_providers
+from llmops.gateway.money import bounds
 from llmops.gateway.routing import Budgets, View
 from llmops.providers.rules import covers
 from llmops.serving.snapshot import ProviderEntry
@@ -81,7 +91,10 @@ async def _work(call: Call, visit: Visit) -> None:
         return
     model = ""
     if visit.method not in IDEMPOTENT:
+        if bounds.HEADER in call.headers:
+            raise bounds.never_known("a path that is passed through")
         model = await _body(call, place, errand)
+        see_through(call)
     fetched = await fetch(call, place, errand)
     if visit.method == "DELETE" and len(owners) == 1 and owners[0].id == segments[-1]:
         call.plane.objects.gone(owners[0])
