@@ -123,13 +123,14 @@ def export_dataset(actor: Actor, *, dataset: Dataset) -> Iterator[str]:
 
 
 def _lines(dataset: Dataset) -> Iterator[str]:
+    since = _since(dataset.project_id)
     for case in dataset.cases.select_related("text").order_by("n").iterator(_BATCH):
-        yield json.dumps(told(case), ensure_ascii=False) + "\n"
+        yield json.dumps(_told(case, since), ensure_ascii=False) + "\n"
 
 
-def told(case: Case) -> dict[str, Any]:
+def _told(case: Case, since: datetime) -> dict[str, Any]:
     """One case with its texts. ``input`` and ``output`` are null once they went with the texts of their call."""
-    copied = _copied(case)
+    copied = _copied(case, since)
     gone = copied is None
     copied = copied or {}
     return {
@@ -151,10 +152,10 @@ def told(case: Case) -> dict[str, Any]:
     }
 
 
-def _copied(case: Case) -> dict[str, Any] | None:
+def _copied(case: Case, since: datetime) -> dict[str, Any] | None:
+    text = getattr(case, "text", None)
     # Whether or not somebody came by to remove what is past its days.
-    text = CaseText.objects.filter(pk=case.pk).first()
-    if text is None or text.started_at < _since(text.project_id):
+    if text is None or text.started_at < since:
         return None
     found: dict[str, Any] = opened(text.sealed, identity=text_identity(case.pk))
     return found
