@@ -11,14 +11,14 @@ import pytest
 from django.core.cache import cache
 from hypothesis import settings
 
-from tests import handing_on, pristine, trying
+from tests import backends, handing_on, pristine, trying
 from tests.installation import (
-    Template,
     installation,
     installation_template,
     living_installations,
     module_installation,
 )
+from tests.templates import Template
 
 __all__ = [
     "installation",
@@ -90,7 +90,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{item.nodeid} commits, so it runs on every engine: take any_engine off it."
             )
-    if config.getoption("backend") != "sqlite":
+    backend = config.getoption("backend")
+    if backend == backends.BOTH:
+        for item in items:
+            item.stash[backends.MEETS] = backends.BACKENDS[:1] if _runs_once(item) else backends.BACKENDS
+    elif backend != "sqlite":
         once = [item for item in items if _runs_once(item)]
         # Whoever names such a file means it.
         if once and len(once) < len(items):
@@ -100,8 +104,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=_turn)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What is loaded by now stays to the end: the collector need not look through it again and again."""
+    if session.config.getoption("forks") is None:
+        trying.share_out(session.config.getoption("backend"))
     gc.collect()
     gc.freeze()
 

@@ -1,9 +1,13 @@
 """``--forks 4``: one process loads and collects all tests, and processes that are forked from it run them.
 
-Loading ten thousand tests takes longer than running a third of them, so it is done once and not by every process. A file
-stays with one process, whose fixtures then serve all of it, and so do files that hand something on to each other
-(``handing_on.py``). Each process has directories, a database and a Valkey of its own, for which the settings are read
-anew in it: whatever is loaded while tests are collected keeps nothing of them, and connects to nothing.
+Loading ten thousand tests takes longer than running a third of them, so it is done once and not by every process, nor for
+every backend. A file stays with one process, whose fixtures then serve all of it, and so do files that hand something on
+to each other (``handing_on.py``). Each process has directories, a database and a Valkey of its own, for which the settings
+are read anew in it: whatever is loaded while tests are collected keeps nothing of them, and connects to nothing.
+
+With ``--backend both`` a process is of one backend. When there is nothing left to do for it, another takes its place that
+works for the other backend, so both end at the same time. Of two backends the second one's tests are told by
+``nodeid @postgres``.
 """
 
 from __future__ import annotations
@@ -20,21 +24,24 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
 from console.process import die_with_parent
-from tests import backends, handing_on
+from tests import backends, handing_on, trying
 
 _SETTINGS = ("settings_celery", "settings_logging", "settings_look", "settings_mail", "settings")
 
 
 class Forked:
-    """The plugin of the process that collects: hands out files in order and takes the reports."""
+    """The plugin of the process that collects: hands out files in order and takes the reports.
 
-    def __init__(self, config: pytest.Config, processes: int) -> None:
+    ``processes`` of each backend is how many are to work for it while there is enough to do for all.
+    """
+
+    def __init__(self, config: pytest.Config, processes: dict[str, int]) -> None:
         self.config = config
         self.processes = processes
         self._born = 0
@@ -46,17 +53,22 @@ class Forked:
         options = session.config.option
         if options.collectonly or (session.testsfailed and not options.continue_on_collection_errors):
             return None
-        files: dict[str, list[int]] = {}
+        first, *_ = self.processes
+        files: dict[str, dict[str, list[int]]] = {backend: {} for backend in self.processes}
         for number, item in enumerate(session.items):
-            files.setdefault(handing_on.together(item.nodeid.split("::")[0]), []).append(number)
-        left = deque(files.values())
+            file = handing_on.together(item.nodeid.split("::")[0])
+            for backend in item.stash.get(backends.MEETS, (first,)):
+                files[backend].setdefault(file, []).append(number)
+        left = {backend: deque(parts.values()) for backend, parts in files.items()}
+        session.testscollected = sum(len(part) for parts in left.values() for part in parts)
         terminal = session.config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             # Files of several processes end in no order; a line for each would say nothing.
             terminal.showfspath = False
         try:
-            for _ in range(min(self.processes, len(left))):
-                self._fork(session)
+            for backend, processes in self.processes.items():
+                for _ in range(min(processes, len(left[backend]))):
+                    self._fork(session, backend)
             while self._working:
                 for connection in wait(list(self._working)):
                     assert isinstance(connection, Connection)
@@ -74,7 +86,7 @@ class Forked:
             raise session.Interrupted(session.shouldstop)
         return True
 
-    def _fork(self, session: pytest.Session, queue: tuple[int, ...] = ()) -> None:
+    def _fork(self, session: pytest.Session, backend: str, queue: tuple[int, ...] = ()) -> None:
         name = f"gw{self._born}"
         self._born += 1
         ours, theirs = Pipe()
@@ -82,14 +94,16 @@ class Forked:
         sys.stderr.flush()
         if pid := os.fork():
             theirs.close()
-            self._working[ours] = _Worker(name, pid, deque(queue))
+            self._working[ours] = _Worker(name, backend, pid, deque(queue))
             return
         ours.close()
         for other in self._working:
             other.close()
-        _Part(session, theirs, self._stop, name, queue).run()
+        _Part(session, theirs, self._stop, name, backend, queue).run()
 
-    def _hear(self, session: pytest.Session, connection: Connection, left: deque[list[int]]) -> None:
+    def _hear(
+        self, session: pytest.Session, connection: Connection, left: dict[str, deque[list[int]]]
+    ) -> None:
         worker = self._working[connection]
         try:
             what, *about = connection.recv()
@@ -98,24 +112,30 @@ class Forked:
             status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
             if not worker.ended:
                 self._mourn(session, worker, status)
+            elif not self._stop[0] and any(left.values()):
+                self._fork(session, max(left, key=lambda backend: len(left[backend])))
             return
         hook = self.config.hook
         if what == "wants":
-            part = left.popleft() if left and not self._stop[0] else []
+            mine = left[worker.backend]
+            part = mine.popleft() if mine and not self._stop[0] else []
             worker.queue.extend(part)
             with suppress(BrokenPipeError):
                 connection.send(part)
         elif what == "report":
             report = hook.pytest_report_from_serializable(config=self.config, data=about[0])
+            report.nodeid, report.location = self._told(worker.backend, report.nodeid, report.location)
             report.node = SimpleNamespace(
                 gateway=SimpleNamespace(id=worker.name), _workerinfocache=f"[{worker.name}]"
             )
             hook.pytest_runtest_logreport(report=report)
         elif what == "starts":
-            hook.pytest_runtest_logstart(nodeid=about[0], location=about[1])
+            nodeid, location = self._told(worker.backend, *about)
+            hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
         elif what == "finishes":
             worker.queue.popleft()
-            hook.pytest_runtest_logfinish(nodeid=about[0], location=about[1])
+            nodeid, location = self._told(worker.backend, *about)
+            hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
         elif what == "warns":
             text, category, filename, lineno, when, nodeid, location = about
             hook.pytest_warning_recorded.call_historic(
@@ -137,16 +157,27 @@ class Forked:
         if not worker.queue:
             raise RuntimeError(said)
         item = session.items[worker.queue.popleft()]
+        nodeid, location = self._told(worker.backend, item.nodeid, item.location)
         self.config.hook.pytest_runtest_logreport(
-            report=pytest.TestReport(item.nodeid, item.location, {}, "failed", said, "call")
+            report=pytest.TestReport(nodeid, location, {}, "failed", said, "call")
         )
         if not self._stop[0]:
-            self._fork(session, tuple(worker.queue))
+            self._fork(session, worker.backend, tuple(worker.queue))
+
+    def _told(
+        self, backend: str, nodeid: str, location: tuple[str, int | None, str]
+    ) -> tuple[str, tuple[str, int | None, str]]:
+        """How a test is named, which may have run on both backends."""
+        if backend == next(iter(self.processes)):
+            return nodeid, location
+        file, line, domain = location
+        return f"{nodeid} @{backend}", (file, line, f"{domain} @{backend}")
 
 
 class _Worker:
-    def __init__(self, name: str, pid: int, queue: deque[int]) -> None:
+    def __init__(self, name: str, backend: str, pid: int, queue: deque[int]) -> None:
         self.name = name
+        self.backend = backend
         self.pid = pid
         #: The numbers of the tests that it has been given and has not finished; the first is the one it is at.
         self.queue = queue
@@ -162,11 +193,13 @@ class _Part:
         connection: Connection,
         stop: mmap.mmap,
         name: str,
+        backend: str,
         queue: tuple[int, ...],
     ) -> None:
         self.session = session
         self.config = session.config
         self.name = name
+        self.backend = backend
         self._connection = connection
         self._stop = stop
         self._queue = deque(queue)
@@ -233,7 +266,8 @@ class _Part:
         directories._basetemp.mkdir(mode=0o700)
         # Where pytest-django looks for the name of this process's database.
         self.config.workerinput = {"workerid": self.name}  # type: ignore[attr-defined]
-        backends.become_worker(self.name)
+        backends.become_worker(self.name, self.backend)
+        trying.share_out(self.backend)
         _read_settings_anew()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -255,22 +289,35 @@ class _Part:
 
 def _read_settings_anew() -> None:
     from django.conf import settings
+    from django.core.cache import caches
     from django.db import connections
 
-    module = sys.modules["console.settings"]
-    before = dict(vars(module))
+    before = _named(sys.modules["console.settings"])
     for name in _SETTINGS:
-        importlib.reload(sys.modules[f"console.{name}"])
-    for name, value in vars(module).items():
-        if name.isupper() and before.get(name) != value:
+        module = sys.modules[f"console.{name}"]
+        # What another backend does not set would stay.
+        for left_over in _named(module):
+            delattr(module, left_over)
+        importlib.reload(module)
+    now = _named(sys.modules["console.settings"])
+    for name in before.keys() - now.keys():
+        delattr(settings, name)
+    for name, value in now.items():
+        if name not in before or before[name] != value:
             setattr(settings, name, value)
     # None has connected to anything, but each knows to what it would.
-    for known in connections.all(initialized_only=True):
-        del connections[known.alias]
-    connections._settings = None  # type: ignore[attr-defined]
-    vars(connections).pop("settings", None)
-    # Looking fills in what the settings leave out.
-    assert connections.settings
+    for handler in (connections, caches):
+        for alias in list(handler.settings):
+            with suppress(AttributeError):
+                del handler[alias]
+        handler._settings = None  # type: ignore[attr-defined]
+        vars(handler).pop("settings", None)
+        # Looking fills in what the settings leave out.
+        assert handler.settings
     if (celery := sys.modules.get("console.celery")) is not None:
         celery.app.config_from_object("django.conf:settings", namespace="CELERY", force=True)
         celery._make_broker_directories()
+
+
+def _named(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name.isupper()}

@@ -6,10 +6,8 @@ was spawned in it is dead when the fixture ends.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import psutil
@@ -29,10 +26,10 @@ import pytest
 
 from llmops.usage import journal
 from llmops.usage.records import decode
-from tests import backends, launcher, servers
+from tests import launcher, servers, templates
+from tests.templates import Template
 
 ROOT = Path(__file__).resolve().parent.parent
-_databases = itertools.count(1)
 _redis_databases = itertools.cycle(range(1, 16))
 _living: list[Installation] = []
 
@@ -266,92 +263,10 @@ def module_installation(
         yield found
 
 
-class Template:
-    """A migrated database, and how to copy it; ``fill`` makes the empty database of the tests themselves a copy."""
-
-    def __init__(self, url: str, copy: Callable[[Path], Any], fill: Callable[[str], None]) -> None:
-        self.url = url
-        self.copy = copy
-        self.fill = fill
-
-
 @pytest.fixture(scope="session")
-def installation_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """Migrated once a run, by the process that asks first; the others wait for it."""
-    shared = Path(os.environ[backends.SHARED])
-    sqlite = os.environ["CONSOLE_TEST_BACKEND"] == "sqlite"
-    template = (
-        _sqlite_template(shared / "template.sqlite3") if sqlite else _postgres_template("template_console")
-    )
-    ready = shared / "template.ready"
-    with (shared / "template.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            if not sqlite:
-                _execute("DROP DATABASE IF EXISTS template_console", "CREATE DATABASE template_console")
-            _migrate(template.url, tmp_path_factory.mktemp("template"))
-            ready.touch()
-    return template
-
-
-def _migrate(url: str, directory: Path) -> None:
-    env = _environment(data_dir=directory, database_url=url, redis_url=os.environ.get("REDIS_URL"))
-    command = _through_this_python(["manage.py", "migrate", "--verbosity", "0"])
-    done = launcher.run(command, env=env)
-    if done.returncode != 0:
-        pytest.fail(f"the template could not be migrated:\n{done.stdout}{done.stderr}", pytrace=False)
-
-
-def _sqlite_template(path: Path) -> Template:
-    def fill(target: str) -> None:
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as sink:
-            source.backup(sink)
-
-    @contextmanager
-    def copy(home: Path) -> Iterator[str]:
-        target = home / "database" / "console.sqlite3"
-        target.parent.mkdir(parents=True)
-        fill(str(target))
-        try:
-            yield f"sqlite:///{target}"
-        finally:
-            shutil.rmtree(target.parent)
-
-    return Template(f"sqlite:///{path}", copy, fill)
-
-
-def _postgres_template(name: str) -> Template:
-    server = os.environ["DATABASE_URL"]
-    worker = os.environ.get(backends.WORKER, "main")
-
-    def fill(database: str) -> None:
-        _execute(f"CREATE DATABASE {database} TEMPLATE {name}")
-
-    @contextmanager
-    def copy(home: Path) -> Iterator[str]:
-        database = f"{name}_{worker}_{next(_databases)}"
-        fill(database)
-        try:
-            yield _with_database(server, database)
-        finally:
-            _execute(f"DROP DATABASE {database} WITH (FORCE)")
-
-    return Template(_with_database(server, name), copy, fill)
-
-
-def _execute(*statements: str) -> None:
-    """On the PostgreSQL server of the tests, outside any transaction."""
-    import psycopg
-
-    with psycopg.connect(
-        _with_database(os.environ["DATABASE_URL"], "postgres"), autocommit=True
-    ) as connection:
-        for statement in statements:
-            connection.execute(statement)  # type: ignore[arg-type]
-
-
-def _with_database(url: str, name: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+def installation_template() -> Template:
+    """Migrated once a run and engine; whoever asks first may have to wait for it."""
+    return templates.finished()
 
 
 def _own_redis() -> str | None:
@@ -360,7 +275,7 @@ def _own_redis() -> str | None:
         return None
     import redis
 
-    url = _with_database(url, str(next(_redis_databases)))
+    url = templates.with_database(url, str(next(_redis_databases)))
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url

@@ -8,7 +8,6 @@ thorough one looks for the smallest such example first, which may keep a process
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -24,6 +23,8 @@ _EVERYWHERE: dict[str, Any] = {
     "suppress_health_check": [HealthCheck.too_slow],
     "print_blob": True,
 }
+#: What a usual run tries, and what the second half of it does.
+_halved: list[tuple[settings, int]] = []
 settings.register_profile("thorough", max_examples=THOROUGH, **_EVERYWHERE)
 settings.register_profile(
     DEFAULT,
@@ -41,6 +42,17 @@ def tries(thorough: int, *, at_least: int = 1, **more: Any) -> settings:
     the database, and the model that it is compared with has had its share on the first.
     """
     share = max(at_least, thorough * settings().max_examples // THOROUGH)
-    if settings().max_examples < THOROUGH and os.environ.get("CONSOLE_TEST_BACKEND") == "postgres":
-        share = -(-share // 2)
-    return settings(max_examples=share, deadline=None, **more)
+    found = settings(max_examples=share, deadline=None, **more)
+    if settings().max_examples < THOROUGH:
+        _halved.append((found, -(-share // 2)))
+    return found
+
+
+def share_out(backend: str) -> None:
+    """In a process that is about to run tests on ``backend``, whatever it was when they were loaded."""
+    if backend != "postgres":
+        return
+    for found, half in _halved:
+        # Tests hold on to it, so that another in its place would not reach them.
+        found._max_examples = half  # type: ignore[attr-defined]
+    _halved.clear()

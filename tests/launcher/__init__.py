@@ -2,13 +2,14 @@
 
 Three quarters of what a start costs is loading packages. A launcher has loaded those that read no settings, forks for
 each start, and what it forked becomes the process that was asked for: environment, directory, arguments, streams, a
-session of its own, its own process id and exit status. One launcher serves one process of pytest and ends with it.
+session of its own, its own process id and exit status. One launcher serves one process of pytest and ends with it. Those
+of processes that are forked from one are forked from one as well (``prepare``).
 
 A start is a real one (fork and exec) where the difference could be seen: another program, options of the interpreter, a
 variable in the environment that a package looked at while it was loaded, a system other than Linux. Whoever tests
 starting itself (its memory, what is imported, the way a README shows) uses ``subprocess``.
 """
 
-from tests.launcher.client import Started, run, start
+from tests.launcher.client import Started, prepare, run, start
 
-__all__ = ["Started", "run", "start"]
+__all__ = ["Started", "prepare", "run", "start"]

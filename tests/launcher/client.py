@@ -29,6 +29,7 @@ _PRODUCT = ("CONSOLE_", "DATABASE_", "REDIS_", "DJANGO_", "GRANIAN_", "CELERY_",
 _LENGTH = struct.Struct("!I")
 _lock = threading.Lock()
 _launcher: _Launcher | None = None
+_nursery: _Nursery | None = None
 
 
 class Started(Protocol):
@@ -98,22 +99,32 @@ class Launched:
             return self.returncode
 
 
+class _Nursery:
+    """A process that has loaded what launchers load, and forks one when asked. It ends when nobody can ask any more."""
+
+    def __init__(self) -> None:
+        self.env = _plain()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = _load(theirs, self.env, "nursery")
+
+    def bear(self, control: socket.socket) -> None:
+        """May be asked by several processes at once."""
+        socket.send_fds(self._control, [b"!"], [control.fileno()])
+
+
 class _Launcher:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self.pid = os.getpid()
-        # What is loaded beforehand must not depend on what one installation is told and another is not.
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(_PRODUCT)}
+        self._process: subprocess.Popen[bytes] | None = None
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, str(SERVER), str(theirs.fileno())],
-                cwd=ROOT,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # Ctrl-C is for the tests.
-                start_new_session=True,
-            )
+            if _nursery is None:
+                self.env = _plain()
+                self._process = _load(theirs, self.env)
+            else:
+                self.env = _nursery.env
+                _nursery.bear(theirs)
         head = self._receive(_LENGTH.size)
         self._looked: list[str] = json.loads(self._receive(_LENGTH.unpack(head)[0]))
         atexit.register(self.close)
@@ -137,7 +148,7 @@ class _Launcher:
 
     def close(self) -> None:
         self._control.close()
-        if self.pid == os.getpid():
+        if self.pid == os.getpid() and self._process is not None:
             self._process.wait(10)
 
     def _receive(self, length: int) -> bytes:
@@ -145,9 +156,33 @@ class _Launcher:
         while len(found) < length:
             part = self._control.recv(length - len(found))
             if not part:
-                raise RuntimeError(f"the launcher ended with status {self._process.wait(10)}")
+                raise RuntimeError("the launcher has ended")
             found += part
         return found
+
+
+def _plain() -> dict[str, str]:
+    # What is loaded beforehand must not depend on what one installation is told and another is not.
+    return {name: value for name, value in os.environ.items() if not name.startswith(_PRODUCT)}
+
+
+def _load(control: socket.socket, env: Mapping[str, str], *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(SERVER), str(control.fileno()), *words],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(control.fileno(),),
+        # Ctrl-C is for the tests.
+        start_new_session=True,
+    )
+
+
+def prepare() -> None:
+    """Have loaded, while this process does something else, what the launchers of those forked from it are to load."""
+    global _nursery
+    if sys.platform == "linux" and _nursery is None:
+        _nursery = _Nursery()
 
 
 def start(

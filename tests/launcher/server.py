@@ -131,6 +131,19 @@ def load() -> None:
             continue
 
 
+def born(nursery: socket.socket) -> socket.socket:
+    """Fork a launcher for each socket that comes, until nobody can send one; returns it, in each launcher."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        asked, ends, _, _ = socket.recv_fds(nursery, 1, 1)
+        if not asked:
+            os._exit(0)
+        if os.fork() == 0:
+            nursery.close()
+            return socket.socket(fileno=ends[0])
+        os.close(ends[0])
+
+
 def serve(control: socket.socket) -> dict[str, Any]:
     """Launch until the other side is gone; returns, in each process that is launched, what it is to be."""
     awake, waker = os.pipe()
@@ -263,11 +276,13 @@ def main() -> tuple[dict[str, Any], list[str]]:
         raise RuntimeError("a package that the launcher loads beforehand reads settings")
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("a package that the launcher loads beforehand starts a thread")
-    text = json.dumps(sorted(looked.names)).encode()
-    control.sendall(_LENGTH.pack(len(text)) + text)
     # What is loaded stays: a collection in a launched process need not look through it, nor copy its pages.
     gc.collect()
     gc.freeze()
+    if sys.argv[2:] == ["nursery"]:
+        control = born(control)
+    text = json.dumps(sorted(looked.names)).encode()
+    control.sendall(_LENGTH.pack(len(text)) + text)
     request = serve(control)
     return request, path
 

@@ -1,54 +1,38 @@
-"""Both halves of the suite at once, and one collected run in several processes: nothing is lost, and red is red."""
+"""Both backends in one run, collected once and run in several processes: nothing is lost, and red is red."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import __main__ as halves
+from tests import __main__ as suite
 from tests import launcher
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    ("sqlite", "postgres", "status", "last"),
-    [
-        (0, 0, 0, "postgres ends"),
-        (1, 0, 1, "sqlite ends"),
-        (0, 2, 2, "postgres ends"),
-        (1, 1, 1, "postgres ends"),
-    ],
-)
-def test_the_last_line_is_the_verdict(
-    sqlite: int,
-    postgres: int,
-    status: int,
-    last: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    pretended = tmp_path / "python"
-    pretended.write_text(
-        f'#!/bin/sh\necho "$@"\necho "$4 ends"\n[ "$4" = sqlite ] && exit {sqlite}\nexit {postgres}\n'
-    )
-    pretended.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(pretended))
-    assert halves.main(["-k", "a and b"]) == status
-    said = capfd.readouterr().out.splitlines()
-    asked = "-m pytest --backend {} --forks auto --color=auto -k a and b"
-    assert said[:4] == [asked.format("sqlite"), "sqlite ends", asked.format("postgres"), "postgres ends"]
-    assert said[-1] == last
+def test_the_whole_suite_is_one_run_on_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(pytest, "main", lambda words: asked.append(words) or 1)
+    assert suite.main(["-k", "a and b"]) == 1
+    assert asked == [["--backend", "both", "--forks", "auto", "-k", "a and b"]]
 
 
 _FILES = {
     "conftest.py": """
 import os, pytest
+from hypothesis import settings
+from tests import backends, trying
+settings.load_profile(trying.DEFAULT)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name == "test_both.py":
+            item.stash[backends.MEETS] = backends.BACKENDS
 @pytest.fixture(scope="session")
 def lasting():
     print("made", os.getpid(), file=open(os.environ["SAID"], "a"))
@@ -80,28 +64,75 @@ def test_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 def test_after(lasting): pass
 """,
+    "test_both.py": """
+import os
+import psycopg
+from django.conf import settings
+from django.db import connection
+from hypothesis import given, strategies
+from console.celery import app
+from tests.trying import tries
+BACKEND = os.environ["CONSOLE_TEST_BACKEND"]
+counted = []
+def test_apart():
+    assert BACKEND == "sqlite"
+    if os.environ["CONSOLE_TEST_BACKEND"] == "sqlite":
+        assert connection.vendor == "sqlite" and settings.REDIS_URL == "" and "REDIS_URL" not in os.environ
+        assert app.conf.broker_url == "filesystem://" and "data_folder_in" in settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    else:
+        assert connection.vendor == "postgresql" and settings.REDIS_URL == os.environ["REDIS_URL"] == app.conf.broker_url
+        assert not hasattr(settings, "CELERY_BROKER_TRANSPORT_OPTIONS") and settings.CELERY_TASK_ACKS_LATE
+        with psycopg.connect(os.environ["DATABASE_URL"]) as server:
+            assert server.execute("SELECT 1").fetchone() == (1,)
+@tries(100)
+@given(strategies.integers())
+def test_tries(number): counted.append(number)
+def test_tried():
+    assert len(counted) == {"sqlite": 20, "postgres": 10}[os.environ["CONSOLE_TEST_BACKEND"]]
+def test_red_on_the_second():
+    print("on", connection.vendor, file=open(os.environ["SAID"], "a"))
+    assert connection.vendor == "sqlite"
+""",
 }
 
 
-def test_what_several_processes_find_is_what_one_would_say(tmp_path: Path) -> None:
+def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     for name, text in _FILES.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p tests.backends -p no:valkey\n")
-    said = tmp_path / "said"
+        (directory / name).write_text(text)
+    ini = directory / "pytest.ini"
+    ini.write_text("[pytest]\naddopts = -p tests.backends -p no:valkey -ra\n")
+    words = ("--backend", "both", "--forks", "2", "-p", "no:cacheprovider", "-p", "no:anyio", *words)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    words = [sys.executable, "-m", "pytest", "--rootdir", str(tmp_path), "-c", str(tmp_path / "pytest.ini")]
-    done = launcher.run(
-        [*words, "--forks", "2", "-p", "no:cacheprovider", "-p", "no:anyio", str(tmp_path)],
-        env=env | {"PYTHONPATH": str(ROOT), "SAID": str(said), "DJANGO_SETTINGS_MODULE": "console.settings"},
-    )
+    env |= {"PYTHONPATH": str(ROOT), "SAID": str(directory / "said")}
+    env |= {"DJANGO_SETTINGS_MODULE": "console.settings"}
+    command = [sys.executable, "-m", "pytest", "--rootdir", str(directory), "-c", str(ini), *words]
+    return launcher.run([*command, str(directory)], env=env)
+
+
+def test_what_several_processes_find_is_what_one_would_say(tmp_path: Path) -> None:
+    done = run(tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"2 failed, 3 passed, ", done.stdout.splitlines()[-1]), done.stdout
+    assert re.search(r"3 failed, 10 passed, ", done.stdout.splitlines()[-1]), done.stdout
     assert "test_two.py::test_killed" in done.stdout and "ended with status -9" in done.stdout
     assert "assert 1 == 2" in done.stdout and "what it printed" in done.stdout
+    assert "test_both.py::test_red_on_the_second @postgres" in done.stdout
     assert done.stdout.count("UserWarning: mind the gap") == 1
     # Of the process that was killed nothing could be let go; whoever else made something, and went on for it, let go of it once.
-    happened = [line.rsplit(" ", 1) for line in said.read_text().splitlines()]
-    made, killed, let_go = (
-        sorted(pid for what, pid in happened if what == wanted) for wanted in ("made", "killed", "let go")
+    happened = [line.rsplit(" ", 1) for line in (tmp_path / "said").read_text().splitlines()]
+    made, killed, let_go, on = (
+        sorted(which for what, which in happened if what == wanted)
+        for wanted in ("made", "killed", "let go", "on")
     )
     assert len(killed) == 1 and let_go and let_go == sorted({*made} - {*killed})
+    assert on == ["postgresql", "sqlite"]
+
+
+def test_what_is_red_on_one_backend_alone_is_red(tmp_path: Path) -> None:
+    done = run(tmp_path, "-k", "second")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r" 1 failed, 1 passed, 8 deselected", done.stdout.splitlines()[-1]), done.stdout
+
+
+def test_both_backends_take_processes_of_their_own() -> None:
+    done = launcher.run([sys.executable, "-m", "pytest", "--backend", "both", "tests/core/test_money.py"])
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "--backend both takes --forks" in done.stderr

@@ -110,10 +110,10 @@ def test_logs_are_shown_when_a_test_fails(installation_template: Template, tmp_p
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     # Its installations are copies of what was migrated for this run, in place of a database that is migrated again.
     (tmp_path / "conftest.py").write_text(
-        "from pathlib import Path\nimport pytest\nfrom tests.conftest import *\nfrom tests.installation import _sqlite_template\n"
+        "from pathlib import Path\nimport pytest\nfrom tests.conftest import *\nfrom tests.templates import of_file\n"
         "@pytest.fixture(scope='session')\n"
         "def installation_template():\n"
-        f"    return _sqlite_template(Path({installation_template.url.removeprefix('sqlite:///')!r}))\n"
+        f"    return of_file(Path({installation_template.url.removeprefix('sqlite:///')!r}))\n"
     )
     (tmp_path / "test_it.py").write_text(
         "def test_it(installation):\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import conftest
+from tests import backends, conftest
 
 TESTS = Path(conftest.__file__).parent
 
@@ -18,6 +18,7 @@ class Item:
         self.nodeid = place
         self.path = TESTS / place
         self.fixturenames = fixturenames
+        self.stash = pytest.Stash()
         self._marks = {mark.name: mark.mark for mark in marks}
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
@@ -57,9 +58,13 @@ def test_what_meets_the_database_runs_on_both_engines_unless_it_says_that_none_m
     )
     assert collected(*items) == ["core/pure.py", "a.py", "b.py", "c.py"]
     assert collected(*items, backend="postgres") == ["a.py", "b.py"]
+    assert collected(*items, backend="both", forks="2") == ["core/pure.py", "a.py", "b.py", "c.py"]
+    assert [item.stash[backends.MEETS] for item in items] == [
+        ("sqlite",), ("sqlite", "postgres"), ("sqlite", "postgres"), ("sqlite",),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+@pytest.mark.parametrize("backend", ["sqlite", "postgres", "both"])
 def test_what_commits_may_not_say_so(backend):
     for item in (
         Item("a.py", pytest.mark.django_db(transaction=True), pytest.mark.any_engine),
