@@ -61,12 +61,13 @@ class Shortfall:
 
 def hold(accounts: Sequence[Account], amount: int, *, now: float) -> Hold | Shortfall:
     """Hold ``amount`` on all accounts or on none; ``now`` is Unix seconds (marks the accounts as in use)."""
+    fits = True
     for account in accounts:
         account.last_used = now
-    if accounts:
+        fits = fits and account.available >= amount
+    if not fits:
         least = min(accounts, key=lambda account: account.available)
-        if least.available < amount:
-            return Shortfall(least, amount - least.available)
+        return Shortfall(least, amount - least.available)
     for account in accounts:
         account.held += amount
     return Hold(accounts, amount)

@@ -113,8 +113,12 @@ async def hold(call: Call, target: Target) -> Holding:
     prices = target.prices.at(time.time())
     entry = target.entry
     budgets = call.budgets
-    hard = budgets if all(budget.hard for budget in budgets) else tuple(b for b in budgets if b.hard)
-    soft = [] if hard is budgets else [budget.id for budget in budgets if not budget.hard]
+    hard, soft = budgets, list[str]()
+    for budget in budgets:
+        if not budget.hard:
+            hard = tuple([one for one in budgets if one.hard])
+            soft = [one.id for one in budgets if not one.hard]
+            break
     holding = Holding(prices, hard, soft)
     cap = output_cap(asked, entry) if call.endpoint.has_output else None
     if cap is not None and cap != asked.cap:

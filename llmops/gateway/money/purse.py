@@ -74,16 +74,18 @@ class Purse:
     def hold_now(self, budgets: Sequence[BudgetEntry], amount: int) -> Hold | None:
         """Hold on every budget at once without waiting, or None when any of them has too little here."""
         now, mono = self.clock(), self.monotonic()
-        pots = []
+        pots, low = [], False
         for budget in budgets:
             pot = self._usable(budget, now, mono)
-            if pot is None or pot.available < amount:
+            if pot is None or (left := pot.available - amount) < 0:
                 return None
             pots.append(pot)
-        for pot in pots:
-            if pot.available - amount < pot.low_water and mono >= pot.top_up_after and not pot.asked:
-                pot.top_up_after = mono + TICK_S
-                self._ask(pot, 0)
+            low = low or left < pot.low_water
+        if low:
+            for pot in pots:
+                if pot.available - amount < pot.low_water and mono >= pot.top_up_after and not pot.asked:
+                    pot.top_up_after = mono + TICK_S
+                    self._ask(pot, 0)
         held = escrow.hold(pots, amount, now=now)
         return held if isinstance(held, Hold) else None
 

@@ -17,7 +17,7 @@ from llmops.policies.checks.base import Answer
 #: Times of a caption with the number before them, and what stands at the top of WebVTT (W3C WebVTT, SubRip).
 _TIMES = re.compile(r"(?:^[0-9]+[ \t]*\r?\n)?^[^\r\n]*-->[^\r\n]*\r?$|\AWEBVTT[^\r\n]*\r?$", re.MULTILINE)
 #: Other members of a request that tell a model something.
-_ELSEWHERE = ("instructions", "input", "prompt", "prediction")
+_nowhere_else = frozenset(("instructions", "input", "prompt", "prediction")).isdisjoint
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -69,7 +69,7 @@ def spoken(captions: str) -> str | None:
 def plain_asked(members: Members) -> tuple[str, int] | None:
     """All texts of a request, a line each or more, and how many messages it has; None when they may stand elsewhere."""
     raw = members.get("messages")
-    if not isinstance(raw, Raw) or any(name in members for name in _ELSEWHERE):
+    if not isinstance(raw, Raw) or not _nowhere_else(members):
         return None
     try:
         messages = _decode_messages(raw)
