@@ -316,21 +316,22 @@ class Plane:
         """A provider took a call's credential, and told its limits."""
         credential, model = step.credential.id, step.target.entry.upstream_model
         self.credentials.heard(credential, model, headers, now)
-        if self.credentials.accepted(credential, model):
+        if self.credentials.accepted(credential, model, now):
             self._credential_seen(credential, 200, ACCEPTED)
 
     def credential_failed(self, step: Step, failure: Failure, now: float) -> None:
         """A provider may have refused a call's credential, or asked it to rest."""
         credential, model = step.credential.id, step.target.entry.upstream_model
-        if code := self.credentials.failed(credential, model, failure, now):
+        if code := self.credentials.failed(credential, model, failure, now, step.breaker.project):
             self._credential_seen(credential, failure.status, code)
 
     def credential_forwarded(self, credential: str, name: str, failure: Failure | None) -> None:
         """The same for a call named ``name`` that no model answers: a provider may allow a credential one and not the other."""
+        now = time.monotonic()
         if failure is not None:
-            if code := self.credentials.failed(credential, name, failure, time.monotonic()):
+            if code := self.credentials.failed(credential, name, failure, now):
                 self._credential_seen(credential, failure.status, code)
-        elif self.credentials.accepted(credential, name):
+        elif self.credentials.accepted(credential, name, now):
             self._credential_seen(credential, 200, ACCEPTED)
 
     def share_breakers(self, url: str) -> None:

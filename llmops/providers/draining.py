@@ -82,8 +82,11 @@ def remaining_on(credential: Credential) -> Remaining:
     return Remaining(sorted([*known, *silent], key=lambda one: (one.host, str(one.process))), work)
 
 
-def heard_since(credential: Credential, rotation: Rotation) -> list[tuple[UUID, str]]:
-    """What data planes heard of a key since the new one of ``rotation`` is in use: process and ``refused`` or ``accepted``."""
+def heard_since(credential: Credential, rotation: Rotation, *, sure: bool = False) -> list[tuple[UUID, str]]:
+    """What data planes heard of a key since the new one of ``rotation`` is in use: process and ``refused`` or ``accepted``.
+
+    ``sure``: without refusals by 403, which may be about what somebody asked and not about the key.
+    """
     if rotation.activated_at is None:
         return []
     events = HealthEvent.objects.filter(
@@ -91,6 +94,8 @@ def heard_since(credential: Credential, rotation: Rotation) -> list[tuple[UUID, 
         at__gte=rotation.activated_at,
         kind__in=("credential_refused", "credential_accepted"),
     ).order_by("at", "id")
+    if sure:
+        events = events.exclude(kind="credential_refused", text="status 403")
     return [(one.process, one.kind.removeprefix("credential_")) for one in events]
 
 

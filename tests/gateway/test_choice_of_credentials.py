@@ -21,11 +21,13 @@ from llmops.gateway.attempts.failures import AUTH, STATUS, Failure
 from llmops.serving.snapshot import CredentialEntry
 from llmops.usage.records import CredentialSeen
 from tests.gateway.rig import (
+    KEY,
     SECRET,
     Asked,
     Reply,
     Rig,
     a_credential,
+    a_key,
     a_model,
     a_provider,
     a_route,
@@ -96,6 +98,41 @@ def test_a_permission_is_missing_for_one_model_a_quota_for_all() -> None:
         == "quota"
     )
     assert credentials.choose((B,), "n", 0, 0.0).reason == REFUSED_WHY
+
+
+MAY_BE_THE_REQUEST = (
+    Failure(AUTH, "", status=403),
+    Failure(STATUS, "", status=402, code="insufficient_quota"),
+)
+
+
+@pytest.mark.parametrize("failure", MAY_BE_THE_REQUEST)
+def test_a_refusal_that_may_be_about_the_request_is_believed_of_no_credential_in_use(
+    failure: Failure,
+) -> None:
+    credentials = Credentials()
+    credentials.accepted("a", "m", 100.0)
+    for _ in range(5):
+        assert credentials.failed("a", "m", failure, 101.0, "evil") == ""
+    assert chosen(credentials, now=101.0) == ("a", "")
+    assert credentials.failed("a", "m", REFUSED, 101.0, "evil") == "refused", "a 401 is about the key"
+    assert chosen(credentials, now=101.0) == ("b", "")
+
+
+@pytest.mark.parametrize("failure", MAY_BE_THE_REQUEST)
+def test_whom_it_met_avoids_it_and_all_do_once_another_met_it(failure: Failure) -> None:
+    def reason(project: str) -> str:
+        choice = credentials.choose((A,), "m", 0, 101.0, project=project)
+        assert choice is not None
+        return choice.reason
+
+    credentials = Credentials()
+    assert credentials.failed("a", "m", failure, 100.0, "evil") != "", "an operator is to know all the same"
+    assert (reason("evil"), reason("good")) == (REFUSED_WHY, "")
+    credentials.failed("a", "m", failure, 101.0, "good")
+    assert (reason("evil"), reason("good"), reason("third")) == (REFUSED_WHY,) * 3
+    assert credentials.accepted("a", "m", 102.0)
+    assert reason("evil") == ""
 
 
 def test_after_a_429_it_rests_until_the_provider_takes_it_again() -> None:
@@ -358,3 +395,30 @@ async def test_another_credential_costs_no_attempt_of_the_route(rig: Rig) -> Non
     answer = await rig.chat(model="chat")
     assert answer.status == 200, answer.body
     assert [one.code for one in rig.outcome().attempts] == ["upstream_auth", ""]
+
+
+async def test_a_tenant_whose_words_are_forbidden_takes_no_credential_from_others(rig: Rig) -> None:
+    """A wall before the provider answers its requests with 403, a model's own check tells its words again: all others go on."""
+    other = "llmops_othersss_" + "o" * 40
+    rig.configure(
+        keys={KEY: a_key(), other: a_key("evil", project="evil")},
+        models=[a_model(), a_model("spare")],
+        routes=[a_route("chat", "small", fallbacks=("spare",))],
+    )
+
+    async def walled(asked: Asked, reply: Reply) -> None:
+        if b"<script>" in asked.body:
+            await reply.json({"error": {"message": "Forbidden"}}, status=403)
+        elif b"api key" in asked.body:
+            await reply.json({"error": {"message": "Invalid value: 'invalid api key'"}}, status=400)
+        else:
+            await reply.json(completion())
+
+    rig.upstream.does(walled)
+    for _ in range(4):
+        for words in ("<script>", "invalid api key"):
+            assert (await rig.chat(model="chat", text=words, how={"key": other})).status in (400, 502)
+        answer = await rig.chat(model="chat")
+        assert (answer.status, answer.headers["x-llmops-model"]) == (200, "small")
+    # By a 403 no key is taken back (``providers.services.tending``): of the words that are told again there is none.
+    assert {one.status for one in rig.records() if isinstance(one, CredentialSeen)} <= {200, 403}

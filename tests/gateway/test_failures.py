@@ -59,6 +59,20 @@ def of(status: int, body: bytes = b"", **more: Any) -> Failure:
         (of(401), "credential"),
         (of(403, openai_error("Country, region, or territory not supported")), "credential"),
         (of(400, openai_error("API key not valid. Please pass a valid API key.")), "credential"),
+        (of(400, openai_error("Invalid API key")), "credential"),
+        (of(422, openai_error("The provided API key is invalid.")), "credential"),
+        # What a caller sent, told again, says nothing of the console's own key.
+        (
+            of(
+                400,
+                openai_error(
+                    "Invalid value: 'invalid api key'. Supported values are: 'text'.", "invalid_value"
+                ),
+            ),
+            "",
+        ),
+        (of(400, openai_error("'invalid api key' is not one of ['auto', 'none']")), ""),
+        (of(400, openai_error("Invalid API key: no such tool", param="tools[0].name")), ""),
         (of(400, openai_error("filtered", "content_filter")), "content_filter"),
         (
             of(400, openai_error("rejected by the safety system", "content_policy_violation")),

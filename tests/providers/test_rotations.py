@@ -55,13 +55,15 @@ def states(rotation: Rotation) -> tuple[str, str, str]:
     )
 
 
-def heard(credential: Credential, *said: str, process: Any = None) -> None:
+def heard(credential: Credential, *said: str, process: Any = None, status: int = 401) -> None:
     """Data planes say what they met; each time a process of its own, unless one is given."""
     services.note_health(
         process=process or uuid4(),
         host="h",
         changes=[
-            services.CredentialChange(timezone.now(), credential.pk, 200 if one == "accepted" else 401, one)
+            services.CredentialChange(
+                timezone.now(), credential.pk, 200 if one == "accepted" else status, one
+            )
             for one in said
         ],
     )

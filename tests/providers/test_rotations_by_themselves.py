@@ -80,6 +80,19 @@ def test_a_burst_of_refusals_puts_the_old_key_back_and_tells(old, django_capture
     assert NEW not in told.body
 
 
+def test_words_that_are_forbidden_take_no_key_back(old):
+    """Anybody may ask what a wall before the provider answers with 403, on the new key as on the old one: the probe decides."""
+    rotation = in_use(old)
+    for key in (rotation.new, old):
+        for _ in range(3):
+            heard(key, "refused", status=403)
+    with no_event():
+        assert tend(WORKS) == 0
+    assert states(rotation)[0] == "draining"
+    assert tend(REFUSED) == 1
+    assert states(rotation)[0] == "returned"
+
+
 def test_a_refusal_that_a_probe_meets_too_is_enough(old):
     rotation = in_use(old)
     heard(rotation.new, "refused")

@@ -3,6 +3,9 @@
 Kept in each process, by what providers answer: a refusal (401, 403, quota) puts a credential aside for a while, a 429 with
 ``Retry-After`` lets it rest until then, and the rate-limit headers tell its headroom, by which calls are spread and moved on
 before the 429. A credential is never the reason for a failure by itself: with nothing else to go to it is tried all the same.
+
+A 403, or a 402, may be about the request (what somebody before the provider holds against its words, an answer dearer than what is
+left): right after others were taken it says nothing of the credential, and until a second project meets it, the first one alone avoids it.
 Headers: OpenAI API reference, "Rate limits"; Azure sends the same without resets.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from math import inf
 
 from llmops.gateway.attempts.failures import AUTH, Failure
 from llmops.providers.rules import REFUSALS_OF_A_BURST
@@ -19,6 +23,8 @@ from llmops.usage.records import LimitTold
 #: A refused credential is left alone for so long before one call tries it again; twice as long after each further refusal.
 AVOID_S = 15.0
 MOST_AVOID_S = 300.0
+#: For so long after the provider took a credential, what may be about the request is.
+FRESH_S = 30.0
 #: A provider may ask for more; after this long one call finds out.
 MOST_REST_S = 60.0
 #: How fast a limit fills again where the provider does not say: OpenAI's and Azure's are per minute.
@@ -51,10 +57,12 @@ class Gauge:
 class Standing:
     """What is known of a credential, with one model or with all. Moments are monotonic seconds."""
 
-    __slots__ = ("avoid_until", "refusals", "requests", "rest_until", "tokens")
+    __slots__ = ("avoid_until", "by", "refusals", "requests", "rest_until", "tokens")
 
     def __init__(self) -> None:
         self.avoid_until = 0.0
+        #: the only project that avoids it; empty: all do
+        self.by = ""
         self.refusals = 0
         self.rest_until = 0.0
         self.requests: Gauge | None = None
@@ -101,6 +109,8 @@ class Credentials:
     def __init__(self) -> None:
         self._of: dict[str, Standing] = {}
         self._with: dict[tuple[str, str], Standing] = {}
+        #: when a provider last took a credential with a model
+        self._taken: dict[tuple[str, str], float] = {}
 
     def nothing_known(self, credential: str, model: str) -> bool:
         """Whether no provider has said anything yet that a choice could go by."""
@@ -114,8 +124,9 @@ class Credentials:
         now: float,
         *,
         but: Collection[str] = (),
+        project: str = "",
     ) -> Choice | None:
-        """The credential with the most headroom; None when there is none but those in ``but`` (ids).
+        """The credential with the most headroom for a call of ``project``; None when there is none but those in ``but`` (ids).
 
         Those in use come first. A draining one is used only where every one in use is refused.
         """
@@ -131,16 +142,18 @@ class Credentials:
                 continue
             if entry.draining and best is not None and best.reason != REFUSED_WHY:
                 break
-            choice, headroom = self._judge(entry, model, need, now)
+            choice, headroom = self._judge(entry, model, need, now, project)
             if best is None or _better(choice, headroom, best, most):
                 best, most = choice, headroom
         if best is not None and not best.reason:
             self._take(best.credential.id, model, need, now)
         return best
 
-    def _judge(self, entry: CredentialEntry, model: str, need: int, now: float) -> tuple[Choice, float]:
+    def _judge(
+        self, entry: CredentialEntry, model: str, need: int, now: float, project: str = ""
+    ) -> tuple[Choice, float]:
         for standing in (self._of.get(entry.id), self._with.get((entry.id, model))):
-            if standing is not None and now < standing.avoid_until:
+            if standing is not None and now < standing.avoid_until and standing.by in ("", project):
                 return Choice(entry, REFUSED_WHY), 0.0
         if standing is None:
             return Choice(entry), 1.0
@@ -182,8 +195,9 @@ class Credentials:
                 break
         return found
 
-    def accepted(self, credential: str, model: str) -> bool:
+    def accepted(self, credential: str, model: str, now: float = -inf) -> bool:
         """The provider took it; whether it had refused it before."""
+        self._taken[credential, model] = now
         if not self._of and not self._with:
             return False
         was = False
@@ -199,20 +213,26 @@ class Credentials:
                 was = True
         return was
 
-    def failed(self, credential: str, model: str, failure: Failure, now: float) -> str:
+    def failed(self, credential: str, model: str, failure: Failure, now: float, project: str = "") -> str:
         """Put it aside, or let it rest. ``refused`` or ``quota`` when that is news, or makes a burst; else nothing."""
+        if failure.status in (402, 403):
+            if now < self._taken.get((credential, model), -inf) + FRESH_S:
+                return ""
+        else:
+            project = ""
         if failure.kind == AUTH:
             # A 403 may be about the model, or the country: other models may still be open to it.
-            return self._refuse(credential, model if failure.status == 403 else "", REFUSED, now)
+            return self._refuse(credential, model if failure.status == 403 else "", REFUSED, now, project)
         if failure.out_of_quota:
-            return self._refuse(credential, "", QUOTA, now)
+            return self._refuse(credential, "", QUOTA, now, project)
         if failure.status == 429 and failure.retry_after:
             standing = self._standing(credential, model)
             standing.rest_until = max(standing.rest_until, now + min(failure.retry_after, MOST_REST_S))
         return ""
 
-    def _refuse(self, credential: str, model: str, code: str, now: float) -> str:
+    def _refuse(self, credential: str, model: str, code: str, now: float, project: str) -> str:
         standing = self._standing(credential, model) if model else self._of.setdefault(credential, Standing())
+        standing.by = project if not standing.refusals or standing.by == project else ""
         # The one that makes it a burst is told as well: by it a rotation is taken back (``providers.rules``).
         news = standing.refusals in (0, REFUSALS_OF_A_BURST - 1)
         standing.avoid_until = now + min(MOST_AVOID_S, AVOID_S * 2.0 ** min(standing.refusals, 10))
@@ -234,6 +254,7 @@ class Credentials:
         """Drop what is known of credentials that are no longer served."""
         self._of = {one: standing for one, standing in self._of.items() if one in credentials}
         self._with = {key: standing for key, standing in self._with.items() if key[0] in credentials}
+        self._taken = {key: at for key, at in self._taken.items() if key[0] in credentials}
 
 
 def _better(one: Choice, headroom: float, other: Choice, most: float) -> bool:

@@ -100,14 +100,17 @@ def _code(status: int, said: Said | None) -> str:
     return said.code
 
 
+#: How a message begins that is about the key. Further in, or in quotation marks, it may be what the caller sent, told again.
 _KEY_WORDS = re.compile(
-    r"api[ _-]?key not valid|(invalid|incorrect|missing|expired) api[ _-]?key", re.IGNORECASE
+    r"(the )?(provided |your )?api[ _-]?key (is )?(not valid|invalid|incorrect|missing|expired)"
+    r"|(an )?(invalid|incorrect|missing|expired) api[ _-]?key",
+    re.IGNORECASE,
 )
 _KEY_CODES = frozenset(("invalid_api_key", "API_KEY_INVALID", "invalid_organization", "account_deactivated"))
 
 
 def _about_the_key(said: Said) -> bool:
-    return said.code in _KEY_CODES or _KEY_WORDS.search(said.message) is not None
+    return said.code in _KEY_CODES or (not said.param and _KEY_WORDS.match(said.message) is not None)
 
 
 def _unknown_model(status: int, said: Said) -> bool:

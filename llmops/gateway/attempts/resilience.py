@@ -361,12 +361,12 @@ class Plan:
         entries = self.snapshot.live.credentials.get(target.provider.slug, ())
         if not entries:
             return None
-        model = target.entry.upstream_model
+        model, project = target.entry.upstream_model, self.resolution.key.project
         if self.prefers and (same := [one for one in entries if one.id == self.prefers]):
-            choice = self.credentials.choose(same, model, self.need, now)
+            choice = self.credentials.choose(same, model, self.need, now, project=project)
             if choice is not None and not choice.reason:
                 return choice
-        return self.credentials.choose(entries, model, self.need, now)
+        return self.credentials.choose(entries, model, self.need, now, project=project)
 
     def _other_credential(self, step: Step, failure: Failure, now: float) -> Step | None:
         entries = self.snapshot.live.credentials.get(step.target.provider.slug, ())
@@ -378,6 +378,7 @@ class Plan:
             self.need,
             now,
             but={*self._refused, step.credential.id},
+            project=self.resolution.key.project,
         )
         if choice is None or (choice.reason and failure.status == 429) or not step.breaker.allows(now):
             return None

@@ -77,11 +77,11 @@ def _refused(rotation: Rotation, probe: Probe) -> str:
     heard = heard_since(rotation.new, rotation)
     if not still_refused(heard):
         return ""
-    if still_refused(heard_since(rotation.old, rotation)):
+    if still_refused(heard_since(rotation.old, rotation, sure=True)):
         # The provider refuses both: going back would help nobody, and say that it had.
         return ""
-    if refused_for_good(heard):
-        return "Data planes met a burst of 401 or 403 on the new key."
+    if refused_for_good(heard_since(rotation.new, rotation, sure=True)):
+        return "Data planes met a burst of 401 on the new key."
     try:
         outcome = probe(
             rotation.provider,
