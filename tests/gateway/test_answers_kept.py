@@ -12,6 +12,7 @@ from llmops.base.crypto import MasterKeys
 from llmops.core.verdicts import AFTER, BEFORE, REDACT
 from llmops.gateway.kept import aside
 from llmops.gateway.kept.answers import MOST_BYTES, bounded, parts_of
+from llmops.gateway.kept.texts import bounded as texts_bounded
 from llmops.serving.snapshot import ProjectEntry
 from llmops.usage.records import ANSWER, TextKept, kept_answer_identity, kept_text_identity
 from tests.gateway.rig import DONE, KEY, Rig, a_key, answers, ask, chunk, eventually, streams, usage
@@ -188,3 +189,21 @@ async def test_answers_without_words_are_not_even_looked_at(rig):
     keeping(rig)
     await rig.call({"model": "small", "input": "Say hello"}, path="/v1/embeddings")
     assert len(asked(rig)) == 1 and answered(rig) == []
+
+
+def test_no_first_part_of_a_secret_stays_where_a_text_is_cut():
+    """Secrets take less room once they are out: what is cut before that may still come in."""
+    text = f"{SECRET} " * 4_000
+    for cut_at in range(0, len(SECRET) + 1, 7):
+        [(_, answer)], _ = bounded([("text", "x" * cut_at + " " + text)])
+        [(_, question)] = texts_bounded([("user", "x" * cut_at + " " + text)])
+        assert "sk-" not in answer and "sk-" not in question
+        assert answer.count("[redacted]") > 500 and question.count("[redacted]") > 500
+
+
+def test_thoughts_of_a_stream_that_has_no_end_are_not_what_it_said():
+    def event(kind, delta):
+        return f'data: {{"type": "{kind}", "delta": "{delta}"}}\n\n'.encode()
+
+    raw = event("response.reasoning_summary_text.delta", "Hm") + event("response.output_text.delta", "Hi")
+    assert parts_of(raw, events=True) == [("text", "Hi")]

@@ -25,6 +25,7 @@ from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.failures import STATUS, Failure
 from llmops.gateway.call import MAX_FEATURE, MAX_SESSION, MAX_USER, Call, ClientGone
 from llmops.gateway.endpoints.base import Members
+from llmops.gateway.ends import refuse_broken_body, shutting_down
 from llmops.gateway.errors import as_console_error, error_body, error_headers
 from llmops.gateway.forwarding import errands
 from llmops.gateway.forwarding.errands import (
@@ -41,7 +42,7 @@ from llmops.gateway.forwarding.errands import (
 from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, place_of
 from llmops.gateway.money import charging
-from llmops.gateway.pipeline import identify, refuse_broken_body, shutting_down
+from llmops.gateway.pipeline import identify
 
 if TYPE_CHECKING:
     from llmops.gateway.endpoints.base import Endpoint

@@ -89,13 +89,26 @@ def without(taken_out: Mapping[bytes, bytes], parts: list[tuple[str, str]]) -> l
     return parts
 
 
+#: What secrets consist of, and how long most of them are.
+_OF_SECRETS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~+/=:@-"
+_LONG_SECRET = 512
+
+
+def beginning(text: str, most: int) -> str:
+    """At most ``most`` characters of ``text``; where it is cut, without what may be the first part of a secret, which has no shape."""
+    if len(text) <= most:
+        return text
+    cut = max(0, most - _LONG_SECRET)
+    return text[:cut] + text[cut:most].rstrip(_OF_SECRETS)
+
+
 def bounded(parts: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], bool]:
     """Redacted, the first ones first; and whether something is missing."""
     left, kept, cut = MOST_BYTES, list[tuple[str, str]](), len(parts) > _MOST_PARTS
     for kind, text in parts[:_MOST_PARTS]:
         if left <= 0:
             return kept, True
-        whole = redact_text(text[: left * 2])
+        whole = redact_text(beginning(text, left * 2))
         raw = whole.encode("utf-8", "replace")
         cut = cut or len(raw) > left or len(text) > left * 2
         kept.append((kind, raw[:left].decode("utf-8", "ignore")))
@@ -162,7 +175,7 @@ def _of_events(raw: bytes) -> list[tuple[str, str]]:
             event.get("response"), Mapping
         ):
             return list(_of_whole(event["response"]))
-        if isinstance(kind, str) and kind.endswith("text.delta"):
+        if isinstance(kind, str) and kind.endswith("text.delta") and "reasoning" not in kind:
             _grow(texts, (0, TEXT), event.get("delta") or event.get("text"))
         elif kind == "response.refusal.delta":
             _grow(texts, (0, REFUSAL), event.get("delta"))

@@ -12,7 +12,7 @@ import msgspec
 from llmops.core.redaction import redact_text
 from llmops.core.verdicts import REDACT
 from llmops.gateway.endpoints.base import Raw, decode_any
-from llmops.gateway.kept.answers import Keeping
+from llmops.gateway.kept.answers import Keeping, beginning
 from llmops.gateway.policing.texts import asked_places
 from llmops.usage.records import kept_text_identity
 
@@ -106,9 +106,8 @@ def bounded(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for role, text in reversed(texts):
         if left <= 0:
             break
-        # Cut by bytes before it is read for secrets, and again after it.
-        cut = redact_text(_cut(text, left * 2))
-        cut = _cut(cut, left)
+        # Cut before it is read for secrets, and again after it, by bytes.
+        cut = _cut(redact_text(beginning(text, left * 2)), left)
         left -= len(cut.encode())
         kept.append((role, cut))
     return kept[::-1]
