@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmops.usage.ingest.batch import Batch
 from llmops.usage.ingest.ledger import Ledger
 from llmops.usage.journal import Entry, Position
-from llmops.usage.records import Ended, Held
+from llmops.usage.records import Charge, Ended, Held
 from tests.usage.journals import origin, outcome
 
 
@@ -49,3 +49,25 @@ def test_the_open_calls_are_known_again_from_the_floor(records: list[Held | Ende
         assert {call: set(found.holds) for call, found in anew.open.items()} == {
             call: set(found.holds) for call, found in followed.open.items()
         }
+
+
+def test_a_record_that_is_refused_has_charged_nothing() -> None:
+    who, window = origin(), 7
+    good = Held(n=0, at=1, attempt=1, origin=who, model="m", model_version=1, provider="p")
+    bad = Ended(
+        n=0,
+        at=2**70,
+        attempt=1,
+        origin=who,
+        charges=[Charge(window, 5, 5), Charge(window + 1, 5, 9, overrun=4)],
+        soft=[str(uuid4())],
+        cost=9,
+        outcome=outcome(),
+    )
+    batch = Batch()
+
+    assert (
+        Ledger(uuid4()).take([Entry(one, Position(0, 0, n)) for n, one in enumerate((good, bad))], batch) == 1
+    )
+
+    assert batch == Batch()

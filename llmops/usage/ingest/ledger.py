@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from llmops.core.digests import short_digest
@@ -258,23 +259,24 @@ class Ledger:
 
     def _charge(self, ended: Ended, batch: Batch) -> None:
         """Changes nothing when it raises ``BadRecord``."""
+        soft: list[tuple[UUID, datetime, int]] = []
+        overruns: list[tuple[int, UUID, int, str, datetime]] = []
         if ended.soft:
             at = moment(ended.origin.started)
-            batch.soft.extend([(identifier(budget, "budget"), at, ended.cost) for budget in ended.soft])
+            soft = [(identifier(budget, "budget"), at, ended.cost) for budget in ended.soft]
         for charge in ended.charges:
             if charge.overrun:
-                moment(ended.at)
-                identifier(ended.origin.call, "call")
+                call = identifier(ended.origin.call, "call")
+                cause = text(ended.cause, 200) or "not told"
+                overruns.append((charge.window, call, charge.overrun, cause, moment(ended.at)))
+        batch.soft.extend(soft)
+        batch.overruns.extend(overruns)
         for charge in ended.charges:
             amounts = batch.charges.get(charge.window)
             if amounts is None:
                 amounts = batch.charges[charge.window] = [0, 0]
             amounts[0] += charge.cost
-            if charge.overrun:
-                amounts[1] += charge.overrun
-                call = identifier(ended.origin.call, "call")
-                cause = text(ended.cause, 200) or "not told"
-                batch.overruns.append((charge.window, call, charge.overrun, cause, moment(ended.at)))
+            amounts[1] += charge.overrun
 
 
 def held_at(call: OpenCall) -> int:
