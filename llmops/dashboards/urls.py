@@ -14,6 +14,7 @@ from llmops.dashboards.runs import views as runs
 from llmops.dashboards.spend import export_views
 from llmops.dashboards.spend.views import spend
 from llmops.dashboards.switches import switches
+from llmops.dashboards.text_search import text_search
 from llmops.dashboards.trail import views as trail
 
 app_name = "dashboards"
@@ -38,6 +39,7 @@ urlpatterns = [
     path("reconciliation/", reconciliation, name="reconciliation"),
     path("calls/", views.calls, name="calls"),
     path("calls/compare/", compare, name="compare"),
+    path("calls/search/", text_search, name="text_search"),
     path("calls/<uuid:call_id>/", views.call, name="call"),
     path("routes/editor/", route_views.editor, name="route_add"),
     path("routes/editor/<str:slug>/", route_views.editor, name="route_editor"),

@@ -162,6 +162,7 @@ def calls(request: HttpRequest) -> HttpResponse:
         else "",
         "narrowed": filters.chosen(),
         "unfiltered": reverse("dashboards:calls") + Filters(period=filters.period).query(),
+        "may_search": may_anywhere(request, texts.PERMISSION),
         **ranges.context(filters),
         **_call_context(filters),
     }

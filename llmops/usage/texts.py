@@ -127,15 +127,22 @@ def nothing_kept() -> NotFound:
 
 def _opened(call: Call, until: datetime) -> Texts | None:
     row = KeptText.objects.filter(pk=call.pk, project_id=call.project_id, readable=True).first()
-    told = _json(row.sealed, kept_text_identity(call.pk)) if row is not None else None
-    if not isinstance(told, dict):
+    if row is None:
         return None
     answer = KeptAnswer.objects.filter(pk=call.pk, project_id=call.project_id).first()
-    said = _json(answer.sealed, kept_answer_identity(call.pk)) if answer is not None else None
+    return unsealed(row, answer, until=until)
+
+
+def unsealed(row: KeptText, answer: KeptAnswer | None, *, until: datetime) -> Texts | None:
+    """The texts of one call, kept until ``until``; None when they cannot be opened. Whoever calls this puts it on record."""
+    told = _json(row.sealed, kept_text_identity(row.pk))
+    if not isinstance(told, dict):
+        return None
+    said = _json(answer.sealed, kept_answer_identity(row.pk)) if answer is not None else None
     said = said if isinstance(said, dict) else {}
     request = told.get("request")
     return Texts(
-        call_id=call.pk,
+        call_id=row.pk,
         until=until,
         asked=_pairs(told.get("texts")),
         cut=bool(told.get("cut")),

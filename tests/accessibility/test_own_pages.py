@@ -42,6 +42,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/audit/{sequence}/": ("",),
     "/calls/": ("?range=30d", "?route=none"),
     "/calls/compare/": ("", "?call={call_id}&call={call_id}"),
+    "/calls/search/": ("",),
     "/calls/{call_id}/": ("",),
     "/datasets/": ("",),
     "/datasets/add/{call_id}/": ("",),

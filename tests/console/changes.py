@@ -696,6 +696,9 @@ PAGES: dict[str, Change] = {
         send=lambda world: {"call": [str(world.call.pk), str(world.unknown_call.pk)]},
         action="usage.texts_read",
     ),
+    "POST /calls/search/": Change(
+        send={"words": "hello", "project": "support", "reach": ""}, action="usage.texts_searched"
+    ),
     "POST /datasets/": Change(
         send=lambda world: {"project": "support", "name": "Angry customers"}, action="dataset.created"
     ),

@@ -641,6 +641,8 @@ GET /audit/{sequence}/                                             L+--+--
 GET /calls/                                                        L++++-+
 GET /calls/compare/                                                L++++-+
 POST /calls/compare/                                               L++---0
+GET /calls/search/                                                 L++---+
+POST /calls/search/                                                L++---b
 GET /calls/{call_id}/                                              L++++00
 POST /calls/{call_id}/                                             L++--00
 GET /datasets/                                                     L++-+++
