@@ -172,7 +172,7 @@ class Plane:
     #: seals a text (the second one is what it is bound to); None: nothing is kept that would have to be sealed
     seal: Callable[[str, str], str] | None = None
     #: what is kept of calls for people, while it is being read
-    aside: Aside = field(default_factory=Aside)
+    aside: Aside = field(init=False)
     stalls: Stalls = field(default_factory=Stalls)
     calls: set[UnderWay] = field(default_factory=set)
     draining: bool = False
@@ -189,6 +189,7 @@ class Plane:
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.write)
+        self.aside = Aside(self.off_loop, self.wrote)
         self.breakers.listen(self._breaker_changed)
 
     # ------------------------------------------------------------------ what is live
@@ -302,6 +303,16 @@ class Plane:
                 about,
             )
             self._unwritten.append(record)
+
+    def wrote(self, record: Record) -> bool:
+        """Write what may be left out. False when it was: while the journal cannot be written, memory is for what is owed."""
+        if self._unwritten:
+            return False
+        try:
+            self.journal.append(record)
+        except ServiceUnavailable:
+            return False
+        return True
 
     def write_kept(self) -> None:
         """Try again to write the records that were kept."""

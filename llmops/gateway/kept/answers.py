@@ -77,7 +77,7 @@ class Keeping:
             told = {"parts": parts, "cut": cut or missing}
             return seal(_encode(told).decode(), kept_answer_identity(call.id))
 
-        call.plane.aside.keep(call.plane, self._origin, work, size=len(raw), readable=True, part=ANSWER)
+        call.plane.aside.keep(self._origin, work, size=len(raw), readable=True, part=ANSWER)
 
 
 def without(taken_out: Mapping[bytes, bytes], parts: list[tuple[str, str]]) -> list[tuple[str, str]]:

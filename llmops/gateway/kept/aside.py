@@ -6,14 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
-from llmops.core.errors import ServiceUnavailable
 from llmops.usage.records import Origin, TextKept
-
-if TYPE_CHECKING:
-    from llmops.gateway.plane import Plane
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +21,17 @@ Work = Callable[[], str]
 
 
 class Aside:
-    """Belongs to the event loop."""
+    """Belongs to the event loop. ``beside`` does work in another thread, ``write`` says whether a record could be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Callable[[Work], Awaitable[str]], write: Callable[[TextKept], bool]) -> None:
+        self._work_beside = beside
+        self._write_down = write
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def keep(self, plane: Plane, origin: Origin, work: Work, *, size: int, readable: bool, part: str) -> None:
+    def keep(self, origin: Origin, work: Work, *, size: int, readable: bool, part: str) -> None:
         """``work`` gives what is sealed of ``size`` bytes, nothing for nothing. Nobody waits for it, and it raises nothing."""
         if size <= OFF_LOOP_BYTES:
             try:
@@ -42,22 +39,39 @@ class Aside:
             except Exception as error:
                 _left_out(origin, error)
             else:
-                _write(plane, origin, sealed, readable, part)
+                self._write(origin, sealed, readable, part)
         elif len(self._tasks) < MOST_AT_ONCE:
-            task = asyncio.get_running_loop().create_task(self._beside(plane, origin, work, readable, part))
+            task = asyncio.get_running_loop().create_task(self._beside(origin, work, readable, part))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             log.warning("what call %s said is not kept: too much is being read for that already", origin.call)
 
-    async def _beside(self, plane: Plane, origin: Origin, work: Work, readable: bool, part: str) -> None:
+    async def _beside(self, origin: Origin, work: Work, readable: bool, part: str) -> None:
         try:
             # All of it is bounded: it need not wait behind what may take minutes.
-            sealed = await plane.off_loop(work)
+            sealed = await self._work_beside(work)
         except Exception as error:
             _left_out(origin, error)
         else:
-            _write(plane, origin, sealed, readable, part)
+            self._write(origin, sealed, readable, part)
+
+    def _write(self, origin: Origin, sealed: str, readable: bool, part: str) -> None:
+        if not sealed:
+            return
+        record = TextKept(
+            n=0,
+            at=time.time_ns(),
+            call=origin.call,
+            project=origin.project,
+            route=origin.route,
+            started=origin.started,
+            sealed=sealed,
+            readable=readable,
+            part=part,
+        )
+        if not self._write_down(record):
+            log.warning("what call %s said is not kept: the journal cannot be written", origin.call)
 
     async def close(self) -> None:
         if self._tasks:
@@ -67,24 +81,3 @@ class Aside:
 def _left_out(origin: Origin, error: Exception) -> None:
     # The text of an error may hold what was said.
     log.warning("what call %s said is not kept (%s)", origin.call, type(error).__name__)
-
-
-def _write(plane: Plane, origin: Origin, sealed: str, readable: bool, part: str) -> None:
-    # While the journal cannot be written, memory is for what is owed.
-    if not sealed or plane.unwritten:
-        return
-    record = TextKept(
-        n=0,
-        at=time.time_ns(),
-        call=origin.call,
-        project=origin.project,
-        route=origin.route,
-        started=origin.started,
-        sealed=sealed,
-        readable=readable,
-        part=part,
-    )
-    try:
-        plane.journal.append(record)
-    except ServiceUnavailable as error:
-        _left_out(origin, error)

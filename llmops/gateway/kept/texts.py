@@ -61,7 +61,7 @@ def keep(call: Call) -> None:
         told: Any = _readable(sent, version, policed, texts, kept) if readable else kept
         return seal(_encode(told).decode(), identity) if kept or readable else ""
 
-    call.plane.aside.keep(call.plane, origin, work, size=asked.size, readable=readable, part="")
+    call.plane.aside.keep(origin, work, size=asked.size, readable=readable, part="")
     if readable:
         Keeping(call, origin, seal)
 
