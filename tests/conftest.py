@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.cache import cache
@@ -189,10 +191,15 @@ def nothing_cached(request: pytest.FixtureRequest) -> None:
     """Every test starts with an empty cache and, where there is one, an empty Redis database."""
     cache.clear()
     if url := os.environ.get("REDIS_URL"):
-        import redis
+        _redis(url).flushdb()
 
-        with redis.Redis.from_url(url) as client:
-            client.flushdb()
+
+@functools.cache
+def _redis(url: str) -> Any:
+    """Connects when first asked; a connection for each test takes longer than the question."""
+    import redis
+
+    return redis.Redis.from_url(url)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -122,18 +122,21 @@ def summary(result: Mapping[str, Any]) -> str:
 def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
     calls = Call.objects.filter(started_at__gte=start, started_at__lt=end).order_by()
     per_minute = calls.annotate(bucket=TruncMinute("started_at", tzinfo=UTC), **_BITS)
-    computed: Table = {
-        (row["bucket"], *(row[name] for name in _BY)): tuple(row[f"sum_{name}"] for name in Rollup.SUMS)
-        for row in _rows(
-            per_minute.values("bucket", *_BY).annotate(
-                **{f"sum_{name}": expression for name, expression in _CALL_SUMS.items()}
+    computed: Table = {}
+    # Most quarters of a quiet day have none, and a question for forty sums takes much longer to put than this one.
+    if calls.exists():
+        computed = {
+            (row["bucket"], *(row[name] for name in _BY)): tuple(row[f"sum_{name}"] for name in Rollup.SUMS)
+            for row in _rows(
+                per_minute.values("bucket", *_BY).annotate(
+                    **{f"sum_{name}": expression for name, expression in _CALL_SUMS.items()}
+                )
             )
-        )
-    }
+        }
     found["calls"] += sum(sums[0] for sums in computed.values())
     found["cost_nano"] += sum(sums[Rollup.SUMS.index("cost_nano")] for sums in computed.values())
     _replace_counts(Rollup.MINUTE, start, end, computed, found)
-    # Most quarters of a quiet day have no calls, hence nothing by prompt and nothing measured either.
+    # Without calls there is nothing by prompt and nothing measured either.
     _replace_prompts(Rollup.MINUTE, start, end, _prompted(per_minute) if computed else {}, found)
     _replace_latencies(Rollup.MINUTE, start, end, _measured(per_minute) if computed else {}, found)
     summaries.mark_made(Rollup.MINUTE, start, end)
@@ -181,25 +184,26 @@ def _measured(per_minute: QuerySet[Call, Any]) -> Table:
 def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[str, Any]) -> None:
     """Make the one ``coarse`` bucket from ``start`` on the sum of its ``fine`` ones."""
     conditions = {"granularity": fine, "bucket__gte": start, "bucket__lt": end}
-    sums = Rollup.objects.filter(**conditions).order_by().values(*_BY)
-    computed: Table = {
-        (start, *(row[name] for name in _BY)): tuple(row[f"sum_{name}"] for name in Rollup.SUMS)
-        for row in _rows(sums.annotate(**{f"sum_{name}": Sum(name) for name in Rollup.SUMS}))
-    }
-    _replace_counts(coarse, start, start + _MINUTE, computed, found)
-    versions = PromptRollup.objects.filter(**conditions).order_by().values(*_PROMPT_BY)
-    prompted: Table = {
-        (start, *(row[name] for name in _PROMPT_BY)): tuple(row[f"sum_{name}"] for name in PromptRollup.SUMS)
-        for row in _rows(versions.annotate(**{f"sum_{name}": Sum(name) for name in PromptRollup.SUMS}))
-    }
+    fines = Rollup.objects.filter(**conditions).order_by()
+    _replace_counts(coarse, start, start + _MINUTE, _summed(fines, start, _BY, Rollup.SUMS), found)
+    versions = PromptRollup.objects.filter(**conditions).order_by()
+    prompted = _summed(versions, start, _PROMPT_BY, PromptRollup.SUMS)
     _replace_prompts(coarse, start, start + _MINUTE, prompted, found)
-    grouped = LatencyRollup.objects.filter(**conditions).order_by().values(*_LATENCY_BY)
-    measured: Table = {
-        (start, *(row[name] for name in _LATENCY_BY)): (row["sum_calls"],)
-        for row in _rows(grouped.annotate(sum_calls=Sum("calls")))
-    }
+    measures = LatencyRollup.objects.filter(**conditions).order_by()
+    measured = _summed(measures, start, _LATENCY_BY, ("calls",))
     _replace_latencies(coarse, start, start + _MINUTE, measured, found)
     summaries.mark([summaries.Bucket(coarse, start)])
+
+
+def _summed(fines: QuerySet[Any], start: datetime, names: list[str], sums: tuple[str, ...]) -> Table:
+    """The sums of rows by their dimensions, as rows of the bucket ``start``."""
+    if not fines.exists():
+        return {}
+    grouped = fines.values(*names).annotate(**{f"sum_{name}": Sum(name) for name in sums})
+    return {
+        (start, *(row[name] for name in names)): tuple(row[f"sum_{name}"] for name in sums)
+        for row in _rows(grouped)
+    }
 
 
 def _replace_counts(

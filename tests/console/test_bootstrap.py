@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import launcher
+from tests.templates import Template
 
 #: Every sort of process: the web server and commands with all apps, background processes with fewer.
 PROCESSES = ({}, {"CONSOLE_BACKGROUND": "1"})
@@ -68,8 +69,13 @@ def test_no_app_of_any_process_is_left_unmigrated_whoever_begins(env: dict[str, 
     assert json.loads((tmp_path / "var" / "first-run.json").read_text()) == first
 
 
-def test_an_installation_that_is_begun_empty_stays_empty(env: dict[str, str], tmp_path: Path) -> None:
+def test_an_installation_that_is_begun_empty_stays_empty(
+    env: dict[str, str], tmp_path: Path, installation_template: Template
+) -> None:
+    """Whoever migrated it, a process that has all apps, had nothing else to do with it."""
     (tmp_path / "var").mkdir()
+    installation_template.fill(str(tmp_path / "var" / "console.sqlite3"))
+    nothing_is_left_unmigrated(env)
     manage(env | {"CONSOLE_DEMO": "empty", "OPENAI_API_KEY": "sk-not-asked-for"}, "bootstrap")
     nothing_is_left_unmigrated(env)
     # The next start says nothing of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,25 @@ from llmops.usage import rebuild
 from llmops.usage.models import Call, CallOutcome, DriftAlert, OutcomeRollup, Rollup
 from llmops.usage.selectors.reconciliation import drifts
 from tests.cast import COMMAND
+from tests.console.world import undone
 
 TODAY = datetime.now(UTC).date()
 MONTHS = Months.before(TODAY)
 
 
+@pytest.fixture(scope="module")
+def made(django_db_setup: None, django_db_blocker: Any) -> Iterator[int]:
+    """A new installation's configuration with its history; how many calls it has. Taken back at the end."""
+    with django_db_blocker.unblock(), undone():
+        yield _fill()
+
+
 @pytest.fixture
-def filled(db: None, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A new installation's configuration with its history; how many calls it has."""
+def filled(made: int, db: None) -> int:
+    return made
+
+
+def _fill() -> int:
     text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", "http://127.0.0.1:9/v1")
     apply_text(COMMAND, text=text, reason="The demo's configuration")
     for project, name in history.KEYS.items():

@@ -16,7 +16,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from llmops.dashboards import breakdown
@@ -27,6 +27,7 @@ from llmops.usage.selectors import Overview, overview
 from llmops.usage.selectors.overview import ERRORS
 from llmops.usage.work import is_model_work
 from tests.cast import COMMAND, in_threads
+from tests.trying import tries
 from tests.usage.journals import Scribe
 from tests.usage.reckoning import assert_close, nearest_rank
 
@@ -180,7 +181,7 @@ _RANGES = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(40, at_least=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_STEPS, ranges=_RANGES)
 def test_whatever_happens_in_any_order_pages_tell_what_calls_add_up_to(
     steps: list[tuple[str, int, int]], ranges: list[tuple[int, int, int, set[UUID] | None]], db: None
