@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any, ClassVar
 
 from django.http import HttpRequest, JsonResponse
 from django.urls import URLPattern, URLResolver, path, re_path
 from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
@@ -36,10 +38,43 @@ APPS = (
 )
 
 
+class _MadeOnce(SchemaGenerator):
+    """The schema is that of the code and the same for everybody who may read it: made once a process, which takes a second."""
+
+    made: ClassVar[Any] = None
+    text: ClassVar[bytes | None] = None
+
+    def get_schema(self, request: Any = None, public: bool = False) -> Any:
+        if _MadeOnce.made is None:
+            # Not as the first to ask would have it called (``?version=``).
+            self.api_version = None
+            _MadeOnce.made = super().get_schema(request, public)
+        return _MadeOnce.made
+
+
+class _RenderedOnce:
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        # A refusal is rendered here as well.
+        if data is not _MadeOnce.made:
+            return super().render(data, *args, **kwargs)  # type: ignore[misc]
+        if _MadeOnce.text is None:
+            _MadeOnce.text = super().render(data, *args, **kwargs)  # type: ignore[misc]
+        return _MadeOnce.text
+
+
+class _Json(_RenderedOnce, OpenApiJsonRenderer):
+    pass
+
+
+class _Json2(_RenderedOnce, OpenApiJsonRenderer2):
+    pass
+
+
 # drf-spectacular opens its views to everybody unless told otherwise.
 class Schema(SpectacularAPIView):
+    generator_class = _MadeOnce
     permission_classes = (DeniesUnlessDeclared,)
-    renderer_classes = [OpenApiJsonRenderer, OpenApiJsonRenderer2]
+    renderer_classes = [_Json, _Json2]
     permission_map = {"get": "project.view"}
 
 
