@@ -41,7 +41,7 @@ providers:
     allow_private_network: true
     credentials: [{{name: only, secret: "plain:any"}}]
 models:
-  - {{slug: paced, provider: sim, model: "sim-gpt-4o+latency=100+tokens={tokens}", context_window: 128000, max_output_tokens: 16384, default_max_output_tokens: {tokens}, prices: {{input: "1", output: "10"}}}}
+  - {{slug: paced, provider: sim, model: "sim-gpt-4o+latency={latency}+tokens={tokens}", context_window: 128000, max_output_tokens: 16384, default_max_output_tokens: {tokens}, prices: {{input: "1", output: "10"}}}}
 routes:
   - {{slug: chat, targets: [{{model: paced}}]}}
 budgets:
@@ -147,10 +147,12 @@ class Fire:
 
 
 @contextmanager
-def fire(installation: Installation, directory: Path, *, limit: str) -> Iterator[Fire]:
-    """Two data planes and an ingester over a simulator, with a watcher of the window."""
+def fire(installation: Installation, directory: Path, *, limit: str, latency: int = 100) -> Iterator[Fire]:
+    """Two data planes and an ingester over a simulator that takes ``latency`` ms, with a watcher of the window."""
     with running(directory) as simulator:
-        text = CONFIGURATION.format(url=simulator.url, key=KEY, limit=limit, tokens=ANSWER_TOKENS)
+        text = CONFIGURATION.format(
+            url=simulator.url, key=KEY, limit=limit, tokens=ANSWER_TOKENS, latency=latency
+        )
         installation.manage("apply", "-f", "-", stdin=text)
         ports = [installation.free_port(), installation.free_port()]
         installation.spawn(["manage.py", "ingest"])
@@ -163,7 +165,7 @@ def fire(installation: Installation, directory: Path, *, limit: str) -> Iterator
 
         def look() -> None:
             with installation.reader() as rows:
-                while not stop.wait(0.004):
+                while not stop.wait(0.01):
                     [(limit_nano, settled, leased, *_)] = rows(WINDOW) or [(0, 0, 0)]
                     found.watch.samples += 1
                     found.watch.most = max(found.watch.most, settled + leased)

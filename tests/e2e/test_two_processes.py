@@ -18,11 +18,13 @@ from tests.gateway.responding import a_response, used
 from tests.gateway.rig import DONE, Asked, Reply, Upstream, chunk, completion, fails, streams, usage_chunk
 from tests.installation import Installation, Process
 
+#: The second is of a project that no other test calls for, so that its budget holds what that test spent.
 KEY = "llmops_twoplane_0123456789abcdefghijklmnopqrstuvwxyz"
+APART = "llmops_apartkey_0123456789abcdefghijklmnopqrstuvwxyz"
 COOLDOWN_S = 2
 CONFIGURATION = """\
 version: 1
-projects: [{{slug: support, name: Support}}]
+projects: [{{slug: support, name: Support}}, {{slug: apart, name: Apart}}]
 providers:
   - slug: up
     kind: compatible
@@ -35,14 +37,19 @@ policies:
   - slug: words
     checks:
       - {{kind: personal_data, stage: before, action: redact, settings: {{kinds: [email], reversible: true}}}}
-      - {{kind: deny, stage: after, action: block, settings: {{rules: [{{name: competitors, words: [{word}]}}]}}}}
+      - {{kind: deny, stage: after, action: block, settings: {{rules: [{{name: competitors, words: [{word}, Globex]}}]}}}}
 routes:
-  - {{slug: chat, targets: [{{model: small}}], retry: {{attempts: 1}}, breaker: {{failure_rate: 0.5, window: 60, min_calls: 4, cooldown: {cooldown}}}}}
+  - {{slug: shared, targets: [{{model: small}}], retry: {{attempts: 1}}, breaker: {{failure_rate: 0.5, window: 60, min_calls: 4, cooldown: {cooldown}}}}}
+  - {{slug: orphaned, targets: [{{model: small}}], retry: {{attempts: 1}}, breaker: {{failure_rate: 0.5, window: 60, min_calls: 4, cooldown: {cooldown}}}}}
+  - {{slug: background, targets: [{{model: small}}], retry: {{attempts: 1}}}}
   - {{slug: watched, targets: [{{model: small}}], policies: [words], retry: {{attempts: 1}}}}
+  - {{slug: told, targets: [{{model: small}}], policies: [words], retry: {{attempts: 1}}}}
 budgets:
-  - {{name: all-month, scope: "project:support", limit_usd: "50.00", period: month, hard: true}}
+  - {{name: support-month, scope: "project:support", limit_usd: "50.00", period: month, hard: true}}
+  - {{name: apart-month, scope: "project:apart", limit_usd: "50.00", period: month, hard: true}}
 service_keys:
   - {{name: all, project: support, secret: "plain:{key}", routes: ["*"]}}
+  - {{name: apart, project: apart, secret: "plain:{apart}", routes: ["*"]}}
 """
 
 
@@ -78,14 +85,24 @@ class Provider:
 
 
 class Stack:
+    """One for all tests of this file, each of which has a route of its own, and with it breakers of its own."""
+
     def __init__(self, installation: Installation, provider: Provider) -> None:
         self.installation = installation
         self.provider = provider
         self.apply()
+        installation.start_booking()
         self.ports = [installation.free_port() for _ in range(2)]
         self.planes: list[Process] = [self.start(port) for port in self.ports]
+        self.be_whole()
+
+    def be_whole(self) -> None:
+        """Both data planes run, also when a test has killed one."""
+        for number, plane in enumerate(self.planes):
+            if plane.returncode is not None:
+                self.planes[number] = self.start(self.ports[number])
         for port, plane in zip(self.ports, self.planes, strict=True):
-            installation.wait_ready(f"http://127.0.0.1:{port}/readyz", plane)
+            self.installation.wait_ready(f"http://127.0.0.1:{port}/readyz", plane)
 
     @property
     def shared(self) -> bool:
@@ -97,15 +114,17 @@ class Stack:
         return self.installation.spawn(command, name="plane")
 
     def apply(self, word: str = "Acme") -> None:
-        text = CONFIGURATION.format(url=self.provider.upstream.url, key=KEY, word=word, cooldown=COOLDOWN_S)
+        text = CONFIGURATION.format(
+            url=self.provider.upstream.url, key=KEY, apart=APART, word=word, cooldown=COOLDOWN_S
+        )
         self.installation.manage("apply", "-f", "-", stdin=text)
 
-    def client(self, plane: int) -> openai.OpenAI:
+    def client(self, plane: int, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.ports[plane]}/v1", api_key=KEY, max_retries=0, timeout=30
+            base_url=f"http://127.0.0.1:{self.ports[plane]}/v1", api_key=key, max_retries=0, timeout=30
         )
 
-    def ask(self, plane: int, route: str = "chat", text: str = "hi") -> str:
+    def ask(self, plane: int, route: str = "shared", text: str = "hi") -> str:
         """The answer's text, or the code of its error."""
         try:
             answer = self.client(plane).chat.completions.create(
@@ -116,14 +135,20 @@ class Stack:
         return answer.choices[0].message.content or ""
 
 
-@pytest.fixture
-def stack(installation: Installation) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def started(module_installation: Installation) -> Iterator[Stack]:
     provider = Provider()
     provider.start()
     try:
-        yield Stack(installation, provider)
+        yield Stack(module_installation, provider)
     finally:
         provider.stop()
+
+
+@pytest.fixture
+def stack(started: Stack) -> Stack:
+    started.be_whole()
+    return started
 
 
 def eventually(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -152,10 +177,10 @@ class Waits:
         await reply.json(completion("well again"))
 
 
-def open_at_the_first(stack: Stack) -> None:
+def open_at_the_first(stack: Stack, route: str = "shared") -> None:
     stack.provider.upstream.does(fails(500))
-    assert [stack.ask(0) for _ in range(4)] == ["upstream_error"] * 4
-    assert stack.ask(0) == "circuit_open"
+    assert [stack.ask(0, route) for _ in range(4)] == ["upstream_error"] * 4
+    assert stack.ask(0, route) == "circuit_open"
 
 
 def test_what_one_process_learns_of_a_provider_the_other_knows(stack: Stack) -> None:
@@ -179,7 +204,7 @@ def test_what_one_process_learns_of_a_provider_the_other_knows(stack: Stack) -> 
     stack.provider.upstream.does(probe)
     with ThreadPoolExecutor(max_workers=8) as pool:
         # After the cool-down one of all calls at both processes is the probe; the others are refused meanwhile.
-        first = pool.submit(self_probing, stack, asked)
+        first = pool.submit(self_probing, stack)
         eventually(lambda: stack.provider.asked == asked + 1)
         others = list(pool.map(stack.ask, [0, 1, 0, 1]))
         assert others == ["circuit_open"] * 4
@@ -190,10 +215,10 @@ def test_what_one_process_learns_of_a_provider_the_other_knows(stack: Stack) -> 
         eventually(lambda plane=plane: stack.ask(plane) == "well again")  # type: ignore[misc]
 
 
-def self_probing(stack: Stack, asked: int) -> str:
+def self_probing(stack: Stack, route: str = "shared") -> str:
     """Ask until a call goes to the provider again; its answer."""
     deadline = time.monotonic() + 60
-    while (said := stack.ask(0)) == "circuit_open":
+    while (said := stack.ask(0, route)) == "circuit_open":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return said
@@ -202,28 +227,30 @@ def self_probing(stack: Stack, asked: int) -> str:
 def test_a_process_that_is_killed_while_it_probes_does_not_keep_the_provider_from_the_others(
     stack: Stack,
 ) -> None:
+    route = "orphaned"
+    open_at_the_first(stack, route)
     if not stack.shared:
-        open_at_the_first(stack)
         stack.planes[0].kill()
         stack.provider.upstream.does(says("hello"))
-        assert stack.ask(1) == "hello"
+        assert stack.ask(1, route) == "hello"
         return
-    open_at_the_first(stack)
-    eventually(lambda: stack.ask(1) == "circuit_open", 5)
+    eventually(lambda: stack.ask(1, route) == "circuit_open", 5)
     asked = stack.provider.asked
-    stack.provider.upstream.does(Waits())
+    probe = Waits()
+    stack.provider.upstream.does(probe)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        dead = pool.submit(lambda: suppressed(stack, asked))
+        dead = pool.submit(lambda: suppressed(stack, route))
         eventually(lambda: stack.provider.asked == asked + 1)
         stack.planes[0].kill()
         dead.result()
+    probe.go_on.set()
     stack.provider.upstream.does(says("hello"))
-    eventually(lambda: stack.ask(1) == "hello", 30)
+    eventually(lambda: stack.ask(1, route) == "hello", 30)
 
 
-def suppressed(stack: Stack, asked: int) -> str:
+def suppressed(stack: Stack, route: str) -> str:
     try:
-        return self_probing(stack, asked)
+        return self_probing(stack, route)
     except openai.APIConnectionError:
         return "cut"
 
@@ -266,17 +293,22 @@ def test_a_background_response_outlives_the_process_that_followed_it(stack: Stac
     """Held under a hard budget, the follower killed, booked as unknown at its hold; another process asks how it ended."""
     upstream, installation = stack.provider.upstream, stack.installation
     upstream.does(background({"status": "in_progress", "output": [], "usage": None}))
-    response = stack.client(0).responses.create(
-        model="chat", input="think hard", background=True, max_output_tokens=1_000
+    before = stack.provider.asked
+    response = stack.client(0, APART).responses.create(
+        model="background", input="think hard", background=True, max_output_tokens=1_000
     )
     assert response.status == "in_progress"
-    eventually(lambda: stack.provider.asked > 1)
+    eventually(lambda: stack.provider.asked > before + 1)
     stack.planes[0].kill()
-    installation.start_booking()
 
     def money() -> tuple[str, int, int]:
-        [(status, cost)] = installation.rows("SELECT status, cost_nano FROM usage_call") or [("", 0)]
-        [(settled,)] = installation.rows("SELECT settled_nano FROM budgets_window")
+        [(status, cost)] = installation.rows(
+            "SELECT status, cost_nano FROM usage_call WHERE route = 'background'"
+        ) or [("", 0)]
+        [(settled,)] = installation.rows(
+            "SELECT settled_nano FROM budgets_window JOIN budgets_budget ON budgets_budget.id = budget_id "
+            "WHERE slug = 'apart-month'"
+        )
         return status, cost, settled
 
     eventually(lambda: money()[0] == "unknown", 60)
@@ -294,11 +326,12 @@ def test_a_background_response_outlives_the_process_that_followed_it(stack: Stac
 
 
 def test_verdicts_of_both_are_in_the_calls_stories(stack: Stack) -> None:
-    stack.provider.upstream.does(says("Better ask Acme."))
-    assert [stack.ask(plane, "watched") for plane in (0, 1)] == ["policy_blocked"] * 2
-    stack.installation.start_booking()
+    stack.provider.upstream.does(says("Better ask Globex."))
+    assert [stack.ask(plane, "told") for plane in (0, 1)] == ["policy_blocked"] * 2
     stack.installation.wait_booked()
-    rows = stack.installation.rows("SELECT error_code, verdicts, cost_nano FROM usage_call")
+    rows = stack.installation.rows(
+        "SELECT error_code, verdicts, cost_nano FROM usage_call WHERE route = 'told'"
+    )
     assert len(rows) == 2
     for code, verdicts, cost in rows:
         told = json.loads(verdicts) if isinstance(verdicts, str) else verdicts
