@@ -1,38 +1,53 @@
-"""A browser whose every request is answered in this process, by Django's test client: no server, no second database.
+"""A browser whose every request is answered in this process, by Django's test client: no second process, no second database.
 
 What a test did to the database, also within a transaction that will be taken back, is what the browser sees. Playwright has a thread
-of its own, since Django takes the loop that it runs for one of the test's; requests come over to the thread of the test.
+of its own, since Django takes the loop that it runs for one of the test's; what the browser asks for comes in at a port, and over to
+the thread of the test. It keeps static files as it keeps those of a server, and what it made of scripts as well: to take its requests
+over within the browser would switch that off, and cost more than the pages themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from django.test import Client
-from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.chromium import CHROMIUM, FLAGS
 
 #: Browsers take it for a trustworthy origin, and ``ALLOWED_HOSTS`` has it.
 HERE = "http://localhost"
-_FILES = f"{HERE}/static/"
-_KEPT = ("content-type", "content-security-policy", "content-disposition")
+#: Where axe-core is, and a page with nothing on it: of the same origin, so that a window keeps its process between two visits.
+AXE, NOTHING = "/-axe.js", "/-nothing"
+_FILES = "/static/"
+_KEPT = ("content-type", "content-security-policy", "content-disposition", "cache-control", "location")
+_NOT_PASSED_ON = ("cookie", "content-length", "host", "connection", "accept-encoding")
 _T = TypeVar("_T")
 
 
 @dataclass
+class _Answer:
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass
 class _Asked:
-    request: Request
-    post: bytes
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
     answered: Event = field(default_factory=Event)
-    answer: dict[str, Any] = field(default_factory=dict)
+    answer: _Answer = field(default_factory=lambda: _Answer(500, body=b"the test client raised"))
 
 
 class InProcessBrowser:
@@ -40,19 +55,36 @@ class InProcessBrowser:
 
     def __init__(self) -> None:
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
+        self._visited = False
+        self._resting: tuple[str, ...] = ()
+        self._files = {
+            AXE: _Answer(
+                200,
+                {"content-type": "text/javascript", "cache-control": "max-age=86400"},
+                axe_source().encode(),
+            ),
+            NOTHING: _Answer(
+                200,
+                {"content-type": "text/html"},
+                b'<!DOCTYPE html><title>-</title><link rel="icon" href="data:,">',
+            ),
+        }
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        Thread(target=self._server.serve_forever, daemon=True).start()
         self._thread = ThreadPoolExecutor(1)
         self._playwright, self._browser = self._thread.submit(self._launch).result()
         self._kept: Page | None = None
-        self._files: dict[str, dict[str, Any]] = {}
 
-    @staticmethod
-    def _launch() -> tuple[Any, Browser]:
+    def _launch(self) -> tuple[Any, Browser]:
         playwright = sync_playwright().start()
-        return playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        here = f"--host-resolver-rules=MAP localhost:80 127.0.0.1:{self._server.server_port}"
+        return playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, here])
 
     def close(self) -> None:
         self._thread.submit(lambda: (self._browser.close(), self._playwright.stop())).result()
         self._thread.shutdown()
+        self._server.shutdown()
+        self._server.server_close()
 
     def visit(
         self,
@@ -68,90 +100,110 @@ class InProcessBrowser:
         ``again``: in the window of the visit before that said so as well, for jobs that only look. A window of its own
         costs as much as what is done in it.
         """
-        future = self._thread.submit(self._job_again if again else self._job, job, resting, context)
-        while True:
-            try:
-                asked = self._asked.get(timeout=0.05)
-            except Empty:
-                if future.done():
-                    return future.result()
-                continue
-            try:
-                asked.answer = self._file(client, asked) or _answered(client, asked)
-            finally:
-                asked.answered.set()
+        self._resting, self._visited = resting, True
+        future = self._thread.submit(self._job_again if again else self._job, job, context)
+        try:
+            while True:
+                try:
+                    asked = self._asked.get(timeout=0.05)
+                except Empty:
+                    if future.done():
+                        return future.result()
+                    continue
+                try:
+                    asked.answer = _answered(client, asked)
+                    if asked.path.startswith(_FILES) and asked.answer.status == 200:
+                        asked.answer.headers["cache-control"] = "max-age=86400"
+                        self._files[asked.path] = asked.answer
+                finally:
+                    asked.answered.set()
+        finally:
+            # What a page still asks for when its visit is over is nobody's.
+            self._visited = False
+            with suppress(Empty):
+                while True:
+                    self._asked.get_nowait().answered.set()
 
-    def _file(self, client: Client, asked: _Asked) -> dict[str, Any] | None:
-        """A static file, asked for once: a browser keeps it, but not one whose requests are taken over here."""
-        url = asked.request.url
-        if asked.request.method != "GET" or not url.startswith(_FILES):
-            return None
-        if url not in self._files:
-            answer = _answered(client, asked)
-            if answer["status"] != 200:
-                return answer
-            self._files[url] = answer
-        return self._files[url]
+    def answer(self, asked: _Asked) -> _Answer:
+        """In a thread of the server: what this browser has by itself, or else what the thread of the test says."""
+        path = asked.path.partition("?")[0]
+        if asked.method == "GET" and (file := self._files.get(asked.path)) is not None:
+            return file
+        if not self._visited or (self._resting and path.endswith(self._resting)):
+            return _Answer()
+        self._asked.put(asked)
+        asked.answered.wait(60)
+        return asked.answer
 
-    def _job(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
-        page = self._window(resting, context)
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        browser = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Head and body go out together.
+            wbufsize = -1
+
+            def handle_one_request(self) -> None:
+                # The browser closes what it keeps open whenever it likes.
+                with suppress(ConnectionError):
+                    super().handle_one_request()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                headers = {
+                    name: value for name, value in self.headers.items() if name.lower() not in _NOT_PASSED_ON
+                }
+                answer = browser.answer(_Asked(self.command, self.path, headers, body))
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                if answer.status != 204:
+                    self.send_header("content-length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
+
+        return Handler
+
+    def _job(self, job: Callable[[Page], _T], context: dict[str, Any]) -> _T:
+        page = self._window(context)
         try:
             return job(page)
         finally:
             page.context.close()
 
-    def _job_again(self, job: Callable[[Page], _T], resting: tuple[str, ...], context: dict[str, Any]) -> _T:
-        self._kept = self._kept or self._window(resting, context)
+    def _job_again(self, job: Callable[[Page], _T], context: dict[str, Any]) -> _T:
+        self._kept = self._kept or self._window(context)
         try:
             return job(self._kept)
         finally:
             # What the page goes on asking is not for the next visit's client.
-            self._kept.goto("about:blank")
+            self._kept.goto(HERE + NOTHING)
 
-    def _window(self, resting: tuple[str, ...], context: dict[str, Any]) -> Page:
+    def _window(self, context: dict[str, Any]) -> Page:
         found = self._browser.new_context(locale="en", **context)
         found.set_default_timeout(60_000)
-        found.route("**/*", lambda route: self._route(route, resting))
         return found.new_page()
 
-    def _route(self, route: Route, resting: tuple[str, ...]) -> None:
-        request = route.request
-        path = request.url.removeprefix(HERE).partition("?")[0]
-        if not request.url.startswith(HERE) or (resting and path.endswith(resting)):
-            route.fulfill(status=204)
-            return
-        asked = _Asked(request, request.post_data_buffer or b"")
-        self._asked.put(asked)
-        asked.answered.wait(60)
-        route.fulfill(**(asked.answer or {"status": 500, "body": "the test client raised"}))
 
-
-def _answered(client: Client, asked: _Asked) -> dict[str, Any]:
-    # As the browser would send it, but for cookies: those are the client's own.
-    headers = {
-        name: value
-        for name, value in asked.request.headers.items()
-        if name not in ("cookie", "content-length", "host")
-    }
+def _answered(client: Client, asked: _Asked) -> _Answer:
+    # As the browser sent it, but for cookies: those are the client's own.
+    headers = {name.lower(): value for name, value in asked.headers.items()}
     found = client.generic(
-        asked.request.method,
-        asked.request.url.removeprefix(HERE),
-        asked.post,
+        asked.method,
+        asked.path,
+        asked.body,
         content_type=headers.pop("content-type", "application/octet-stream"),
         headers=headers,
         HTTP_HOST="localhost",
     )
-    if found.status_code in (301, 302, 303):
-        # What answers a redirect itself is not intercepted again, so the page is told to go there.
-        target = found["Location"]
-        return {
-            "status": 200,
-            "content_type": "text/html",
-            "body": f'<!DOCTYPE html><title>…</title><meta http-equiv="refresh" content="0;url={target}">',
-        }
     kept = {name: found.headers[name] for name in _KEPT if name in found.headers}
     body = b"".join(found.streaming_content) if found.streaming else found.content  # type: ignore[attr-defined]
-    return {"status": found.status_code, "headers": kept, "body": body}
+    return _Answer(found.status_code, kept, body)
 
 
 @contextmanager

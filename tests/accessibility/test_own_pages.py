@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from llmops.access.account_views import PENDING
 from llmops.access.models import Passkey
 from llmops.audit.models import Verification
 from llmops.base.clock import database_now
-from tests.browser_in_process import HERE, InProcessBrowser, a_browser, axe_source
+from tests.browser_in_process import AXE, HERE, InProcessBrowser, a_browser
 from tests.console import surface
 from tests.console.test_every_change_leaves_one_event import stand_in
 
@@ -118,8 +119,8 @@ def browser() -> Iterator[InProcessBrowser]:
 
 
 @pytest.fixture(scope="module")
-def axe() -> str:
-    return axe_source()
+def looker(browser: InProcessBrowser) -> Looker:
+    return Looker(browser)
 
 
 @pytest.fixture(scope="module")
@@ -152,18 +153,106 @@ def client_for(route: str, world: SimpleNamespace) -> Client:
 
 #: What ``axe.run`` is given: WCAG 2.2 at AA, and what axe itself holds for good practice.
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 #: Style sheets need not be fetched and read once more: the one rule that looks at them is an experiment and none of these.
-EVERYTHING = {"runOnly": {"type": "tag", "values": TAGS}, "preload": {"assets": ["media"]}}
+EVERYTHING_ELSE = {
+    "runOnly": {"type": "tag", "values": TAGS}, "rules": {"color-contrast": {"enabled": False}},
+    "preload": {"assets": ["media"]}, "resultTypes": ["violations"],
+}  # fmt: skip
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+#: Contrast is most of what axe computes. What a text's contrast follows from is its look: its colours, its size and weight, and
+#: all that is behind it, up to the page. axe looks at what has a look that it has not found good before, on this page or another.
+CONTRAST = """
+(() => {
+  const style = new Map(), behind = new Map();
+  function of(element) {
+    if (!style.has(element)) style.set(element, getComputedStyle(element));
+    return style.get(element);
+  }
+  function ground(element) {
+    if (!element) return "";
+    if (!behind.has(element)) {
+      const s = of(element), own = [s.backgroundColor, s.backgroundImage, s.opacity, s.filter, s.mixBlendMode, s.clipPath];
+      // What is taken out of the flow may lie over anything, so its look is that of its place alone.
+      if (s.position === "absolute" || s.position === "fixed" || s.float !== "none" || s.transform !== "none")
+        own.push(element.tagName, element.id, element.className);
+      const plain = own.join() === "rgba(0, 0, 0, 0),none,1,none,normal,none";
+      behind.set(element, ground(element.parentElement) + (plain ? "" : ">" + own.join()));
+    }
+    return behind.get(element);
+  }
+  function look(element) {
+    const s = of(element);
+    return short([s.color, s.webkitTextFillColor, s.fontSize, s.fontWeight, s.textShadow, ground(element)].join());
+  }
+  // Two numbers of 32 bits (FNV-1a, forwards and with another beginning): enough to tell some hundred looks apart.
+  function short(text) {
+    let one = 0x811c9dc5, other = 0x01000193;
+    for (let at = 0; at < text.length; at++) {
+      one = Math.imul(one ^ text.charCodeAt(at), 0x01000193);
+      other = Math.imul(other ^ text.charCodeAt(at), 0x5bd1e995);
+    }
+    return (one >>> 0).toString(36) + "-" + (other >>> 0).toString(36);
+  }
+  function says(element) {
+    return !element.matches("option, script, style, title, template") && (element.matches("input, select, textarea, button") ||
+      [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+  }
+  // Of an element that axe has nothing to say of, as of what is hidden or switched off.
+  function itself(element) {
+    return short([look(element), element.cloneNode(false).outerHTML, element.textContent].join());
+  }
+  return async ([where, good, mute]) => {
+    const known = new Set(good), silent = new Set(mute), asked = new Map(), found = { bad: [], good: [], mute: [] };
+    for (const element of document.querySelectorAll(where))
+      if (says(element) && element.checkVisibility({ visibilityProperty: true })) {
+        const one = look(element);
+        if (known.has(one) || silent.has(itself(element))) continue;
+        if (!asked.has(one)) asked.set(one, []);
+        asked.get(one).push(element);
+      }
+    // One element of each look, and where axe says nothing of that, the others.
+    for (let number = 1; asked.size; number = 1000) {
+      const looks = new Map();
+      for (const [one, elements] of asked) for (const element of elements.splice(0, number)) looks.set(element, one);
+      const said = await axe.run({ include: [...looks.keys()] }, {
+        runOnly: { type: "rule", values: ["color-contrast"] }, resultTypes: ["violations", "passes"], elementRef: true,
+        preload: false,
+      });
+      for (const { nodes } of said.passes)
+        for (const { element } of nodes)
+          if (looks.has(element) && asked.delete(looks.get(element))) found.good.push(looks.get(element));
+      for (const { nodes } of said.violations)
+        for (const node of nodes) {
+          const one = looks.get(node.element);
+          asked.delete(one);
+          found.good = found.good.filter(other => other !== one);
+          delete node.element;
+        }
+      found.bad.push(...said.violations);
+      for (const [element, one] of looks) if (asked.has(one)) found.mute.push(itself(element));
+      for (const [one, elements] of asked) if (!elements.length) asked.delete(one);
+    }
+    return found;
+  };
+})()
+"""
 
 
-def findings(page: Page, how: dict[str, Any], where: str = "document") -> list[str]:
-    found = page.evaluate(
-        "([how, where]) => axe.run(where === 'document' ? document : where, {...how, resultTypes: ['violations']})"
-        ".then(r => r.violations)",
-        [how, where],
-    )
+#: The navigation, but for which of its links is the page's own.
+FRAME = """() => {
+  const frame = document.getElementById("nav")?.cloneNode(true);
+  frame?.querySelectorAll("[aria-current]").forEach(one => one.removeAttribute("aria-current"));
+  frame?.querySelectorAll("[name=csrfmiddlewaretoken]").forEach(one => one.remove());
+  return frame?.outerHTML ?? "";
+}"""
+
+
+def _context(where: str, frame_is_known: bool) -> dict[str, list[str]]:
+    """What ``axe.run`` looks at: all of a page, but for a navigation that it has seen on another."""
+    return {"include": [where or "html"], "exclude": ["#nav"] if frame_is_known and not where else []}
+
+
+def findings(found: list[dict[str, Any]]) -> list[str]:
     return [
         f"{one['impact']} {one['id']}: {node['html'][:160]} {json.dumps((node['any'] or [{}])[0].get('data'))[:120]}"
         for one in found
@@ -172,51 +261,68 @@ def findings(page: Page, how: dict[str, Any], where: str = "document") -> list[s
     ]
 
 
-def look(page: Page, address: str, axe: str, where: str = "document") -> dict[str, list[str]]:
-    page.set_viewport_size(WIDE)
-    answer = page.goto(HERE + address)
-    assert answer is not None and answer.status == 200, address
-    page.evaluate(axe)
-    # Menus and folded parts are read as well.
-    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    found = {}
-    for size, (viewport, first, other) in {
-        "wide": (WIDE, "light", "dark"), "phone": (PHONE, "dark", "light"),
-    }.items():  # fmt: skip
-        page.set_viewport_size(viewport)
-        for scheme, how in ((first, EVERYTHING), (other, COLOURS)):
-            page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
-            if seen := findings(page, how, where):
-                found[f"{address} {size} {scheme}"] = seen
-    return found
+@dataclass
+class Looker:
+    """Looks at one page after the other, and remembers which looks of texts were good, and what axe was silent about."""
 
+    browser: InProcessBrowser
+    good: set[str] = field(default_factory=set)
+    mute: set[str] = field(default_factory=set)
+    #: Navigations that were looked at.
+    frames: set[str] = field(default_factory=set)
 
-def look_at_all(
-    browser: InProcessBrowser, client: Client, addresses: list[str], axe: str, where: str = "document"
-) -> dict[str, list[str]]:
-    def job(page: Page) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for address in addresses:
-            found |= look(page, address, axe, where)
+    def look_at_all(self, client: Client, addresses: list[str], where: str = "") -> dict[str, list[str]]:
+        def job(page: Page) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for address in addresses:
+                found |= self._look(page, address, where)
+            return found
+
+        # Nothing fades or moves, so that colours are what they will be.
+        return self.browser.visit(client, job, resting=RESTING, again=True, reduced_motion="reduce")
+
+    def _look(self, page: Page, address: str, where: str) -> dict[str, list[str]]:
+        page.set_viewport_size(WIDE)
+        answer = page.goto(HERE + address)
+        assert answer is not None and answer.status == 200, address
+        page.add_script_tag(url=HERE + AXE)
+        # Menus and folded parts are read as well.
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        found = {}
+        for size, (viewport, *schemes) in {
+            "wide": (WIDE, "light", "dark"), "phone": (PHONE, "dark", "light"),
+        }.items():  # fmt: skip
+            page.set_viewport_size(viewport)
+            for number, scheme in enumerate(schemes):
+                page.evaluate(
+                    "dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark"
+                )
+                wrong: list[dict[str, Any]] = []
+                if number == 0:
+                    frame = f"{size} {page.evaluate(FRAME)}"
+                    wrong += page.evaluate(
+                        "([where, how]) => axe.run(where, how).then(found => found.violations)",
+                        [_context(where, frame in self.frames), EVERYTHING_ELSE],
+                    )
+                    self.frames.add(frame)
+                said = page.evaluate(CONTRAST, [f"{where} *".strip(), list(self.good), list(self.mute)])
+                wrong += said["bad"]
+                self.good.update(said["good"])
+                self.mute.update(said["mute"])
+                if seen := findings(wrong):
+                    found[f"{address} {size} {scheme}"] = seen
         return found
-
-    # Nothing fades or moves, so that colours are what they will be.
-    return browser.visit(client, job, resting=RESTING, again=True, reduced_motion="reduce")
 
 
 @pytest.mark.parametrize("route", sorted(PAGES))
-def test_nothing_serious_is_found(
-    shown: SimpleNamespace, browser: InProcessBrowser, axe: str, route: str
-) -> None:
+def test_nothing_serious_is_found(shown: SimpleNamespace, looker: Looker, route: str) -> None:
     addresses = [stand_in(route + query, shown) for query in PAGES[route]]
-    found = look_at_all(browser, client_for(route, shown), addresses, axe)
+    found = looker.look_at_all(client_for(route, shown), addresses)
     assert found == {}, json.dumps(found, indent=1, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("place", sorted(IN_THE_ADMIN))
-def test_nor_in_the_admins_frame(
-    shown: SimpleNamespace, browser: InProcessBrowser, axe: str, place: str
-) -> None:
+def test_nor_in_the_admins_frame(shown: SimpleNamespace, looker: Looker, place: str) -> None:
     known = surface.admin_pages()
     routes = [
         next(
@@ -227,5 +333,5 @@ def test_nor_in_the_admins_frame(
         for name in IN_THE_ADMIN[place]
     ]
     addresses = [stand_in(route, shown) for route in routes]
-    found = look_at_all(browser, shown.clients["root"], addresses, axe, "#content")
+    found = looker.look_at_all(shown.clients["root"], addresses, "#content")
     assert found == {}, json.dumps(found, indent=1, ensure_ascii=False)
