@@ -20,7 +20,7 @@ from llmops.access.account_views import PENDING
 from llmops.access.models import Passkey
 from llmops.audit.models import Verification
 from llmops.base.clock import database_now
-from tests.browser_in_process import AXE, HERE, InProcessBrowser, a_browser
+from tests.browser_in_process import AXE, HERE, NOTHING, InProcessBrowser, a_browser
 from tests.console import surface
 from tests.console.test_every_change_leaves_one_event import stand_in
 
@@ -312,6 +312,36 @@ class Looker:
                 if seen := findings(wrong):
                     found[f"{address} {size} {scheme}"] = seen
         return found
+
+
+def test_a_look_that_was_good_excuses_no_other(looker: Looker) -> None:
+    """The same colour on a darker ground or seen through, and another colour, are looked at; a violation is never remembered."""
+    dark = '<p style="color: #333">Read me</p>'
+
+    def job(page: Page) -> None:
+        page.goto(HERE + NOTHING)
+        page.add_script_tag(url=HERE + AXE)
+
+        def said(html: str, good: list[str]) -> dict[str, Any]:
+            page.evaluate("html => { document.body.innerHTML = html; }", html)
+            found: dict[str, Any] = page.evaluate(CONTRAST, ["*", good, []])
+            return found
+
+        first = said(dark, [])
+        assert (first["bad"], len(first["good"])) == ([], 1)
+        assert said(dark, first["good"]) == {"bad": [], "good": [], "mute": []}
+        for wrong in (
+            f'<div style="background: #222">{dark}</div>',
+            f'<div style="opacity: 0.4">{dark}</div>',
+            '<p style="color: #bbb">Read me</p>',
+            f'{dark}<button disabled style="color: #ccc">No</button><p style="color: #ccc">Read me</p>',
+        ):
+            for _ in range(2):
+                found = said(wrong, first["good"])
+                assert [one["id"] for one in found["bad"]] == ["color-contrast"], wrong
+                assert found["good"] == []
+
+    looker.browser.visit(Client(), job, again=True, reduced_motion="reduce")
 
 
 @pytest.mark.parametrize("route", sorted(PAGES))
