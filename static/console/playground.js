@@ -75,10 +75,11 @@ class Playground {
     if (this.entering === mine) this.busy(false);
   }
 
-  // While a project is opened nothing can be run: the columns may still be those of the one before.
+  // While a project is opened nothing can be run or typed: the columns may still be those of the one before, and go.
   busy(is) {
     if (!is) this.entering = null;
     by("columns").setAttribute("aria-busy", String(is));
+    by("columns").inert = is;
     by("run-all").disabled = is;
     for (const one of this.columns) one.wait(is);
   }
