@@ -1,4 +1,4 @@
-"""From a reviewer's decision to the first byte of what carries it out: at rest, and beside 200 other decisions.
+"""From a reviewer's decision to the first byte of what carries it out: at rest, beside 200 other decisions, and beside runs at work.
 
 The whole way: the inbox's own address over HTTP, the broker, a worker, the signed request to a service of one's own. On ``./dev run``
 as it is (SQLite, a broker made of files), and on the processes of docker-compose.yml (PostgreSQL, Valkey).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import socketserver
 import statistics
 import sys
@@ -23,12 +24,15 @@ from benchmarks.failure import BenchmarkFailed
 from benchmarks.installation import Installation
 from benchmarks.processes import stage, wait_for
 from benchmarks.report import Bar, Options, Section, Table
+from benchmarks.runs import CONFIGURATION, START
 from tests import servers
 from tests.servers import free_port
 
 ROUNDS = 20
 #: Decided together by so many reviewers at once, so many each: what the inbox takes in one go.
 REVIEWERS, TOGETHER = 4, 50
+#: Queued before the decisions beside runs begin.
+RUNS = int(os.environ.get("BENCH_DECISIONS_RUNS", "300"))
 BAR_S = 1.0
 _PAUSE_S, _LONGEST_S = 0.25, 120.0
 _FILL = """
@@ -127,7 +131,7 @@ def run(options: Options) -> Section:
     bars, rows = [], []
     for name, shared in (("./dev run", False), ("PostgreSQL, Valkey", True)):
         found = _measured(shared, rounds)
-        for what in ("at rest", "beside the others", "the others"):
+        for what in ("at rest", "beside runs", "beside the others", "the others"):
             took = sorted(found[what])
             p95 = took[math.ceil(0.95 * len(took)) - 1]
             print(f"  {name}, {what}: p95 {p95 * 1000:.0f} ms", file=sys.stderr, flush=True)
@@ -143,6 +147,7 @@ def run(options: Options) -> Section:
         notes=[
             "From the moment at which a reviewer's browser sends the decision to the first byte of the signed request at the service that "
             "carries it out.",
+            f"Beside runs: {RUNS} queued runs of three turns with a tool each, which the same workers work on all the while.",
             f"Beside the others: {REVIEWERS} reviewers approve {TOGETHER} each in one go at the same moment, and a further one goes on "
             "deciding one by one until all of those are begun. The others: from the moment of each one's approval.",
         ],
@@ -163,12 +168,25 @@ def _measured(shared: bool, rounds: int) -> dict[str, list[float]]:
         installation = Installation(here, here.directory / "data", database_url=database)
         if redis:
             installation.env["REDIS_URL"] = redis
+        notes = here.directory / "notes"
+        installation.env |= {"BENCH_NOTES": str(notes), "CONSOLE_TOOL_FUNCTIONS": "note=benchmarks.runs.note"}
+        simulated = free_port()
+        simulator = here.start("simulator", ["-m", "llmops.simulator", "--port", str(simulated)])
+        wait_for(simulator, f"http://127.0.0.1:{simulated}/healthz")
         script = _FILL.format(
-            port=receiver.port, reviewers=REVIEWERS, single=3 * rounds + 200, together=REVIEWERS * TOGETHER
+            port=receiver.port, reviewers=REVIEWERS, single=4 * rounds + 200, together=REVIEWERS * TOGETHER
         )
         made = json.loads(installation.manage("shell", "-v0", "-c", script).splitlines()[-1])
+        path = installation.data_dir / "bench.yaml"
+        path.write_text(CONFIGURATION.format(upstream=f"http://127.0.0.1:{simulated}/v1"))
+        installation.manage("apply", "-f", str(path))
         installation.tidy()
         if shared:
+            _, plane = here.serve(
+                "plane", "console.asgi_gateway:application", ready="/readyz", env=installation.env
+            )
+            installation.env["CONSOLE_GATEWAY_URL"] = f"http://127.0.0.1:{plane}/v1"
+            here.start("ingest", ["manage.py", "ingest"], env=installation.env)
             _, port = here.serve(
                 "console", "console.asgi_console:application", ready="/readyz", env=installation.env
             )
@@ -190,6 +208,10 @@ def _measured(shared: bool, rounds: int) -> dict[str, list[float]]:
         for _ in range(3):
             _one_by_one(port, reviewer, [single.pop()], receiver)
         found = {"at rest": _one_by_one(port, reviewer, [single.pop() for _ in range(rounds)], receiver)}
+        installation.manage("shell", "-v0", "-c", START.format(runs=RUNS))
+        found["beside runs"] = _beside_runs(
+            port, reviewer, [single.pop() for _ in range(rounds)], receiver, installation
+        )
         together = [Waiting(*one) for one in made["together"]]
         found |= _beside(port, made["cookies"], single, together, receiver, installation)
         if receiver.twice:
@@ -210,6 +232,24 @@ def _one_by_one(port: int, cookie: str, waiting: Sequence[Waiting], receiver: Re
         receiver.wait([one.action])
         took.append(receiver.begun[one.action] - sent)
         time.sleep(_PAUSE_S)
+    return took
+
+
+def _beside_runs(
+    port: int, cookie: str, waiting: Sequence[Waiting], receiver: Receiver, installation: Installation
+) -> list[float]:
+    """While there are runs; then until they are over, for what comes next."""
+    open_runs = "SELECT count(*) FROM runs_run WHERE finished_at IS NULL"
+    took = list[float]()
+    for one in waiting:
+        if not installation.rows(open_runs)[0][0]:
+            raise BenchmarkFailed(f"the runs were over after {len(took)} decisions; ask for more of them")
+        took += _one_by_one(port, cookie, [one], receiver)
+    until = time.monotonic() + 5 * _LONGEST_S
+    while installation.rows(open_runs)[0][0]:
+        if time.monotonic() > until:
+            raise BenchmarkFailed("the runs do not end")
+        time.sleep(1)
     return took
 
 

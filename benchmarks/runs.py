@@ -27,7 +27,7 @@ KILL_EVERY_S = float(os.environ.get("BENCH_KILL_EVERY", "10"))
 TURNS, WORKERS = 3, 2
 #: All of them are over by then, or some are lost.
 _LONGEST_S = float(os.environ.get("BENCH_RUNS_LONGEST", "1800"))
-_CONFIGURATION = """\
+CONFIGURATION = """\
 version: 1
 projects:
   - {{slug: bench, name: Benchmark}}
@@ -51,7 +51,7 @@ routes:
 budgets:
   - {{name: bench-month, scope: "project:bench", limit_usd: "1000000.00", period: month, hard: true}}
 """
-_START = """
+START = """
 import json
 from llmops.access.models import Project
 from llmops.access.services import create_service_key
@@ -134,7 +134,7 @@ def _measured(shared: bool) -> dict[str, Any]:
         if redis:
             installation.env["REDIS_URL"] = redis
         path = installation.data_dir / "bench.yaml"
-        path.write_text(_CONFIGURATION.format(upstream=f"http://127.0.0.1:{port}/v1"))
+        path.write_text(CONFIGURATION.format(upstream=f"http://127.0.0.1:{port}/v1"))
         installation.manage("apply", "-f", str(path))
         _, plane = here.serve(
             "plane", "console.asgi_gateway:application", ready="/readyz", env=installation.env
@@ -143,7 +143,7 @@ def _measured(shared: bool) -> dict[str, Any]:
         here.start("ingest", ["manage.py", "ingest"], env=installation.env)
         here.start("beat", ["-m", "celery", "-A", "console", "beat", "-l", "warning"], env=installation.env)
         began = time.monotonic()
-        installation.manage("shell", "-v0", "-c", _START.format(runs=RUNS))
+        installation.manage("shell", "-v0", "-c", START.format(runs=RUNS))
         kills = _worked(here, installation)
         return _told(installation, notes) | {"seconds": time.monotonic() - began, "kills": kills}
 

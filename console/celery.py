@@ -58,7 +58,20 @@ class BeatInThread(bootsteps.StartStopStep):
         return thread
 
 
+class Actions(bootsteps.StartStopStep):
+    """What is approved begins at once in every worker, whatever its threads work on and however far behind the broker is."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, parent: Any) -> Any:
+        # Django is set up by now, which it is not when this module is loaded.
+        from llmops.tools.lane import Lane
+
+        return Lane()
+
+
 app.user_options["worker"].add(
     Option(["--with-beat"], is_flag=True, help="Run beat in a thread of this worker; exactly one worker may.")
 )
 app.steps["worker"].add(BeatInThread)
+app.steps["worker"].add(Actions)

@@ -1,4 +1,4 @@
-"""The broker made of files: messages appear whole, and a worker on it notices quickly that it is to stop."""
+"""The broker made of files: messages appear whole, some are taken after all others, and a worker on it notices quickly that it is to stop."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ LOOK_S = 0.2
 
 class Channel(filesystem.Channel):
     """kombu's, but a message is in the queue at once and whole. There a reader may take the file between its creation and its
-    first byte, and an empty message ends the worker ("Unrecoverable error"), with all that it had begun."""
+    first byte, and an empty message ends the worker ("Unrecoverable error"), with all that it had begun. What has a priority above 0
+    comes after what has none, as on Redis."""
 
     def _put(self, queue: str, *args: Any, **kwargs: Any) -> None:
         # The signature is as wide as those of kombu's two base classes together.
         (payload,) = args
-        # Sorted by these, the oldest is taken first; no queue's name ends like the first one.
-        name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
+        # Sorted by these, the oldest is taken first, and digits before the tilde; no queue's name ends like the first one.
+        behind = "~" if self._get_message_priority(payload) else ""
+        name = f"{behind}{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         unfinished = folder / f"{name}.unfinished"
         try:

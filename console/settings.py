@@ -210,8 +210,8 @@ RUN_LEASE_SECONDS = env.float("CONSOLE_RUN_LEASE_SECONDS", default=15.0)
 RUN_TEXT_DAYS = env.int("CONSOLE_RUN_TEXT_DAYS", default=90)
 #: Whether services may have the end of their runs told to addresses of private networks, and over plain http.
 RUN_WEBHOOKS_PRIVATE = env.bool("CONSOLE_RUN_WEBHOOKS_PRIVATE", default=False)
-#: The task that is told of an action's end, with the run that the action names.
-ACTION_ENDED = "runs.advance"
+#: What is told of an action's end, with the run that the action names.
+ACTION_ENDED = "llmops.runs.services.waking.action_ended"
 #: The largest body that the console's own API reads, in bytes.
 MAX_API_BYTES = env.int("CONSOLE_MAX_API_BYTES", default=8 * 1024 * 1024)
 

@@ -15,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.db.models import Q
 
+from llmops.access.holders import holders_of_key
 from llmops.access.selectors import powers_of, powers_of_actor
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Decision, Request
@@ -29,6 +30,7 @@ from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDen
 from llmops.core.texts import text_problem
 
 _LONGEST_REASON = 500
+_DECIDED = "You have decided about this already, or who stands in for you has. Another person must."
 
 
 def ask(
@@ -97,9 +99,7 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
                 "This is not what you were shown: it was changed meanwhile. Reload the page and read it again."
             )
         if _has_decided(actor.identifier, row):
-            raise Conflict(
-                "You have decided about this already, or who stands in for you has. Another person must."
-            )
+            raise Conflict(_DECIDED)
         if approves and (why := void_because(row)):
             _void(actor, row, why)
             return row
@@ -200,14 +200,19 @@ def expire_requests(now: datetime | None = None) -> int:
     return closed
 
 
-def may_decide(actor: Actor, row: Request) -> bool:
-    """Whether ``actor`` is somebody whose decision would count, as things stand."""
+def why_not(actor: Actor, row: Request) -> str:
+    """Why a decision of ``actor`` would not count, as things stand; empty where it would."""
     try:
         _deciding_for(actor, row)
         _refuse_what_is_over(row)
-    except (PermissionDenied, Conflict):
-        return False
-    return not _has_decided(actor.identifier, row)
+    except (PermissionDenied, Conflict) as refused:
+        return refused.message
+    return _DECIDED if _has_decided(actor.identifier, row) else ""
+
+
+def may_decide(actor: Actor, row: Request) -> bool:
+    """Whether ``actor`` is somebody whose decision would count, as things stand."""
+    return not why_not(actor, row)
 
 
 def decides_for(actor: Actor, row: Request) -> str:
@@ -261,6 +266,13 @@ def _deciding_for(actor: Actor, row: Request) -> Any:
 def _objection(actor: Actor, row: Request) -> str:
     if _asked_by(actor, row):
         return "You asked for this yourself. Another person must decide."
+    if row.requested_by_kind == "service_key" and actor.identifier in holders_of_key(
+        row.requested_by_id, row.created_at
+    ):
+        return (
+            f"You were shown the secret of {row.requested_by_name}, with which this was asked for, so it may be your own word. "
+            "Another person must decide."
+        )
     how = kind_named(row.kind)
     return how.objects(actor, row.content) if how.objects is not None else ""
 

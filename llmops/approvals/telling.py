@@ -16,6 +16,7 @@ from django.core.mail import EmailMessage, get_connection
 from django.db.models import Max, Q
 from django.utils.module_loading import import_string
 
+from llmops.access.holders import holders_of_key
 from llmops.access.rules import PERMISSIONS
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
@@ -129,11 +130,17 @@ def _addresses(row: Request) -> set[str]:
     people = get_user_model().objects.filter(
         here, memberships__role__in=PERMISSIONS[permission], is_active=True
     )
-    if row.requested_by_kind == "user":
-        people = people.exclude(pk=row.requested_by_id)
+    no_second = _who_is_no_second_person(row)
+    people = people.exclude(pk__in=no_second)
     # Whoever is away is told all the same: they may look at it from where they are.
     others = stand_ins_for(people.values_list("pk", flat=True), database_now())
-    if row.requested_by_kind == "user":
-        others = others.exclude(pk=row.requested_by_id)
+    others = others.exclude(pk__in=no_second)
     found = {*people.values_list("email", flat=True), *others.values_list("email", flat=True)}
     return {address for address in found if address}
+
+
+def _who_is_no_second_person(row: Request) -> set[str]:
+    """Accounts that asked for it themselves, or hold the key that did."""
+    if row.requested_by_kind == "service_key":
+        return holders_of_key(row.requested_by_id, row.created_at)
+    return {row.requested_by_id} if row.requested_by_kind == "user" else set()

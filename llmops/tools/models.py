@@ -109,8 +109,8 @@ class Action(TimestampedModel):
     )
     state = models.CharField(max_length=12, choices=STATES)
     approved_at = models.DateTimeField(null=True, blank=True)
-    #: When a worker was last told to carry it out; whoever looks after what lies about tells one again.
-    handed_out_at = models.DateTimeField(null=True, blank=True)
+    #: From when on any worker begins with it; empty where the console does not carry it out.
+    due_at = models.DateTimeField(null=True, blank=True, db_column="handed_out_at")
     claimed_at = models.DateTimeField(null=True, blank=True)
     claim_id = models.UUIDField(null=True, blank=True)
     claimed_by = models.CharField(max_length=200, blank=True, default="")

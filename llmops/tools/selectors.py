@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+from django.db.models import F, OuterRef, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber
+
+from llmops.approvals.models import Decision
+from llmops.base.clock import database_now
 from llmops.core.actors import Actor
 from llmops.tools import rules
+from llmops.tools.executors import executor_named
 from llmops.tools.models import Action, Tool
 
 
 def definition_of(tool: Tool) -> rules.Definition | None:
     """What the current version says."""
     return rules.read_definition(tool.current.definition) if tool.current else None
+
+
+def lacks_secret(tool: Tool) -> bool:
+    """Whether what carries it out signs, and there is nothing to sign with."""
+    definition = tool.current.definition if tool.current else {}
+    return (
+        bool(definition.get("executor")) and not tool.sealed and executor_named(definition["executor"]).signs
+    )
 
 
 def may_call(actor: Actor, definition: rules.Definition) -> bool:
@@ -63,3 +79,41 @@ def offered(tools: list[Tool]) -> list[Mapping[str, Any]]:
             }
             found.append({"type": "function", "function": function})
     return found
+
+
+def something_due() -> bool:
+    """Whether there is an action that a worker may have to begin with. Asked some times a second."""
+    return Action.objects.filter(state=Action.APPROVED, due_at__lte=database_now()).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An action that a worker is to begin with. ``who`` set it free: the last who agreed to it, or who asked for it."""
+
+    action: UUID
+    tool: UUID
+    who: str
+
+
+def due(
+    most: int,
+    *,
+    without: Collection[UUID] = (),
+    but_of: Collection[str] = (),
+    but: Collection[UUID] = (),
+) -> list[Due]:
+    """Actions that a worker is to begin with, in this order: each one's oldest first, so that nobody stands behind many of somebody
+    else's. ``without`` these, and without those that somebody of ``but_of`` set free, and those of the tools ``but``.
+    """
+    agreed = Decision.objects.filter(request=OuterRef("request"), approves=True).order_by("-decided_at")
+    rows = (
+        Action.objects.filter(state=Action.APPROVED, due_at__lte=database_now(), tool__paused_at=None)
+        .exclude(version__definition__execution=rules.SERVICE)
+        .exclude(pk__in=without)
+        .exclude(tool__in=but)
+        .annotate(who=Coalesce(Subquery(agreed.values("decided_by_id")[:1]), F("requested_by_id")))
+        .exclude(who__in=but_of)
+        .annotate(turn=Window(RowNumber(), partition_by="who", order_by="approved_at"))
+        .order_by("turn", "approved_at")
+    )
+    return [Due(*one) for one in rows.values_list("pk", "tool", "who")[:most]]

@@ -23,6 +23,7 @@ from llmops.providers.models.health import CredentialTrouble
 from llmops.readiness.checks import CHECKS, every_check
 from llmops.readiness.finding import CATEGORIES, LACKING, MET, NOTHING
 from llmops.serving.models import PublishingRule, Revision
+from llmops.tools.models import Tool, ToolVersion
 from llmops.usage.models import CallOutcome, Journal, ProviderImport
 from tests.readiness.world import (
     ago,
@@ -189,6 +190,19 @@ def of_keys(name: str, **right: Any) -> None:
 of_keys("service-keys-expire", expires_at=timezone.now() + timedelta(days=9_000))
 of_keys("service-keys-narrow", allowed_routes=["chat"])
 of_keys("keys-limited", rpm=60)
+
+
+@case("tools-signed")
+def _(settings: Any) -> Iterator[str]:
+    yield NOTHING
+    one = Tool.objects.create(project=project(), slug="hook")
+    version = ToolVersion.objects.create(
+        tool=one, number=1, definition={"executor": "webhook"}, digest="", created_by="x"
+    )
+    Tool.objects.filter(pk=one.pk).update(current=version)
+    yield LACKING
+    Tool.objects.filter(pk=one.pk).update(sealed="something")
+    yield MET
 
 
 @case("personal-data-policed")

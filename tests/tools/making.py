@@ -10,6 +10,7 @@ from llmops.base.requests import user_actor
 from llmops.core.actors import Actor
 from llmops.tools import services
 from llmops.tools.models import Action, Tool
+from llmops.tools.selectors import lacks_secret
 from tests.cast import COMMAND, issue
 
 REFUND: dict[str, Any] = {
@@ -59,8 +60,12 @@ def broken(arguments: Any, job: Any) -> None:
     raise RuntimeError("half way")
 
 
-def a_tool(project: Project, slug: str = "refund", **changed: Any) -> Tool:
-    return services.create_tool(COMMAND, project=project, slug=slug, definition={**REFUND, **changed})
+def a_tool(project: Project, slug: str = "refund", *, signed: bool = True, **changed: Any) -> Tool:
+    made = services.create_tool(COMMAND, project=project, slug=slug, definition={**REFUND, **changed})
+    if signed and lacks_secret(made):
+        services.rotate_secret(COMMAND, tool=made)
+        made.refresh_from_db()
+    return made
 
 
 def a_service(project: Project, *scopes: str, name: str = "agent") -> Actor:

@@ -21,6 +21,7 @@ from llmops.core.errors import Conflict, ConsoleError, InvalidRequest, NotFound,
 from llmops.tools import services
 from llmops.tools.executors import Outcome
 from llmops.tools.models import Action, ToolVersion
+from llmops.tools.selectors import due
 from tests.cast import COMMAND, in_threads, no_event, one_event, person
 from tests.tools.making import DONE, FUNCTIONS, a_service, a_tool, decide, proposed, state_of
 
@@ -33,26 +34,22 @@ def functions(settings: Any) -> None:
     settings.TOOL_FUNCTIONS = FUNCTIONS
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What workers would be told, once the transaction is committed."""
-    told: list[str] = []
-    for module in ("approving", "executing"):
-        monkeypatch.setattr(f"llmops.tools.services.{module}.send", lambda task, pk: told.append(pk))
-    return told
+def begins() -> list[str]:
+    """What workers would begin with now, in this order."""
+    return [str(found.action) for found in due(50)]
 
 
-def test_from_proposal_to_result(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_from_proposal_to_result(cast: SimpleNamespace) -> None:
     a_tool(cast.support)
     agent = a_service(cast.support)
     with one_event("tool.action_requested") as seen:
         action = proposed(agent, cast.support, 500, reason="it broke", run="run-1")
     assert seen.event.after["risk"] == "destructive" and seen.event.after["because"] == "amount > 100"
-    assert seen.event.object_name == "Refund 500 USD to Ada" and not sent
+    assert seen.event.object_name == "Refund 500 USD to Ada" and not begins()
     assert services.execute(action.pk) == Action.WAITING and not DONE
     with one_event("tool.action_approved"):
         decide(cast.rita, action)
-    assert state_of(action) == Action.APPROVED and sent == [str(action.pk)]
+    assert state_of(action) == Action.APPROVED and begins() == [str(action.pk)]
     assert services.execute(action.pk) == Action.SUCCEEDED
     assert services.execute(action.pk) == Action.SUCCEEDED
     assert [{"key": str(action.pk), "amount": 500, "customer": "Ada"}] == DONE
@@ -60,16 +57,16 @@ def test_from_proposal_to_result(cast: SimpleNamespace, sent: list[str]) -> None
     assert action.result == {"refunded": 500}
 
 
-def test_what_is_safe_runs_at_once_and_is_on_record(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_what_is_safe_runs_at_once_and_is_on_record(cast: SimpleNamespace) -> None:
     a_tool(cast.support)
     agent = a_service(cast.support)
     with one_event("tool.action_proposed"):
         action = proposed(agent, cast.support, 50)
-    assert action.state == Action.APPROVED and action.request is None and sent == [str(action.pk)]
+    assert action.state == Action.APPROVED and action.request is None and begins() == [str(action.pk)]
     assert services.execute(action.pk) == Action.SUCCEEDED and len(DONE) == 1
 
 
-def test_two_must_agree_to_what_cannot_be_undone(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_two_must_agree_to_what_cannot_be_undone(cast: SimpleNamespace) -> None:
     a_tool(cast.support)
     action = proposed(a_service(cast.support), cast.support, 5000)
     decide(cast.rita, action)
@@ -225,7 +222,7 @@ def test_a_consistent_forgery_meets_what_was_approved(cast: SimpleNamespace) -> 
     assert not DONE
 
 
-def test_an_edit_is_another_action(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_an_edit_is_another_action(cast: SimpleNamespace) -> None:
     a_tool(cast.support)
     agent = a_service(cast.support)
     old = proposed(agent, cast.support, 500)
@@ -332,7 +329,7 @@ def test_numbers_are_carried_out_as_they_were_written(cast: SimpleNamespace) -> 
 # What can go wrong ----------------------------------------------------------------------------------------------------
 
 
-def test_a_paused_tool_begins_nothing(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_a_paused_tool_begins_nothing(cast: SimpleNamespace) -> None:
     tool = a_tool(cast.support)
     agent = a_service(cast.support)
     action = proposed(agent, cast.support)
@@ -342,9 +339,9 @@ def test_a_paused_tool_begins_nothing(cast: SimpleNamespace, sent: list[str]) ->
         proposed(agent, cast.support)
     decide(cast.rita, action)
     assert services.execute(action.pk) == Action.APPROVED and not DONE
+    assert begins() == []
     services.resume_tool(COMMAND, tool=tool)
-    sent.clear()
-    assert services.hand_out(timezone.now() + timedelta(hours=1)) == 1 and sent == [str(action.pk)]
+    assert begins() == [str(action.pk)]
     assert services.execute(action.pk) == Action.SUCCEEDED
 
 
@@ -356,19 +353,18 @@ def test_what_was_approved_long_ago_is_not_begun(cast: SimpleNamespace) -> None:
         unguarded(action, approved_at=timezone.now() - timedelta(hours=25))
     with one_event("tool.action_expired"):
         assert services.execute(first.pk) == Action.EXPIRED
-    services.hand_out()
+    assert services.expire_unbegun() == 1 and services.expire_unbegun() == 0
     assert state_of(second) == Action.EXPIRED and not DONE
 
 
-def test_no_more_at_once_than_the_tool_allows(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_no_more_at_once_than_the_tool_allows(cast: SimpleNamespace) -> None:
     a_tool(cast.support, concurrency=1)
     agent = a_service(cast.support)
     first, second = (proposed(agent, cast.support, 50) for _ in range(2))
     claimed = services.claim(first.pk)
     assert claimed is not None and services.claim(second.pk) is None
-    sent.clear()
     services.finish(claimed.action, claimed.claim_id, Outcome("succeeded"))
-    assert sent == [str(second.pk)] and services.claim(second.pk) is not None
+    assert begins() == [str(second.pk)] and services.claim(second.pk) is not None
 
 
 def test_a_function_that_takes_too_long_or_breaks_leaves_it_unknown(cast: SimpleNamespace) -> None:
@@ -383,7 +379,7 @@ def test_a_function_that_takes_too_long_or_breaks_leaves_it_unknown(cast: Simple
     assert found == {"slow": "unknown", "broken": "unknown", "reader": "failed"}
 
 
-def test_after_a_crash_a_person_finds_out(cast: SimpleNamespace, sent: list[str]) -> None:
+def test_after_a_crash_a_person_finds_out(cast: SimpleNamespace) -> None:
     a_tool(cast.support)
     action, other = (proposed(a_service(cast.support, name=name), cast.support) for name in "ab")
     for one in (action, other):
@@ -397,7 +393,7 @@ def test_after_a_crash_a_person_finds_out(cast: SimpleNamespace, sent: list[str]
     assert services.settle_crashed(after) == 2 and services.settle_crashed(after) == 0
     assert state_of(action) == Action.UNKNOWN
     assert services.execute(action.pk) == Action.UNKNOWN and not DONE
-    services.hand_out(after)
+    assert services.expire_unbegun(after) == 0 and begins() == []
     assert state_of(action) == Action.UNKNOWN
     action.refresh_from_db()
     key = a_service(cast.support, name="c")

@@ -58,7 +58,7 @@ for _ in range(2):
     for pk in Action.objects.values_list("pk", flat=True):
         send("tools.execute", str(pk))
 settled = services.settle_crashed(timezone.now() + timedelta(hours=1))
-services.hand_out(timezone.now() + timedelta(hours=1))
+services.expire_unbegun(timezone.now() + timedelta(hours=1))
 for pk in Action.objects.values_list("pk", flat=True):
     services.execute(pk)
 project, bob = Project.objects.get(slug="support"), get_user_model().objects.get(username="bob")

@@ -17,7 +17,7 @@ from llmops.access.selectors import may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
 from llmops.approvals.selectors import described, stood_in_for
-from llmops.approvals.services import decides_for, may_decide
+from llmops.approvals.services import decides_for, why_not
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
@@ -228,6 +228,8 @@ class Item:
     decisions: list[Verdict]
     risk_words: str
     may_decide: bool
+    #: said where it waits for somebody else
+    why_not: str
     decides_for: str
     may_edit: bool
     may_take_back: bool
@@ -251,7 +253,8 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
     what = [(label, exact(text)) for label, text in described(row) if label not in apart or not action]
     reason = exact(action.reason if action and action.reason else row.reason)
     later = getattr(action, "superseded_by", None) if action else None
-    decides = may_decide(actor, row)
+    refusal = why_not(actor, row)
+    decides = not refusal
     decisions = list(row.decisions.all())
     return Item(
         row=shown,
@@ -272,6 +275,7 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
         ],
         risk_words=RISK_WORDS[action.risk] if action else "",
         may_decide=decides,
+        why_not=refusal,
         decides_for=decides_for(actor, row) if decides else "",
         may_edit=_may_edit(request, row, decides),
         may_take_back=own and row.state == Request.OPEN and row.expires_at > now,

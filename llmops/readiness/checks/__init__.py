@@ -27,6 +27,7 @@ CHECKS: dict[str, str] = {
     "provider-keys-young": "llmops.readiness.checks.provider_keys_young",
     "service-keys-expire": "llmops.readiness.checks.service_keys_expire",
     "service-keys-narrow": "llmops.readiness.checks.service_keys_narrow",
+    "tools-signed": "llmops.readiness.checks.tools_signed",
     "personal-data-policed": "llmops.readiness.checks.personal_data_policed",
     "injection-policed": "llmops.readiness.checks.injection_policed",
     "publishing-by-two": "llmops.readiness.checks.publishing_by_two",

@@ -15,7 +15,6 @@ from llmops.access.models import Project, ServiceKey
 from llmops.access.selectors import powers_of_actor
 from llmops.audit.services import record_about
 from llmops.base.clock import database_now
-from llmops.base.tasks import send
 from llmops.core.actors import Actor
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -24,12 +23,11 @@ from llmops.prompts.published import Served, served
 from llmops.runs.models import Run
 from llmops.runs.rules import Asked
 from llmops.runs.sealed import asked_identity, opened, seal
+from llmops.runs.services.waking import begin_with, go_on
 from llmops.serving.selectors import live_document, live_revision
 from llmops.serving.snapshot import RevisionDocument
 from llmops.tools.models import Tool
-from llmops.tools.selectors import offered
-
-ADVANCE = "runs.advance"
+from llmops.tools.selectors import lacks_secret, offered
 
 
 def start_run(
@@ -95,7 +93,7 @@ def _made(
     run.sealed = seal(kept, identity=asked_identity(run.pk))
     run.save(force_insert=True)
     if not inline:
-        send(ADVANCE, str(run.pk))
+        begin_with(run.pk)
     record_about(
         actor,
         run,
@@ -113,7 +111,7 @@ def _made(
 
 def hand_on(run: Run) -> None:
     """Tell a worker of a run that was to be worked on by whoever started it."""
-    send(ADVANCE, str(run.pk))
+    go_on(run.pk)
 
 
 def _version(document: RevisionDocument, project: Project, asked: Asked) -> Served | None:
@@ -171,6 +169,13 @@ def _tools(project: Project, asked: Asked) -> list[Tool]:
             raise NotFound(
                 f"tools[{place}]: there is no tool {slug!r} in the project {project.slug}.",
                 param=f"tools[{place}]",
+            )
+        if lacks_secret(rows[slug]):
+            raise Conflict(
+                f"tools[{place}]: {slug} cannot be carried out yet: it has no secret that signs what its webhook gets. Make one on its "
+                "page, or leave the tool out.",
+                param=f"tools[{place}]",
+                code="tool_not_signed",
             )
     return [rows[slug] for slug in asked.tools]
 

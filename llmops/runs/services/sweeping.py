@@ -9,10 +9,10 @@ from django.conf import settings
 from django.db.models import Q
 
 from llmops.base.clock import database_now
-from llmops.base.tasks import lost_after, send
+from llmops.base.tasks import lost_after
 from llmops.runs.models import Run, Step
 from llmops.runs.selectors import with_open_actions
-from llmops.runs.services.starting import ADVANCE
+from llmops.runs.services.waking import begin_with, go_on
 
 #: Handed out in one go.
 MOST = 500
@@ -29,12 +29,12 @@ def hand_out(now: datetime | None = None) -> int:
     found = list(
         Run.objects.filter(told, waits | followed | may_go_on)
         .order_by("id")
-        .values_list("pk", flat=True)[:MOST]
+        .values_list("pk", "state", "fence")[:MOST]
     )
-    for pk in found:
+    for pk, state, fence in found:
         # Two of these at once tell twice; whoever comes second finds it taken.
         if Run.objects.filter(told, pk=pk).update(handed_at=now):
-            send(ADVANCE, str(pk))
+            (begin_with if (state, fence) == (Run.QUEUED, 0) else go_on)(pk)
     return len(found)
 
 

@@ -16,14 +16,14 @@ from uuid import UUID
 
 from django.db import connections
 
-from llmops.base.tasks import send
 from llmops.core.appearance import written_out
 from llmops.core.errors import ConsoleError, InvalidRequest
 from llmops.runs.conversation import CALL, RESULT, Calls, Wanted, problem_shown, shown
 from llmops.runs.models import Run
-from llmops.runs.selectors import GOING_ON, actor_behind
+from llmops.runs.selectors import GOING_ON, actor_behind, with_open_actions
 from llmops.runs.services import ending
 from llmops.runs.services.leasing import Held, fenced, note, spent_ms
+from llmops.runs.services.waking import go_on
 from llmops.tools.models import Action
 from llmops.tools.rules import CONSOLE
 from llmops.tools.services import execute, propose
@@ -68,6 +68,7 @@ def _propose(held: Held, turn: int, wanted: Wanted) -> bool:
                 run=str(run.pk),
                 behalf_of=run.behalf_of,
                 idempotency_key=f"run-{run.pk}-{turn}-{wanted.place}",
+                carries_out=True,
             )
             content |= {"says": action.says, "risk": action.risk, "because": action.risk_rule}
             steps.append(_call(turn, wanted, content, action=action, outcome=action.risk))
@@ -285,4 +286,5 @@ def park(held: Held, turn: int, actions: Iterable[Action]) -> None:
     ) as steps:
         steps.append(note("parked", f"It waits for {names}.", turn=turn))
     # What ended between the look and the waiting told nobody.
-    send("runs.advance", str(run.pk))
+    if not Run.objects.filter(with_open_actions(), pk=run.pk).exists():
+        go_on(run.pk)

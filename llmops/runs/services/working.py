@@ -20,7 +20,6 @@ from django.db.models import F
 from llmops.access.models import ServiceKey
 from llmops.access.selectors import powers_of_actor
 from llmops.base.clock import database_now
-from llmops.base.tasks import send
 from llmops.core.appearance import written_out
 from llmops.core.errors import Conflict
 from llmops.core.money import format_usd
@@ -34,8 +33,8 @@ from llmops.runs.services import ending
 from llmops.runs.services.keys import key_in_use
 from llmops.runs.services.leasing import BEATS, Held, LostLease, fenced, note, spent_ms, take
 from llmops.runs.services.saying import Saying
-from llmops.runs.services.starting import ADVANCE
 from llmops.runs.services.tooling import carry_on
+from llmops.runs.services.waking import go_on
 from llmops.serving.selectors import live_document, live_revision
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def _step(held: Held) -> bool:
         with fenced(
             held, state=Run.QUEUED, lease_until=None, began_at=None, left_ms=spent_ms(held), handed_at=None
         ):
-            send(ADVANCE, str(held.run.pk))
+            go_on(held.run.pk)
         return False
     following = next_of(held.steps)
     if isinstance(following, Answered):

@@ -16,7 +16,8 @@ from llmops.core.digests import canonical_json
 from llmops.tools import services
 from llmops.tools.admin.forms import ArgumentsForm, ReasonForm, ToolForm
 from llmops.tools.models import Tool, ToolVersion
-from llmops.tools.selectors import definition_of, trial
+from llmops.tools.rules import CONSOLE
+from llmops.tools.selectors import definition_of, lacks_secret, trial
 from llmops.tools.wording import approvals_in_words, differences, people
 
 RISK_LABELS = {"read": "info", "write": "success", "destructive": "warning", "irreversible": "danger"}
@@ -46,11 +47,6 @@ class ToolVersionsInline(ReadOnlyInline):
 
 def _in_use(tool: Tool) -> bool:
     return tool.archived_at is None
-
-
-def _lacks_secret(tool: Tool) -> bool:
-    webhook = tool.current is not None and tool.current.definition["executor"] == "webhook"
-    return webhook and tool.secret_set_at is None
 
 
 @admin.register(Tool)
@@ -114,7 +110,7 @@ class ToolAdmin(ServiceAdmin):
 
     def response_post_save_add(self, request: HttpRequest, obj: Tool) -> HttpResponse:
         """To the page of a tool that cannot be called yet: what is missing is one button away there."""
-        if not _lacks_secret(obj):
+        if not lacks_secret(obj):
             return super().response_post_save_add(request, obj)
         said = f"Nothing can be sent to the webhook of {obj} yet: make a New signing secret, and give it to the service."
         messages.warning(request, said)
@@ -147,7 +143,7 @@ class ToolAdmin(ServiceAdmin):
     def signing(self, tool: Tool) -> str:
         if tool.secret_set_at is not None:
             return f"set {tool.secret_set_at:%Y-%m-%d %H:%M} UTC"
-        return "none yet: nothing can be sent before there is one" if _lacks_secret(tool) else "none"
+        return "none yet: nothing can be sent before there is one" if lacks_secret(tool) else "none"
 
     @admin_action(
         label="Try it",
@@ -168,7 +164,7 @@ class ToolAdmin(ServiceAdmin):
                 ("Arguments", canonical_json(found["arguments"]).decode()),
                 *(
                     [("It would fail", "there is no signing secret yet; make one first")]
-                    if _lacks_secret(obj)
+                    if lacks_secret(obj)
                     else []
                 ),
             ]
@@ -215,7 +211,7 @@ class ToolAdmin(ServiceAdmin):
     @admin_action(
         label="New signing secret",
         question="Make a new secret that signs what the webhook of {obj} gets? It is shown once; the one before ends at once.",
-        available=lambda tool: _in_use(tool) and tool.current.definition["executor"] == "webhook",
+        available=lambda tool: _in_use(tool) and tool.current.definition["execution"] == CONSOLE,
     )
     def rotate_secret(
         self, request: HttpRequest, actor: Actor, obj: Tool, data: dict[str, Any]

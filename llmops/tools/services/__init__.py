@@ -1,6 +1,13 @@
 """Changes to tools and actions: each is one transaction with one audit event."""
 
-from llmops.tools.services.executing import claim, execute, finish, hand_out, settle_crashed
+from llmops.tools.services.executing import (
+    carry_out,
+    claim,
+    execute,
+    expire_unbegun,
+    finish,
+    settle_crashed,
+)
 from llmops.tools.services.handing import redeem, report, resolve, token_of
 from llmops.tools.services.proposing import call_off, propose, revise, withdraw
 from llmops.tools.services.tools import (
@@ -19,11 +26,12 @@ __all__ = [
     "archive_tool",
     "call_as_dry_run",
     "call_off",
+    "carry_out",
     "claim",
     "create_tool",
     "execute",
+    "expire_unbegun",
     "finish",
-    "hand_out",
     "pause_tool",
     "propose",
     "redeem",

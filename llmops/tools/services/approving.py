@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from llmops.approvals.kinds import Kind
 from llmops.approvals.models import Request
 from llmops.base.clock import database_now
-from llmops.base.tasks import send
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.appearance import written_out
@@ -21,9 +21,10 @@ from llmops.tools.models import Action
 from llmops.tools.rules import RISK_WORDS, SERVICE
 from llmops.tools.services.binding import binding_problem
 
-ACTION = "tool.action"
 #: A kind's name is the beginning of its events: ``tool.action_requested``, ``tool.action_approved``.
-EXECUTE = "tools.execute"
+ACTION = "tool.action"
+#: Who proposes what nobody need agree to and carries it out at once has so long to begin with it before any worker does.
+BY_WHO_ASKED = timedelta(seconds=60)
 
 
 def content_of(action: Action, because: str) -> dict[str, Any]:
@@ -86,25 +87,24 @@ def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict
     return {"action": str(action.pk), "action_digest": action.digest}
 
 
-def release(action: Action, where: Mapping[str, Any]) -> None:
-    """From ``waiting`` to ``approved``, and a worker is told once the transaction is committed."""
+def release(action: Action, where: Mapping[str, Any], *, by_who_asked: bool = False) -> None:
+    """From ``waiting`` to ``approved``: workers find it there (``llmops.tools.lane``), at once unless whoever asked carries it out."""
     now = database_now()
+    due = now + BY_WHO_ASKED if by_who_asked else now
     change: dict[str, Any] = {
         "state": Action.APPROVED,
         "approved_at": now,
-        "handed_out_at": now,
+        "due_at": due if action.version.definition["execution"] != SERVICE else None,
         "updated_at": now,
     }
     if not compare_and_set(action, expect={"state": Action.WAITING, **where}, change=change):
         raise Conflict("This action does not wait any more. Reload to see what became of it.")
-    if action.version.definition["execution"] != SERVICE:
-        send(EXECUTE, str(action.pk))
 
 
 def tell_its_run(action: Action) -> None:
-    """Whoever waits for what comes of it may go on. A schedule looks as well, so nothing hangs on this message."""
+    """Whoever waits for what comes of it may go on. A schedule looks as well, so nothing hangs on this."""
     if action.run:
-        send(settings.ACTION_ENDED, action.run)
+        import_string(settings.ACTION_ENDED)(action.run)
 
 
 _ENDS = {

@@ -23,14 +23,13 @@ from uuid import UUID, uuid4
 from django.db import transaction
 
 from llmops.base.clock import database_now
-from llmops.base.tasks import lost_after, send
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor, job_actor
 from llmops.tools import rules
 from llmops.tools.executors import Executor, Job, Outcome, executor_named
 from llmops.tools.models import Action, Tool
 from llmops.tools.sealed import webhook_secret
-from llmops.tools.services.approving import EXECUTE, tell_its_run
+from llmops.tools.services.approving import tell_its_run
 from llmops.tools.services.binding import approval_problem
 from llmops.tools.services.proposing import audit
 
@@ -59,6 +58,11 @@ def execute(action_id: UUID) -> str:
     claimed = claim(action_id)
     if claimed is None:
         return str(Action.objects.filter(pk=action_id).values_list("state", flat=True).first() or "gone")
+    return carry_out(claimed)
+
+
+def carry_out(claimed: Claimed) -> str:
+    """What was claimed, at once; the action's state afterwards."""
     if time.monotonic() - claimed.at > _FRESH_S:
         outcome = Outcome("failed", message="Nothing was sent: the worker was suspended after it had begun.")
     else:
@@ -146,7 +150,6 @@ def finish(action: Action, claim_id: UUID, outcome: Outcome, actor: Actor = _WOR
         )
         if won:
             audit(actor, action, _HAPPENED[state], after={"state": state, "message": message[:300]})
-            _next_of(action)
             tell_its_run(action)
     if not won:
         log.warning("What came of the action %s is not taken: somebody decided about it meanwhile", action.pk)
@@ -182,54 +185,19 @@ def settle_crashed(now: datetime | None = None) -> int:
                     "failed" if reads else "interrupted",
                     after={"state": action.state, "message": message},
                 )
-                _next_of(action)
                 tell_its_run(action)
                 settled += 1
     return settled
 
 
-def hand_out(now: datetime | None = None) -> int:
-    """Tell workers again of what is approved and not begun: the message was lost, or the tool was busy or paused. How many."""
-    now = now or database_now()
-    lying = (
-        Action.objects.filter(state=Action.APPROVED, handed_out_at__lte=now - lost_after())
-        .exclude(version__definition__execution=rules.SERVICE)
-        .order_by("approved_at")
-    )
-    handed = 0
-    for action in lying.select_related("tool")[:200]:
-        if (
-            action.tool.paused_at is not None
-            and action.approved_at
-            and action.approved_at + START_WITHIN > now
-        ):
-            continue
+def expire_unbegun(now: datetime | None = None) -> int:
+    """Close what was approved and lay too long, or is not what was approved; how many."""
+    now, closed = now or database_now(), 0
+    old = Action.objects.filter(state=Action.APPROVED, approved_at__lte=now - START_WITHIN)
+    for action in old.select_related("tool", "version", "request")[:200]:
         with transaction.atomic():
-            if compare_and_set(
-                action,
-                expect={"state": Action.APPROVED, "handed_out_at": action.handed_out_at},
-                change={"handed_out_at": now},
-            ):
-                send(EXECUTE, str(action.pk))
-                handed += 1
-    for action in Action.objects.filter(
-        state=Action.APPROVED, approved_at__lte=now - START_WITHIN
-    ).select_related("tool", "version", "request")[:200]:
-        with transaction.atomic():
-            refused_before_start(job_actor("tools.look_after"), action, now)
-    return handed
-
-
-def _next_of(action: Action) -> None:
-    """Whoever waited for a place of this tool gets its turn."""
-    following = (
-        Action.objects.filter(tool_id=action.tool_id, state=Action.APPROVED)
-        .order_by("approved_at")
-        .values_list("pk", flat=True)
-        .first()
-    )
-    if following is not None:
-        send(EXECUTE, str(following))
+            closed += refused_before_start(job_actor("tools.look_after"), action, now)
+    return closed
 
 
 def _closed(actor: Actor, action: Action, state: str, happened: str, message: str, now: datetime) -> bool:

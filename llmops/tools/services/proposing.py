@@ -23,7 +23,7 @@ from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDen
 from llmops.core.texts import text_problem
 from llmops.tools import rules
 from llmops.tools.models import Action, Tool
-from llmops.tools.selectors import may_call
+from llmops.tools.selectors import lacks_secret, may_call
 from llmops.tools.services.approving import ACTION, content_of, release
 from llmops.tools.services.binding import digest_of
 
@@ -42,12 +42,16 @@ def propose(
     behalf_of: str = "",
     idempotency_key: str = "",
     once: bool = False,
+    carries_out: bool = False,
 ) -> Action:
     """Ask for a call of the tool of this name. It is checked and classified; then it waits, or nobody need agree and it runs.
 
     ``behalf_of`` is the username for whom it is asked, who may then not approve it. The same ``idempotency_key`` of the same
-    requester gives the same action; with ``once`` also the same call does, as long as the one before is not over. Raises ``NotFound`` for no such tool, ``InvalidRequest`` naming the member of ``arguments``,
-    ``PermissionDenied`` for who may not call it, ``Conflict`` for a tool that is paused or a key that was used for another call.
+    requester gives the same action; with ``once`` also the same call does, as long as the one before is not over. ``carries_out``: where
+    nobody need agree, the caller executes it at once, and workers look at it only if the caller does not.
+
+    Raises ``NotFound`` for no such tool, ``InvalidRequest`` naming the member of ``arguments``, ``PermissionDenied`` for who may not
+    call it, ``Conflict`` for a tool that is paused or a key that was used for another call.
     """
     if not powers_of_actor(actor).allow("action.propose", project.pk):
         raise PermissionDenied(f"You may not propose actions in the project {project.slug}.")
@@ -62,7 +66,9 @@ def propose(
             found = _callable(actor, project, tool)
             if once and (under_way := _under_way(actor, found, arguments, run, person)):
                 return under_way
-            return _proposed(actor, found, arguments, reason, run, person, idempotency_key)
+            return _proposed(
+                actor, found, arguments, reason, run, person, idempotency_key, carries_out=carries_out
+            )
     except IntegrityError:
         # The same key at the same moment: whoever came second gets what the first made.
         if idempotency_key and (earlier := _earlier(actor, project, tool, arguments, run, idempotency_key)):
@@ -147,6 +153,7 @@ def _proposed(
     person: tuple[str, str],
     idempotency_key: str,
     replaces: Action | None = None,
+    carries_out: bool = False,
 ) -> Action:
     version = tool.current
     assert version is not None
@@ -185,7 +192,7 @@ def _proposed(
     if replaces is not None:
         told |= {"replaces": str(replaces.pk), "changes": _changes(replaces, action)}
     if needed == 0:
-        release(action, {})
+        release(action, {}, by_who_asked=carries_out)
         audit(actor, action, "proposed", after={"says": action.says, **told}, reason=reason)
         return action
     action.request = ask(
@@ -219,6 +226,13 @@ def _callable(actor: Actor, project: Project, slug: str) -> Tool:
     if found.paused_at is not None:
         why = f": {found.pause_reason}" if found.pause_reason else ""
         raise Conflict(f"The tool {slug} is paused{why}. Try again when it is resumed.", param="tool")
+    if lacks_secret(found):
+        raise Conflict(
+            f"The tool {slug} cannot be carried out yet: it has no secret that signs what its webhook gets. Whoever manages the tools "
+            "makes one on its page (New signing secret), or over the API (rotate-secret).",
+            param="tool",
+            code="tool_not_signed",
+        )
     if not may_call(actor, rules.read_definition(found.current.definition)):
         raise PermissionDenied(f"This key may not call {slug}; its definition names who may.", param="tool")
     return found

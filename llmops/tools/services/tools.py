@@ -68,6 +68,7 @@ def add_version(actor: Actor, *, tool: Tool, definition: Mapping[str, Any], note
         if current is not None and current.digest == digest(kept):
             return stored
         _refuse_inside(actor, kept, current.definition if current else {})
+        _refuse_unsigned(stored, kept)
         if current is not None:
             _refuse_looser(actor, stored.project_id, current.definition, kept, stored.slug)
         _refuse_same_end_for_less(actor, stored.project_id, kept, current.definition if current else {})
@@ -232,6 +233,18 @@ def _refuse_inside(actor: Actor, wanted: Mapping[str, Any], present: Mapping[str
             f"{name}: only who may manage providers in the whole organisation can let a tool reach private networks. Ask one "
             "of them, or use an address on the internet.",
             param=name,
+        )
+
+
+def _refuse_unsigned(tool: Tool, wanted: Mapping[str, Any]) -> None:
+    """A tool that could be called and could not any more. One that is new has nothing to sign with, and is called when it has."""
+    if not wanted["executor"] or tool.sealed or tool.current is None:
+        return
+    if executor_named(wanted["executor"]).signs and tool.current.definition["executor"] != wanted["executor"]:
+        raise InvalidRequest(
+            "definition.executor: what this sends is signed, and the tool has no secret for that. Make one first (New signing secret on "
+            "its page, or rotate-secret over the API), and give it to the service.",
+            param="definition.executor",
         )
 
 
