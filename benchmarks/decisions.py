@@ -177,9 +177,6 @@ def _measured(shared: bool, rounds: int) -> dict[str, list[float]]:
             port=receiver.port, reviewers=REVIEWERS, single=4 * rounds + 200, together=REVIEWERS * TOGETHER
         )
         made = json.loads(installation.manage("shell", "-v0", "-c", script).splitlines()[-1])
-        path = installation.data_dir / "bench.yaml"
-        path.write_text(CONFIGURATION.format(upstream=f"http://127.0.0.1:{simulated}/v1"))
-        installation.manage("apply", "-f", str(path))
         installation.tidy()
         if shared:
             _, plane = here.serve(
@@ -208,6 +205,9 @@ def _measured(shared: bool, rounds: int) -> dict[str, list[float]]:
         for _ in range(3):
             _one_by_one(port, reviewer, [single.pop()], receiver)
         found = {"at rest": _one_by_one(port, reviewer, [single.pop() for _ in range(rounds)], receiver)}
+        path = installation.data_dir / "bench.yaml"
+        path.write_text(CONFIGURATION.format(upstream=f"http://127.0.0.1:{simulated}/v1"))
+        installation.manage("apply", "-f", str(path))
         installation.manage("shell", "-v0", "-c", START.format(runs=RUNS))
         found["beside runs"] = _beside_runs(
             port, reviewer, [single.pop() for _ in range(rounds)], receiver, installation

@@ -18,31 +18,8 @@ from llmops.tools.lane import Lane
 from llmops.tools.models import Action
 from llmops.tools.selectors import due, something_due
 from tests.cast import COMMAND, make_cast, person
+from tests.tools.held import FUNCTIONS, NOTED, RELEASED, begun
 from tests.tools.making import a_service, a_tool, decide, proposed, state_of
-
-FUNCTIONS = {"note": "tests.tools.test_lane.note", "hold": "tests.tools.test_lane.hold"}
-#: Keys of what was carried out, and what a held one waits for.
-NOTED: list[str] = []
-CAME = threading.Condition()
-RELEASED = threading.Event()
-
-
-def note(arguments: Any, job: Any) -> None:
-    with CAME:
-        NOTED.append(job.key)
-        CAME.notify_all()
-
-
-def hold(arguments: Any, job: Any) -> None:
-    note(arguments, job)
-    RELEASED.wait(60)
-
-
-def begun(count: int) -> list[str]:
-    """Once so many have begun: which."""
-    with CAME:
-        assert CAME.wait_for(lambda: len(NOTED) >= count, 60), f"{len(NOTED)} of {count} have begun"
-        return list(NOTED)
 
 
 @pytest.fixture(autouse=True)
@@ -133,9 +110,11 @@ def test_two_workers_begin_with_each_once(open_cast: SimpleNamespace, lane: Lane
     second = Lane()
     lane.start()
     second.start()
-    begun(20)
-    lane.stop()
-    second.stop()
+    try:
+        begun(20)
+    finally:
+        lane.stop()
+        second.stop()
     assert Counter(NOTED) == dict.fromkeys(wanted, 1)
     assert set(Action.objects.values_list("state", flat=True)) == {Action.SUCCEEDED}
 
