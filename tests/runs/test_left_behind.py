@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 from django.utils import timezone
 
+from console import file_broker
 from llmops.base import tasks as broker
 from llmops.runs import services, tasks
 from llmops.runs.models import Run
@@ -132,6 +133,7 @@ def test_what_is_sent_behind_comes_after_all_others(
     tmp_path: Any, settings: Any, db: None, django_capture_on_commit_callbacks: Any
 ) -> None:
     """On the broker of this installation, in a queue of its own."""
+    file_broker.use()
     app = Celery("ordered", set_as_current=False, broker=settings.CELERY_BROKER_URL)
     app.conf.task_default_queue = f"ordered-{tmp_path.name}"
     app.conf.task_ignore_result = True
