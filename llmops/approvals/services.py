@@ -103,7 +103,7 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
         if approves and (why := void_because(row)):
             _void(actor, row, why)
             return row
-        Decision.objects.create(
+        mine = Decision.objects.create(
             request=row,
             approves=approves,
             reason=reason,
@@ -120,6 +120,9 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
             _audit(actor, row, "rejected", reason, lent)
             return row
         _refuse_from_who_may_not_ask(row)
+        if not _counts(mine, row):
+            # Taken away between the first look and this one: it would be on record and count for nothing.
+            raise PermissionDenied("You may not decide about this any more. Nothing was decided; somebody else has to.")
         given = sum(_counts(one, row) for one in row.decisions.filter(approves=True))
         told: dict[str, Any] = {"approvals": f"{given} of {row.required}", **lent}
         if given >= row.required:
