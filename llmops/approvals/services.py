@@ -122,7 +122,9 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
         _refuse_from_who_may_not_ask(row)
         if not _counts(mine, row):
             # Taken away between the first look and this one: it would be on record and count for nothing.
-            raise PermissionDenied("You may not decide about this any more. Nothing was decided; somebody else has to.")
+            raise PermissionDenied(
+                "You may not decide about this any more. Nothing was decided; somebody else has to."
+            )
         given = sum(_counts(one, row) for one in row.decisions.filter(approves=True))
         told: dict[str, Any] = {"approvals": f"{given} of {row.required}", **lent}
         if given >= row.required:
