@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import open_boards
+from benchmarks import in_browser, open_boards
 from benchmarks.failure import BenchmarkFailed
 from benchmarks.installation import Installation
 from benchmarks.processes import Stage, Started, stage
@@ -64,16 +64,23 @@ PAGES = {
     "Alerts": "/alerts/",
     "Alerts: an incident": "/alerts/{incident}/",
     "Alerts: SLOs": "/alerts/slos/",
+    "Alerts: rules in the admin": "/admin/alerts/rule/",
+    "Reconciliation": "/reconciliation/",
+    "Readiness": "/readiness/",
+    "What if": "/routes/whatif/",
     "Calls, newest": "/calls/?range=24h",
     "Calls, failed in 30 days": "/calls/?range=30d&status=failed",
     "Calls of a project": "/calls/?range=30d&project={project}",
     "Calls of a project, a later page": "/calls/?range=30d&project={project}&after={after}",
     "A call": "/calls/{call}/",
+    "Calls, two compared": "/calls/compare/?call={call}&call={other}",
     "To compare: a page without figures": "/jobs/",
     "To compare: projects in the admin": "/admin/access/project/",
 }
 #: The pages that the bar is about.
-_BARRED = ("Overview", "Spend", "Reliability", "Traffic", "Quality", "Alerts", "Calls", "A call")
+_BARRED = (
+    "Overview", "Spend", "Reliability", "Traffic", "Quality", "Alerts", "Reconciliation", "Readiness", "What if", "Calls", "A call",
+)  # fmt: skip
 _SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "work_mem": "16MB"}
 _SESSION = """
 from importlib import import_module
@@ -112,6 +119,7 @@ incident = Incident.objects.order_by("opened_at").last() or Incident.objects.cre
 page = calls_page(filters=CallFilters(project_ids={project}))
 print(json.dumps({
     "call": str(Call.objects.filter(project_id=project, retry_count=1).order_by("-started_at", "-id").values_list("pk", flat=True)[0]),
+    "other": str(page.calls[0].pk),
     "after": page.next_cursor,
     "cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}",
     "project": str(project),
@@ -154,6 +162,7 @@ def run(options: Options) -> Section:
             for name, address in PAGES.items()
             if (one := _measure(port, signed_in, name, address, options.rounds or ROUNDS, used)) is not None
         ]
+        browsed, in_chromium, on_chromium = in_browser.measure(port, signed_in)
         console.must_live()
         console.stop()
         console, port = here.serve(
@@ -176,9 +185,10 @@ def run(options: Options) -> Section:
                 f"{worst.p95:.0f} ms ({worst.name})",
                 worst.p95 <= ASKED_MS,
             ),
+            browsed,
             live,
         ],
-        tables=[Table(["page", "median, ms", "p95, ms", "first, ms", "CPU, ms"], rows)],
+        tables=[Table(["page", "median, ms", "p95, ms", "first, ms", "CPU, ms"], rows), in_chromium],
         notes=[
             f"{calls:,} calls of {DAYS} days (`python -m benchmarks.traffic`){filled}, on PostgreSQL beside one process of "
             "the control plane, both on the cores that everything else runs on.",
@@ -186,6 +196,7 @@ def run(options: Options) -> Section:
             "Summaries are made but for those of the running day, hour and minute, as they are while calls are booked.",
             f"Whole pages over HTTP, signed in, one at a time, {options.rounds or ROUNDS} times each after a first one. CPU: of the "
             "console and of PostgreSQL, each of them; while something else keeps the machine busy, it is the figure to trust.",
+            on_chromium,
             on_live,
         ],
     )

@@ -34,6 +34,8 @@ APPS = (
     "llmops.serving",
     "llmops.alerts",
     "llmops.runs",
+    "llmops.evals",
+    "llmops.playground",
     "llmops.dashboards",
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from console.declarative.alert_state import numbers_of
@@ -133,41 +133,47 @@ def _wrong(entry: Entry, found: Present | None, sealing: str) -> tuple[str, str]
 
 
 def carry_slo(actor: Actor, step: Step) -> None:
-    values = _with_project(step)
-    if step.action == CREATE:
-        services.create_slo(actor, slug=step.key, **values)
-        return
-    slo = Slo.objects.get(slug=step.key)
-    if step.action == BRING_BACK:
-        services.restore_slo(actor, slo=slo)
-    elif step.action == CHANGE:
-        services.update_slo(actor, slo=slo, **values)
+    _carry(actor, step, "slo", Slo, services.create_slo, services.update_slo, services.restore_slo)
 
 
 def carry_rule(actor: Actor, step: Step) -> None:
-    values = _with_project(step)
-    if step.action == CREATE:
-        services.create_rule(actor, slug=step.key, **values)
-        return
-    rule = Rule.objects.get(slug=step.key)
-    if step.action == BRING_BACK:
-        services.restore_rule(actor, rule=rule)
-    elif step.action == CHANGE:
-        services.update_rule(actor, rule=rule, **values)
+    _carry(actor, step, "rule", Rule, services.create_rule, services.update_rule, services.restore_rule)
 
 
 def carry_channel(actor: Actor, step: Step) -> None:
+    if step.action == REPLACE:
+        channel = Channel.objects.get(slug=step.key)
+        services.replace_secret(actor, channel=channel, secret=step.values["secret"])
+        return
+    _carry(
+        actor,
+        step,
+        "channel",
+        Channel,
+        services.create_channel,
+        services.update_channel,
+        services.restore_channel,
+    )
+
+
+def _carry(
+    actor: Actor,
+    step: Step,
+    name: str,
+    table: type[Slo | Rule | Channel],
+    create: Callable[..., object],
+    update: Callable[..., object],
+    restore: Callable[..., object],
+) -> None:
     values = _with_project(step)
     if step.action == CREATE:
-        services.create_channel(actor, slug=step.key, **values)
+        create(actor, slug=step.key, **values)
         return
-    channel = Channel.objects.get(slug=step.key)
+    row = {name: table._default_manager.get(slug=step.key)}
     if step.action == BRING_BACK:
-        services.restore_channel(actor, channel=channel)
-    elif step.action == REPLACE:
-        services.replace_secret(actor, channel=channel, secret=values["secret"])
+        restore(actor, **row)
     elif step.action == CHANGE:
-        services.update_channel(actor, channel=channel, **values)
+        update(actor, **row, **values)
 
 
 def _with_project(step: Step) -> dict[str, Any]:

@@ -143,8 +143,8 @@ SCOPE_PERMISSIONS: dict[str, frozenset[str]] = {
     "actions": frozenset(
         {"action.view", "action.propose", "action.approve", "action.resolve", "approval.decide"}
     ),
-    #: start runs, wait for them, and have their models propose calls of tools
-    "runs": frozenset({"run.view", "run.start", "action.propose"}),
+    #: start runs, wait for them, and have their models propose calls of tools; ask calls again, beside ``texts``
+    "runs": frozenset({"run.view", "run.start", "action.propose", "playground.use"}),
     #: makes the other scopes reach every project instead of the key's own
     "organisation": frozenset(),
 }

@@ -19,7 +19,7 @@ from llmops.alerts.behind import behind
 from llmops.alerts.figures import Figures
 from llmops.alerts.models import Entry, Incident, Slo
 from llmops.alerts.postmortem import written
-from llmops.alerts.selectors import open_by_severity, silences_everywhere, standing
+from llmops.alerts.selectors import open_by_severity, silences_everywhere, standings
 from llmops.base.clock import database_now
 from llmops.base.drf import ConsoleViewSet
 
@@ -182,7 +182,7 @@ class Slos(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
     @action(detail=True, methods=["get"])
     def standing(self, request: Request, pk: str) -> Response:
         """How it stands now."""
-        found = standing(self.get_object(), Figures(database_now()))
+        (found,) = standings([self.get_object()], Figures(database_now()))
         burns = [
             {
                 "long_s": one.policy.long_s,

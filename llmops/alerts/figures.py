@@ -5,21 +5,21 @@ One ``Figures`` answers a whole evaluation; what two rules ask for alike is read
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
-
-from django.db.models import BigIntegerField, Case, Sum, When
-from django.db.models.functions import Cast
 
 from llmops.alerts.behind import Failed, causes_first
 from llmops.core.histogram import bucket_of
 from llmops.core.sketches import calls_in, calls_within, quantiles
 from llmops.usage.models import Call, LatencyRollup, Rollup
+from llmops.usage.selectors.places import Place, Wanted, by_place
 from llmops.usage.selectors.spans import Stretch, cover, floor
 from llmops.usage.selectors.summaries import pieces
-from llmops.usage.summaries import WORK, Summed
+from llmops.usage.summaries import Bucket, Summed
+
+Scope = Place
 
 #: What rules and objectives ask for; nothing else is added up for them.
 READ = ("calls", "attempts", "fallback_calls", "input_tokens", "output_tokens", "cost_nano")
@@ -30,16 +30,6 @@ _BROKEN_CONTRACT = ("policy_blocked", "upstream_malformed")
 TOTAL, TTFT, OVERHEAD = LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD
 #: From here on, windows are made of whole hours.
 _BY_HOURS_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Empty and None do not narrow."""
-
-    project_id: UUID | None = None
-    route: str = ""
-    model: str = ""
-    feature: str = ""
 
 
 @dataclass(slots=True)
@@ -138,9 +128,23 @@ class Figures:
         """By route and bucket of time."""
         return self._read(seconds, scope, "route", timedelta(), fine=True)
 
-    def slices(self, seconds: int, scope: Scope) -> list[Measured]:
-        """By bucket of time: minutes, and hours where there are many."""
-        return list(self._read(seconds, scope, "", timedelta(), fine=True).values())
+    def buckets(self, seconds: int, *, fine: bool = False) -> list[Bucket]:
+        """What the last ``seconds`` are made of; ``fine``: all of one length, minutes or, where there are many, hours."""
+        return [one for stretch in self._stretches(seconds, timedelta(), fine) for one in stretch.buckets()]
+
+    def in_buckets(
+        self, asked: Mapping[Scope, Collection[Bucket]], metrics: Mapping[Scope, Collection[str]]
+    ) -> dict[Scope, dict[Bucket, Measured]]:
+        """Each of these buckets by itself, with sketches of ``metrics``; of those in which nobody called some are missing. Queries
+        do not grow with the scopes."""
+        wanted = {
+            scope: Wanted(frozenset(buckets), frozenset(metrics.get(scope, ())))
+            for scope, buckets in asked.items()
+        }
+        return {
+            scope: {bucket: Measured(summed) for bucket, summed in found.items()}
+            for scope, found in by_place(wanted, sums=READ).items()
+        }
 
     def _by(self, seconds: int, scope: Scope, by: str, ago: timedelta) -> dict[str, Measured]:
         key = ("sum", seconds, scope, by, ago)
@@ -171,52 +175,16 @@ class Figures:
         self, stretches: list[Stretch], scope: Scope, by: str, fine: bool
     ) -> dict[tuple[str, datetime], Measured]:
         found: dict[tuple[str, datetime], Measured] = {}
-        if scope.feature:
-            for value, at, summed in _of_feature(stretches, scope, by, fine):
-                found.setdefault((value, at), Measured()).summed.add(summed)
-            return found
         asked = pieces(
             stretches,
             project_ids=None if scope.project_id is None else [scope.project_id],
             by=(by,) if by else (),
             route=scope.route or None,
             model=scope.model or None,
+            feature=scope.feature or None,
+            sums=READ,
         )
         for piece in asked:
             place = (piece.value if by else "", piece.bucket.at)
             found.setdefault(place, Measured()).summed.add(piece.summed)
         return found
-
-
-def _of_feature(
-    stretches: list[Stretch], scope: Scope, by: str, fine: bool
-) -> list[tuple[str, datetime, Summed]]:
-    """Rollups of a feature, by bucket where it is ``fine`` and else by stretch; of how long its calls took nothing is known."""
-    found: list[tuple[str, datetime, Summed]] = []
-    narrowed: dict[str, Any] = {"feature": scope.feature}
-    if scope.project_id is not None:
-        narrowed["project_id"] = scope.project_id
-    for name in ("route", "model"):
-        if value := getattr(scope, name):
-            narrowed[name] = value
-    columns = [*(["bucket"] if fine else []), *([by] if by else [])]
-    sums = {f"sum_{name}": Cast(Sum(name), BigIntegerField()) for name in READ}
-    for granularity, start, end in stretches:
-        rows: Any = (
-            Rollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end, **narrowed)
-            .order_by()
-            .annotate(work=Case(When(WORK, then=True), default=False))
-            .values_list(*columns, "status", "error_code", "work")
-            .annotate(**sums)
-        )
-        for row in rows:
-            told = dict(zip(columns, row, strict=False))
-            status, code, work, *added = row[len(columns) :]
-            counts = [0] * len(Rollup.SUMS)
-            for name, value in zip(READ, added, strict=True):
-                counts[_AT[name]] = value
-            summed = Summed()
-            summed.count((status, code, bool(work)), counts)
-            at = told["bucket"].astimezone(UTC) if fine else start
-            found.append((told[by] if by else "", at, summed))
-    return found

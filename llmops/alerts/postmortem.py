@@ -26,10 +26,11 @@ def written(incident: Incident, calls: Behind | None = None) -> str:
     # What it says of itself is of its last moment, when it was nearly well.
     began = next((entry for entry in entries if entry.kind == "opened"), None)
     lasted = f"{(end - incident.opened_at).total_seconds() / 60:,.0f} min" if end else "it is not over"
+    # One that came back is nobody's again; who looked after it first is known all the same.
+    taken = next((entry for entry in entries if entry.kind == "acknowledged"), None)
     acknowledged = (
-        f"{(incident.acknowledged_at - incident.opened_at).total_seconds() / 60:,.0f} min after it began, by "
-        f"{_safe(incident.acknowledged_by)}"
-        if incident.acknowledged_at
+        f"{(taken.at - incident.opened_at).total_seconds() / 60:,.0f} min after it began, by {_safe(taken.who)}"
+        if taken
         else "by nobody"
     )
     lines = [

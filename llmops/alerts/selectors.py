@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -108,14 +108,25 @@ class Standing:
     burns: tuple[Burn, ...]
 
 
-def standing(slo: Slo, figures: Figures) -> Standing:
-    """How an objective stands over its window, and how fast its budget burns. Costs as many buckets as its window has days."""
-    whole = counted(slo, slo.window_days * 86_400, figures)
+def standings(slos: Sequence[Slo], figures: Figures) -> list[Standing]:
+    """How objectives stand over their windows, and how fast their budgets burn. They are read together: queries do not grow with
+    them."""
+    windows = {seconds for policy in burn.POLICIES for seconds in (policy.long_s, policy.short_s)}
+    windows |= {_whole(slo) for slo in slos}
+    counts = counted(slos, windows, figures)
+    return [_standing(slo, counts[slo.pk]) for slo in slos]
+
+
+def _whole(slo: Slo) -> int:
+    return slo.window_days * burn.DAY
+
+
+def _standing(slo: Slo, counts: Mapping[int, burn.Count]) -> Standing:
+    whole = counts[_whole(slo)]
     burns = []
     for policy in burn.POLICIES:
         long, short = (
-            burn.burn_rate(counted(slo, seconds, figures), slo.target)
-            for seconds in (policy.long_s, policy.short_s)
+            burn.burn_rate(counts[seconds], slo.target) for seconds in (policy.long_s, policy.short_s)
         )
         alerts = burn.reaches(long, policy.rate) and burn.reaches(short, policy.rate)
         burns.append(Burn(policy, long, short, alerts))

@@ -270,10 +270,8 @@ def slos(request: HttpRequest) -> HttpResponse:
     figures = Figures(database_now())
     rows = visible(Slo.objects.filter(archived_at=None).select_related("project"), request, VIEW)
     shown = [
-        showing.slo_row(
-            selectors.standing(slo, figures), href=reverse("admin:alerts_slo_change", args=[slo.pk])
-        )
-        for slo in rows[:100]
+        showing.slo_row(one, href=reverse("admin:alerts_slo_change", args=[one.slo.pk]))
+        for one in selectors.standings(list(rows[:100]), figures)
     ]
     context = {
         "rows": sorted(shown, key=lambda one: (one.standing.left, one.name)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
@@ -32,10 +31,7 @@ from llmops.prompts.models import Prompt
 from llmops.prompts.selectors import live_of
 from llmops.usage import texts
 from llmops.usage.models import Call, Replay
-from llmops.usage.selectors.replays import call_made_by
-
-#: A call that is not in the ledger after so long will not come: its process ended, or the data plane never got it.
-LATE = timedelta(minutes=20)
+from llmops.usage.selectors.replays import LATE, call_made_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,6 @@ def replay(request: HttpRequest, call_id: UUID) -> HttpResponse:
         try:
             made = services.replay_call(
                 actor_of(request),
-                user=request.user,
                 call=call,
                 replay_id=_replay_id(given.get("id", "")),
                 model=given.get("model", ""),

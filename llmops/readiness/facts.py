@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from llmops.access.models import Project, ServiceKey
+from llmops.access.models import OidcIdentity, Passkey, Project, ServiceKey
 from llmops.access.rules import ADMIN
 from llmops.policies.models import Policy
 from llmops.providers.models import ModelConfig, Route
@@ -85,7 +85,12 @@ def administrators() -> Sequence[Any]:
     people = get_user_model().objects.filter(is_active=True)
     whole = Q(memberships__role=ADMIN, memberships__project=None)
     found = people.filter(Q(is_superuser=True) | whole).distinct().order_by("username")
-    return [one for one in found if one.has_usable_password() or one.is_superuser]
+    without_password = {
+        user for table in (OidcIdentity, Passkey) for user in table.objects.values_list("user_id", flat=True)
+    }
+    return [
+        one for one in found if one.has_usable_password() or one.is_superuser or one.pk in without_password
+    ]
 
 
 def checks_everywhere() -> set[str]:

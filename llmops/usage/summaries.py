@@ -28,7 +28,8 @@ from llmops.usage.work import MODEL_WORK
 WORK = Q(endpoint__in=sorted(MODEL_WORK)) | ~Q(model="")
 METRICS = (LatencyRollup.TOTAL, LatencyRollup.TTFT, LatencyRollup.OVERHEAD)
 #: Summaries that were made when there were fewer sums end before the newer ones, which are 0 there.
-_SINCE = [0] * len(Rollup.SUMS)
+_WIDTH = len(Rollup.SUMS)
+_SINCE = [0] * _WIDTH
 _COUNTS = msgspec.json.Decoder(list[tuple[str, str, bool, list[int]]])
 
 
@@ -73,12 +74,13 @@ class Summed:
 
 def add_up(
     rollups: QuerySet[Rollup],
-    latencies: QuerySet[LatencyRollup],
+    latencies: QuerySet[LatencyRollup] | None,
     by: tuple[str, ...],
     *,
     wanted: Collection[str] = Rollup.SUMS,
 ) -> dict[tuple[Any, ...], Summed]:
-    """What rollups add up to, by columns that both tables have; sums that are not ``wanted`` are 0. Two queries."""
+    """What rollups add up to, by columns that both tables have (or that rollups have, without ``latencies``); sums that are
+    not ``wanted`` are 0. Two queries."""
     found: dict[tuple[Any, ...], Summed] = defaultdict(Summed)
     names = [name for name in Rollup.SUMS if name in wanted]
     places = [Rollup.SUMS.index(name) for name in names]
@@ -96,6 +98,8 @@ def add_up(
         for place, value in zip(places, row[width + 3 :], strict=True):
             counts[place] = value
         found[row[:width]].count((status, code, bool(work)), counts)
+    if latencies is None:
+        return found
     measured: Any = (
         latencies.order_by().values_list(*by, "metric").annotate(pairs=_Pairs("log_bucket", "calls"))
     )
@@ -109,7 +113,7 @@ def read(counts: str, sketches: Iterable[tuple[str, bytes]]) -> Summed:
     """What a summary says; ``sketches`` are (metric, as it is stored)."""
     return Summed(
         {
-            (status, code, work): sums + _SINCE[len(sums) :]
+            (status, code, work): sums if len(sums) == _WIDTH else sums + _SINCE[len(sums) :]
             for status, code, work, sums in _COUNTS.decode(counts)
         },
         {metric: decode(stored) for metric, stored in sketches if stored},
@@ -185,8 +189,9 @@ def make(bucket: Bucket, notes: Collection[int]) -> bool:
 
 def _summaries(where: dict[str, Any]) -> dict[tuple[UUID, str, str], Summed]:
     found: dict[tuple[UUID, str, str], Summed] = defaultdict(Summed)
-    # The organisation's is there even if nothing was called: it says that the summary was made.
+    # The organisation's are there even if nothing was called: they say that the summary was made, and that it knows of features.
     found[ORGANISATION, Summary.WHOLE, ""] = Summed()
+    found[ORGANISATION, Summary.FEATURE, ""] = Summed()
     added_up = add_up(
         Rollup.objects.filter(**where),
         LatencyRollup.objects.filter(**where),
@@ -197,4 +202,8 @@ def _summaries(where: dict[str, Any]) -> dict[tuple[UUID, str, str], Summed]:
             found[whose, Summary.WHOLE, ""].add(summed)
             found[whose, Summary.ROUTE, route].add(summed)
             found[whose, Summary.MODEL, model].add(summed)
+    by_feature = add_up(Rollup.objects.filter(**where), None, ("project_id", "feature"))
+    for (project, feature), summed in by_feature.items():
+        for whose in (ORGANISATION, project):
+            found[whose, Summary.FEATURE, feature].add(summed)
     return found

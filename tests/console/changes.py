@@ -279,6 +279,16 @@ API: dict[str, Change] = {
     ),
     "POST /api/v1/incidents/{pk}/unsilence/": Change(_pk("silent_incident"), {}, "incident.unsilenced"),
     "POST /api/v1/incidents/{pk}/note/": Change(_pk("incident"), {"text": "a line"}, "incident.noted"),
+    "POST /api/v1/datasets/": Change(
+        send={"project": "support", "name": "Angry customers"}, action="dataset.created"
+    ),
+    "POST /api/v1/datasets/{pk}/cases/": Change(
+        _pk("dataset"), lambda world: {"call": str(world.call.pk), "expected": "Hello"}, "dataset.case_added"
+    ),
+    "POST /api/v1/datasets/{pk}/export/": Change(_pk("dataset"), {}, "dataset.exported"),
+    "POST /api/v1/replays/": Change(
+        send=lambda world: {"of_call": str(world.call.pk), "model": "chat"}, action="call.replayed"
+    ),
     "POST /api/v1/calls/{pk}/correct/": Change(
         _pk("unknown_call"), {"cost_usd": "0.01", "reason": "the invoice"}, "call.corrected"
     ),
@@ -397,6 +407,9 @@ ADMIN: dict[str, Change] = {
         _pk("channel"), {"addresses": "b@example.com"}, "alert_channel.changed"
     ),
     "POST /admin/alerts/channel/{object_id}/archive/": Change(_pk("channel"), {}, "alert_channel.archived"),
+    "POST /admin/alerts/channel/{object_id}/restore/": Change(
+        _pk("old_channel"), {}, "alert_channel.restored"
+    ),
     "POST /admin/alerts/channel/{object_id}/rotate-secret/": Change(
         _pk("hook"), {}, "alert_channel.signing_rotated"
     ),

@@ -48,6 +48,12 @@ POST /api/v1/credentials/{pk}/read-again/                          1+-----------
 POST /api/v1/credentials/{pk}/remind-after/                        1+------------+
 POST /api/v1/credentials/{pk}/replace-secret/                      1+------------+
 POST /api/v1/credentials/{pk}/revoke/                              1+------------+
+GET /api/v1/datasets/                                              1++-+++-+-----+
+POST /api/v1/datasets/                                             1++---b--+----+
+GET /api/v1/datasets/{pk}/                                         1++-++0-+-----+
+GET /api/v1/datasets/{pk}/cases/                                   1++-++0-+-----+
+POST /api/v1/datasets/{pk}/cases/                                  1++---0-------+
+POST /api/v1/datasets/{pk}/export/                                 1++---0-------+
 GET /api/v1/docs/                                                  1++++++-+-----+
 GET /api/v1/incidents/                                             1++++-+-+-----+
 GET /api/v1/incidents/metrics/                                     1++++-+-+-----+
@@ -125,6 +131,9 @@ POST /api/v1/providers/{slug}/archive/                             1+-----------
 POST /api/v1/providers/{slug}/pause/                               1+------------+
 POST /api/v1/providers/{slug}/restore/                             1+------------+
 POST /api/v1/providers/{slug}/resume/                              1+------------+
+GET /api/v1/replays/                                               1++++-+-+-----+
+POST /api/v1/replays/                                              1++---b-------+
+GET /api/v1/replays/{pk}/                                          1++++-0-+-----+
 GET /api/v1/revisions/                                             1++-+-+-+-----+
 POST /api/v1/revisions/                                            1+------------+
 GET /api/v1/revisions/pending/                                     1++-+-+-+-----+
@@ -565,6 +574,8 @@ GET /admin/alerts/channel/{object_id}/delete/                      L----00
 GET /admin/alerts/channel/{object_id}/history/                     L++++00
 GET /admin/alerts/channel/{object_id}/archive/                     L++--00
 POST /admin/alerts/channel/{object_id}/archive/                    L++--00
+GET /admin/alerts/channel/{object_id}/restore/                     L++--00
+POST /admin/alerts/channel/{object_id}/restore/                    L++--00
 GET /admin/alerts/channel/{object_id}/rotate-secret/               L++--00
 POST /admin/alerts/channel/{object_id}/rotate-secret/              L++--00
 GET /admin/alerts/channel/{object_id}/send-test/                   L++--00

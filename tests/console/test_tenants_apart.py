@@ -41,6 +41,7 @@ FOREIGN = {
             "slo",
             "old_slo",
             "channel",
+            "old_channel",
             "hook",
             "incident",
             "well_incident",

@@ -372,8 +372,12 @@ def some_alerts(w: SimpleNamespace) -> None:
             project=project,
             url="https://hooks.example.com/alerts",
         )
+        gone, _ = alerts.create_channel(
+            COMMAND, slug=f"{project.slug}-gone", kind="mail", project=project, addresses=["ops@example.com"]
+        )
         setattr(w, f"{name}channel", channel)
         setattr(w, f"{name}hook", hook)
+        setattr(w, f"{name}old_channel", alerts.archive_channel(COMMAND, channel=gone))
         rule = w.alert_rule if project is w.support else foreign_rule
         for subject, more in {
             "incident": {}, "well_incident": {"clear_since": now}, "silent_incident": {},

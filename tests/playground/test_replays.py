@@ -43,9 +43,7 @@ def kept(lab: Any, *, request: Any = ASKED, **known: Any) -> Call:
 
 def replay(lab: Any, call: Call, who: Any = None, **how: Any) -> Replay:
     who = who or lab.bob
-    return services.replay_call(
-        acting(who), user=who, call=call, **{"replay_id": uuid7(), "model": "sim-small", **how}
-    )
+    return services.replay_call(acting(who), call=call, **{"replay_id": uuid7(), "model": "sim-small", **how})
 
 
 # What is asked ---------------------------------------------------------------------------------------------------------

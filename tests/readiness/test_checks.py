@@ -13,7 +13,8 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from llmops.access.models import SecondFactor
+from llmops.access.models import Membership, OidcIdentity, SecondFactor
+from llmops.alerts.models import Channel, Evaluation, Incident, Notification, Rule, Slo
 from llmops.audit.models import Verification
 from llmops.budgets.models import Budget
 from llmops.core.ids import uuid7
@@ -159,7 +160,13 @@ def _(settings: Any) -> Iterator[str]:
 def _(settings: Any) -> Iterator[str]:
     administrator("ada")
     yield LACKING
-    administrator("bea")
+    # Whom the organisation signs in has no password here.
+    bea = get_user_model()(username="bea")
+    bea.set_unusable_password()
+    bea.save()
+    Membership.objects.create(user=bea, role="admin", project=None)
+    yield LACKING
+    OidcIdentity.objects.create(user=bea, issuer="https://id.example.com", subject="bea")
     yield MET
 
 
@@ -188,7 +195,7 @@ def of_keys(name: str, **right: Any) -> None:
 
 
 of_keys("service-keys-expire", expires_at=timezone.now() + timedelta(days=9_000))
-of_keys("service-keys-narrow", allowed_routes=["chat"])
+of_keys("service-keys-narrow", allowed_routes=["chat"], allowed_models=["small"])
 of_keys("keys-limited", rpm=60)
 
 
@@ -416,7 +423,13 @@ def _(settings: Any) -> Iterator[str]:
     yield NOTHING
     one = credential()
     yield LACKING
-    one.last_probe_at = timezone.now()
+    one.last_probe_at = one.last_failure_at = ago(minutes=5)
+    one.save()
+    yield LACKING
+    one.last_used_at = timezone.now()
+    one.save()
+    yield MET
+    one.last_used_at = one.last_failure_at = None
     one.save()
     yield MET
 
@@ -457,6 +470,56 @@ def _(settings: Any) -> Iterator[str]:
     yield LACKING
     Label.objects.create(prompt=one, name="production", version=one.current)
     yield MET
+
+
+@case("alerts-told")
+def _(settings: Any) -> Iterator[str]:
+    yield LACKING
+    given = {"kind": "mail", "addresses": ["ops@example.com"]}
+    late = Channel.objects.create(slug="late", severities=["critical"], after_minutes=10, **given)
+    Channel.objects.create(slug="mild", severities=["warning"], **given)
+    yield LACKING
+    at_once = Channel.objects.create(slug="pager", severities=["critical"], **given)
+    yield MET
+    rule = Rule.objects.create(slug="r", kind="error_rate", severity="critical")
+    incident = Incident.objects.create(
+        rule=rule,
+        subject="s",
+        severity="critical",
+        title="t",
+        opened_at=ago(hours=1),
+        last_true_at=ago(hours=1),
+    )
+    told = {"incident": incident, "event": "opened", "telling": 1, "due_at": ago(hours=1)}
+    Notification.objects.create(channel=late, state="failed", created_at=ago(days=1), **told)
+    Notification.objects.create(channel=at_once, state="failed", created_at=ago(days=9), **told)
+    yield MET
+    Notification.objects.filter(channel=at_once).update(created_at=ago(days=1))
+    yield LACKING
+    Notification.objects.filter(channel=at_once).update(state="waiting", tries=2)
+    yield LACKING
+    Notification.objects.filter(channel=at_once).update(state="sent")
+    yield MET
+
+
+@case("rules-looked-at")
+def _(settings: Any) -> Iterator[str]:
+    yield LACKING
+    Evaluation.objects.create(pk=1, ended_at=ago(hours=1))
+    yield LACKING
+    Evaluation.objects.update(ended_at=timezone.now())
+    yield MET
+    Evaluation.objects.update(problems=["calls-fail: no such kind"])
+    yield LACKING
+
+
+@case("objectives-set")
+def _(settings: Any) -> Iterator[str]:
+    yield LACKING
+    slo = Slo.objects.create(slug="s", objective=Slo.AVAILABILITY, target_ppm=990_000)
+    yield MET
+    Slo.objects.filter(pk=slo.pk).update(archived_at=timezone.now())
+    yield LACKING
 
 
 @case("policies-triable")

@@ -88,6 +88,9 @@ def test_the_command_tells_and_stops_a_pipeline(settings: Any) -> None:
     with pytest.raises(CommandError, match="of 25 points are fewer than 25"):
         doctor("--fail-under", "25")
     doctor("--fail-under", "0")
+    for wrong in ("nan", "26", "-1"):
+        with pytest.raises(CommandError, match="takes 0 to 25"):
+            doctor(f"--fail-under={wrong}")
     with pytest.raises(CommandError, match=r"Not met: tls\."):
         doctor("--require", "tls", "--require", "debug-off")
     with pytest.raises(CommandError, match="no check tsl"):

@@ -109,7 +109,7 @@ class ChannelAdmin(ServiceAdmin):
     list_filter = ("kind", "enabled")
     list_select_related = ("project",)
     search_fields = ("slug",)
-    actions_detail = ("send_test", "rotate_secret", "archive")
+    actions_detail = ("send_test", "rotate_secret", "archive", "restore")
     _names = (
         "project", "severities", "addresses", "url", "allow_private_network", "after_minutes", "quiet_from", "quiet_to",
         "timezone", "enabled",
@@ -201,3 +201,12 @@ class ChannelAdmin(ServiceAdmin):
     def archive(self, request: HttpRequest, actor: Actor, obj: Channel, data: dict[str, Any]) -> str:
         services.archive_channel(actor, channel=obj)
         return f"{obj} is archived."
+
+    @admin_action(
+        label="Restore",
+        question="Have {obj} tell people again?",
+        available=lambda channel: channel.archived_at is not None,
+    )
+    def restore(self, request: HttpRequest, actor: Actor, obj: Channel, data: dict[str, Any]) -> str:
+        services.restore_channel(actor, channel=obj)
+        return f"{obj} tells people again."

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
-from llmops.alerts.burn import burning
+from llmops.alerts.burn import POLICIES, burning
 from llmops.alerts.figures import Figures
 from llmops.alerts.kinds.base import Asked, Finding, Kind, Setting, narrowing
 from llmops.alerts.models import Slo
@@ -16,10 +15,14 @@ _STATUS = {Slo.AVAILABILITY: "failed", Slo.LATENCY: "ok", Slo.TTFT: "ok"}
 
 def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
     fewest = int(asked.settings["min_bad"])
-    for slo in Slo.objects.filter(archived_at=None).select_related("project"):
-        if asked.scope.project_id is not None and slo.project_id != asked.scope.project_id:
-            continue
-        found = burning(partial(counted, slo, figures=figures), slo.target, fewest=fewest)
+    rows = Slo.objects.filter(archived_at=None).select_related("project")
+    if asked.scope.project_id is not None:
+        rows = rows.filter(project=asked.scope.project_id)
+    slos = list(rows)
+    windows = {seconds for policy in POLICIES for seconds in (policy.long_s, policy.short_s)}
+    counts = counted(slos, windows, figures)
+    for slo in slos:
+        found = burning(counts[slo.pk].__getitem__, slo.target, fewest=fewest)
         if found is None:
             continue
         hours = found.policy.long_s / 3600

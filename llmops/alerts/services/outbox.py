@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import Q
 
 from llmops.alerts import course
@@ -155,7 +156,9 @@ def _send(channel: Channel, rows: Sequence[Notification], now: datetime) -> int:
     return sent
 
 
+@transaction.atomic
 def _was_sent(row: Notification, now: datetime) -> None:
+    """With its line of the timeline, or neither: then it is sent again."""
     ended = compare_and_set(
         row,
         expect={"state": Notification.SENDING, "tries": row.tries},
@@ -175,6 +178,7 @@ def _was_sent(row: Notification, now: datetime) -> None:
         add(row.incident, "told", f"{row.channel.slug} was told {what[row.event]}.", at=now)
 
 
+@transaction.atomic
 def _not_sent(row: Notification, problem: str, now: datetime) -> None:
     over = row.tries >= course.MOST_TRIES
     ended = compare_and_set(

@@ -9,7 +9,6 @@ import time
 from datetime import timedelta
 from functools import partial
 from http.client import HTTPException
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -38,19 +37,19 @@ _PIECE = 65_536
 
 @transaction.atomic
 def replay_call(
-    actor: Actor, *, user: Any, call: Call, replay_id: UUID, model: str, version: int | None = None
+    actor: Actor, *, call: Call, replay_id: UUID, model: str, version: int | None = None
 ) -> Replay:
     """Ask again what ``call`` asked, of another route or model, or with another version of its prompt; once for each ``replay_id``.
 
-    Whoever calls this has asked whether the user may read the call's texts and use the playground of its project. Raises ``NotFound``
+    Whoever calls this has asked whether the actor may read the call's texts and use the playground of its project. Raises ``NotFound``
     when its texts are not there, ``Conflict`` when they cannot be asked again, ``InvalidRequest``, ``RateLimited``.
     """
-    lock(f"playground.runs.{user.pk}")
+    lock(f"playground.runs.{actor.identifier}")
     if (earlier := Replay.objects.filter(pk=replay_id).first()) is not None:
-        if earlier.of_call != call.pk or earlier.made_by_id != str(user.pk):
+        if earlier.of_call != call.pk or earlier.made_by_id != actor.identifier:
             raise Conflict("id: this id is in use; choose another one.", param="id")
         return earlier
-    _bound(user)
+    _bound(actor)
     project = Project.objects.get(pk=call.project_id)
     texts = opened(call)
     if model not in {one.name for one in callables(project)}:
@@ -68,7 +67,7 @@ def replay_call(
         model=model,
         prompt_version=version,
         made_by=actor.name[:200],
-        made_by_id=str(user.pk),
+        made_by_id=actor.identifier,
         made_at=timezone.now(),
     )
     replay.save(force_insert=True)
@@ -79,7 +78,7 @@ def replay_call(
         again,
         secret,
         KEY_TRAVELS_S if new.total_seconds() < 30 else 0.0,
-        f"playground:{user.pk}",
+        f"playground:{actor.identifier}",
     )
     transaction.on_commit(send)
     record(
@@ -100,10 +99,10 @@ def replay_call(
     return replay
 
 
-def _bound(user: Any) -> None:
+def _bound(actor: Actor) -> None:
     most = settings.PLAYGROUND_RUNS_PER_MINUTE
     since = timezone.now() - timedelta(minutes=1)
-    if Replay.objects.filter(made_by_id=str(user.pk), made_at__gt=since).count() >= most:
+    if Replay.objects.filter(made_by_id=actor.identifier, made_at__gt=since).count() >= most:
         raise RateLimited(
             f"You have replayed {most} calls within a minute, which is as many as one person may. Wait a moment, then go on.",
             retry_after=20,

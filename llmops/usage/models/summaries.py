@@ -13,20 +13,21 @@ ORGANISATION = UUID(int=0)
 class Summary(models.Model):
     """All that the Overview tells of one bucket of time, in one row: ``Rollup`` and ``LatencyRollup`` added up.
 
-    For a project, or for the organisation (``ORGANISATION``); whole, or those of its calls that have this route (or model),
-    empty for calls without one. Made from rollups by ``usage.summaries`` and never added to, so that it can be made again at any time.
-    A bucket of which the organisation has no whole row has no summary yet; one that ``StaleSummary`` names is behind.
-    Whoever reads takes the rollups of both.
+    For a project, or for the organisation (``ORGANISATION``); whole, or those of its calls that have this route (or model, or
+    feature), empty for calls without one. Of features no durations are kept. Made from rollups by ``usage.summaries`` and never
+    added to, so that it can be made again at any time.
+    A bucket of which the organisation has no whole row has no summary yet, and one without the organisation's row of no feature has
+    none by feature; one that ``StaleSummary`` names is behind. Whoever reads takes the rollups of these.
     """
 
-    WHOLE, ROUTE, MODEL = "", "route", "model"
+    WHOLE, ROUTE, MODEL, FEATURE = "", "route", "model", "feature"
 
     id = models.BigAutoField(primary_key=True)
     granularity = models.PositiveIntegerField(help_text="Length of the bucket in seconds.")
     bucket = models.DateTimeField()
     project_id = models.UUIDField()
-    dimension = models.CharField(max_length=5, blank=True)
-    value = models.CharField(max_length=63, blank=True)
+    dimension = models.CharField(max_length=7, blank=True)
+    value = models.CharField(max_length=100, blank=True)
     counts = models.TextField(
         help_text="JSON: [status, error code, whether a model worked, sums in the order of Rollup.SUMS] each."
     )

@@ -1,7 +1,7 @@
 """What the on-call dashboards count, bounded by their range of time: from summaries where these tell it, else from rollups.
 
-A summary knows a bucket of time whole, by route, or by model. Of a service key, a feature, or a route and a model together only
-``Rollup`` tells; durations are then not kept, since sketches are made by project, route and model alone.
+A summary knows a bucket of time whole, by route, by model, or by feature. Of a service key, or of two of these together, only
+``Rollup`` tells. Of keys and features durations are not kept, since sketches are made by project, route and model alone.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def by_bucket(
     found = {at: Summed() for _, at in whole.buckets()}
     if narrowed.project_ids is not None and not narrowed.project_ids:
         return found
-    if narrowed.timed and not (narrowed.route and narrowed.model):
+    if narrowed.key_id is None and sum(map(bool, (narrowed.route, narrowed.model, narrowed.feature))) < 2:
         exact = narrowed.exact()
         for piece in pieces(
             [whole],
@@ -79,6 +79,8 @@ def by_bucket(
             metrics=metrics,
             route=exact.get("route"),
             model=exact.get("model"),
+            feature=exact.get("feature"),
+            sums=sums,
         ):
             found[_floor(piece.bucket.at, start, granularity)].add(piece.summed)
         return found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from llmops.usage.models import Call, Replay
 
+#: A call that is not in the ledger after so long will not come: its process ended, or the data plane never got it.
+LATE = timedelta(minutes=20)
 _MOST = 20
 _BEGINS = "replay-"
 
@@ -21,7 +25,11 @@ class ReplayTold:
 
 def replays_of(call_id: UUID) -> list[ReplayTold]:
     """The latest first."""
-    rows = list(Replay.objects.filter(of_call=call_id)[:_MOST])
+    return told(list(Replay.objects.filter(of_call=call_id)[:_MOST]))
+
+
+def told(rows: Collection[Replay]) -> list[ReplayTold]:
+    """These with their calls. One query."""
     # A request id is the caller's to choose: only the key that made it tells a replay.
     calls = Call.objects.filter(request_id__in=[one.request for one in rows]) if rows else ()
     found = {(call.request_id, call.key_id): call for call in calls}

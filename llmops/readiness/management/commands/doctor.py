@@ -38,13 +38,15 @@ class Command(BaseCommand):
         states = {one.check.id: one.finding.state for one in found.looked}
         if strange := [name for name in options["require"] if name not in states]:
             raise CommandError(f"There is no check {', '.join(strange)}.")
+        least = options["fail_under"]
+        if least is not None and not 0 <= least <= POINTS:
+            raise CommandError(f"--fail-under takes 0 to {POINTS} points.")
         if options["keep"]:
             services.keep(found, day=timezone.now().date())
         self._tell_machines(found) if options["json"] else self._tell_people(found)
         missing = [name for name in options["require"] if states[name] != MET]
         if missing:
             raise CommandError(f"Not met: {', '.join(missing)}.")
-        least = options["fail_under"]
         if least is not None and found.whole.tenths < least * 10:
             raise CommandError(f"{found.whole.points} of {POINTS} points are fewer than {least:g}.")
 
