@@ -66,7 +66,7 @@ def looked_at(route: str, world: SimpleNamespace) -> str:
         "policies": world.policy.slug, "credentials": world.staged.pk, "routes": world.route.slug, "budgets": world.budget.pk,
         "approvals": world.raise_asked.pk, "rotations": world.rotation.pk, "prompts": world.prompt.pk,
         "incidents": world.incident.pk, "slos": world.slo.pk, "stand-ins": world.stand_in.pk, "tools": world.tool.pk, "actions": world.lost_action.pk,
-        "runs": world.started_run.pk,
+        "runs": world.started_run.pk, "datasets": world.dataset.pk, "replays": world.replay.pk,
     }  # fmt: skip
     if not route.startswith("/api/v1/") or "{" not in route:
         return stand_in(route, world)
