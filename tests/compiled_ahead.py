@@ -2,7 +2,8 @@
 
 pytest writes what it makes of a test file's asserts beside the file, and finds it there the next time; but a first run
 would do so one file after the other, and both halves of the suite begin at the same moment with the same files.
-The same holds for the constants of the product's modules, with which Hypothesis makes its examples.
+The same holds for the constants of the product's modules and the tables of characters, with which Hypothesis makes its
+examples.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def _share_out(config: pytest.Config, processes: int) -> None:
         try:
             _rewrite(config, tests[number::processes])
             _find_constants(sources[number::processes])
+            if number == 0:
+                _find_characters()
         finally:
             # Whatever this process was to do at its end is its parent's.
             os._exit(0)
@@ -77,3 +80,11 @@ def _find_constants(files: list[Path]) -> None:
         module = ModuleType(path.stem)
         module.__file__ = str(path)
         constants_from_module(module)
+
+
+def _find_characters() -> None:
+    """Which there are, of which kind, and those that a text may hold: a second for each process that looks itself."""
+    from hypothesis.internal.charmap import charmap, intervals_from_codec
+
+    charmap()
+    intervals_from_codec("utf-8")

@@ -186,6 +186,16 @@ def static_files_found_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Every client of the SDK reads the system's certificates, which takes longer than its calls, none of which meets TLS."""
+    import httpcore2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_cached(request: pytest.FixtureRequest) -> None:
     """Every test starts with an empty cache and, where there is one, an empty Redis database."""
