@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,25 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
+from console.embedded import write_private
 from tests.chromium import CHROMIUM, FLAGS
 from tests.e2e.test_embedded import Embedded, wait_until
 from tests.handing_on import handed_on
+from tests.installation import Template
 
+WIDE: ViewportSize = {"width": 1440, "height": 900}
 #: Half an hour off the others, so that a time in the wrong zone shows.
 ZONE = "Asia/Kolkata"
 WATCH_POLICY = """
@@ -28,7 +42,11 @@ expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+def stack(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    installation_template: Template,
+) -> Iterator[Embedded]:
     """One for this file and all that import it; what a test makes in it has a name that no other uses."""
 
     @contextmanager
@@ -37,6 +55,14 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         try:
             # What happened in the months before is looked at elsewhere, and takes as long to make as all else here.
             found.env["CONSOLE_DEMO"] = "no"
+            # Its tables as well: they are there, and it finds nothing in them yet.
+            if installation_template.url.startswith("sqlite"):
+                found.data_dir.mkdir(mode=0o700)
+                keys = (
+                    f"{name}={os.environ[name]}\n" for name in ("CONSOLE_SECRET_KEY", "CONSOLE_MASTER_KEYS")
+                )
+                write_private(found.data_dir / "keys.env", "".join(keys))
+                installation_template.fill(str(found.data_dir / "console.sqlite3"))
             found.start()
             yield found
         finally:
@@ -59,12 +85,14 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def session(request: pytest.FixtureRequest, browser: Browser, stack: Embedded) -> Iterator[dict[str, object]]:
-    """Signed in once, through the form; every test begins with these cookies."""
+def session(request: pytest.FixtureRequest, browser: Browser, stack: Embedded) -> Iterator[BrowserContext]:
+    """Where one is signed in, through the form, once for all files: a window costs more than most of what is done in it."""
 
     @contextmanager
-    def signed_in() -> Iterator[dict[str, object]]:
-        context = browser.new_context(timezone_id=ZONE)
+    def signed_in() -> Iterator[BrowserContext]:
+        # What breathes while a page is live would be drawn sixty times a second; the page left open below shows it so.
+        context = browser.new_context(timezone_id=ZONE, viewport=WIDE, reduced_motion="reduce")
+        context.add_init_script(WATCH_POLICY)
         page = context.new_page()
         page.goto(address(stack, "/calls/?status=ok"))
         expect(page).to_have_url(re.compile(r"/admin/login/\?next=/calls/"))
@@ -75,39 +103,59 @@ def session(request: pytest.FixtureRequest, browser: Browser, stack: Embedded) -
         page.get_by_label("Password").fill(stack.first["password"])
         page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_url(address(stack, "/calls/?status=ok"))
-        state = context.storage_state()
+        yield context
         context.close()
-        yield dict(state)
 
     yield from handed_on(request, signed_in)
 
 
 @pytest.fixture
-def context(browser: Browser, session: dict[str, object]) -> Iterator[BrowserContext]:
-    # What breathes while a page is live would be drawn sixty times a second; the page left open below shows it so.
-    found = browser.new_context(
-        storage_state=session,
-        timezone_id=ZONE,
-        viewport={"width": 1440, "height": 900},
-        reduced_motion="reduce",
-    )  # type: ignore[arg-type]
-    found.add_init_script(WATCH_POLICY)
-    yield found
-    found.close()
+def context(session: BrowserContext, stack: Embedded) -> Iterator[BrowserContext]:
+    """Signed in, and with one page; what a test leaves in it is gone before the next."""
+    cookies, first = session.cookies(), session.pages[0]
+    yield session
+    for other in session.pages[1:]:
+        other.close()
+    first.unroute_all()
+    rest(first, stack)
+    session.clear_cookies()
+    session.add_cookies(cookies)  # type: ignore[arg-type]
+
+
+def rest(page: Page, stack: Embedded) -> None:
+    """On a page that asks for nothing by itself."""
+    page.set_viewport_size(WIDE)
+    page.goto(address(stack, "/alerts/runbooks/"))
+    page.evaluate("localStorage.clear(); sessionStorage.clear()")
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page on which nothing may be written to the console as an error, and nothing refused by a policy."""
-    found = context.new_page()
+    with watched(context.pages[0]) as found:
+        yield found
+
+
+@contextmanager
+def watched(page: Page) -> Iterator[Page]:
     complaints: list[str] = []
-    found.on(
-        "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
-    )
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    yield found
-    assert found.evaluate("window.refusedByPolicy") == []
-    assert complaints == []
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    def failed(error: Error) -> None:
+        complaints.append(str(error))
+
+    page.on("console", said)
+    page.on("pageerror", failed)
+    try:
+        yield page
+        assert page.evaluate("window.refusedByPolicy") == []
+        assert complaints == []
+    finally:
+        page.remove_listener("console", said)
+        page.remove_listener("pageerror", failed)
 
 
 def address(stack: Embedded, path: str) -> str:
@@ -171,7 +219,18 @@ def shown(page: Page) -> dict[str, int]:
     return found
 
 
-def test_a_live_page_rests_while_nobody_looks(page: Page, stack: Embedded) -> None:
+def test_a_live_page_rests_while_nobody_looks(
+    browser: Browser, stack: Embedded, session: BrowserContext
+) -> None:
+    # A clock of its own stays with a window for good.
+    context = browser.new_context(storage_state=session.storage_state(), reduced_motion="reduce")
+    context.add_init_script(WATCH_POLICY)
+    with watched(context.new_page()) as page:
+        rests_while_nobody_looks(page, stack)
+    context.close()
+
+
+def rests_while_nobody_looks(page: Page, stack: Embedded) -> None:
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -303,7 +362,8 @@ def test_what_a_call_cost_is_seen_on_a_phone_without_scrolling(page: Page, stack
 
 
 def test_the_admin_shows_times_in_the_viewers_zone(page: Page, stack: Embedded) -> None:
-    [credential] = stack.ask("/api/v1/credentials/", key="admin_key")["results"]
+    found = stack.ask("/api/v1/credentials/", key="admin_key")["results"]
+    [credential] = [one for one in found if (one["provider"], one["name"]) == ("simulator", "primary")]
     changed = datetime.fromisoformat(credential["state_changed_at"]).astimezone(ZoneInfo(ZONE))
     for path in (
         "/admin/access/servicekey/",
@@ -328,9 +388,9 @@ def test_the_admin_shows_times_in_the_viewers_zone(page: Page, stack: Embedded) 
 
 
 def test_a_page_left_open_after_signing_out_says_so(
-    browser: Browser, stack: Embedded, session: dict[str, object]
+    browser: Browser, stack: Embedded, session: BrowserContext
 ) -> None:
-    context = browser.new_context(storage_state=session)  # type: ignore[arg-type]
+    context = browser.new_context(storage_state=session.storage_state())
     page = context.new_page()
     page.goto(address(stack, "/"))
     expect(page.locator("#live-text")).to_have_text("Live")

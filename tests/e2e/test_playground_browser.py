@@ -21,8 +21,15 @@ def opened(page: Page, stack: Embedded, base: str = "") -> Page:
     page.goto(base or address(stack, "/playground/"))
     page.get_by_label("Project").select_option(label="Support assistant")
     expect(page.locator("#columns")).to_have_attribute("aria-busy", "false")
-    expect(column(page, "A").get_by_label("Version", exact=True)).not_to_be_empty()
+    triage(page)
     return page
+
+
+def triage(page: Page) -> None:
+    """The prompt of the installation, whichever others are there by now."""
+    column(page, "A").get_by_label("Prompt", exact=True).select_option(label="triage · shared")
+    expect(column(page, "A").get_by_label("Version", exact=True)).not_to_be_empty()
+    expect(page.get_by_label("ticket", exact=True)).to_be_visible()
 
 
 def column(page: Page, letter: str) -> Locator:
@@ -132,6 +139,7 @@ def test_a_project_that_answers_late_leaves_the_one_chosen_since_alone(page: Pag
     page.unroute("**/playground/choices/**")
 
     # A version chosen a moment ago is the one that runs.
+    triage(page)
     slow: list[Route] = []
     version = column(page, "A").get_by_label("Version", exact=True)
     page.get_by_label("Fill from").select_option(index=1)

@@ -98,7 +98,7 @@ def test_with_a_mouse(page: Page, stack: Embedded) -> None:  # noqa: F811
     page.get_by_role("button", name="Estimate").click()
     expect(page.locator("#part-cost")).to_contain_text(re.compile("of the last 7 days|in the last 7 days"))
     # Nothing of it was saved; the browser asks before it is lost.
-    page.on("dialog", lambda dialog: dialog.accept())
+    page.once("dialog", lambda dialog: dialog.accept())
     page.reload()
     assert order(page, "fallbacks") == ["sim-gpt-4o-mini"]
 
