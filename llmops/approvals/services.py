@@ -120,12 +120,13 @@ def decide(actor: Actor, *, request_id: UUID, approves: bool, seen: str, reason:
             _audit(actor, row, "rejected", reason, lent)
             return row
         _refuse_from_who_may_not_ask(row)
-        if not _counts(mine, row):
+        counted = {one.pk for one in row.decisions.filter(approves=True) if _counts(one, row)}
+        if mine.pk not in counted:
             # Taken away between the first look and this one: it would be on record and count for nothing.
             raise PermissionDenied(
                 "You may not decide about this any more. Nothing was decided; somebody else has to."
             )
-        given = sum(_counts(one, row) for one in row.decisions.filter(approves=True))
+        given = len(counted)
         told: dict[str, Any] = {"approvals": f"{given} of {row.required}", **lent}
         if given >= row.required:
             result = kind_named(row.kind).execute(actor, row.pk, row.content)
