@@ -90,6 +90,7 @@ class Inbox:
     together: bool = False
     marker: str = ""
     problems: list[str] = field(default_factory=list)
+    page: int = PAGE
 
 
 def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
