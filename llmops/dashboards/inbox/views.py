@@ -35,7 +35,7 @@ from llmops.tools.services import resolve
 
 #: Decided together at most.
 MOST_TOGETHER = PAGE
-_MANY, _LONGEST_PAUSE_S = threading.Lock(), 0.25
+_MANY, _LONGEST_PAUSE_S = threading.Lock(), 0.05
 
 
 @require_GET
