@@ -60,6 +60,14 @@ class Found:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """``word``: the longest of the words. To look for it alone takes a tenth of the time, and most texts do not have it."""
+
+    word: str
+    pattern: re.Pattern[str]
+
+
 def search_texts(
     actor: Actor,
     *,
@@ -74,7 +82,7 @@ def search_texts(
     ``since``: how far back; None for all that is kept. Whoever calls this has asked whether the actor may read texts of the project.
     Raises ``InvalidRequest`` for words or a cursor that are none, ``NotFound`` where nothing is kept for people.
     """
-    pattern, at = _pattern(words), _place(cursor)
+    wanted, at = _wanted(words), _place(cursor)
     if project.archived_at or not project.keep_texts_percent or not project.keep_texts_readable:
         raise nothing_kept()
     now = database_now()
@@ -87,7 +95,7 @@ def search_texts(
     looked_at, reached, over = 0, None, False
     for texts, started_at in _newest_first(kept, at, until=now + kept_for):
         looked_at, reached, at = looked_at + 1, started_at, (started_at, texts.call_id)
-        if (hit := _hit(pattern, texts, started_at)) is not None:
+        if (hit := _hit(wanted, texts, started_at)) is not None:
             hits.append(hit)
         if len(hits) >= MOST_FOUND or looked_at >= MOST_LOOKED_AT or time.monotonic() >= until:
             over = True
@@ -111,13 +119,14 @@ def search_texts(
     return Found(hits, looked_at, reached, f"{at[0].isoformat()}|{at[1]}" if more and at else None)
 
 
-def _pattern(words: str) -> re.Pattern[str]:
-    wanted = words.split()
-    if not LEAST_LETTERS <= len(" ".join(wanted)) <= MOST_LETTERS:
+def _wanted(words: str) -> _Wanted:
+    each = words.split()
+    if not LEAST_LETTERS <= len(" ".join(each)) <= MOST_LETTERS:
         raise InvalidRequest(
             f"words: give {LEAST_LETTERS} to {MOST_LETTERS} characters to look for.", param="words"
         )
-    return re.compile(r"\s+".join(map(re.escape, wanted)), re.IGNORECASE)
+    pattern = re.compile(r"\s+".join(map(re.escape, each)), re.IGNORECASE)
+    return _Wanted(max(each, key=len).casefold(), pattern)
 
 
 def _place(cursor: str) -> tuple[datetime, UUID] | None:
@@ -158,11 +167,11 @@ def _newest_first(
         at = batch[-1].started_at, batch[-1].call_id
 
 
-def _hit(pattern: re.Pattern[str], texts: Texts, started_at: datetime) -> Hit | None:
+def _hit(wanted: _Wanted, texts: Texts, started_at: datetime) -> Hit | None:
     first, part, text, answered, more = None, "", "", False, -1
     for of_answer, parts in ((False, texts.asked), (True, texts.answered)):
         for name, said in parts:
-            if (match := pattern.search(said)) is None:
+            if wanted.word not in said.casefold() or (match := wanted.pattern.search(said)) is None:
                 continue
             more += 1
             if first is None:
