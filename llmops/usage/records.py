@@ -305,7 +305,8 @@ def kept_text_identity(call: object) -> str:
 
 class BreakerSeen(msgspec.Struct, tag="breaker", tag_field="t", omit_defaults=True, gc=False):
     """A breaker of this process opened or closed (``state`` ``open`` or ``closed``). ``by`` says what made it: the failure
-    ``rate``, a ``probe``, ``another`` process, an operator's ``reset``. ``until`` is when the next probe is due."""
+    ``rate``, a ``probe``, ``calls`` that went well, ``another`` process, an operator's ``reset``. ``until`` is when the next
+    probe is due."""
 
     n: int
     at: int

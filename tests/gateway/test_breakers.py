@@ -9,7 +9,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.gateway.attempts.breakers import BY_ANOTHER, BY_PROBE, BY_RATE, BY_RESET, Breaker, Breakers
+from llmops.gateway.attempts.breakers import (
+    BY_ANOTHER,
+    BY_CALLS,
+    BY_PROBE,
+    BY_RATE,
+    BY_RESET,
+    Breaker,
+    Breakers,
+)
 from llmops.usage.records import BreakerSeen
 from tests.gateway.rig import KEY, Asked, Reply, Rig, a_key, a_route, answers, fails
 
@@ -270,6 +278,25 @@ def test_whose_probe_failed_leaves_the_next_one_to_others() -> None:
     assert mine.allows(93.0), "others do not come"
     common.record(True, 94.0, probe=True)
     assert not common.open_until
+
+
+def test_that_nobody_asks_for_a_probe_any_more_keeps_it_open_for_nobody() -> None:
+    told: list[tuple[str, str, float]] = []
+    breakers = Breakers(lambda breaker, state, by, now: told.append((state, by, now)))
+    route = a_route("r", **SETTINGS)
+    mine, theirs = (breakers.named(route, "m", name) for name in ("mine", "theirs"))
+    # Too few for a breaker of their own.
+    for breaker in (mine, theirs) * 2:
+        breaker.record(False, 0.0)
+    assert told == [("open", BY_RATE, 0.0)] and breakers.named(route, "m").open_until == 30.0
+    for at in (62.0, 89.0):
+        assert mine.allows(at), "what failed is older than the window"
+        mine.record(True, at)
+    assert len(told) == 1, "somebody may still have to ask"
+    mine.record(False, 90.5)
+    assert len(told) == 1, "a failure closes nothing"
+    theirs.record(True, 91.0)
+    assert told[1:] == [("closed", BY_CALLS, 91.0)]
 
 
 # ---------------------------------------------------------------------- over a plane

@@ -6,7 +6,8 @@ probe after its cool-down. A project's own counts its own calls, and keeps its c
 other projects fail at that rate as well, not those of the one that fails most alone. While it is open a project need not meet as
 many failures as the route asks for: its own calls decide, however few, so that one that fails keeps it away. Requests that make a
 provider fail so never close it to others, whoever joins in sending them: nothing that other projects do keeps a project away
-whose own calls fail less often than the route's limit. The windows count the calls of this process; that one is open may be told to,
+whose own calls fail less often than the route's limit. Once nobody's do, nobody asks it for a probe: it closes with a call that goes
+well, a window after its cool-down. The windows count the calls of this process; that one is open may be told to,
 and by, the other processes (``shared_breakers``), and an operator may reset it (``LiveState.breaker_resets``).
 """
 
@@ -23,7 +24,7 @@ OPENED, CLOSED = "open", "closed"
 #: In place of a project, of calls that are only thought.
 _NOBODYS = "-"
 #: What made a breaker change.
-BY_RATE, BY_PROBE, BY_ANOTHER, BY_RESET = "rate", "probe", "another", "reset"
+BY_RATE, BY_PROBE, BY_ANOTHER, BY_RESET, BY_CALLS = "rate", "probe", "another", "reset", "calls"
 _REMEMBERED = 50
 
 #: Route, model, project; no project for the common one.
@@ -172,6 +173,8 @@ class CommonBreaker(Breaker):
 
     def count(self, ok: bool, now: float, project: str, why: str = "") -> None:
         if self.open_until:
+            if ok and not self.probing and now >= self.open_until + self._asked_within():
+                self.close(now, by=BY_CALLS)
             return
         seen = self._seen
         if not seen or now - seen[-1][0] >= 1.0:
@@ -192,6 +195,10 @@ class CommonBreaker(Breaker):
                 found[0] += 1
                 found[1] += not ok
         self.record(ok, now, why=why)
+
+    def _asked_within(self) -> float:
+        """Whoever is kept away after the cool-down asks for a probe within so many seconds, or has no failures left in its window."""
+        return float(max(self.route.breaker_window_s, self.route.breaker_cooldown_s))
 
     def admits(self, now: float, prober: ProjectBreaker) -> bool:
         """As ``allows``. For a while another probe is not the project's whose probe failed: it may be what makes it fail."""

@@ -85,7 +85,11 @@ def note_health(*, process: UUID, host: str, changes: Iterable[BreakerChange | C
         send("providers.tend_rotations")
 
 
-_CLOSED_BY = {"probe": "a probe was answered", "reset": "an operator reset it"}
+_CLOSED_BY = {
+    "probe": "a probe was answered",
+    "calls": "calls went well again",
+    "reset": "an operator reset it",
+}
 
 
 def _note_breaker(process: UUID, host: str, change: BreakerChange) -> None:
