@@ -55,7 +55,7 @@ def database_away(installation: Installation) -> Iterator[None]:
 @pytest.mark.timeout(600)
 async def test_calls_go_on_and_are_all_there_afterwards(installation: Installation, tmp_path: Path) -> None:
     with running(tmp_path) as simulator:
-        text = CONFIGURATION.format(url=simulator.url, key=KEY, limit="500", tokens=30)
+        text = CONFIGURATION.format(url=simulator.url, key=KEY, limit="500", tokens=30, latency=100)
         installation.manage("apply", "-f", "-", stdin=text)
         installation.spawn(["manage.py", "ingest"])
         found = Fire(installation, simulator, [installation.free_port()], [None])  # type: ignore[list-item]
