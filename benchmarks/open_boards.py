@@ -93,7 +93,7 @@ def measure(
         f"Open: {OPEN} streams of server-sent events, of {len(BOARDS)} boards (each kind over 1 hour to 30 days), looked at by "
         f"{PEOPLE} people, for {seconds:.0f} s after {_SETTLE_S:.0f}; 20 calls are booked each second. The console took "
         f"{100 * console_s / seconds:.1f}% of a core and its connections to PostgreSQL {100 * database_s / seconds:.1f}%; "
-        f"{seen.events:,} updates were told{age}, in {seen.streams:,} streams, as each ends after 25 s and is opened again."
+        f"{seen.events:,} updates were told{age}. A stream ends after five minutes and is opened again, which {seen.streams:,} of them did meanwhile."
     )
     return bar, note
 

@@ -14,7 +14,7 @@ from rest_framework.routers import BaseRouter
 
 from llmops.access.models import Project
 from llmops.access.selectors import may
-from llmops.base.drf import ConsoleViewSet
+from llmops.base.drf import ConsoleViewSet, NewestFirst
 from llmops.core.errors import InvalidRequest
 from llmops.core.ids import uuid7
 from llmops.playground import services
@@ -54,8 +54,14 @@ class NewReplay(serializers.Serializer[Any]):
     of_call = serializers.UUIDField(help_text="A call whose texts are kept for people.")
     model = serializers.CharField(max_length=63, help_text="The route or model to ask.")
     prompt_version = serializers.IntegerField(
-        required=False, allow_null=True, default=None, min_value=1, help_text="In place of the one it was asked with."
+        required=False, allow_null=True, default=None, min_value=1, max_value=2**31 - 1, help_text="In place of the one it was asked with."
     )  # fmt: skip
+
+
+class LatestMade(NewestFirst):
+    """Ids are for who asks to choose, and say nothing of when."""
+
+    ordering = ("-made_at", "-id")
 
 
 class Replays(ConsoleViewSet):
@@ -63,6 +69,7 @@ class Replays(ConsoleViewSet):
 
     queryset = Replay.objects.all()
     serializer_class = ReplaySerializer
+    pagination_class = LatestMade
     project_path = "project_id"
     filterset_fields = ("of_call", "model")
     permission_map = {"list": "usage.view", "retrieve": "usage.view", "create": PERMISSION}

@@ -294,9 +294,11 @@ def test_an_open_board_is_told_what_changed_and_no_more(
 
 
 @pytest.mark.any_engine
-def test_a_role_that_is_taken_ends_the_stream(stage: SimpleNamespace, still: None) -> None:
+def test_a_role_that_is_taken_ends_the_stream(stage: SimpleNamespace, bob: Client, still: None) -> None:
     seed.store([seed.make_call(stage, NOW - timedelta(minutes=5))])
-    follower = live.Follower(asked(stage, "traffic", "range=1h", stage.bob), stage.bob.pk, "")
+    bob.get("/traffic/")
+    session = str(bob.session.session_key)
+    follower = live.Follower(asked(stage, "traffic", "range=1h", stage.bob), stage.bob.pk, session, "")
     assert b'data: {"marker"' in follower.look()
     stage.bob.memberships.all().delete()
     follower.marker = ""
