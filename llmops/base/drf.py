@@ -25,7 +25,7 @@ class NewestFirst(CursorPagination):
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 500
-    ordering = "-id"
+    ordering: str | tuple[str, ...] = "-id"
 
 
 def error_body(error: ConsoleError) -> dict[str, Any]:
