@@ -22,6 +22,7 @@ from llmops.gateway.money import bounds
 from llmops.gateway.money.bank import Short
 from llmops.gateway.money.cheaper import Turned, way_out
 from llmops.gateway.money.holding import Holding, output_bound, output_cap
+from llmops.gateway.policing.opinions import INNER, put_aside
 from llmops.gateway.routing import Budgets, Target
 from llmops.gateway.throttling.limits import Limiteds, Ticket
 from llmops.gateway.throttling.queueing import Gate
@@ -30,6 +31,7 @@ from llmops.providers.rules import FLEX
 from llmops.usage.records import Shortage
 
 if TYPE_CHECKING:
+    from llmops.core.asgi import Message
     from llmops.gateway.attempts.resilience import Failure
     from llmops.gateway.attempts.trial import Trial
 
@@ -39,12 +41,13 @@ LEAST_OUTPUT = 16
 SOON_S = 2.0
 
 
-async def admit(call: Call) -> None:
-    """Take a place under the limits of the call's key and project. Raises ``RateLimited``."""
+async def admit(call: Call, scope: Message) -> None:
+    """Take a place under the limits of the call's key and project. What the console asks for a call is within that call's place.
+    Raises ``RateLimited``."""
     asked, resolution = call.asked, call.resolution
     assert asked is not None and resolution is not None
     limited = resolution.limited
-    if not limited:
+    if not limited or call.ticket is not None or INNER in scope:
         return
     if not resolution.counts_tokens:
         call.ticket = await ticket(call, limited, 0)
@@ -78,10 +81,10 @@ async def ticket(call: Call, limited: Limiteds, tokens: int) -> Ticket:
 
 async def wait_for_place(call: Call, gate: Gate) -> None:
     """Take a place among the calls to a target when there is one; to be given back by ``leave``. Raises ``QueueFull``."""
-    assert call.plan is not None
+    assert call.plan is not None and call.key is not None
     began = time.perf_counter()
     try:
-        await gate.enter(call.priority, call.plan.deadline)
+        await gate.enter(call.priority, call.plan.deadline, call.key.project_id)
     finally:
         call.queue_us += int((time.perf_counter() - began) * 1_000_000)
 
@@ -159,14 +162,16 @@ async def _keep_within(call: Call, target: Target, holding: Holding, prices: Pri
     """Bring the worst cost within what the caller lets the call cost: count exactly; then lower the cap; then refuse."""
     asked = call.asked
     assert asked is not None and call.resolution is not None
-    left = bounds.most(call) - call.cost
+    left = bounds.left(call) - put_aside(call, holding.output)
     if holding.worst <= left:
+        call.spare = bounds.left(call) - holding.worst
         return
     bound = holding.bound = await call.plane.off_loop(
         lambda: call.endpoint.count_input(asked, target), size=asked.size
     )
     holding.worst = prices.worst_cost(bound, holding.output, asked.uses, asked.units)
     if holding.worst <= left:
+        call.spare = bounds.left(call) - holding.worst
         return
     if call.resolution.route.clamp_output and holding.output and not asked.uncapped and asked.units is None:
         cap = _cap_within(left, asked, prices, bound)
@@ -176,6 +181,7 @@ async def _keep_within(call: Call, target: Target, holding: Holding, prices: Pri
             holding.cap, holding.clamped = cap, True
     if holding.worst > left:
         raise bounds.exceeded(left, holding.worst)
+    call.spare = bounds.left(call) - holding.worst
 
 
 async def _hold_slowly(

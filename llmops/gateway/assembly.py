@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmops.core.asgi import Message, Receive, Send
@@ -23,5 +24,7 @@ class DataPlane(Plane):
         self.metering = Metering(self)
         self.moderate = self._moderate
 
-    async def _moderate(self, scope: Message, receive: Receive, send: Send) -> None:
-        await serve(self, MODERATIONS, scope, receive, send)
+    async def _moderate(
+        self, scope: Message, receive: Receive, send: Send, cost: Callable[[int], None]
+    ) -> None:
+        await serve(self, MODERATIONS, scope, receive, send, lambda call: cost(call.cost))

@@ -60,6 +60,7 @@ class Call:
     """State of one request, filled step by step by the pipeline."""
 
     __slots__ = (
+        "aside",
         "asked",
         "attempts",
         "begun",
@@ -100,6 +101,7 @@ class Call:
         "secret",
         "send",
         "sound",
+        "spare",
         "started",
         "started_ns",
         "started_sending",
@@ -145,6 +147,10 @@ class Call:
         self.retries = 0
         self.fallbacks = 0
         self.cost = 0
+        #: what moderation models cost that were asked about it, each a call with a record of its own
+        self.aside = 0
+        #: of what the caller lets it cost, what the attempt under way leaves at its worst; None where nothing is said
+        self.spare: int | None = None
         self.queue_us = 0
         #: what was done to make the input fit into a context window
         self.fitting: Fitting | None = None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import ConsoleError, InvalidRequest
+from llmops.core.verdicts import BEFORE
 from llmops.gateway import admission, on_behalf, prompting, recalling, settle
 from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, TOO_LONG, Failure
@@ -52,18 +53,33 @@ from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.opinions import INNER
 from llmops.gateway.streaming.events import Relay
 from llmops.gateway.streaming.media import check_capability, read_media, relay_media
-from llmops.gateway.streaming.relaying import is_events, relay_stream, relay_whole
+from llmops.gateway.streaming.relaying import (
+    is_events,
+    over,
+    relay_stream,
+    relay_whole,
+    until_known,
+)
 from llmops.gateway.throttling.queueing import INTERACTIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmops.gateway.attempts.shared_breakers import SharedBreakers
 
 #: Roughly, for the rate limits of credentials, which providers reckon in the same way.
 BYTES_A_TOKEN = 4
 
 
-async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
-    """Answer one request of an endpoint, whatever happens."""
+async def serve(
+    plane: Plane,
+    endpoint: Endpoint,
+    scope: Message,
+    receive: Receive,
+    send: Send,
+    over: Callable[[Call], None] | None = None,
+) -> None:
+    """Answer one request of an endpoint, whatever happens. ``over`` is told when it is over."""
     call = Call(plane, endpoint, scope, receive, send)
     try:
         plane.enter(call)
@@ -72,6 +88,9 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         if IDEMPOTENCY_KEY in call.headers and await answered_before(call):
             return
         if call.resolution is not None and call.resolution.guard is not None and INNER not in scope:
+            if call.resolution.guard.remote(BEFORE):
+                # Who is over its limits does not make others work either.
+                await admission.admit(call, scope)
             await policing.before(call)
         keeps = call.resolution is not None and call.resolution.keeps and INNER not in scope
         if call.cache_key is not None and (kept := await recalling.find(call)) is not None:
@@ -79,7 +98,7 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
                 texts.keep(call)
             await answer_again(call, kept)
             return
-        await admission.admit(call)
+        await admission.admit(call, scope)
         if keeps:
             # What limits refuse is not kept: whoever asks too often would fill the journal with it.
             texts.keep(call)
@@ -115,6 +134,8 @@ async def serve(plane: Plane, endpoint: Endpoint, scope: Message, receive: Recei
         await refuse(call, as_console_error(error, where=f"{endpoint.name} {call.request_id}"))
     finally:
         call.close()
+        if over is not None:
+            over(call)
 
 
 async def answered_before(call: Call) -> bool:
@@ -131,6 +152,9 @@ def identify(call: Call) -> None:
     check_scope(key)
     if key.held and on_behalf.HEADER in call.headers:
         call.key = on_behalf.key_for(call.view, key, call.headers[on_behalf.HEADER], time.time())
+    plane = call.plane
+    if len(plane.calls) > plane.many_in_flight:
+        plane.share(key)
 
 
 async def read(call: Call) -> None:
@@ -169,7 +193,7 @@ async def read(call: Call) -> None:
         resolution, prefers = await where_kept(call, resolution)
         call.resolution = resolution
     if asked.background:
-        call.plane.background.room()
+        call.plane.background.room(key.project_id)
     if asked.units is not None:
         check_capability(call, resolution)
     largest = resolution.largest_output
@@ -210,8 +234,9 @@ async def answer_again(call: Call, kept: Kept) -> None:
 
 async def attempts(call: Call) -> None:
     """Attempt after attempt, until one answers or the plan gives up."""
-    plan = call.plan
-    assert plan is not None
+    plan, key = call.plan, call.key
+    assert plan is not None and key is not None
+    project = key.project_id
     try:
         step: Step | None = plan.first(time.monotonic())
     except ConsoleError as error:
@@ -232,14 +257,14 @@ async def attempts(call: Call) -> None:
             if step.delay:
                 await asyncio.sleep(step.delay)
             gate = call.plane.gates.of(plan.resolution.route, step.target.slug)
-            if not gate.enter_now():
+            if not gate.enter_now(project):
                 await admission.wait_for_place(call, gate)
             try:
                 trial = settle.begin(call, step, await admission.hold(call, step.target))
                 failure = await attempt(call, trial)
                 admission.tell(call, gate, trial, failure)
             finally:
-                gate.leave()
+                gate.leave(project)
         except Turned as turned:
             step.dropped()
             plan, step = turn(call, turned, time.monotonic())
@@ -260,6 +285,9 @@ async def after(call: Call, plan: Plan, trial: Trial, failure: Failure) -> Step 
     try:
         step.ended(failure, now)
         call.plane.credential_failed(step, failure, now)
+        if call.watch.left:
+            # Nobody waits for another one, nor to be told.
+            raise asyncio.CancelledError
         if call.watch.reason is None:
             if plan.resolution.adapts and failure.code == TOO_LONG:
                 settle.failed(call, trial, failure)
@@ -308,6 +336,8 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
     relay: Relay | None = None
     channel: Channel | None = None
     response: Response | None = None
+    if asked.keeps and call.watch.stays is None:
+        call.watch.stays = until_known(call, trial)
     # From here on money is held: whatever is raised, the attempt is settled.
     try:
         relay = call.relay = call.endpoint.relay(asked) if asked.stream else None
@@ -339,18 +369,30 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
         if response is not None:
             # At once, before anything is counted: the provider is to stop now.
             response.close()
-        return await cancelled(call, trial, relay)
+        try:
+            return await cancelled(call, trial, relay)
+        except BaseException:
+            # Whatever ends it while what came is counted, cancelled once more or broken.
+            unaccounted(call, trial)
+            raise
     except BaseException:
-        if not (trial.settled or trial.followed):
-            unsent = None if trial.sent else False
-            settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=unsent))
+        unaccounted(call, trial)
         raise
     finally:
+        if asked.keeps:
+            over(call)
         if channel is not None:
             channel.in_flight -= 1
         if response is not None:
             # Gives the connection back when the answer was read to its end, closes it otherwise.
             response.release()
+
+
+def unaccounted(call: Call, trial: Trial) -> None:
+    """Settle an attempt that something of ours broke, unless it is."""
+    if not (trial.settled or trial.followed):
+        unsent = None if trial.sent else False
+        settle.failed(call, trial, Failure(MALFORMED, "an error of the console itself", billed=unsent))
 
 
 def note_head(trial: Trial, response: Response) -> None:

@@ -31,7 +31,8 @@ from llmops.gateway.stalling import Stallable, Stalls
 from llmops.gateway.telemetry.metrics import Metrics
 from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
-from llmops.serving.snapshot import EMPTY_DOCUMENT, LiveState, RouteEntry, Snapshot
+from llmops.gateway.throttling.sharing import Crowd, Turns, many
+from llmops.serving.snapshot import EMPTY_DOCUMENT, KeyEntry, LiveState, RouteEntry, Snapshot
 from llmops.usage.records import (
     Attempt,
     BreakerSeen,
@@ -82,6 +83,7 @@ class UnderWay(Stallable, Protocol):
     headers: dict[bytes, bytes]
     attempts: list[Attempt]
     view: View
+    key: KeyEntry | None
 
 
 class Tracing(Protocol):
@@ -96,7 +98,7 @@ class Tracing(Protocol):
 class Following(Protocol):
     """``kept.background.Background``; a call and its attempt are known there."""
 
-    def room(self) -> None: ...
+    def room(self, project: str) -> None: ...
     def follow(self, call: Any, trial: Any, response_id: str) -> None: ...
     def saw(self, provider: str, response_id: str, body: bytes) -> None: ...
     def gone(self, provider: str, response_id: str) -> None: ...
@@ -175,6 +177,12 @@ class Plane:
     aside: Aside = field(init=False)
     stalls: Stalls = field(default_factory=Stalls)
     calls: set[UnderWay] = field(default_factory=set)
+    #: calls under way at once; with more than ``many_in_flight`` it matters whose they are
+    most_in_flight: int = MAX_IN_FLIGHT
+    many_in_flight: int = many(MAX_IN_FLIGHT)
+    crowd: Crowd = field(default_factory=Crowd)
+    #: at the thread for large texts
+    turns: Turns = field(default_factory=Turns)
     draining: bool = False
     #: whose the objects are that providers keep
     objects: Objects = field(init=False)
@@ -182,8 +190,8 @@ class Plane:
     background: Following = field(init=False)
     #: what batches cost
     metering: Tended = field(init=False)
-    #: a call of the console's own to a moderation model, by the road that all calls take
-    moderate: Callable[[Message, Receive, Send], Awaitable[None]] = field(init=False)
+    #: a call of the console's own to a moderation model, by the road that all calls take; what it cost is told when it is over
+    moderate: Callable[[Message, Receive, Send, Callable[[int], None]], Awaitable[None]] = field(init=False)
     _unwritten: list[Record] = field(default_factory=list)
     _limits_told: float = 0.0
 
@@ -249,7 +257,7 @@ class Plane:
         """Raises ``ServiceUnavailable`` or ``QueueFull`` when no call can be taken."""
         if self.draining:
             raise ServiceUnavailable("This server is shutting down; try again.", retry_after=1)
-        if len(self.calls) >= MAX_IN_FLIGHT:
+        if len(self.calls) >= self.most_in_flight:
             raise QueueFull("This server has as many calls under way as it can take.", retry_after=1)
         if len(self._unwritten) >= MAX_UNWRITTEN:
             raise ServiceUnavailable(
@@ -259,6 +267,16 @@ class Plane:
         if self.tracing is not None:
             self.tracing.enter(call)
 
+    def share(self, key: KeyEntry) -> None:
+        """There are many calls under way: raises ``QueueFull`` when the project of ``key`` has its share of them."""
+        whose = (call.key.project_id for call in self.calls if call.key is not None)
+        if not self.crowd.takes(key.project_id, self.most_in_flight, lambda: whose, time.monotonic()):
+            raise QueueFull(
+                f"This server has nearly as many calls under way as it can take, and the project {key.project!r} has its share of "
+                "them. Try again when some have ended.",
+                retry_after=1,
+            )
+
     def leave(self, call: UnderWay) -> None:
         self.calls.discard(call)
         if self.tracing is not None:
@@ -266,16 +284,26 @@ class Plane:
 
     async def off_loop(self, work: Callable[[], Result], *, size: int = 0) -> Result:
         """Run CPU-bound ``work`` beside the loop; ``size``: on a text of so many bytes. Once nobody waits for it, work on a
-        large one ends where it asks ``core.stopping.go_on``: others are in line behind it."""
+        large one ends where it asks ``core.stopping.go_on``: others are in line behind it, and projects take turns there."""
         loop = asyncio.get_running_loop()
         if size <= LARGE_BYTES:
             return await loop.run_in_executor(self.threads, work)
+        await self.turns.take(self._caller())
         stop = Stop()
         try:
             return await loop.run_in_executor(self.slow_thread, stop.run, work)
         except asyncio.CancelledError:
             stop.set()
             raise
+        finally:
+            self.turns.leave()
+
+    def _caller(self) -> str:
+        """The project whose call the task at hand answers; empty for what no call asks for. Looked for among all calls, which is
+        nothing beside work on a large text, and costs others nothing."""
+        task = asyncio.current_task()
+        key = next((call.key for call in self.calls if call.watch.task is task), None)
+        return key.project_id if key is not None else ""
 
     # ------------------------------------------------------------------ records
 

@@ -7,8 +7,9 @@ a call pays no more for it than a flag at each piece.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 #: A client that has not taken a piece for so long (seconds) is gone; how often it is looked for.
 STALLED_S, EVERY_S = 60.0, 5.0
@@ -16,6 +17,9 @@ STALLED_S, EVERY_S = 60.0, 5.0
 
 class Interruptible(Protocol):
     """``watch.Watch``."""
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None: ...
 
     def fire(self, reason: str) -> None: ...
 

@@ -30,6 +30,7 @@ class Watch:
         "_receive",
         "_task",
         "_timer",
+        "left",
         "reason",
         "stays",
     )
@@ -45,8 +46,15 @@ class Watch:
         self._caught = False
         self._again: asyncio.TimerHandle | None = None
         self._fired = 0
+        #: the client hung up, and its call goes on for what a provider is making and keeps
+        self.left = False
         #: told that the client hung up; whether the call goes on all the same
         self.stays: Callable[[], bool] | None = None
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """Which answers the request; None once that is over."""
+        return self._task
 
     def start(self, seconds: float) -> None:
         """From now on; the whole may take ``seconds``. Only the first time counts."""

@@ -150,6 +150,7 @@ PATHS = [
     ("DELETE", "/v1/files/{}", "file-1"),
     ("GET", "/v1/files/{}/content", "file-1"),
     ("GET", "/v1/files?after={}", "file-1"),
+    ("GET", "/v1/files?before={}", "file-1"),
     ("GET", "/v1/chat/completions/{}", "chatcmpl-1"),
     ("POST", "/v1/chat/completions/{}", "chatcmpl-1"),
     ("DELETE", "/v1/chat/completions/{}", "chatcmpl-1"),

@@ -163,3 +163,34 @@ async def test_a_key_that_names_itself_counts_once(rig: Rig) -> None:
     mine = a_key("runs", held=True, project_id=PROJECT, rpm=2, concurrency=1)
     rig.configure(keys={KEY: mine}, routes=[a_route()])
     assert [(await asks(rig, mine)).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_models_are_listed_for_whom_it_is_asked(rig: Rig) -> None:
+    mine, theirs, stranger = keys(
+        rig,
+        held={"allowed_models": frozenset({"small", "large"})},
+        service={"allowed_models": frozenset({"large", "other"}), "allowed_routes": frozenset()},
+        models=[a_model(), DEAR, a_model("other")],
+    )
+
+    async def listed(**headers: str) -> Answer:
+        return await rig.call(b"", method="GET", path="/v1/models", headers=headers)
+
+    def names(answer: Answer) -> list[str]:
+        return [one["id"] for one in answer.json["data"]]
+
+    assert names(await listed()) == ["chat", "large", "small"]
+    assert names(await listed(**{"x-llmops-for-key": theirs.id})) == ["large"]
+    one = {"x-llmops-for-key": theirs.id}
+    assert (await rig.call(b"", method="GET", path="/v1/models/large", headers=one)).status == 200
+    assert (await rig.call(b"", method="GET", path="/v1/models/small", headers=one)).status == 404
+    for unknown in (stranger.id, str(uuid7()), "", "x" * 5_000):
+        refused = await listed(**{"x-llmops-for-key": unknown})
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key"), unknown
+    paused = HashEntry(msgspec.structs.replace(theirs, paused="it runs wild"))
+    rig.configure(keys={KEY: mine}, paused_keys={"h": paused})
+    refused = await listed(**one)
+    assert (refused.status, refused.error["code"]) == (403, "key_paused")
+    # A key that anybody may hold lists what it may call itself: the header is nothing to it.
+    rig.configure(keys={KEY: a_key("plain", project_id=PROJECT), SERVICE: theirs})
+    assert names(await listed(**one)) == ["small"]

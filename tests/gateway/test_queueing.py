@@ -413,7 +413,8 @@ async def test_a_tenant_that_meets_overload_alone_slows_nobody_else_down(rig: Ri
 
 
 async def test_batch_calls_are_known_by_their_key_or_their_word(rig: Rig) -> None:
-    rig.configure(routes=(a_route(max_concurrency=1),), keys={KEY: a_key(priority="batch")})
+    key = a_key(priority="batch")
+    rig.configure(routes=(a_route(max_concurrency=1),), keys={KEY: key})
     wrong = await rig.chat(model="chat", how={"headers": {"x-llmops-priority": "urgent"}})
     assert (wrong.status, wrong.error["param"]) == (400, "x-llmops-priority")
     release = asyncio.Event()
@@ -433,6 +434,6 @@ async def test_batch_calls_are_known_by_their_key_or_their_word(rig: Rig) -> Non
         )
     )
     gate = rig.plane.gates.all["chat", "small"]
-    await eventually(lambda: len(gate._waiting[BATCH]) == 1)
+    await eventually(lambda: gate._waiting[BATCH].of(key.project_id) == 1)
     release.set()
     assert {(await one.done()).status for one in calls} == {200}

@@ -239,7 +239,7 @@ async def test_a_client_that_hangs_up_while_it_gets_comments_is_noticed(rig: Rig
         await asyncio.Event().wait()
 
     rig.upstream.does(silent)
-    exchange = rig.start(ask(model="chat", stream=True), path=PATH)
+    exchange = rig.start(ask(model="chat", stream=True, store=False), path=PATH)
     await exchange.answer.until(lambda answer: b": keep-alive" in answer.body)
     exchange.hang_up()
     await exchange.done()

@@ -259,8 +259,11 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
     call.asked, call.endpoint = asked, CHAT
     try:
         # Before the call itself has a place anywhere, so that nobody waits for a place while holding one.
-        gate = call.plane.gates.of(plan.resolution.route, target.slug)
-        if not gate.enter_now():
+        gate, project = (
+            call.plane.gates.of(plan.resolution.route, target.slug),
+            plan.resolution.key.project_id,
+        )
+        if not gate.enter_now(project):
             await admission.wait_for_place(call, gate)
         try:
             trial = settle.begin(call, step, await admission.hold(call, target))
@@ -268,7 +271,7 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
             admission.tell(call, gate, trial, failure)
             return text
         finally:
-            gate.leave()
+            gate.leave(project)
     except (ConsoleError, Turned):
         # No place or no money for it, or nobody to write it down: the conversation goes on without.
         step.dropped()

@@ -37,6 +37,10 @@ class Sending(Protocol):
 
     sent: bool
 
+    @property
+    def whose(self) -> str:
+        """The project that it is for; empty for what the console does by itself."""
+
 
 class Body(Protocol):
     """The body of an answer as it comes. Reading raises one of ``BROKE``."""

@@ -59,3 +59,8 @@ class Trial:
             started_us=int((self.started - call.started) * 1_000_000),
             why=step.why,
         )
+
+    @property
+    def whose(self) -> str:
+        """The project that calls."""
+        return self.step.breaker.project

@@ -103,7 +103,7 @@ class Channel:
             head = self._head_before_length(path, secret)
         connection = pool.take()
         if connection is None:
-            connection = await _connection(pool)
+            connection = await _connection(pool, sending.whose)
         sending.sent = True
         answer = connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         try:
@@ -192,7 +192,7 @@ class Channel:
         head = self._render(method, target, headers)
         connection = pool.take()
         if connection is None:
-            connection = await _connection(pool)
+            connection = await _connection(pool, sending.whose)
         sending.sent = True
         bodiless = method == "HEAD"
         if isinstance(data, bytes) and len(data) > PIECE:
@@ -225,9 +225,9 @@ class Channel:
             await self._pool.close()
 
 
-async def _connection(pool: Pool) -> Connection:
+async def _connection(pool: Pool, project: str) -> Connection:
     try:
-        return await pool.acquire()
+        return await pool.acquire(project)
     except (OSError, ValueError) as error:
         raise Failed(_failure_to_connect(error)) from error
 

@@ -9,7 +9,7 @@ from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.batches import spare_output
 from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of, provider_path
-from llmops.gateway.forwarding.errands import Errand, Fetched, fetch, reply
+from llmops.gateway.forwarding.errands import Errand, Fetched, fetch, reply, see_through
 from llmops.gateway.forwarding.uploading import Upload
 from llmops.gateway.kept.listing import of_objects
 from llmops.gateway.kept.owners import FILE, UPLOAD, Owner
@@ -19,6 +19,7 @@ from llmops.gateway.kept.places import Place, chosen_place, place_of
 async def _upload(call: Call, visit: Visit) -> None:
     place = chosen_place(call)
     upload = Upload(call, place.provider, largest=call.plane.max_upload)
+    see_through(call)
     fetched = await fetch(call, place, Errand("POST", "/files", visit.query, upload))
     made(call, FILE, fetched.text("id"), place)
     await reply(call, fetched)
@@ -37,6 +38,7 @@ async def _begin(call: Call, visit: Visit) -> None:
             f"bytes: {size} is more than the {call.plane.max_upload} bytes that may be uploaded here.",
             param="bytes",
         )
+    see_through(call)
     fetched = await fetch(call, place, Errand("POST", "/uploads", visit.query, body))
     made(call, UPLOAD, fetched.text("id"), place)
     await reply(call, fetched)

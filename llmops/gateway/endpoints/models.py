@@ -7,6 +7,7 @@ import time
 from llmops.core.asgi import Message, Send
 from llmops.core.errors import ConsoleError, ModelNotFound
 from llmops.core.ids import uuid7
+from llmops.gateway import on_behalf
 from llmops.gateway.addresses import Visit
 from llmops.gateway.auth import authenticate
 from llmops.gateway.call import request_id_of
@@ -32,8 +33,10 @@ async def _serve(plane: Plane, scope: Message, send: Send, name: str | None) -> 
     request = request_id_of(headers, str(uuid7()))
     status, more = 200, []
     try:
-        view = plane.view
-        key = authenticate(view.snapshot, headers.get(b"authorization"), time.time())
+        view, now = plane.view, time.time()
+        key = authenticate(view.snapshot, headers.get(b"authorization"), now)
+        if key.held and on_behalf.HEADER in headers:
+            key = on_behalf.key_for(view, key, headers[on_behalf.HEADER], now)
         shown = [
             {"id": slug, "object": "model", "created": _CREATED, "owned_by": owner}
             for slug, owner in view.callable_names(key)

@@ -38,6 +38,7 @@ from llmops.gateway.forwarding.errands import (
     record,
     relay,
     reply,
+    see_through,
 )
 from llmops.gateway.kept.owners import MAX_ID, Owner, not_there
 from llmops.gateway.kept.places import Place, place_of
@@ -193,6 +194,7 @@ def of_object(
         errand = Errand(visit.method, provider_path(visit), visit.query)
         if visit.method not in IDEMPOTENT:
             errand.body = await call.read_body()
+            see_through(call)
         if content:
             await relay(call, place, errand)
             return

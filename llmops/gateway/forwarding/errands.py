@@ -123,10 +123,11 @@ class Fetched:
 class Trying:
     """An attempt as the transport sees it."""
 
-    __slots__ = ("sent",)
+    __slots__ = ("sent", "whose")
 
-    def __init__(self) -> None:
+    def __init__(self, whose: str) -> None:
         self.sent = False
+        self.whose = whose
 
 
 class GaveUp(Exception):
@@ -370,17 +371,18 @@ async def _send(
 ) -> Response:
     headers = _sent_headers(call)
     name = f"{call.id}.{attempt.n}"
+    trying = Trying(call.key.project if call.key is not None else "")
     upload = errand.body
     if errand.form is not None:
         sized = [(one, value) for one, value in headers if one != "content-type"]
         sized += [("content-type", errand.form.content_type), ("content-length", str(errand.form.size))]
         formed: Response = await channel.forward(
-            errand.method, errand.path, errand.query, sized, errand.form.pieces(), credential, name, Trying()
+            errand.method, errand.path, errand.query, sized, errand.form.pieces(), credential, name, trying
         )
         return formed
     if not isinstance(upload, Upload):
         response: Response = await channel.forward(
-            errand.method, errand.path, errand.query, headers, upload, credential, name, Trying()
+            errand.method, errand.path, errand.query, headers, upload, credential, name, trying
         )
         return response
     if upload.length is not None:
@@ -389,7 +391,7 @@ async def _send(
         async with upload.clock:
             data: AsyncIterator[bytes] = upload.pieces()
             response = await channel.forward(
-                errand.method, errand.path, errand.query, headers, data, credential, name, Trying()
+                errand.method, errand.path, errand.query, headers, data, credential, name, trying
             )
     except TimeoutError:
         raise upload.over() from None

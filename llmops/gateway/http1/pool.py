@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 
+from llmops.core.waiting import Waiting
 from llmops.gateway.http1.connection import Connection
 from llmops.gateway.http1.dialing import Dialer
 
@@ -22,8 +23,9 @@ class NoConnectionInTime(NoConnection):
 
 
 class Pool:
-    """At most ``largest`` connections are in use or being made (0: any number); who comes first is served first, and gets the
-    connection that was used last. ``acquire`` one, ``ask`` over it; it comes back by itself when its answer has ended."""
+    """At most ``largest`` connections are in use or being made (0: any number). Who waits for one is served in turn, a call of
+    each project, and of one project who came first; the connection is the one that was used last. ``acquire`` one, ``ask`` over
+    it; it comes back by itself when its answer has ended."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Pool:
         self._taken = 0
         #: the longest idle first
         self._idle: deque[Connection] = deque()
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue = Waiting()
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -58,12 +60,12 @@ class Pool:
             self._taken += 1
         return connection
 
-    async def acquire(self) -> Connection:
+    async def acquire(self, project: str = "") -> Connection:
         """Raises ``NoConnection``, ``AddressRefused``."""
         if self._closed:
             raise NoConnection("the connections to the provider are closed")
         if self._queue or (self._taken >= self._largest and self._largest):
-            await self._turn()
+            await self._turn(project)
         else:
             self._taken += 1
         try:
@@ -105,7 +107,7 @@ class Pool:
     @property
     def figures(self) -> tuple[int, int, int]:
         """Connections in use or being made, idle ones, and who waits."""
-        return self._taken, len(self._idle), len(self._queue)
+        return self._taken, len(self._idle), sum(map(self._queue.of, self._queue))
 
     # ------------------------------------------------------------------
 
@@ -118,27 +120,27 @@ class Pool:
             connection.abandon()
         return None
 
-    async def _turn(self) -> None:
-        """Wait for a place, first come, first served."""
+    async def _turn(self, project: str) -> None:
+        """Wait for a place."""
         turn: asyncio.Future[None] = self._loop().create_future()
-        self._queue.append(turn)
+        self._queue.add(project, turn)
         try:
             async with asyncio.timeout(self._pool_s):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self._let_go()
-            elif turn in self._queue:
-                self._queue.remove(turn)
+            else:
+                self._queue.forget(project, turn)
             if isinstance(error, TimeoutError):
                 raise NoConnectionInTime("no place among the connections within the time-out") from None
             raise
 
     def _let_go(self) -> None:
         while self._queue:
-            turn = self._queue.popleft()
+            turn = self._queue.first(next(iter(self._queue)))
             if not turn.done():
-                # The place stays taken, by whoever waited longest.
+                # The place stays taken, by whoever's turn it is.
                 turn.set_result(None)
                 return
         self._taken -= 1

@@ -22,6 +22,7 @@ from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import Failed, read_whole
 from llmops.gateway.endpoints.base import ErrorInside, Whole, tier_answered
 from llmops.gateway.money import estimating
+from llmops.gateway.throttling.sharing import Crowd, many
 from llmops.serving.snapshot import CredentialEntry, ProviderEntry
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class _Looking:
     """A request that costs nothing, wherever it got to."""
 
     sent = False
+    whose = ""
 
 
 class Background:
@@ -79,6 +81,7 @@ class Background:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._followed: dict[tuple[str, str], Followed] = {}
+        self._crowd = Crowd()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -88,10 +91,21 @@ class Background:
         """Of each response that is followed, the id of the credential that made it."""
         return [one.trial.step.credential.id for one in self._followed.values()]
 
-    def room(self) -> None:
-        """Raises ``QueueFull`` when no further response can be followed."""
+    def room(self, project: str) -> None:
+        """Raises ``QueueFull`` when no further response of ``project`` can be followed."""
         if len(self._followed) >= MAX_FOLLOWED:
-            raise QueueFull("This server follows as many background responses as it can.", retry_after=10)
+            raise QueueFull(
+                "This server follows as many background responses as it can. Try again when some have ended.",
+                retry_after=10,
+            )
+        if len(self._followed) >= many(MAX_FOLLOWED):
+            whose = (one.call.key.project_id for one in self._followed.values() if one.call.key is not None)
+            if not self._crowd.takes(project, MAX_FOLLOWED, lambda: whose, time.monotonic()):
+                raise QueueFull(
+                    "This server follows nearly as many background responses as it can, and this project has its share of them. "
+                    "Try again when some have ended.",
+                    retry_after=10,
+                )
 
     def follow(self, call: Call, trial: Trial, response_id: str) -> None:
         """From now on the call is settled and recorded here, and nowhere else."""

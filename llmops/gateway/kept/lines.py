@@ -16,6 +16,7 @@ class Reading:
     """Whoever reads, as the transport sees it."""
 
     sent = False
+    whose = ""
 
 
 async def read_lines(transport: Transport, place: Place, file_id: str, name: str) -> AsyncIterator[bytes]:

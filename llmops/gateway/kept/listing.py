@@ -20,6 +20,7 @@ from llmops.gateway.kept.places import Place, chosen_place, place_of
 
 #: Pages of the provider that are read for one page of an answer at most, and how long they are.
 MAX_PAGES, PAGE = 25, 1_000
+_CURSORS = ("after", "before")
 
 
 class _Item(msgspec.Struct):
@@ -45,12 +46,12 @@ def of_objects(name: str, kind: str, *, usual: int, most: int, each: Each | None
     """
 
     async def work(call: Call, visit: Visit) -> None:
-        query = dict(parse_qsl(visit.query.decode("latin-1"), keep_blank_values=True))
+        pairs = parse_qsl(visit.query.decode("latin-1"), keep_blank_values=True)
+        query = dict(pairs)
         path = visit.path.removeprefix("/v1")
-        if query.get("after"):
-            place = place_of(call, await owner_of(call, kind, query["after"]))
-        else:
-            place = chosen_place(call)
+        # Whichever of several a provider takes, none is another project's.
+        cursors = [await owner_of(call, kind, value) for name, value in pairs if name in _CURSORS and value]
+        place = place_of(call, cursors[-1]) if cursors else chosen_place(call)
         limit = _limit(query, usual, most)
         if limit is None or query.get("before"):
             # What the provider does not understand it says itself.

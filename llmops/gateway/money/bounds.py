@@ -1,5 +1,8 @@
 """What a caller lets one call cost at most, all its attempts together: ``x-llmops-max-cost-nano``, in nanodollars.
 
+What policies ask of moderation models for the call is within it: before the call it is taken from what is left, and what may have to
+be asked about an answer is put aside before that is asked for.
+
 A budget is the operator's word; this is the caller's own (a run that may cost so much has so much left for its next turn). It is kept as
 a hard budget is: by the worst cost, before anything is sent.
 """
@@ -31,10 +34,24 @@ def most(call: Call) -> int:
     return int(raw)
 
 
+def left(call: Call) -> int:
+    """What of it is left for what comes next. Raises as ``most`` does."""
+    return most(call) - call.cost - call.aside
+
+
 def exceeded(left: int, needed: int) -> UnprocessableEntity:
     return UnprocessableEntity(
         f"{NAME} leaves ${format_usd(max(left, 0))} for this, and it may cost up to ${format_usd(needed)}. Let it cost more, or send "
         "a smaller request, with a lower cap of output tokens.",
+        code="cost_bound_exceeded",
+        param=NAME,
+    )
+
+
+def judging_exceeded(left: int, model: str) -> UnprocessableEntity:
+    return UnprocessableEntity(
+        f"{NAME} leaves ${format_usd(max(left, 0))} for this, and what a policy asks the moderation model {model!r} about it may cost "
+        "more. Let it cost more, or send a smaller request.",
         code="cost_bound_exceeded",
         param=NAME,
     )

@@ -18,6 +18,7 @@ from llmops.budgets import escrow
 from llmops.budgets.escrow import Hold
 from llmops.core.errors import ServiceUnavailable
 from llmops.gateway.money.bank import Bank, Command, GiveBack, LeaseTold, More, Open, Pot, Short, WindowTold
+from llmops.gateway.throttling.sharing import Crowd, many
 from llmops.serving.snapshot import BudgetEntry
 
 #: The lease covers this many seconds at the present rate, so that calls go on while the database is away.
@@ -33,7 +34,7 @@ PATIENCE_S = 3.0
 RELEASE_PATIENCE_S = 1.0
 #: A window that had nothing left is not asked again sooner than this.
 DRY_S = 0.25
-#: Calls that may wait for money at a time; more are refused at once.
+#: Calls that may wait for money at a time, over all budgets, which share these places; more are refused at once.
 MAX_WAITING = 1_000
 #: The next window is opened this long before the present one ends.
 PREPARE_S = 5.0
@@ -67,6 +68,7 @@ class Purse:
         self._open_failed: dict[str, float] = {}
         #: calls that wait, with the budget and the amount they wait for
         self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
+        self._crowd = Crowd()
         self._closed = False
 
     # ------------------------------------------------------------------ on the way of a call
@@ -104,7 +106,7 @@ class Purse:
             asked, short, hopeful = self._survey(budgets, amount, started, told)
             if short is not None and not (wait and hopeful and waited < RELEASE_PATIENCE_S):
                 return short
-            if waited >= PATIENCE_S or len(self._waiting) >= MAX_WAITING:
+            if waited >= PATIENCE_S or not self._may_wait(asked or budgets[0]):
                 if short is not None:
                     return short
                 raise no_answer(asked or budgets[0])
@@ -180,6 +182,17 @@ class Purse:
             limit=pot.limit,
             ends=pot.ends,
             window=pot.window,
+        )
+
+    def _may_wait(self, budget: BudgetEntry) -> bool:
+        """Whether there is a place for another call that waits for money of this budget: who waits at the end of one does not
+        keep out those of others."""
+        taken = len(self._waiting)
+        if taken < many(MAX_WAITING):
+            return True
+        whose = (one for one, _ in self._waiting.values())
+        return taken < MAX_WAITING and self._crowd.takes(
+            budget.id, MAX_WAITING, lambda: whose, self.monotonic()
         )
 
     async def _wait(self, seconds: float, budget: BudgetEntry, amount: int) -> None:

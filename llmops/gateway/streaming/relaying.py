@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llmops.core.errors import StreamInterrupted
 from llmops.gateway import settle
@@ -12,7 +12,7 @@ from llmops.gateway.attempts.failures import FILTERED, MALFORMED, Failure
 from llmops.gateway.attempts.refusals import failure_in_answer, failure_of_error
 from llmops.gateway.attempts.trial import Trial
 from llmops.gateway.attempts.upstream import BROKE, Response, clean, failure_of, read_whole
-from llmops.gateway.call import Call
+from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import BILLED, ErrorInside, tier_answered
 from llmops.gateway.errors import error_body
 from llmops.gateway.kept.background import RUNNING
@@ -50,6 +50,7 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
         keep(call, trial, said.id, said.items)
     if said.items and asked.uses & AUDIO_OUT:
         keep_sounds(call, trial, said.items)
+    left = call.watch.left
     if asked.background and said.status in RUNNING:
         call.plane.background.follow(call, trial, said.id)
         await call.send_whole(200, body)
@@ -67,6 +68,19 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
         unknown = tokens.estimated and estimating.hides(call, trial, said.thought)
     if said.tier:
         tokens.tier = tier_answered(said.tier)
+    if left:
+        # Nobody reads it: it is known whose it is and what it cost.
+        settle.answered(
+            call,
+            trial,
+            tokens,
+            said,
+            charge_hold=unknown,
+            status=settle.CLIENT_CLOSED,
+            code="client_closed",
+            http=settle.CLIENT_CLOSED_STATUS,
+        )
+        raise ClientGone
     if said.finish == CONTENT_FILTER and call.plan is not None and call.plan.moves_on(CONTENT_FILTER):
         return Failure(FILTERED, _FILTERED, status=200, tokens=tokens)
     if call.policing is not None:
@@ -81,6 +95,17 @@ async def relay_whole(call: Call, trial: Trial, response: Response) -> Failure |
     settle.answered(call, trial, tokens, said, charge_hold=unknown)
     await call.send_whole(200, body)
     return None
+
+
+def until_known(call: Call, trial: Trial) -> Callable[[], bool]:
+    """What a client that hangs up is told by ``Watch.stays``: what a provider makes and keeps goes on until its id is known. Who breaks
+    off before leaves something behind that nobody could ever name, delete or reckon up."""
+
+    def stays() -> bool:
+        call.watch.left = trial.sent
+        return trial.sent
+
+    return stays
 
 
 def keep(call: Call, trial: Trial, object_id: str, items: Sequence[str] = ()) -> None:
@@ -106,6 +131,22 @@ def keep(call: Call, trial: Trial, object_id: str, items: Sequence[str] = ()) ->
     )
 
 
+def known(call: Call) -> None:
+    """The id of what the provider keeps is known: a client that hangs up ends the call now. Raises ``ClientGone`` for one that has."""
+    if call.watch.left:
+        raise ClientGone
+    if call.lead is None:
+        call.watch.stays = None
+
+
+def over(call: Call) -> None:
+    """The attempt is over: no other is made for a client that left while it was made."""
+    if call.watch.left:
+        call.watch.seen_gone()
+    elif call.lead is None:
+        call.watch.stays = None
+
+
 def keep_sounds(call: Call, trial: Trial, sounds: Sequence[str]) -> None:
     """The provider keeps what it said aloud for a while, whether the answer is stored or not."""
     key, resolution, step = call.key, call.resolution, trial.step
@@ -122,8 +163,8 @@ def keep_sounds(call: Call, trial: Trial, sounds: Sequence[str]) -> None:
 
 
 def keep_items(call: Call, trial: Trial, relay: Relay) -> None:
-    """What is inside of a response that was streamed, as far as it came."""
-    if relay.items and relay.id and call.asked is not None and call.asked.keeps == RESPONSE:
+    """What a stream said of an answer that the provider keeps, and of what is inside of it, as far as it came."""
+    if relay.id and call.asked is not None and call.asked.keeps:
         keep(call, trial, relay.id, relay.items)
 
 
@@ -169,6 +210,7 @@ async def _relay(
         if keeps and relay.id:
             keep(call, trial, relay.id)
             keeps = ""
+            known(call)
         if sounds and relay.items:
             keep_sounds(call, trial, relay.items)
         if relay.done or relay.broken:

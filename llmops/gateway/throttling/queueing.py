@@ -9,8 +9,11 @@ again. A route can set a bound of its own besides.
 That a target has too much is believed when most projects that use it are told so. What one of them is told alone is about its own
 requests (they take longer than its route waits, or its provider chokes on them), and takes no place from the others.
 
-Who finds no place waits, interactive calls before batch calls, in a queue of bounded length and for a bounded time. When
-the queue is full an interactive call takes the place of the batch call that came last.
+Who finds no place waits, interactive calls before batch calls, in a queue of bounded length and for a bounded time. Of those that
+wait, the project with the fewest calls at the target goes first (max-min fairness: Bertsekas and Gallager, "Data Networks", section
+6.5.2): a project may have all places while nobody else wants one, and none that others wait for. When the queue is full, the project
+that has the most in it loses what came last, to one that has less (longest queue drop: McKenney 1990, "Stochastic Fairness
+Queueing"), and an interactive call takes the place of a batch call.
 
 Gates belong to one event loop; times are monotonic seconds.
 """
@@ -20,10 +23,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable
 
 from llmops.core.errors import QueueFull
+from llmops.core.waiting import Waiting
 from llmops.serving.snapshot import RouteEntry
 
 INTERACTIVE, BATCH = "interactive", "batch"
@@ -45,6 +49,7 @@ LEAST_BY_LATENCY = 16
 WITNESS_S = 10.0
 _RECENT, _LONG = 0.1, 0.005
 _LONGEST_RETRY_S = 30.0
+_TOO_LONG = "queue_timeout"
 
 
 class Pace:
@@ -84,6 +89,7 @@ class Gate:
         "_since",
         "_waiting",
         "in_flight",
+        "inside",
         "limit",
         "monotonic",
         "name",
@@ -102,6 +108,8 @@ class Gate:
         self.name = route.slug or target
         self.monotonic = monotonic
         self.in_flight = 0
+        #: project -> how many of them are its
+        self.inside: defaultdict[str, int] = defaultdict(int)
         #: calls that wait
         self.queued = 0
         #: what adapts itself; infinite while the gate stands open
@@ -111,7 +119,7 @@ class Gate:
         self.plain = Pace()
         self.waited = 0
         self.turned_away = 0
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {INTERACTIVE: deque(), BATCH: deque()}
+        self._waiting = {INTERACTIVE: Waiting(), BATCH: Waiting()}
         self._cut_at = -math.inf
         self._full_at = -math.inf
         #: since when: projects that were answered, and those that were told of too much; who was answered in the time before
@@ -126,23 +134,24 @@ class Gate:
         fixed = self.route.max_concurrency
         return min(fixed, self.limit) if fixed else self.limit
 
-    def enter_now(self) -> bool:
-        """Take a place if there is one and nobody waits for it."""
+    def enter_now(self, project: str = "") -> bool:
+        """Take a place for a call of ``project`` if there is one and nobody waits for it."""
         fixed = self.route.max_concurrency
         if self.in_flight >= self.limit or (fixed and self.in_flight >= fixed) or self.queued:
             return False
         self.in_flight += 1
+        self.inside[project] += 1
         return True
 
-    async def enter(self, priority: str, deadline: float) -> None:
+    async def enter(self, priority: str, deadline: float, project: str = "") -> None:
         """Take a place, waiting for one until ``deadline`` at most. Raises ``QueueFull``."""
-        if self.enter_now():
+        if self.enter_now(project):
             return
         self._full_at = self.monotonic()
-        self._make_room(priority)
+        self._make_room(priority, project)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._waiting[BATCH if priority == BATCH else INTERACTIVE]
-        queue.append(place)
+        queue.add(project, place)
         self.queued += 1
         self.waited += 1
         patience = min(self.route.queue_timeout_ms / 1000, max(0.0, deadline - self.monotonic()))
@@ -152,20 +161,22 @@ class Gate:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
                 # The place came in the same moment in which the call was ended.
-                self._free()
+                self.leave(project)
             raise
-        except QueueFull:
+        except QueueFull as gone:
             self.turned_away += 1
-            raise self._refusal(patience) from None
+            raise self._refusal(patience if gone.code == _TOO_LONG else 0.0) from None
         finally:
             timer.cancel()
-            if place in queue:
-                queue.remove(place)
+            if queue.forget(project, place):
                 self.queued -= 1
 
-    def leave(self) -> None:
+    def leave(self, project: str = "") -> None:
         """Give the place back without saying how it went."""
-        self._free()
+        self.in_flight -= 1
+        self.inside[project] -= 1
+        if self.queued:
+            self._let_in()
 
     def answered(self, *, streamed: bool, seconds: float, tokens: int, project: str = "") -> None:
         """A call of ``project`` answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
@@ -200,41 +211,57 @@ class Gate:
         self._cut_at = now
         self.limit = max(float(least), math.floor(min(self.limit, self.in_flight) * CUT))
 
-    def _free(self) -> None:
-        self.in_flight -= 1
-        if self.queued:
-            self._let_in()
-
     def _let_in(self) -> None:
         while self.in_flight < self.bound:
-            place = self._next()
-            if place is None:
+            found = self._next()
+            if found is None:
                 return
+            project, place = found
             self.in_flight += 1
+            self.inside[project] += 1
             place.set_result(None)
 
-    def _next(self) -> asyncio.Future[None] | None:
+    def _next(self) -> tuple[str, asyncio.Future[None]] | None:
         for queue in self._waiting.values():
             while queue:
-                place = queue.popleft()
+                project = min(queue, key=self.inside.__getitem__)
+                place = queue.first(project)
                 self.queued -= 1
                 if not place.done():
-                    return place
+                    return project, place
         return None
 
-    def _make_room(self, priority: str) -> None:
+    def _make_room(self, priority: str, project: str) -> None:
         """Raises ``QueueFull`` unless one more may wait."""
         if self.queued < self.route.queue_size:
             return
-        batch = self._waiting[BATCH]
-        if priority != BATCH and batch:
-            last = batch.pop()
-            self.queued -= 1
-            if not last.done():
-                last.set_exception(QueueFull(""))
-            return
-        self.turned_away += 1
-        raise self._refusal(0.0)
+        loser = self._loser(urgent=priority != BATCH, project=project)
+        if loser is None:
+            self.turned_away += 1
+            raise self._refusal(0.0)
+        queue, whose = loser
+        last = queue.last(whose)
+        self.queued -= 1
+        if not last.done():
+            last.set_exception(QueueFull(""))
+
+    def _loser(self, *, urgent: bool, project: str) -> tuple[Waiting, str] | None:
+        """Which project is to lose its place in the queue to one more call of ``project``: itself a batch call, or another that has
+        more there."""
+        interactive, batch = self._waiting[INTERACTIVE], self._waiting[BATCH]
+
+        def waits(one: str) -> int:
+            return interactive.of(one) + batch.of(one)
+
+        if urgent and batch.of(project):
+            return batch, project
+        own = waits(project)
+        # To be no worse off than whoever comes: a batch call makes way for an interactive one of its like.
+        if batch and waits(most := max(batch, key=waits)) > (own if urgent else own + 1):
+            return batch, most
+        if urgent and interactive and waits(most := max(interactive, key=waits)) > own + 1:
+            return interactive, most
+        return None
 
     def _refusal(self, waited: float) -> QueueFull:
         pace = self.streamed if self.streamed.seen > self.plain.seen else self.plain
@@ -244,7 +271,7 @@ class Gate:
             return QueueFull(
                 f"{self.name!r} takes {bound} calls at once at the moment, and no place came free within "
                 f"{waited:.1f} s. Try again.",
-                code="queue_timeout",
+                code=_TOO_LONG,
                 retry_after=again,
             )
         return QueueFull(
@@ -255,7 +282,7 @@ class Gate:
 
 def _give_up(place: asyncio.Future[None]) -> None:
     if not place.done():
-        place.set_exception(QueueFull(""))
+        place.set_exception(QueueFull("", code=_TOO_LONG))
 
 
 class Gates:

@@ -18,6 +18,8 @@ CREDENTIAL = a_credential()
 
 
 class Trial:
+    whose = ""
+
     def __init__(self) -> None:
         self.sent = False
 
