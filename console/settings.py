@@ -261,6 +261,7 @@ SEALED = [
 ]
 #: What to do when something is wrong, a file a signal: shown beside each alert.
 RUNBOOK_DIR = BASE_DIR / "docs" / "runbooks"
+OPERATIONS_PAGE = BASE_DIR / "docs" / "operations.md"
 #: Acts that take a second person, by name, and the room that carries each out.
 APPROVAL_KINDS = {
     "budget.raise": "llmops.budgets.services.raises.KIND",

@@ -8,13 +8,14 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from llmops.access.selectors import may
 from llmops.dashboards.reader import Reader
+from llmops.dashboards.settings_told import settings_told
+from llmops.readiness.addresses import address
 from llmops.readiness.finding import CATEGORIES, LACKING, MET, NOTHING, UNKNOWN
 from llmops.readiness.models import DayScore
 from llmops.readiness.scoring import OF_A_CATEGORY, POINTS
@@ -69,6 +70,15 @@ def readiness(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboards/readiness/page.html", context)
 
 
+@require_GET
+@login_required
+def told_settings(request: HttpRequest) -> HttpResponse:
+    """What each setting means. Not what it is: that is the environment's alone."""
+    if not may(request, "provider.view"):
+        raise PermissionDenied("This page is about the whole organisation.")
+    return render(request, "dashboards/readiness/settings.html", {"rows": settings_told()})
+
+
 def groups(reader: Reader, found: Assessment) -> list[Group]:
     return [
         Group(
@@ -90,9 +100,8 @@ def groups(reader: Reader, found: Assessment) -> list[Group]:
 def _row(reader: Reader, one: Looked) -> Row:
     check, finding = one.check, one.finding
     mended = finding.state == LACKING
-    href = ""
-    if mended and check.link:
-        href = reverse(check.link) if ":" in check.link else reader.link(check.link)
+    of_admin = "." in check.link
+    href = "" if not mended or (of_admin and not reader.link(check.link)) else address(check)
     return Row(
         check.id,
         check.title,

@@ -6,7 +6,7 @@ from llmops.dashboards.boards import views as boards
 from llmops.dashboards.comparing.views import compare
 from llmops.dashboards.inbox import views as inbox
 from llmops.dashboards.inbox.standing import stand_ins
-from llmops.dashboards.readiness import readiness
+from llmops.dashboards.readiness import readiness, told_settings
 from llmops.dashboards.reconciliation.views import reconciliation
 from llmops.dashboards.routes import views as route_views
 from llmops.dashboards.routes import whatif_views
@@ -47,6 +47,7 @@ urlpatterns = [
     path("routes/whatif/", whatif_views.whatif, name="whatif"),
     path("routes/whatif/csv/", whatif_views.whatif_csv, name="whatif_csv"),
     path("readiness/", readiness, name="readiness"),
+    path("readiness/settings/", told_settings, name="settings"),
     path("switches/", switches, name="switches"),
     path("inbox/", inbox.inbox, name="inbox"),
     path("inbox/stand-ins/", stand_ins, name="stand_ins"),

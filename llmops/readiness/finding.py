@@ -26,7 +26,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``link`` is ``app.model`` of the admin's list where it is mended, the name of a page, or empty for a setting.
+    """``link`` is where it is mended: ``app.model`` of an admin's list, the name of a page, or that of a setting, in capitals.
 
     ``look`` reads the database and the settings, changes nothing and asks nobody outside.
     """

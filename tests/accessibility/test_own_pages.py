@@ -61,6 +61,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/runs/": ("",),
     "/runs/{run_id}/": ("",),
     "/readiness/": ("",),
+    "/readiness/settings/": ("",),
     "/reconciliation/": ("",),
     "/reliability/": ("?range=24h", "?route=none"),
     "/reliability/panel/": ("?panel=errors&range=24h", "?panel=error-table&range=24h"),

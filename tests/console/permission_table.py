@@ -697,6 +697,7 @@ POST /playground/share/                                            L++---0
 GET /reconciliation/                                               L+-----
 POST /reconciliation/                                              L+-----
 GET /readiness/                                                    L+-----
+GET /readiness/settings/                                           L+-----
 GET /routes/check/                                                 1405405405405405405
 GET /routes/editor/                                                L+-----
 POST /routes/editor/                                               L+-----

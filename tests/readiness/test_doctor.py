@@ -77,13 +77,17 @@ def test_a_check_that_fails_is_unknown_and_stops_no_other(caplog: Any) -> None:
 
 @pytest.mark.django_db
 def test_the_command_tells_and_stops_a_pipeline(settings: Any) -> None:
-    settings.SECURE_TLS = False
+    settings.SECURE_TLS, settings.PUBLIC_URL = False, "https://console.example.com/"
     told = doctor()
     assert "FIX  Pages and keys travel encrypted" in told
     assert "Serve the console behind TLS" in told
     found = json.loads(doctor("--json"))
     assert found["of"] == 25
     assert found["points"] == sum(round(10 * one) for one in found["categories"].values()) / 10
+    links = {one["id"]: one["link"] for one in found["checks"]}
+    assert links["tls"] == "https://console.example.com/readiness/settings/#CONSOLE_TLS"
+    assert links["routes-retry"] == "https://console.example.com/admin/providers/route/"
+    assert f"set CONSOLE_TLS=1. {links['tls']}" in told
     assert {"id", "state", "evidence", "fix"} <= set(found["checks"][0])
     with pytest.raises(CommandError, match="of 25 points are fewer than 25"):
         doctor("--fail-under", "25")
@@ -121,8 +125,9 @@ def test_the_line_of_scores() -> None:
 
 @pytest.mark.django_db
 def test_the_page_says_what_to_do_first_and_leads_there(
-    cast: SimpleNamespace, django_assert_max_num_queries: Any
+    cast: SimpleNamespace, django_assert_max_num_queries: Any, settings: Any
 ) -> None:
+    settings.SECURE_TLS, settings.EMAIL_HOST_PASSWORD = False, "a secret of the installation"
     DayScore.objects.create(day=timezone.now().date(), tenths=101)
     client = signed_in(cast.alice)
     with django_assert_max_num_queries(140):
@@ -136,4 +141,11 @@ def test_the_page_says_what_to_do_first_and_leads_there(
     assert "/admin/budgets/budget/" in rows["projects-bounded"].href
     assert "2 of 2 projects may spend without end: search, support." in page.content.decode()
     assert "10.1" in page.content.decode()
+    # What no page of the console mends leads to what there is to set; it says nothing of what is set.
+    assert rows["tls"].href == "/readiness/settings/#CONSOLE_TLS"
+    assert all(row.href for row in rows.values() if row.state == LACKING)
+    told = client.get("/readiness/settings/")
+    assert told.status_code == 200 and 'id="CONSOLE_TLS"' in told.content.decode()
+    assert "a secret of the installation" not in told.content.decode()
+    assert signed_in(cast.bob).get("/readiness/settings/").status_code == 403
     assert signed_in(cast.bob).get("/readiness/").status_code == 403

@@ -18,6 +18,6 @@ CHECK = Check(
     MONITORING,
     "A log line tells of every call",
     fix="Set CONSOLE_LOG_CALLS=1 on data planes.",
-    link="",
+    link="CONSOLE_LOG_CALLS",
     look=look,
 )

@@ -17,6 +17,6 @@ CHECK = Check(
     MONITORING,
     "The database serves more than one host",
     fix="Set DATABASE_URL to PostgreSQL.",
-    link="",
+    link="DATABASE_URL",
     look=look,
 )

@@ -16,6 +16,6 @@ CHECK = Check(
     SECURITY,
     "No page shows the insides of an error",
     fix="Leave CONSOLE_DEBUG unset.",
-    link="",
+    link="CONSOLE_DEBUG",
     look=look,
 )

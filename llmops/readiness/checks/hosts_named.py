@@ -17,6 +17,6 @@ CHECK = Check(
     SECURITY,
     "The console answers to its own names only",
     fix="Name the hosts in CONSOLE_ALLOWED_HOSTS.",
-    link="",
+    link="CONSOLE_ALLOWED_HOSTS",
     look=look,
 )

@@ -24,6 +24,6 @@ CHECK = Check(
     MONITORING,
     "Several data planes share limits and breakers",
     fix="Set REDIS_URL for all data planes.",
-    link="",
+    link="REDIS_URL",
     look=look,
 )

@@ -20,6 +20,6 @@ CHECK = Check(
     MONITORING,
     "Links in messages lead to the console",
     fix="Set CONSOLE_PUBLIC_URL to the address that people use.",
-    link="",
+    link="CONSOLE_PUBLIC_URL",
     look=look,
 )

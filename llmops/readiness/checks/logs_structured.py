@@ -17,6 +17,6 @@ CHECK = Check(
     MONITORING,
     "Logs can be searched by machines",
     fix="Set CONSOLE_LOG_FORMAT=json.",
-    link="",
+    link="CONSOLE_LOG_FORMAT",
     look=look,
 )

@@ -19,6 +19,6 @@ CHECK = Check(
     MONITORING,
     "Warnings reach people",
     fix="Set EMAIL_URL to your mail server.",
-    link="",
+    link="EMAIL_URL",
     look=look,
 )

@@ -17,6 +17,6 @@ CHECK = Check(
     SECURITY,
     "A second factor is asked of those who may do most",
     fix="Set CONSOLE_SECOND_FACTOR_REQUIRED to the roles that need one, such as admin,operator.",
-    link="",
+    link="CONSOLE_SECOND_FACTOR_REQUIRED",
     look=look,
 )

@@ -20,6 +20,6 @@ CHECK = Check(
     SECURITY,
     "Pages and keys travel encrypted",
     fix="Serve the console behind TLS and set CONSOLE_TLS=1.",
-    link="",
+    link="CONSOLE_TLS",
     look=look,
 )

@@ -6,14 +6,20 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from llmops.readiness import selectors, services
-from llmops.readiness.finding import CATEGORIES, LACKING, MET, NOTHING, UNKNOWN
+from llmops.readiness.addresses import address
+from llmops.readiness.finding import CATEGORIES, LACKING, MET, NOTHING, UNKNOWN, Check
 from llmops.readiness.scoring import POINTS
 
 _MARKS = {MET: "ok  ", LACKING: "FIX ", NOTHING: "-   ", UNKNOWN: "?   "}
+
+
+def _address(check: Check) -> str:
+    return settings.PUBLIC_URL.rstrip("/") + address(check)
 
 
 class Command(BaseCommand):
@@ -60,7 +66,7 @@ class Command(BaseCommand):
                     f"  {_MARKS[state]} {one.check.title}: {one.finding.evidence} [{one.check.id}]"
                 )
                 if state == LACKING:
-                    self.stdout.write(f"         {one.check.fix}")
+                    self.stdout.write(f"         {one.check.fix} {_address(one.check)}")
         self.stdout.write(f"{found.whole.points} of {POINTS} points")
 
     def _tell_machines(self, found: selectors.Assessment) -> None:
@@ -76,6 +82,7 @@ class Command(BaseCommand):
                     "state": one.finding.state,
                     "evidence": one.finding.evidence,
                     "fix": one.check.fix,
+                    "link": _address(one.check),
                 }
                 for one in found.looked
             ],
