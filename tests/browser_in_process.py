@@ -51,9 +51,11 @@ class _Asked:
 
 
 class InProcessBrowser:
-    """``visit`` runs a job with a page of its own; ``client`` answers for the console meanwhile."""
+    """``visit`` runs a job with a page of its own; ``client`` answers for the console meanwhile. ``flags``: more than every
+    browser of the tests is started with."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._visited = False
         self._resting: tuple[str, ...] = ()
@@ -78,7 +80,9 @@ class InProcessBrowser:
     def _launch(self) -> tuple[Any, Browser]:
         playwright = sync_playwright().start()
         here = f"--host-resolver-rules=MAP localhost:80 127.0.0.1:{self._server.server_port}"
-        return playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, here])
+        return playwright, playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*FLAGS, *self._flags, here]
+        )
 
     def close(self) -> None:
         self._thread.submit(lambda: (self._browser.close(), self._playwright.stop())).result()
@@ -207,8 +211,8 @@ def _answered(client: Client, asked: _Asked) -> _Answer:
 
 
 @contextmanager
-def a_browser() -> Iterator[InProcessBrowser]:
-    found = InProcessBrowser()
+def a_browser(*flags: str) -> Iterator[InProcessBrowser]:
+    found = InProcessBrowser(*flags)
     try:
         yield found
     finally:
