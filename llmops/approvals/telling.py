@@ -18,10 +18,11 @@ from django.utils.module_loading import import_string
 
 from llmops.access.holders import holders_of_key
 from llmops.access.rules import PERMISSIONS
-from llmops.approvals.kinds import kind_named
+from llmops.approvals.kinds import Kind, kind_named
 from llmops.approvals.models import Request
 from llmops.approvals.standing_in import stand_ins_for
 from llmops.base.clock import database_now
+from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest
 from llmops.core.redaction import redact_text
 
@@ -123,9 +124,10 @@ def in_words(rows: Sequence[Request]) -> str:
 
 def _addresses(row: Request) -> set[str]:
     try:
-        permission = kind_named(row.kind).permission
+        how = kind_named(row.kind)
     except InvalidRequest:
         return set()
+    permission = how.permission
     here = Q(memberships__project=None) | Q(memberships__project_id=row.project_id)
     people = get_user_model().objects.filter(
         here, memberships__role__in=PERMISSIONS[permission], is_active=True
@@ -135,8 +137,13 @@ def _addresses(row: Request) -> set[str]:
     # Whoever is away is told all the same: they may look at it from where they are.
     others = stand_ins_for(people.values_list("pk", flat=True), database_now())
     others = others.exclude(pk__in=no_second)
-    found = {*people.values_list("email", flat=True), *others.values_list("email", flat=True)}
-    return {address for address in found if address}
+    found = {*people.values_list("pk", "email"), *others.values_list("pk", "email")}
+    return {email for pk, email in found if email and not _objects(how, str(pk), row)}
+
+
+def _objects(how: Kind, person: str, row: Request) -> bool:
+    """Whether it is asked for on their behalf, or whatever else keeps the kind from having them decide."""
+    return how.objects is not None and bool(how.objects(Actor("user", person, ""), row.content))
 
 
 def _who_is_no_second_person(row: Request) -> set[str]:

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar, cast
 from django.conf import settings
 from django.db.models import Model, QuerySet
 
+from llmops.core.actors import Actor
+
 _M = TypeVar("_M", bound=Model)
 
 
@@ -21,6 +23,8 @@ class Authority(Protocol):
     """``who`` is a request, a user or a service key; ``project`` is a project, or None for the whole organisation."""
 
     def may(self, who: Any, permission: str, project: Any = None) -> bool: ...
+
+    def powers_of_actor(self, actor: Actor) -> Any: ...
 
     def may_anywhere(self, who: Any, permission: str) -> bool: ...
 

@@ -137,3 +137,8 @@ class ConsoleViewSet(viewsets.GenericViewSet[Any]):
         if not authority().may(self.request, permission, project):
             where = f"in the project {project.slug}" if project is not None else "for the whole organisation"
             raise PermissionDenied(f"You may not do this {where}.", param="project")
+
+    def check_still(self, permission: str, project_id: Any) -> None:
+        """Refuse who has lost ``permission`` while they waited for this answer: a request reads what one may do only once."""
+        if not authority().powers_of_actor(self.actor).allow(permission, project_id):
+            raise PermissionDenied("You may not see this any more.")

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import text_problem
+from llmops.policies.checks.schema_effort import bounded, grows
 
 MOST_ASKED_BYTES = 2 * 1024 * 1024
 MOST_SCHEMA_BYTES = 64 * 1024
@@ -152,6 +153,8 @@ def output_of(schema: dict[str, Any], text: str) -> tuple[Any, str]:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None, "It is not JSON."
+    if grows(canonical_json(schema)) and not bounded(schema, found):
+        return None, "It has too many parts that the schema's references multiply."
     try:
         check_output_schema(schema).validate(found)
     except jsonschema_rs.ValidationError as wrong:

@@ -14,6 +14,7 @@ from llmops.core.appearance import written_out
 from llmops.core.digests import canonical_json, digest
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import deeper_than, text_problem
+from llmops.policies.checks.schema_effort import bounded, grows
 from llmops.tools.expressions import ConditionRefused, parse
 
 READ, WRITE, DESTRUCTIVE, IRREVERSIBLE = "read", "write", "destructive", "irreversible"
@@ -174,6 +175,12 @@ def checked_arguments(definition: Definition, arguments: Any) -> dict[str, Any]:
         raise InvalidRequest(f"arguments: at most {MOST_ARGUMENT_BYTES} bytes.", param="arguments")
     if problem := text_problem(arguments, lines=True):
         raise InvalidRequest(f"arguments: {problem}.", param="arguments")
+    if grows(canonical_json(definition.parameters)) and not bounded(definition.parameters, arguments):
+        raise InvalidRequest(
+            "arguments: these have too many parts that the references in the tool's schema multiply. Give fewer at once, or have the "
+            "schema refer to each part once.",
+            param="arguments",
+        )
     # 5 MB, for those who check arguments.
     import jsonschema_rs
 

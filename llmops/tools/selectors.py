@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F, OuterRef, Subquery, Window
 from django.db.models.functions import Coalesce, RowNumber
+from django.utils import timezone
 
 from llmops.approvals.models import Decision
 from llmops.base.clock import database_now
@@ -82,8 +84,19 @@ def offered(tools: list[Tool]) -> list[Mapping[str, Any]]:
 
 
 def something_due() -> bool:
-    """Whether there is an action that a worker may have to begin with. Asked some times a second."""
-    return Action.objects.filter(state=Action.APPROVED, due_at__lte=database_now()).exists()
+    """Whether there is an action that a worker may have to begin with.
+
+    Asked ten times a second by every worker, as a rule in vain: so it is written out, which takes a tenth of the time that putting the
+    question together does, and on PostgreSQL asks for the time in the same breath.
+    """
+    now, known = ("clock_timestamp()", []) if connection.vendor == "postgresql" else ("%s", [timezone.now()])
+    given = [Action.APPROVED, *map(connection.ops.adapt_datetimefield_value, known)]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_DUE} <= {now} LIMIT 1", given)
+        return cursor.fetchone() is not None
+
+
+_DUE = f"SELECT 1 FROM {Action._meta.db_table} WHERE state = %s AND {Action._meta.get_field('due_at').column}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,33 @@ def test_whoever_asked_is_not_told(world: SimpleNamespace) -> None:
     assert [one.to for one in mail.outbox] == [["alice@example.com"]]
 
 
+def test_whoever_it_is_asked_for_is_not_told_to_decide(world: SimpleNamespace) -> None:
+    proposed(world.agent, world.support, behalf_of="rita")
+    telling.tell_of_what_waits()
+    assert [one.to for one in mail.outbox] == [["alice@example.com"]]
+
+
+def test_a_secret_among_the_arguments_goes_out_by_no_letter(world: SimpleNamespace, settings: Any) -> None:
+    """Whoever reads it signs in. Letters and chats are kept by others, for longer."""
+    key = "sk-proj-" + "abcDEF123456" * 3
+    a_tool(world.support, "say", says="Say {customer}")
+    a_tool(world.support, "plain", says="")
+    for tool in ("say", "plain"):
+        arguments = {
+            "amount": 500,
+            "customer": f"use {key}, https://ada:hunter2@shop.example/",
+            "environment": "inner",
+        }
+        proposed(world.agent, world.support, tool=tool, arguments=arguments, reason=f"Try {key}")
+    with service(says("200 OK", b"ok")) as chat:
+        settings.APPROVALS_WEBHOOK = f"http://127.0.0.1:{chat.port}/hook"
+        settings.APPROVALS_WEBHOOK_PRIVATE = True
+        assert telling.tell_of_what_waits() == 2
+    [(_, body)] = chat.requests
+    for told in (body.decode(), *(f"{one.subject} {one.body}" for one in mail.outbox)):
+        assert "[redacted]" in told and key not in told and "abcDEF" not in told and "hunter2" not in told
+
+
 def test_many_are_one_letter_and_the_next_comes_later(world: SimpleNamespace) -> None:
     for number in range(30):
         proposed(world.agent, world.support, 500 + number)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.approvals.models import Request
-from llmops.dashboards.inbox import listing
+from llmops.dashboards.inbox import listing, reading
 from llmops.dashboards.inbox.showing import arguments_of, exact
 from llmops.tools import services
 from llmops.tools.models import Action
@@ -132,7 +132,7 @@ def test_only_the_same_tool_and_class_are_decided_together(support: SimpleNamesp
     bigger = proposed(support.agent, support.support, 5000)
     other = proposed(support.agent, support.support, 500, tool="other")
     page = support.reviewer.get("/inbox/?tool=refund&risk=destructive").content.decode()
-    assert page.count('type="checkbox"') == 3 and "Approve chosen" in page
+    assert page.count('type="checkbox" name="request"') == 3 and "Approve chosen" in page
     assert "Approve chosen" not in support.reviewer.get("/inbox/?tool=refund").content.decode()
     for mixed in ((first, bigger), (first, other)):
         with no_event():
@@ -249,6 +249,38 @@ def test_ten_thousand_are_a_page_and_a_few_queries(
         .count('class="cover"')
         == 10
     )
+
+
+def test_a_list_that_ends_before_all_of_it_says_so(
+    support: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(reading, "PAGE", 3)
+    made = [proposed(support.agent, support.support, 500 + number) for number in range(5)]
+
+    def last_line(show: str) -> str:
+        """What stands below the rows; the live part says the same."""
+        page = support.reviewer.get(f"/inbox/?show={show}").content.decode()
+        part = support.reviewer.get(f"/inbox/live/?show={show}").json()["parts"]["inbox"]
+        found = [re.findall(r'<nav class="pages".*?</nav>', text, re.S) for text in (page, part)]
+        assert found[0] == found[1] and len(found[0]) <= 1
+        return " ".join(re.sub(r"<[^>]+>", " ", "".join(found[0])).split())
+
+    assert (
+        last_line("waiting")
+        == "3 of 5 are listed, those that run out first. Filter, or decide some, to see the others."
+    )
+    for action in made[:2]:
+        decide(support.alice, action)
+    # As many as a page holds, and no more: nothing is left out, so nothing is said.
+    assert last_line("waiting") == "" and last_line("unknown") == "" and last_line("decided") == ""
+    for action in made[2:]:
+        decide(support.alice, action)
+    assert last_line("waiting") == "" and last_line("decided") == "3 on this page Older"
+    for action in made[:4]:
+        assert services.claim(action.pk) is not None
+    services.settle_crashed(timezone.now() + timedelta(hours=1))
+    assert last_line("unknown") == "3 of 4 are listed, the newest. Filter, or decide some, to see the others."
 
 
 def test_what_was_decided_last_comes_first_and_no_page_leaves_one_out(

@@ -9,12 +9,15 @@ import threading
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 
+from llmops.access.services import revoke_service_key
+from llmops.core.actors import Actor
 from llmops.runs import services
 from llmops.runs.api import events
 from llmops.runs.models import Run
 from llmops.runs.services import leasing, tooling
-from tests.cast import bearer, issue
+from tests.cast import COMMAND, bearer, issue
 from tests.runs.conftest import call, plays, says
 from tests.runs.making import begun, done, steps, text_of
 from tests.runs.test_runs_api import ASK, post, wrong
@@ -108,13 +111,14 @@ def test_words_come_before_the_step_that_has_them_all_and_resuming_tells_steps_a
     plane.script = says(words)
     plane.between = lambda: heard.acquire(timeout=60)
     run = begun(open_lab, mode="stream")
+    reader = events.Reader(open_lab.agent, open_lab.support.pk)
 
     async def follow() -> list:
         working = asyncio.ensure_future(sync_to_async(services.advance, thread_sensitive=False)(run.pk))
         found = []
         # The role, and what comes after the words.
         heard.release()
-        async for event in events.events(run.pk, 0):
+        async for event in events.events(run.pk, 0, reader):
             if event.startswith(b":"):
                 continue
             found.append(read(event))
@@ -132,6 +136,29 @@ def test_words_come_before_the_step_that_has_them_all_and_resuming_tells_steps_a
     assert found[-2][2]["content"] == words
 
     async def again(after: int) -> list[str]:
-        return [read(one)[0] async for one in events.events(run.pk, after) if not one.startswith(b":")]
+        return [
+            read(one)[0] async for one in events.events(run.pk, after, reader) if not one.startswith(b":")
+        ]
 
     assert asyncio.run(again(0)) == ["turn", "end"] and asyncio.run(again(1)) == ["end"]
+
+
+def test_who_loses_the_key_hears_no_more(open_lab, plane, monkeypatch):
+    key = issue(open_lab.support, "runs", name="desk")
+    run = begun(open_lab, mode="stream")
+    reader = events.Reader(Actor("service_key", str(key.key.pk), "desk"), open_lab.support.pk)
+    monkeypatch.setattr(events, "_MAY_EVERY_S", 0.0)
+    heard: list[bytes] = []
+
+    async def follow() -> None:
+        async for one in events.events(run.pk, 0, reader):
+            heard.append(one)
+            if len(heard) == 1:
+                await asyncio.to_thread(lost)
+
+    def lost() -> None:
+        revoke_service_key(COMMAND, key=key.key)
+        connections.close_all()
+
+    asyncio.run(asyncio.wait_for(follow(), 60))
+    assert heard == [b": here\n\n"] and not events._streams

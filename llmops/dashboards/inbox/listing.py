@@ -73,8 +73,11 @@ def waiting_for(request: HttpRequest, now: datetime) -> QuerySet[Request]:
     return requests_for(request).filter(state=Request.OPEN, expires_at__gt=now)
 
 
-def waiting_page(request: HttpRequest, filters: Filters, now: datetime) -> list[Request]:
-    return _read(narrowed(waiting_for(request, now), filters, "action__"), ("expires_at", "pk"), PAGE)
+def waiting_page(request: HttpRequest, filters: Filters, now: datetime) -> tuple[list[Request], bool]:
+    """What waits, that which runs out first at the top; and whether there is more."""
+    rows = narrowed(waiting_for(request, now), filters, "action__")
+    found = _read(rows, ("expires_at", "pk"), PAGE + 1)
+    return found[:PAGE], len(found) > PAGE
 
 
 def decided_page(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -89,8 +89,9 @@ class Inbox:
     #: Rows can be decided together: all are calls of one tool and of one class.
     together: bool = False
     marker: str = ""
-    problems: list[str] = field(default_factory=list)
-    page: int = PAGE
+    #: There are more than are listed, and no page has them; ``in_all`` says how many where they were counted.
+    left_out: bool = False
+    in_all: str = ""
 
 
 def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
@@ -98,16 +99,16 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
     waiting = waiting_for(request, now)
     unknown = unknown_for(request)
     rows: list[Row]
-    older = ""
+    older, left_out = "", False
     if filters.show == UNKNOWN:
         found: list[Any] = list(narrowed(unknown, filters, "").order_by("-claimed_at")[: PAGE + 1])
-        rows = [_unknown_row(action) for action in found[:PAGE]]
+        rows, left_out = [_unknown_row(action) for action in found[:PAGE]], len(found) > PAGE
     else:
         if filters.show == DECIDED:
             found, more = decided_page(request, filters, before, now)
             older = filters.query(before=str(found[-1].pk)) if more else ""
         else:
-            found = waiting_page(request, filters, now)
+            found, left_out = waiting_page(request, filters, now)
         actor = actor_of(request)
         rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found]
     together = (
@@ -117,6 +118,7 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         and any(not row.mine for row in rows)
     )
     counts = _counted(waiting), _counted(unknown)
+    in_all = counts[filters.show == UNKNOWN] if left_out and not filters.narrowed else ""
     return Inbox(
         filters=filters,
         rows=rows,
@@ -131,6 +133,8 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         ),
         together=together,
         marker=sha256_hex(repr((rows, *counts)).encode())[:20],
+        left_out=left_out,
+        in_all=in_all,
     )
 
 
@@ -317,11 +321,21 @@ def _others(request: HttpRequest, action: Action) -> QuerySet[Action]:
     return rows.select_related("tool", "request").prefetch_related("request__decisions")
 
 
+def _of_its_run(request: HttpRequest, action: Action) -> QuerySet[Action]:
+    """What whoever asked first asked for under the same run, and what people put in place of that. A run's id is a text that any key of
+    the project can write: what another one wrote under it is no evidence here."""
+    first = action
+    while first.supersedes is not None:
+        first = first.supersedes
+    theirs = Q(requested_by_kind=first.requested_by_kind, requested_by_id=first.requested_by_id)
+    return _others(request, action).filter(theirs | Q(requested_by_kind="user"), run=action.run)
+
+
 def _story(request: HttpRequest, action: Action) -> list[Step]:
     """What else the same run asked for, oldest first, with what came of it."""
     if not action.run:
         return []
-    others = _others(request, action).filter(run=action.run).exclude(pk=action.pk)
+    others = _of_its_run(request, action).exclude(pk=action.pk)
     newest = list(others.order_by("-created_at")[:_LONGEST_STORY])
     return [_step_of(one) for one in newest[::-1]]
 
@@ -332,7 +346,7 @@ def _attempt(request: HttpRequest, action: Action) -> Step | None:
         return _step_of(action.supersedes)
     if not action.run:
         return None
-    others = _others(request, action).filter(run=action.run, tool_id=action.tool_id)
+    others = _of_its_run(request, action).filter(tool_id=action.tool_id)
     before = (
         others.filter(created_at__lt=action.created_at, state__in=_NOT_GOT).order_by("-created_at").first()
     )

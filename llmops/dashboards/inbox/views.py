@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +47,16 @@ def inbox(request: HttpRequest) -> HttpResponse:
     return _list_page(request, Filters.of(request.GET.dict()))
 
 
-def _list_page(request: HttpRequest, filters: Filters, problem: str = "", status: int = 200) -> HttpResponse:
+def _list_page(
+    request: HttpRequest,
+    filters: Filters,
+    problem: str = "",
+    *,
+    status: int = 200,
+    reason: str = "",
+    chosen: Sequence[UUID] = (),
+) -> HttpResponse:
+    """``reason`` and ``chosen`` are what was sent and has to be sent again."""
     view = reading.inbox(request, filters, before=request.GET.get("before", ""))
     live = (
         ""
@@ -54,7 +64,7 @@ def _list_page(request: HttpRequest, filters: Filters, problem: str = "", status
         else reverse("dashboards:inbox_live") + filters.query()
     )
     context = {
-        "view": view, "filters": filters, "live_url": live, "problem": problem, "risks": RISKS, **_tabs(view),
+        "view": view, "filters": filters, "live_url": live, "problem": problem, "reason": reason, "chosen": chosen, "risks": RISKS, **_tabs(view),
         "notices": standing.notices(request), "may_stand_in": may_anywhere(request, "approval.decide"),
     }  # fmt: skip
     return render(request, "dashboards/inbox/page.html", context, status=status)
@@ -120,6 +130,10 @@ def _item_page(
         "row": found.row,
         "typed": typed or {},
         "problem": problem,
+        # What is wrong with the reason is said beside it, and not at the other end of a phone's page.
+        "problem_at_hand": status == InvalidRequest.status
+        and found.may_decide
+        and (typed or {}).get("what") == "reject",
         "live_url": reverse("dashboards:inbox_item_live", args=[request_id]),
     }
     return render(request, "dashboards/inbox/item.html", context, status=status)
@@ -236,15 +250,16 @@ def _do(request: HttpRequest, row: Request, what: str, reason: str) -> str:
 def _together(request: HttpRequest, chosen: list[UUID], what: str, reason: str) -> HttpResponse:
     """Each is decided by itself, in its own transaction. Only calls of one tool, of one class, in one project."""
     filters = Filters.of({name: request.POST.get(name, "") for name in ("risk", "tool", "project")})
+    again = partial(_list_page, request, filters, reason=reason, chosen=chosen)
     if not chosen or len(set(chosen)) > MOST_TOGETHER or what not in ("approve", "reject"):
-        return _list_page(
-            request, filters, problem="Choose some, and whether to approve or reject them.", status=400
-        )
+        return again("Choose some, and whether to approve or reject them.", status=400)
+    if what == "reject" and not reason.strip():
+        return again("Say why you reject them; whoever asked wants to know.", status=400)
     rows = [_visible(request, pk) for pk in dict.fromkeys(chosen)]
     alike = {(row.action.tool_id, row.action.risk) if hasattr(row, "action") else row.pk for row in rows}
     if len(alike) > 1 or not all(hasattr(row, "action") for row in rows):
         problem = "Only calls of the same tool and of the same class are decided together. Filter by both."
-        return _list_page(request, filters, problem=problem, status=400)
+        return again(problem, status=400)
     done, refused = 0, list[str]()
     for row in rows:
         try:
@@ -264,7 +279,7 @@ def _together(request: HttpRequest, chosen: list[UUID], what: str, reason: str) 
             request, f"{'Approved' if what == 'approve' else 'Rejected'}: {done} of {len(rows)}."
         )
     if refused:
-        return _list_page(request, filters, problem=" ".join(refused[:5]), status=409)
+        return again(" ".join(refused[:5]), status=409)
     return HttpResponseRedirect(reverse("dashboards:inbox") + filters.query())
 
 

@@ -5,6 +5,8 @@ The id of an event is the number of the step, so ``Last-Event-ID`` says where to
 
 Beside them, for runs of the mode ``stream``: ``delta``, what the model says as it says it. These have no id and are not told again; who
 comes back gets the text of the turn under way from its beginning (``at`` 0), and the step of the turn has it whole in any case.
+
+Whoever may not see the run any more (a key that was revoked, a role that was taken) hears no more of it within a second.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 from rest_framework.renderers import BaseRenderer
 
+from llmops.access.selectors import powers_of_actor
+from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest, RateLimited
 from llmops.runs.api.shapes import RunSerializer, told_step
 from llmops.runs.conversation import TURN
@@ -29,13 +33,30 @@ from llmops.runs.models import Run, Step
 from llmops.runs.sealed import opened, saying_identity
 from llmops.runs.services.saying import HERE
 
-#: At once in one process: each looks into the database some times a second.
-MOST_STREAMS = 64
+#: At once in one process, and of one key or person: each looks into the database some times a second.
+MOST_STREAMS, MOST_OF_ONE = 64, 16
 MOST_SECONDS, LOOK_EVERY_S, SLOWER_S, COMMENT_EVERY_S = 55.0, 0.1, 0.4, 10.0
+#: Whether the reader still may is asked so often.
+_MAY_EVERY_S = 0.8
 #: What is said in this very process is looked at so often.
 _LISTEN_EVERY_S = 0.04
 _AT_ONCE = 100
 _streams: Counter[str] = Counter()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who follows a run of the project ``project``."""
+
+    actor: Actor
+    project: UUID
+
+    @property
+    def name(self) -> str:
+        return f"{self.actor.kind} {self.actor.identifier}"
+
+    def may(self) -> bool:
+        return powers_of_actor(self.actor).allow("run.view", self.project)
 
 
 class EventStream(BaseRenderer):
@@ -57,8 +78,9 @@ def told_so_far(mark: str) -> int:
     return int(mark)
 
 
-def take_place() -> None:
-    if _streams["all"] >= MOST_STREAMS:
+def take_place(reader: Reader) -> None:
+    """Raises ``RateLimited`` where there is none. One that follows a great many leaves room for others."""
+    if _streams.total() >= MOST_STREAMS or _streams[reader.name] >= MOST_OF_ONE:
         raise RateLimited("Too many follow runs here at the moment. Try again shortly.", retry_after=5)
 
 
@@ -109,10 +131,11 @@ def look(run_id: UUID, after: int) -> Look:
     return Look(found, last, False, turns, (said["turn"], said["text"]) if said else None)
 
 
-def _look(run_id: UUID, after: int) -> Look:
+def _look(run_id: UUID, after: int, reader: Reader | None) -> Look | None:
+    """None where ``reader`` may not see it any more."""
     close_old_connections()
     try:
-        return look(run_id, after)
+        return look(run_id, after) if reader is None or reader.may() else None
     finally:
         close_old_connections()
 
@@ -122,15 +145,21 @@ def _event(kind: str, data: dict[str, Any], number: int | None) -> bytes:
     return f"{mark}event: {kind}\ndata: {json.dumps(data, default=str)}\n\n".encode()
 
 
-async def events(run_id: UUID, after: int, head: bytes = b"") -> AsyncIterator[bytes]:
-    _streams["all"] += 1
+async def events(run_id: UUID, after: int, reader: Reader, head: bytes = b"") -> AsyncIterator[bytes]:
+    _streams[reader.name] += 1
     try:
         look_in, listened = sync_to_async(_look), Listened()
         until = quiet = time.monotonic()
+        asked = 0.0
         until += MOST_SECONDS
         yield head or b": here\n\n"
         while time.monotonic() < until:
-            seen = await look_in(run_id, after)
+            ask = time.monotonic() - asked >= _MAY_EVERY_S
+            asked = time.monotonic() if ask else asked
+            seen = await look_in(run_id, after, reader if ask else None)
+            if seen is None:
+                # Without ``end``: it is not over, and whoever comes back for the rest is told why not.
+                return
             after, listened.turns = seen.last, seen.turns
             for one in (*seen.found, *listened.news(HERE.get(run_id) or seen.said)):
                 yield one
@@ -149,4 +178,6 @@ async def events(run_id: UUID, after: int, head: bytes = b"") -> AsyncIterator[b
                     quiet = time.monotonic()
                     yield one
     finally:
-        _streams["all"] -= 1
+        _streams[reader.name] -= 1
+        if not _streams[reader.name]:
+            del _streams[reader.name]

@@ -66,9 +66,9 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         body = dict(request.data) if isinstance(request.data, dict) else request.data
         project = project_of(self, body.pop("project", None) if isinstance(body, dict) else None)
         asked = read_asked(body)
-        inline = asked.mode != QUEUED
+        inline, reader = asked.mode != QUEUED, events.Reader(self.actor, project.pk)
         if asked.mode == STREAM:
-            events.take_place()
+            events.take_place(reader)
         run, secret = services.start_run(
             self.actor,
             project=project,
@@ -79,7 +79,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         where = {"Location": f"{request.path}{run.pk}/"}
         if asked.mode == STREAM:
             _begin(run)
-            return _streamed(run, 0, where)
+            return _streamed(run, 0, reader, where)
         if inline:
             work_on(run)
         told = dict(RunSerializer(self.queryset.get(pk=run.pk)).data)
@@ -100,6 +100,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
                 until_over(row.pk, wait, but=row.state)
             finally:
                 _waiting.release()
+            self.check_still("run.view", row.project_id)
         return Response(RunSerializer(self.get_queryset().get(pk=row.pk)).data)
 
     @extend_schema(
@@ -111,8 +112,9 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
         """Its steps as server-sent events, from the beginning or after ``Last-Event-ID``."""
         row = self.get_object()
         after = events.told_so_far(request.headers.get("Last-Event-ID", ""))
-        events.take_place()
-        return _streamed(row, after, {})
+        reader = events.Reader(self.actor, row.project_id)
+        events.take_place(reader)
+        return _streamed(row, after, reader, {})
 
     @extend_schema(request=Reason, responses=RunSerializer)
     @action(detail=True, methods=["post"])
@@ -191,9 +193,9 @@ def until_over(run_id: UUID, seconds: float, *, but: str) -> None:
         time.sleep(min(_LOOK_S, max(0.0, until - time.monotonic())))
 
 
-def _streamed(run: Run, after: int, headers: dict[str, str]) -> StreamingHttpResponse:
+def _streamed(run: Run, after: int, reader: events.Reader, headers: dict[str, str]) -> StreamingHttpResponse:
     answer = StreamingHttpResponse(
-        events.events(run.pk, after, f": run {run.pk}\n\n".encode()),
+        events.events(run.pk, after, reader, f": run {run.pk}\n\n".encode()),
         content_type="text/event-stream; charset=utf-8",
         headers={**headers, "X-Accel-Buffering": "no", "Cache-Control": "no-store", "x-run-id": str(run.pk)},
     )

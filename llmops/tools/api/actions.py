@@ -157,6 +157,7 @@ class Actions(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
                 _wait(row, wait)
             finally:
                 _places.release()
+            self.check_still("action.view", row.project_id)
         return Response(self._told(row))
 
     @extend_schema(request=WithdrawalBody, responses=ActionSerializer)

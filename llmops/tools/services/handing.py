@@ -83,8 +83,11 @@ def report(
         raise Conflict("claim: this is not the claim under which the action was redeemed.", param="claim")
     if action.state not in (Action.CLAIMED, Action.UNKNOWN) or action.resolution:
         raise Conflict(f"This action is over: {action.get_state_display().lower()}.")
-    finish(action, claim_id, Outcome("succeeded" if succeeded else "failed", result, message[:1000]), actor)
+    said = Outcome("succeeded" if succeeded else "failed", result, message[:1000])
+    became = finish(action, claim_id, said, actor)
     action.refresh_from_db()
+    if became != said.state or action.resolution:
+        raise Conflict(f"Somebody has decided about this meanwhile: {action.get_state_display().lower()}.")
     return action
 
 

@@ -60,7 +60,7 @@ def propose(
     person = _person(behalf_of)
     try:
         with transaction.atomic():
-            if earlier := _earlier(actor, project, tool, arguments, run, idempotency_key):
+            if earlier := _earlier(actor, project, tool, arguments, run, person, idempotency_key):
                 return earlier
             # Locked: of two that ask for the same at once, the second finds what the first made.
             found = _callable(actor, project, tool)
@@ -71,7 +71,7 @@ def propose(
             )
     except IntegrityError:
         # The same key at the same moment: whoever came second gets what the first made.
-        if idempotency_key and (earlier := _earlier(actor, project, tool, arguments, run, idempotency_key)):
+        if earlier := _earlier(actor, project, tool, arguments, run, person, idempotency_key):
             return earlier
         raise
 
@@ -239,9 +239,16 @@ def _callable(actor: Actor, project: Project, slug: str) -> Tool:
 
 
 def _earlier(
-    actor: Actor, project: Project, tool: str, arguments: Any, run: str, idempotency_key: str
+    actor: Actor,
+    project: Project,
+    tool: str,
+    arguments: Any,
+    run: str,
+    person: tuple[str, str],
+    idempotency_key: str,
 ) -> Action | None:
-    """What the same requester proposed under this key."""
+    """What the same requester proposed under this key. On behalf of somebody else it would be another action: one who may not approve
+    it is part of what was asked for."""
     if not idempotency_key:
         return None
     found = (
@@ -260,7 +267,7 @@ def _earlier(
         same = canonical_json(arguments).decode() == found.arguments
     except (ValueError, TypeError, RecursionError):
         same = False
-    if not same or found.tool.slug != tool or found.run != run:
+    if not same or (found.tool.slug, found.run, found.behalf_of_id) != (tool, run, person[0]):
         raise Conflict(
             "This Idempotency-Key was used for another action. Use a new one for each action.",
             param="Idempotency-Key",
