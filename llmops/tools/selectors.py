@@ -33,6 +33,17 @@ def lacks_secret(tool: Tool) -> bool:
     )
 
 
+def examples_of(tool: Tool) -> dict[str, Any]:
+    """Arguments to begin with: of each member the first example that the schema gives."""
+    properties = tool.current.definition["parameters"].get("properties") if tool.current else None
+    found: dict[str, Any] = {}
+    for name, one in properties.items() if isinstance(properties, dict) else ():
+        examples = one.get("examples") if isinstance(one, dict) else None
+        if isinstance(examples, list) and examples:
+            found[name] = examples[0]
+    return found
+
+
 def may_call(actor: Actor, definition: rules.Definition) -> bool:
     """Whether the definition lets ``actor`` call; people may, as far as they may propose."""
     return (

@@ -17,7 +17,7 @@ from llmops.tools import services
 from llmops.tools.admin.forms import ArgumentsForm, ReasonForm, ToolForm
 from llmops.tools.models import Tool, ToolVersion
 from llmops.tools.rules import CONSOLE
-from llmops.tools.selectors import definition_of, lacks_secret, trial
+from llmops.tools.selectors import definition_of, examples_of, lacks_secret, trial
 from llmops.tools.wording import approvals_in_words, differences, people
 
 RISK_LABELS = {"read": "info", "write": "success", "destructive": "warning", "irreversible": "danger"}
@@ -72,14 +72,14 @@ class ToolAdmin(ServiceAdmin):
         ("On the record", {"fields": ("note",)}),
     )  # fmt: skip
     fieldsets = ((None, {"fields": ("project", "slug")}), *_definition)
-    _shown = ("slug", "project", "risk", "agree", "by", "version", "state", "signing")
+    _shown = ("slug", "project", "risk", "agree", "by", "version", "stands", "signing")
 
     def get_fieldsets(self, request: HttpRequest, obj: Tool | None = None) -> Any:
         if obj is None:
             return self.fieldsets
         if self.has_change_permission(request, obj):
             return (
-                (None, {"fields": ("slug", "project", "state", "signing")}),
+                (None, {"fields": ("slug", "project", "stands", "signing")}),
                 *self._definition,
             )
         return ((None, {"fields": self._shown}),)
@@ -88,7 +88,7 @@ class ToolAdmin(ServiceAdmin):
         if obj is None:
             return ()
         return (
-            ("slug", "project", "state", "signing")
+            ("slug", "project", "stands", "signing")
             if self.has_change_permission(request, obj)
             else self._shown
         )
@@ -139,6 +139,11 @@ class ToolAdmin(ServiceAdmin):
             return "archived"
         return "paused" if tool.paused_at is not None else "in use"
 
+    @display(description="state")
+    def stands(self, tool: Tool) -> str:
+        """With the reason for a pause: it is what services are told, too."""
+        return f"{self.state(tool)}: {tool.pause_reason}" if tool.pause_reason else self.state(tool)
+
     @display(description="signing secret")
     def signing(self, tool: Tool) -> str:
         if tool.secret_set_at is not None:
@@ -150,6 +155,7 @@ class ToolAdmin(ServiceAdmin):
         question="What would become of a call of {obj}? It is checked and classified; nothing is kept and nothing is called.",
         permission="tool.view",
         form=ArgumentsForm,
+        initial=lambda tool: {"arguments": examples_of(tool)},
         shows=True,
         template="tools/outcome.html",
         available=lambda tool: tool.current is not None,
@@ -174,6 +180,7 @@ class ToolAdmin(ServiceAdmin):
         label="Dry run",
         question='Call {obj} with "dry_run"? Its definition says that it then does nothing.',
         form=ArgumentsForm,
+        initial=lambda tool: {"arguments": examples_of(tool)},
         shows=True,
         template="tools/outcome.html",
         available=lambda tool: _in_use(tool) and tool.current.definition["dry_run"],
