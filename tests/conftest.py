@@ -138,20 +138,26 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture(scope="session")
-def django_db_keepdb() -> bool:
-    # The server or the directory goes away as a whole, so that connections left open by threads can not be in the way.
-    return True
-
-
-@pytest.fixture(scope="session")
 def django_db_setup(
-    django_db_setup: None, django_db_blocker: object, tmp_path_factory: pytest.TempPathFactory
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker: object,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Replace the flush after transactional tests, which append-only tables refuse."""
+    """The database is there, migrated, and comes back clean; the server or the directory goes away with it.
+
+    pytest-django's own has Django look at all migrations and models again, which each process of a run would wait for.
+    The flush after transactional tests is replaced, because append-only tables refuse it.
+    """
+    from django.conf import settings
+    from django.db import connection
     from django.test import TransactionTestCase
 
     directory = tmp_path_factory.mktemp("pristine")
     with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        name = connection.creation._get_test_db_name()
+        connection.close()
+        settings.DATABASES["default"]["NAME"] = connection.settings_dict["NAME"] = name
         restore = {"default": pristine.remember("default", directory=directory)}
 
     def bring_back(case: TransactionTestCase) -> None:

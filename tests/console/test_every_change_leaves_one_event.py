@@ -20,7 +20,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from console.celery import app as celery
-from llmops.audit.checking import check_database
+from llmops.audit.checking import check_database, check_newest
 from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
 from tests.console import surface
 from tests.console.changes import (
@@ -99,10 +99,11 @@ def test_every_action_of_the_admin_asks_and_posts():
 @pytest.mark.parametrize("key", API)
 def test_the_api(world, key):
     change = API[key]
-    with undone(), one_event() as seen:
-        answer = call_api(world.clients["root"], key, change, world)
-        assert accepted(answer), (answer.status_code, answer.content)
-    check(seen.event, change)
+    with undone():
+        with one_event() as seen:
+            answer = call_api(world.clients["root"], key, change, world)
+            assert accepted(answer), (answer.status_code, answer.content)
+        check(seen.event, change)
 
 
 @pytest.mark.parametrize("key", ADMIN)
@@ -115,7 +116,7 @@ def test_the_admin(world, key):
             answer = client.post(address(key, change, world), form)
             # What a probe found is on record also when the page then says that it did not work.
             assert accepted(answer) or key.endswith(ASKS_A_PROVIDER), explained(answer)
-    check(seen.event, change)
+        check(seen.event, change)
 
 
 @pytest.mark.parametrize("key", LOOKS)
@@ -142,7 +143,7 @@ def test_other_pages(world, key):
         client = signed_in(world.root)
         with one_event() as seen:
             assert accepted(client.post(address(key, change, world), change.sent(world)))
-    check(seen.event, change)
+        check(seen.event, change)
 
 
 def check(event: Any, change: Change) -> None:
@@ -151,6 +152,11 @@ def check(event: Any, change: Change) -> None:
     assert event.ip == "127.0.0.1"
     assert event.request_id
     assert PASSWORD not in str(event.before) + str(event.after)
+    # It follows from the one before; that all before it is whole is looked at once.
+    assert check_newest(2) == ""
+
+
+def test_what_every_change_follows_from_is_whole(world):
     assert check_database().intact
 
 
