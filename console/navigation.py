@@ -8,11 +8,14 @@ organisation where the page is about that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from llmops.access.selectors import may, may_anywhere
 
@@ -118,25 +121,33 @@ def sections(request: HttpRequest) -> list[Section]:
 
 
 def _link(entry: Entry, request: HttpRequest) -> Link | None:
-    try:
-        if entry.model:
-            app_label, model_name = entry.model.split(".")
-            href = reverse(f"admin:{app_label}_{model_name}_changelist")
-            shown = _admin_shows(entry.model, request)
-        else:
-            href = reverse(entry.url)
-            held = may if entry.whole else may_anywhere
-            shown = not entry.permission or held(request, entry.permission)
-    except NoReverseMatch:
+    href = _address(entry, settings.ROOT_URLCONF, get_script_prefix())
+    if href is None:
         return None
+    if entry.model:
+        shown = bool(_admin_of(entry.model).has_view_permission(request))
+    else:
+        held = may if entry.whole else may_anywhere
+        shown = not entry.permission or held(request, entry.permission)
     if not shown:
         return None
     path = request.path
     return Link(entry.title, entry.icon, href, path == href or (href != "/" and path.startswith(href)))
 
 
-def _admin_shows(label: str, request: HttpRequest) -> bool:
+@cache
+def _address(entry: Entry, urlconf: str, prefix: str) -> str | None:
+    """None for what this process has no page of. Found once: every page has the whole navigation."""
+    name = f"admin:{entry.model.replace('.', '_')}_changelist" if entry.model else entry.url
+    try:
+        return reverse(name)
+    except NoReverseMatch:
+        return None
+
+
+@cache
+def _admin_of(label: str) -> Any:
     for model, model_admin in admin.site._registry.items():
         if model._meta.label_lower == label:
-            return bool(model_admin.has_view_permission(request))
+            return model_admin
     raise ImproperlyConfigured(f"The navigation names {label}, which has an address but no admin page.")

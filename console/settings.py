@@ -336,6 +336,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 LANGUAGE_CODE = "en"
+# There is one language; looking for another in each label takes a thirtieth of a page.
+USE_I18N = False
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = ["console.formats"]
 USE_TZ = True
