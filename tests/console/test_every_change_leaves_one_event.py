@@ -160,7 +160,7 @@ def test_what_every_change_follows_from_is_whole(world):
     assert check_database().intact
 
 
-# Nothing else changes anything ----------------------------------------------------------------------------------------
+# Nothing else changes anything (looking: test_no_secret_anywhere.py) ----------------------------------------------------------------------------------------
 
 
 def stand_in(route: str, world: SimpleNamespace) -> str:
@@ -214,29 +214,6 @@ def test_other_pages_refuse_what_is_not_in_the_table(world):
                 route,
                 answer.status_code,
             )
-
-
-def test_looking_changes_nothing(world):
-    """GET every address that there is, as somebody who may see everything."""
-    apis = {key.split()[1] for key in surface.api_routes()}
-    for route in sorted(surface.admin_pages() | surface.other_pages()):
-        with undone(), no_event(), CaptureQueriesContext(connection) as queries:
-            answer = world.clients["root"].get(stand_in(route, world))
-        assert written(queries) == set(), route
-        assert answer.status_code < 500, route
-    for route in sorted(apis - set(EXPORTS)):
-        target = next(
-            (
-                change.target(world)
-                for key, change in API.items()
-                if key.split()[1] == route and change.target
-            ),
-            1,
-        )
-        with undone(), no_event(), CaptureQueriesContext(connection) as queries:
-            answer = world.clients["root"].get(re.sub(r"\{\w+\}", str(target), route))
-        assert written(queries) == set(), route
-        assert answer.status_code < 500, route
 
 
 #: What is taken out as a file is on record: whose it is here, and the event.

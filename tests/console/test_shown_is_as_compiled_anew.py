@@ -121,8 +121,8 @@ def small_numbers(monkeypatch):
     monkeypatch.setattr(pieces, "KEPT_BYTES", 1_200)
 
 
-@tries(60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(steps=st.lists(_STEPS, min_size=3, max_size=10))
+@tries(30, at_least=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps=st.lists(_STEPS, min_size=6, max_size=10))
 def test_after_anything_that_happens_to_prompts(world, small_numbers, steps):
     with undone():
         for what, which, said, tried in steps:
