@@ -18,6 +18,7 @@ from tests.cast import COMMAND, PASSWORD, acting, in_threads, issue, make_cast, 
 User = get_user_model()
 
 
+@pytest.mark.any_engine
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["bob", "carla", "dan", "rita", "charlie"])
 def test_only_administrators_manage_members(cast, name):

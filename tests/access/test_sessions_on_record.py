@@ -54,6 +54,7 @@ def test_a_refusal_names_an_account_and_never_what_was_typed(eve):
         assert attempt(client, username=odd).status_code in (200, 400, 403)
 
 
+@pytest.mark.any_engine
 def test_an_account_that_is_closed_cannot_sign_in_and_loses_its_session(eve):
     client = signed_in(eve)
     assert client.get("/admin/password_change/").status_code == 200
@@ -95,6 +96,7 @@ def test_the_pause_can_be_lifted(eve, settings, capsys):
     assert attempt(client, password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_a_forged_forwarded_address_does_not_escape_the_pause(eve, settings):
     client = Client(REMOTE_ADDR="192.0.2.66")
     for number in range(settings.AXES_FAILURE_LIMIT):
@@ -133,6 +135,7 @@ def test_names_cannot_be_sprayed_from_one_address(eve, settings):
     assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_one_person_does_not_close_the_office(eve, settings):
     settings.SIGN_IN_ADDRESS_LIMIT = 20
     office = "192.0.2.66"
@@ -154,6 +157,7 @@ def test_the_pause_of_an_address_ends(eve, settings, time_machine):
     assert attempt(Client(REMOTE_ADDR="192.0.2.66"), password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_addresses_of_one_ipv6_network_are_one_caller(eve, settings):
     settings.SIGN_IN_ADDRESS_LIMIT = 10
     for number in range(10):
@@ -203,6 +207,7 @@ def test_one_name_cannot_be_guessed_from_many_addresses_and_its_person_still_com
     assert attempt(Client(REMOTE_ADDR="203.0.113.99"), password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("peer", ["", "unix:"])
 def test_a_caller_without_an_address_can_sign_in(eve, peer):
     client = Client(REMOTE_ADDR=peer)
@@ -210,6 +215,7 @@ def test_a_caller_without_an_address_can_sign_in(eve, peer):
     assert attempt(client, password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_a_trusted_proxy_tells_the_address(eve, settings):
     settings.TRUSTED_PROXIES = ["192.0.2.0/24"]
     with one_event("session.refused") as seen:
@@ -229,6 +235,7 @@ def test_one_address_cannot_make_the_trail_grow_without_end(eve, monkeypatch):
         attempt(Client(REMOTE_ADDR="192.0.2.67"))
 
 
+@pytest.mark.any_engine
 def test_changing_ones_own_password(eve):
     client, elsewhere = signed_in(eve), signed_in(eve)
     new = "a different long phrase"
@@ -250,12 +257,14 @@ def test_changing_ones_own_password(eve):
     assert eve.check_password(new)
 
 
+@pytest.mark.any_engine
 def test_setting_somebodys_password_ends_their_sessions(eve):
     client = signed_in(eve)
     services.set_password(COMMAND, user=eve, password="a different long phrase")
     assert client.get("/admin/password_change/").status_code == 302
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("next_page", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
 def test_signing_in_leads_nowhere_else(eve, next_page):
     answer = Client().post(

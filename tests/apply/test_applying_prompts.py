@@ -88,6 +88,7 @@ def test_prompts_of_projects_and_shared_ones():
         apply(FILE)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -501,7 +501,7 @@ class _Undone(Exception):
 
 @given(configurations())
 @pytest.mark.timeout(600)
-@tries(25, at_least=8, suppress_health_check=list(HealthCheck))
+@tries(25, at_least=6, suppress_health_check=list(HealthCheck))
 def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
     environment = {"SOME_KEY": "sk-some-key-0123456789", "SOME_CHAT": CHAT}
@@ -536,7 +536,7 @@ def test_an_exported_file_has_nothing_to_do_and_makes_the_same_elsewhere(configu
 
 
 @given(configurations())
-@tries(20, at_least=8, suppress_health_check=list(HealthCheck))
+@tries(20, at_least=6, suppress_health_check=list(HealthCheck))
 def test_what_is_written_is_read_as_the_same(configuration):
     text = yaml.safe_dump(configuration, allow_unicode=True, sort_keys=False)
     entries = schema.read(text)

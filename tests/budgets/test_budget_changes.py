@@ -64,6 +64,7 @@ def test_a_keys_budget_belongs_to_the_keys_project(cast: SimpleNamespace) -> Non
     assert (budget.scope_value, budget.project) == (str(key.pk), cast.search)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "values"),
     [

@@ -75,6 +75,7 @@ def test_a_reviewer_reads_what_will_run_and_approves_it(support: SimpleNamespace
     assert state_of(action) == Action.APPROVED
 
 
+@pytest.mark.any_engine
 def test_what_was_not_shown_is_not_approved(support: SimpleNamespace) -> None:
     action = proposed(support.agent, support.support)
     for changed in ({f"seen_{action.request_id}": "0" * 64}, {f"seen_{action.request_id}": ""}):
@@ -87,6 +88,7 @@ def test_what_was_not_shown_is_not_approved(support: SimpleNamespace) -> None:
     assert state_of(action) == Action.WAITING
 
 
+@pytest.mark.any_engine
 def test_a_rejection_says_why_and_keeps_what_was_typed(support: SimpleNamespace) -> None:
     action = proposed(support.agent, support.support)
     with no_event():
@@ -99,6 +101,7 @@ def test_a_rejection_says_why_and_keeps_what_was_typed(support: SimpleNamespace)
     assert state_of(action) == Action.REJECTED
 
 
+@pytest.mark.any_engine
 def test_an_edit_shows_what_it_changes_and_is_for_another_person(support: SimpleNamespace) -> None:
     action = proposed(support.agent, support.support, 500)
     body = sent(action, what="edit", arguments=json.dumps({"amount": 200, "customer": "Ada"}))
@@ -126,6 +129,7 @@ def test_an_edit_shows_what_it_changes_and_is_for_another_person(support: Simple
         assert answer.status_code == 400 and told in text_of(answer), wrong
 
 
+@pytest.mark.any_engine
 def test_only_the_same_tool_and_class_are_decided_together(support: SimpleNamespace) -> None:
     a_tool(support.support, "other")
     first, second, third = (proposed(support.agent, support.support, 500 + n) for n in range(3))
@@ -155,6 +159,7 @@ def test_only_the_same_tool_and_class_are_decided_together(support: SimpleNamesp
     )
 
 
+@pytest.mark.any_engine
 def test_who_sees_and_decides(support: SimpleNamespace) -> None:
     action = proposed(support.agent, support.support)
     stranger = signed_in(person("zoe", ("reviewer", support.search)))
@@ -378,6 +383,7 @@ def test_no_two_arguments_look_like_one() -> None:
     }
 
 
+@pytest.mark.any_engine
 def test_neither_the_title_nor_the_other_page_for_approvals_shows_what_turns_text_around(
     support: SimpleNamespace,
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_project_sees_its_own_calls_and_no_others(
     assert foreign.context["view"].tiles[0].figures[0].text == "0"
 
 
+@pytest.mark.any_engine
 def test_budgets_show_to_those_who_may_see_them(stage: SimpleNamespace, bob: Client, alice: Client) -> None:
     seed.store([seed.make_call(stage, datetime.now(UTC))])
     seed.budget("support-month", "50", "31", "1", value="support", project=stage.support)
@@ -220,6 +221,7 @@ def test_the_period_before_is_the_one_right_before(alice: Client, stage: SimpleN
     assert "no calls in" in alice.get("/?range=24h").context["view"].tiles[0].note
 
 
+@pytest.mark.any_engine
 def test_a_range_that_is_asked_wrongly_is_said_and_the_page_opens(alice: Client, day: list[Call]) -> None:
     for address in (
         "/?range=2y",
@@ -242,6 +244,7 @@ def test_lists_page_by_key_without_loss_or_doubles(alice: Client, stage: SimpleN
     assert len(found) == len(set(found))
 
 
+@pytest.mark.any_engine
 def test_a_call_without_a_model_says_what_it_was(alice: Client, stage: SimpleNamespace) -> None:
     at = datetime.now(UTC) - timedelta(minutes=5)
     seed.store([seed.make_call(stage, at, endpoint="files.create", route="", model="", model_version=None)])
@@ -258,6 +261,7 @@ def test_a_call_is_found_by_either_of_its_ids(alice: Client, stage: SimpleNamesp
 # --- simulator -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_simulated_answers_are_marked_everywhere(alice: Client, stage: SimpleNamespace) -> None:
     now = datetime.now(UTC)
     real, simulated = seed.store([seed.make_call(stage, now), seed.failed_over_twice(stage, now)])
@@ -317,6 +321,7 @@ def test_the_first_call_of_all_reloads_the_empty_page(alice: Client, stage: Simp
     assert alice.get("/live/", {"marker": page.context["marker"]}).json()["reload"] is True
 
 
+@pytest.mark.any_engine
 def test_an_installation_with_nothing_in_it_says_what_comes_next(db: None) -> None:
     client = signed_in(get_user_model().objects.create_superuser("root"))
     page = client.get("/")
@@ -356,6 +361,7 @@ def test_asking_for_a_job(alice: Client, stage: SimpleNamespace) -> None:
     assert "being recomputed already" in text_of(again)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("day", ["", "x", "2026-13-01", "9999-01-01", "2026-11-20T00:00", "\x00"])
 def test_a_day_that_cannot_be_recomputed_is_refused_with_its_name(alice: Client, day: str) -> None:
     answer = alice.post("/jobs/", {"day": day})
@@ -364,6 +370,7 @@ def test_a_day_that_cannot_be_recomputed_is_refused_with_its_name(alice: Client,
     assert Job.objects.count() == 0
 
 
+@pytest.mark.any_engine
 def test_only_those_who_may_recompute(stage: SimpleNamespace, bob: Client) -> None:
     assert "Recompute" not in text_of(bob.get("/jobs/"))
     day = (datetime.now(UTC) - timedelta(days=1)).date()
@@ -372,6 +379,7 @@ def test_only_those_who_may_recompute(stage: SimpleNamespace, bob: Client) -> No
     assert Job.objects.count() == 0
 
 
+@pytest.mark.any_engine
 def test_a_job_tells_how_far_it_is_and_what_it_found(alice: Client) -> None:
     job = Job.objects.create(
         kind="rebuild",

@@ -57,6 +57,7 @@ def test_the_story_of_a_call_that_failed_over_twice(alice: Client, stage: Simple
     assert str(call.pk) in listed(alice, story.neighbours)
 
 
+@pytest.mark.any_engine
 def test_who_was_passed_over_and_who_is_charged_at_its_hold_is_told(
     alice: Client, stage: SimpleNamespace
 ) -> None:
@@ -85,6 +86,7 @@ def test_who_was_passed_over_and_who_is_charged_at_its_hold_is_told(
     assert "Attempt 1 is charged at the hold, because nobody knew what it cost." in text_of(page)
 
 
+@pytest.mark.any_engine
 def test_a_call_that_met_one_model_has_nothing_to_sum_up(alice: Client, stage: SimpleNamespace) -> None:
     (call,) = seed.store(
         [seed.make_call(stage, datetime.now(UTC), attempts=[seed.attempt(1, "a", status=200)])]
@@ -92,6 +94,7 @@ def test_a_call_that_met_one_model_has_nothing_to_sum_up(alice: Client, stage: S
     assert alice.get(f"/calls/{call.pk}/").context["story"].in_short == []
 
 
+@pytest.mark.any_engine
 def test_a_call_of_one_attempt_costs_what_its_tokens_cost(alice: Client, stage: SimpleNamespace) -> None:
     (call,) = seed.store([seed.make_call(stage, datetime.now(UTC))])
     story = alice.get(f"/calls/{call.pk}/").context["story"]
@@ -99,6 +102,7 @@ def test_a_call_of_one_attempt_costs_what_its_tokens_cost(alice: Client, stage: 
     assert sum(part.microseconds for part in story.parts) == call.total_us
 
 
+@pytest.mark.any_engine
 def test_what_a_call_heard_and_made_is_priced_class_by_class_in_its_tier(
     alice: Client, stage: SimpleNamespace
 ) -> None:
@@ -132,6 +136,7 @@ def test_what_a_call_heard_and_made_is_priced_class_by_class_in_its_tier(
         assert "160 tokens" in text
 
 
+@pytest.mark.any_engine
 def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> None:
     now = datetime.now(UTC)
     unknown, interrupted, refused = seed.store(
@@ -147,6 +152,7 @@ def test_what_is_unknown_is_explained(alice: Client, stage: SimpleNamespace) -> 
     assert "support-month allows no more until" in said
 
 
+@pytest.mark.any_engine
 def test_what_is_unknown_names_what_the_provider_keeps_of_it(alice: Client, stage: SimpleNamespace) -> None:
     now = datetime.now(UTC)
     unknown, other, known = seed.store(
@@ -163,6 +169,7 @@ def test_what_is_unknown_names_what_the_provider_keeps_of_it(alice: Client, stag
         assert "Kept at the provider" not in text_of(alice.get(f"/calls/{call.pk}/"))
 
 
+@pytest.mark.any_engine
 def test_an_errand_is_told_as_one(alice: Client, stage: SimpleNamespace) -> None:
     [errand] = seed.store(
         [
@@ -174,6 +181,7 @@ def test_an_errand_is_told_as_one(alice: Client, stage: SimpleNamespace) -> None
     assert "openai answered in" in text_of(alice.get(f"/calls/{errand.pk}/"))
 
 
+@pytest.mark.any_engine
 def test_verdicts_of_policies_are_told_in_words(alice: Client, stage: SimpleNamespace) -> None:
     verdicts = [
         Verdict(
@@ -209,6 +217,7 @@ def test_a_story_survives_what_it_spoke_of(alice: Client, stage: SimpleNamespace
     assert "deleted since" in text_of(page)
 
 
+@pytest.mark.any_engine
 def test_links_show_to_those_who_may_follow_them(stage: SimpleNamespace) -> None:
     (call,) = seed.store([seed.make_call(stage, datetime.now(UTC))])
     Membership.objects.create(user=stage.charlie, project=stage.support, role="finance")

@@ -71,6 +71,7 @@ def test_other_checks_are_a_new_version_and_the_old_one_stays():
     assert pii.everywhere
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("path", "checks"),
     [
@@ -99,12 +100,14 @@ def test_what_is_wrong_is_named_by_its_path(path, checks):
     assert not Policy.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_everything_that_is_wrong_is_told_at_once():
     with pytest.raises(InvalidRequest) as refused:
         checked([{**REDACT, "kind": "vibes"}, REDACT, {**REDACT, "stage": "x"}])
     assert list(refused.value.data["problems"]) == ["checks[0].kind", "checks[2].stage"]
 
 
+@pytest.mark.any_engine
 def test_a_policy_is_of_bounded_size():
     words = [f"word number {number} {'x' * 120}" for number in range(100)]
     long = {**EXAMPLES["deny"], "settings": {"rules": [{"name": "a", "words": words}]}}
@@ -196,6 +199,7 @@ def test_what_routes_name_and_what_holds_everywhere_is_published():
     ]
 
 
+@pytest.mark.any_engine
 def test_a_check_that_asks_a_model_needs_one():
     configuring.everything()
     policy("asks", EXAMPLES["moderation"], everywhere=True)
@@ -207,6 +211,7 @@ def test_a_check_that_asks_a_model_needs_one():
 # Kinds, words, trials ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_every_kind_has_an_example_that_is_accepted():
     assert list(EXAMPLES) == list(CHECKS)
     for kind, example in EXAMPLES.items():
@@ -214,6 +219,7 @@ def test_every_kind_has_an_example_that_is_accepted():
         assert try_checks("p", 1, [example], asked="Hello", answer="Hi").before is not None
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("kind", ["deny", "allow", "risk"])
 def test_an_example_whose_words_one_must_choose_stops_nobodys_traffic(kind):
     texts = [
@@ -232,6 +238,7 @@ def test_an_example_whose_words_one_must_choose_stops_nobodys_traffic(kind):
     assert "only marks" in told["example_note"]
 
 
+@pytest.mark.any_engine
 def test_differences_in_words():
     deny = EXAMPLES["deny"]
     rules = deny["settings"]["rules"]
@@ -252,6 +259,7 @@ def test_differences_in_words():
     assert differences([REDACT, BLOCK], [REDACT]) == ["Personal data before the call: block: removed"]
 
 
+@pytest.mark.any_engine
 def test_a_trial_says_what_would_follow():
     trial = try_checks(
         "pii", 3, [{**REDACT, "settings": {"reversible": True}}, REFUSAL],
@@ -313,6 +321,7 @@ def test_the_api_from_nothing_to_a_roll_back(cast):
     assert set(client.get("/api/v1/policies/kinds/").json()) == set(CHECKS)
 
 
+@pytest.mark.any_engine
 def test_the_form_shows_the_checks_and_saves_nothing_unasked(cast):
     pii = policy("pii", *EXAMPLES.values())
     client, address = signed_in(cast.alice), f"/admin/policies/policy/{pii.pk}/change/"
@@ -332,6 +341,7 @@ def test_the_form_shows_the_checks_and_saves_nothing_unasked(cast):
     assert "Lazy answer after the call: ask again: removed" in seen.event.after["changes"]
 
 
+@pytest.mark.any_engine
 def test_a_bad_row_is_told_by_its_number_and_shown_again(cast):
     client = signed_in(cast.alice)
     row = {"checks-0-place": "1", "checks-0-kind": "personal_data", "checks-0-stage": "before"}
@@ -355,6 +365,7 @@ def test_a_bad_row_is_told_by_its_number_and_shown_again(cast):
         assert client.post("/admin/policies/policy/add/", base).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_the_page_of_a_version_tells_the_difference_and_leads_back(cast):
     pii = policy()
     first = pii.current
@@ -370,6 +381,7 @@ def test_the_page_of_a_version_tells_the_difference_and_leads_back(cast):
         client.post(f"/admin/policies/policyversion/{first.pk}/roll-back/", {"reason": "again"})
 
 
+@pytest.mark.any_engine
 def test_trying_in_the_console_shows_the_text_and_keeps_none_of_it(cast):
     pii = policy()
     client = signed_in(cast.rita)
@@ -383,6 +395,7 @@ def test_trying_in_the_console_shows_the_text_and_keeps_none_of_it(cast):
     assert "<b>a@b" not in page
 
 
+@pytest.mark.any_engine
 def test_the_form_of_a_route_offers_policies_in_their_order(cast):
     policy(), policy("tone", REFUSAL)
     chat = configuring.route("chat", configuring.model(), policies=["tone"])

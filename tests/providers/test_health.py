@@ -160,6 +160,7 @@ def test_old_events_go(process) -> None:
     assert services.forget_old_events() == 1
 
 
+@pytest.mark.any_engine
 def test_pages_show_it(cast, process) -> None:
     write, *_ = process
     route = configuring.route("chat")
@@ -181,6 +182,7 @@ def test_pages_show_it(cast, process) -> None:
     assert not any("Provider key" in text for text in texts)
 
 
+@pytest.mark.any_engine
 def test_whose_calls_alone_fail_is_told_to_whoever_sees_the_project(cast, process) -> None:
     write, *_ = process
     route = configuring.route("chat")

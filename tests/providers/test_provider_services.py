@@ -46,6 +46,7 @@ def test_a_provider_is_made_changed_and_put_away_with_one_event_each():
         services.unarchive_provider(OPERATOR, provider=provider)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "values"),
     [
@@ -169,6 +170,7 @@ def test_equal_versions_have_equal_digests_whatever_the_order_of_their_members()
     assert one.current.digest == two.current.digest
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "changes"),
     [
@@ -194,6 +196,7 @@ def test_a_bad_version_is_refused_by_its_field(field, changes):
     assert small.versions.count() == 1
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "changes", [{"default_max_output_tokens": 1_001}, {"max_output_tokens": 8_001}, {"context_window": 999}]
 )
@@ -242,6 +245,7 @@ def test_prices_are_dated_and_only_added():
         )
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "values",
     [
@@ -312,6 +316,7 @@ def test_a_route_is_changed_as_a_whole_with_one_event():
     assert seen.event.after == {"attempts": 2, "fallbacks": ["large", "small"]}
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "make"),
     [

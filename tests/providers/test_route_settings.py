@@ -94,6 +94,7 @@ def test_the_database_holds_no_class_that_it_does_not_know(models):
             Route.objects.filter(pk=chat.pk).update(**values)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("field", "values"),
     [

@@ -25,6 +25,7 @@ def key(cast):
     return made
 
 
+@pytest.mark.any_engine
 def test_on_its_page_and_in_the_list(cast, key):
     alice = signed_in(cast.alice)
     page = alice.get(f"/admin/providers/credential/{key.pk}/change/").content.decode()
@@ -50,6 +51,7 @@ def test_the_list_takes_no_query_for_each_key(cast, key, django_assert_max_num_q
         assert alice.get("/admin/providers/credential/").status_code == 200
 
 
+@pytest.mark.any_engine
 def test_in_the_api(cast, key):
     client = bearer(every_scope(cast.support).secret)
     [shown] = client.get("/api/v1/credentials/").json()["results"]
@@ -60,6 +62,7 @@ def test_in_the_api(cast, key):
     assert client.get(f"/api/v1/credentials/{key.pk}/").json()["troubles"] == []
 
 
+@pytest.mark.any_engine
 def test_in_the_verdict_of_overview(cast, key):
     page = signed_in(cast.alice).get("/")
     view = page.context["view"]
@@ -74,6 +77,7 @@ def test_in_the_verdict_of_overview(cast, key):
         assert "OPENAI_KEY" not in signed_in(other).get("/").content.decode()
 
 
+@pytest.mark.any_engine
 def test_what_is_paused_is_in_the_verdict(cast):
     sim, _, chat = configuring.everything()
     services.pause_route(COMMAND, route=chat, reason="wrong <answers>")

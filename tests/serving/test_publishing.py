@@ -291,13 +291,13 @@ def test_editors_and_publishers_at_once_leave_whole_revisions_in_an_unbroken_row
 def test_publishing_many_routes_takes_no_query_for_each(django_assert_max_num_queries):
     sim = configuring.provider()
     models = [
-        configuring.model(f"m{index}", sim, prices={"input": "1", "output": "2"}) for index in range(40)
+        configuring.model(f"m{index}", sim, prices={"input": "1", "output": "2"}) for index in range(20)
     ]
-    for index in range(200):
-        configuring.route(f"r{index}", models[index % 40], fallbacks=(models[(index + 1) % 40],))
+    for index in range(60):
+        configuring.route(f"r{index}", models[index % 20], fallbacks=(models[(index + 1) % 20],))
     with django_assert_max_num_queries(34):
         revision = publish("many")
-    assert len(decode_document(revision.document).routes) == 200
-    assert len(load_snapshot().routes) == 200
+    assert len(decode_document(revision.document).routes) == 60
+    assert len(load_snapshot().routes) == 60
     with django_assert_max_num_queries(34):
         pending()

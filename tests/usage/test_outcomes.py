@@ -130,6 +130,7 @@ def test_another_project_s_call_is_as_unknown_as_none(told: SimpleNamespace) -> 
     assert Client().post(OUTCOMES, "[]", content_type="application/json").status_code == 401
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("body", "param"),
     [

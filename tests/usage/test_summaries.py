@@ -336,7 +336,7 @@ def test_corrections_reach_pages_as_everything_does(db: None, tmp_path: Path) ->
 @pytest.mark.django_db(transaction=True)
 def test_ingesters_and_workers_at_once_lose_nothing(tmp_path: Path) -> None:
     """Two ingesters book into the same hours while workers make their summaries and a reader looks on: what it is told only grows."""
-    rounds, each = 6, 40
+    rounds, each = 4, 25
     over = threading.Event()
     left = [2]
 

@@ -282,6 +282,7 @@ def test_jobs_are_asked_for_by_finance_of_the_whole_organisation(
             assert answer.status_code == 400 and answer.json()["error"]["param"] in wrong, answer.json()
 
 
+@pytest.mark.any_engine
 def test_the_admin_shows_and_changes_nothing(cast: SimpleNamespace, traffic: SimpleNamespace) -> None:
     alice, bob = signed_in(cast.alice), signed_in(cast.bob)
     call = finals(traffic.scribe.written)[0][0].origin.call
