@@ -32,7 +32,7 @@ from llmops.gateway.money.bank import Command
 from llmops.gateway.money.keeper import Keeper
 from llmops.gateway.money.purse import TICK_S, Purse
 from llmops.gateway.plane import digest_key
-from llmops.gateway.telemetry import tracing
+from llmops.gateway.telemetry import pushing, tracing
 from llmops.providers.services import report_unreadable, report_uses
 from llmops.serving.selectors import load_snapshot
 from llmops.serving.snapshot import Snapshot
@@ -66,6 +66,7 @@ class Runtime:
         self._journal: JournalWriter | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._pushing: pushing.Pushing | None = None
 
     async def start(self) -> None:
         """Raises ``ConfigurationRefused`` when the journal cannot be written, or what the database raises."""
@@ -98,6 +99,7 @@ class Runtime:
         else:
             self.plane.flights = Flights(OnDisk(settings.IDEMPOTENCY_DIR / "answers.sqlite3", **bounds))
         self.plane.tracing = tracing.from_environment()
+        self._pushing = pushing.from_environment(self.plane)
         self.plane.log_calls = settings.LOG_CALLS
         shelf = DatabaseShelf()
         self.plane.objects.shelf = self.plane.metering.desk = shelf
@@ -122,6 +124,8 @@ class Runtime:
         )
         self._keeper.start()
         self._feed.start()
+        if self._pushing is not None:
+            self._pushing.start()
         self._ticking = loop.create_task(self._tick())
         self._drain_when_asked_to_stop(loop)
         # What is loaded by now stays: the collector need not look at it again and again. Looking once more before would take
@@ -159,6 +163,8 @@ class Runtime:
         if self._keeper is not None:
             self._keeper.stop()
             await asyncio.to_thread(self._keeper.join, WIND_UP_S)
+        if self._pushing is not None:
+            await asyncio.to_thread(self._pushing.close)
         await plane.close()
         if self._journal is not None:
             self._journal.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmops.core import errors
 from llmops.gateway.telemetry.exposition import PlaneCollector
 from tests.gateway.rig import Rig, a_budget, a_route, answers, streams
 
@@ -22,6 +23,15 @@ PANELS = [one for one in BOARD["panels"] if one["type"] != "row"]
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 #: given by Prometheus and Grafana themselves
 _THEIRS = {"le", "instance", "job"}
+#: label -> what it can be, where that is known
+_VALUES = {
+    "status": {"ok", "error", "refused", "client_closed", "interrupted"},
+    "code": {
+        one.code
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.ConsoleError)
+    },
+}
 _METRIC = re.compile(r"\bllmops_[a-z_]+")
 _LABELS = re.compile(r"by \(([a-z_, ]*)\)")
 _MATCH = re.compile(r"(llmops_[a-z_]+)\{([^}]*)\}")
@@ -48,8 +58,9 @@ def check(expr: str, shown: str, known: dict[str, set[str]]) -> None:
     for group in _LABELS.findall(expr):
         assert {one.strip() for one in group.split(",") if one.strip()} <= possible, expr
     for name, inside in _MATCH.findall(expr):
-        for matched in re.findall(r"([a-z_]+) *(?:=~|!=|!~|=)", inside):
+        for matched, value in re.findall(r'([a-z_]+) *(?:=~|!=|!~|=) *"([^"]*)"', inside):
             assert matched in known[name], f"{name} has no label {matched}"
+            assert set(value.split("|")) <= _VALUES.get(matched, {value}), f"{matched} is never {value}"
     grouped = {one.strip() for group in _LABELS.findall(expr) for one in group.split(",")}
     for label in _SHOWN.findall(shown):
         assert label in (grouped or possible) | _THEIRS, f"{label} is not there: {expr}"
