@@ -128,7 +128,8 @@ class Installation:
         """Start ``command`` in the background. Its first word may be python, manage.py, granian or celery."""
         words = _through_this_python([str(word) for word in command])
         name = f"{name or Path(str(command[0])).name}-{len(self.processes) + 1}"
-        process = Process(words, name=name, log=self.home / f"{name}.log", env=self.env | _text(env))
+        given = self.env | _serves_no_pages(command) | _text(env)
+        process = Process(words, name=name, log=self.home / f"{name}.log", env=given)
         self.processes.append(process)
         return process
 
@@ -139,10 +140,13 @@ class Installation:
         stdin: str | None = None,
         env: Mapping[str, object] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a management command to its end; fails the test when it does, unless ``check`` is False."""
-        done = launcher.run(
-            _through_this_python(["manage.py", *arguments]), env=self.env | _text(env), stdin=stdin
-        )
+        """Run a management command to its end; fails the test when it does, unless ``check`` is False.
+
+        It loads no pages, which would take longer than what most commands do: ``env={"CONSOLE_BACKGROUND": ""}`` has it load them.
+        """
+        words = ["manage.py", *arguments]
+        given = self.env | _serves_no_pages(words) | _text(env)
+        done = launcher.run(_through_this_python(words), env=given, stdin=stdin)
         if check and done.returncode != 0:
             pytest.fail(
                 f"manage.py {' '.join(arguments)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}",
@@ -297,6 +301,11 @@ def _environment(*, data_dir: Path, database_url: str, redis_url: str | None) ->
 
 def _text(env: Mapping[str, object] | None) -> dict[str, str]:
     return {name: str(value) for name, value in (env or {}).items()}
+
+
+def _serves_no_pages(command: Sequence[str | Path]) -> dict[str, str]:
+    """What operations tell an ingester and a worker of; a data plane knows it by itself."""
+    return {"CONSOLE_BACKGROUND": "1"} if str(command[0]) in ("manage.py", "celery") else {}
 
 
 def _through_this_python(words: list[str]) -> list[str]:

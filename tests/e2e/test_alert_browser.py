@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -13,9 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests import launcher
 from tests.e2e.test_browser import browser, context, page, session, stack  # noqa: F401
 from tests.e2e.test_embedded import Embedded, wait_until
-from tests.installation import ROOT
 from tests.tools.services import Service, says, service
 
 KEY = "walk-key-0123456789-abcdefghijklmnop"
@@ -47,10 +46,8 @@ def apply(console: Embedded, home: Path, **given: Any) -> None:
     path.write_text(FILE % {"simulator": simulator, "key": KEY, **given})
     lines = (console.data_dir / "keys.env").read_text().splitlines()
     keys = dict(line.split("=", 1) for line in lines if "=" in line)
-    done = subprocess.run(
-        [sys.executable, "manage.py", "apply", "-f", str(path)],
-        cwd=ROOT, env={**console.env, **keys, "DJANGO_SETTINGS_MODULE": "console.settings"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    env = {**console.env, **keys, "DJANGO_SETTINGS_MODULE": "console.settings", "CONSOLE_BACKGROUND": "1"}
+    done = launcher.run([sys.executable, "manage.py", "apply", "-f", str(path)], env=env)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
