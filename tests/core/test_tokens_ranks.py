@@ -116,7 +116,7 @@ def test_many_processes_at_once_all_count(tmp_path: Path, start: str) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(6)
+        for _ in range(4)
     ]
     for process in processes:
         out, err = process.communicate(timeout=300)
