@@ -8,7 +8,7 @@ of a few times and no more.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -55,16 +55,31 @@ def quiet_until(now: datetime, quiet: Quiet | None) -> datetime | None:
         return None
     here = now.astimezone(ZoneInfo(quiet.zone))
     minute = here.hour * 60 + here.minute
-    if quiet.start < quiet.end:
-        inside, tomorrow = quiet.start <= minute < quiet.end, False
-    else:
-        inside = minute >= quiet.start or minute < quiet.end
-        tomorrow = minute >= quiet.start
-    if not inside:
+    if not _inside(minute, quiet):
         return None
+    tomorrow = quiet.start > quiet.end and minute >= quiet.start
     day = here.date() + timedelta(days=int(tomorrow))
     end = datetime.combine(day, time(quiet.end // 60, quiet.end % 60), tzinfo=here.tzinfo)
-    return end.astimezone(now.tzinfo)
+    if end.utcoffset() == end.replace(fold=1).utcoffset() and end.astimezone(UTC) > now:
+        return end.astimezone(now.tzinfo)
+    # In that night the clock on the wall goes past this minute twice, or not at all.
+    return _first_loud(now, quiet)
+
+
+def _first_loud(now: datetime, quiet: Quiet) -> datetime:
+    """The first minute that does not lie in quiet hours, by the clock on the wall."""
+    at = now.astimezone(UTC).replace(second=0, microsecond=0)
+    while True:
+        at += timedelta(minutes=1)
+        here = at.astimezone(ZoneInfo(quiet.zone))
+        if not _inside(here.hour * 60 + here.minute, quiet):
+            return at.astimezone(now.tzinfo)
+
+
+def _inside(minute: int, quiet: Quiet) -> bool:
+    if quiet.start < quiet.end:
+        return quiet.start <= minute < quiet.end
+    return minute >= quiet.start or minute < quiet.end
 
 
 def concerns(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmops.alerts import course
 from llmops.alerts.course import Quiet
@@ -74,3 +77,48 @@ def test_a_channel_of_a_project_hears_of_that_project_alone() -> None:
 
     assert heard(1, None) and heard(None, None) and heard(1, 1)
     assert not heard(2, 1) and not heard(None, 1) and not heard(1, 1, "info")
+
+
+@pytest.mark.parametrize(
+    ("now", "quiet", "until"),
+    [
+        # Half past two comes twice when summer time ends: who is in the second hour waits for its end.
+        ("2026-10-25T00:15Z", (22, 2.5), "2026-10-25T00:30Z"),
+        ("2026-10-25T01:15Z", (22, 2.5), "2026-10-25T01:30Z"),
+        ("2026-10-25T01:30Z", (22, 2.5), None),
+        ("2026-10-24T21:00Z", (22, 7), "2026-10-25T06:00Z"),
+        # It does not come at all when summer time begins: the night ends when the clock goes past it.
+        ("2026-03-28T23:00Z", (22, 2.5), "2026-03-29T01:00Z"),
+        ("2026-03-29T00:59Z", (22, 2.5), "2026-03-29T01:00Z"),
+        ("2026-03-29T01:00Z", (22, 2.5), None),
+        # Quiet hours that would lie in the hour that is left out are not there at all.
+        ("2026-03-29T01:10Z", (2.25, 2.75), None),
+    ],
+)
+def test_quiet_hours_end_when_the_clock_on_the_wall_says_so(
+    now: str, quiet: tuple[float, float], until: str | None
+) -> None:
+    hours = Quiet(int(quiet[0] * 60), int(quiet[1] * 60), "Europe/Berlin")
+    expected = datetime.fromisoformat(until) if until else None
+    assert course.quiet_until(datetime.fromisoformat(now), hours) == expected
+
+
+@given(
+    st.integers(0, 366 * 86_400).map(lambda seconds: NOON + timedelta(seconds=seconds)),
+    st.integers(0, 1439),
+    st.integers(0, 1439),
+    st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]),
+)
+def test_quiet_hours_end_in_the_future_and_not_within_them(
+    now: datetime, start: int, end: int, zone: str
+) -> None:
+    quiet = Quiet(start, end, zone)
+    until = course.quiet_until(now, quiet)
+    if until is not None:
+        # No night is longer than a day with an hour more, and whoever looks a second before its end is told the same.
+        assert now < until <= now + timedelta(hours=25)
+        assert course.quiet_until(until - timedelta(seconds=1), quiet) == until
+        here = until.astimezone(ZoneInfo(zone))
+        minute, zones = here.hour * 60 + here.minute, ZoneInfo(zone)
+        changed = (until - timedelta(hours=1)).astimezone(zones).utcoffset() != here.utcoffset()
+        assert minute == end or changed

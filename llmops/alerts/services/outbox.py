@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from llmops.alerts import course
 from llmops.alerts.channels import Message, channel_named
@@ -105,10 +105,17 @@ def _needed(one: Notification, now: datetime) -> bool:
     why = ""
     if not one.channel.enabled or one.channel.archived_at is not None:
         why = "The channel is switched off."
+    elif one.event == Notification.RESOLVED and not over:
+        why = "It is back."
     elif one.event == Notification.RESOLVED:
-        if before.filter(
-            state__in=(Notification.WAITING, Notification.SENDING), held_back=False, due_at__lte=now
-        ).exists():
+        under_way = Q(due_at__lte=now) | Q(tries__gt=0)
+        waited = before.filter(
+            under_way, state__in=(Notification.WAITING, Notification.SENDING), held_back=False
+        )
+        if (latest := waited.aggregate(Max("due_at"))["due_at__max"]) is not None:
+            # Until then it stands in nobody's way: so many are looked at in one go.
+            if latest > now:
+                compare_and_set(one, expect={"state": Notification.WAITING}, change={"due_at": latest})
             return False
         if not before.filter(state=Notification.SENT).exclude(event=Notification.RESOLVED).exists():
             why = "Nobody there was told that it had begun."
