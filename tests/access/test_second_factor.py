@@ -46,6 +46,7 @@ def is_in(client: Client) -> bool:
     return client.get("/admin/password_change/").status_code == 200
 
 
+@pytest.mark.any_engine
 def test_the_password_alone_opens_nothing(eve):
     seed, _ = turn_on(eve)
     client = Client(REMOTE_ADDR="192.0.2.9")
@@ -71,6 +72,7 @@ def test_the_password_alone_opens_nothing(eve):
     assert not is_in(other)
 
 
+@pytest.mark.any_engine
 def test_without_a_password_there_is_no_code_page_and_it_does_not_stay(eve, monkeypatch):
     turn_on(eve)
     assert Client().get(CODE)["Location"] == SIGN_IN
@@ -115,6 +117,7 @@ def test_of_two_with_the_same_code_one_gets_in():
         assert all(isinstance(one, str | InvalidRequest) for one in results)
 
 
+@pytest.mark.any_engine
 def test_the_pages_turn_it_on_and_off(eve):
     client = signed_in(eve)
     page = client.get(FACTOR)
@@ -159,6 +162,7 @@ def test_the_pages_turn_it_on_and_off(eve):
     assert not SecondFactor.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_a_seed_that_was_offered_to_somebody_else_is_refused(eve, cast):
     offered, seed = services.offer_factor(cast.bob)
     client = signed_in(eve)
@@ -186,6 +190,7 @@ def test_an_administrator_resets_it_and_nobody_else(eve, cast):
 # Who must have one ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_engine
 def test_who_must_have_one_reaches_nothing_until_it_is_on(eve, cast, settings):
     settings.SECOND_FACTOR_REQUIRED = ["admin"]
     bob, alice = signed_in(cast.bob), signed_in(cast.alice)

@@ -232,6 +232,7 @@ def test_one_difference_is_one_step_and_one_event(old, new, steps, events):
     assert apply(changed).nothing_to_do
 
 
+@pytest.mark.any_engine
 def test_a_new_project_sends_to_a_route_of_the_same_file():
     text = WHOLE.replace("cost_center: CC-100", "cost_center: CC-100, default_route: chat")
     start = last_sequence()
@@ -245,6 +246,7 @@ def test_a_new_project_sends_to_a_route_of_the_same_file():
     assert [(found.line, "no route 'chit'" in found.reason) for found in refused.value.found] == [(4, True)]
 
 
+@pytest.mark.any_engine
 def test_what_the_file_does_not_name_is_left_alone():
     apply()
     configuring.credential(Provider.objects.get(), name="mine", secret="sk-mine-0123456789", activate=True)
@@ -259,6 +261,7 @@ def test_what_the_file_does_not_name_is_left_alone():
     assert load_snapshot().routes["mine"]
 
 
+@pytest.mark.any_engine
 def test_what_was_put_away_is_brought_back():
     apply()
     route = Route.objects.get()
@@ -343,11 +346,13 @@ def test_what_cannot_be_published_is_not_applied():
     assert (line, "has the name of a model" in reason) == (25, True)
 
 
+@pytest.mark.any_engine
 def test_what_stands_in_the_way_elsewhere_is_told_too():
     configuring.route("empty")
     assert faults(WHOLE) == [(1, "cannot be published: Route empty has no target.")]
 
 
+@pytest.mark.any_engine
 def test_revoked_and_archived_names_are_told_with_their_line():
     apply()
     providers.revoke_credential(OPERATOR, credential=Credential.objects.get(name="primary"))
@@ -387,6 +392,7 @@ def test_prices_are_added_when_they_differ_and_scheduled_ones_once():
     assert (line, "never edited" in reason) == (22, True)
 
 
+@pytest.mark.any_engine
 def test_prices_of_the_past_count_as_the_one_in_force():
     past = datetime(2024, 1, 1, tzinfo=UTC).isoformat()
     text = WHOLE.replace('output: "10.00"', f'output: [{{usd: "1.00"}}, {{usd: "10.00", from: "{past}"}}]')
@@ -396,6 +402,7 @@ def test_prices_of_the_past_count_as_the_one_in_force():
     assert apply().nothing_to_do
 
 
+@pytest.mark.any_engine
 def test_a_floating_name_with_its_reason_and_a_reason_too_many():
     text = WHOLE.replace("kind: simulator", "kind: openai").replace(
         "http://127.0.0.1:9/v1", "https://api.openai.com/v1"
@@ -421,6 +428,7 @@ def test_no_secret_is_in_the_export_the_trail_or_the_log(caplog):
     assert "env:SUPPORT_CI_SERVICE_KEY" in text
 
 
+@pytest.mark.any_engine
 def test_an_export_has_nothing_to_do_where_it_came_from_and_makes_the_same_elsewhere():
     apply()
     text = exported()
@@ -429,6 +437,7 @@ def test_an_export_has_nothing_to_do_where_it_came_from_and_makes_the_same_elsew
     assert last_sequence() == before
 
 
+@pytest.mark.any_engine
 def test_a_placeholder_replaces_the_key_only_when_it_leads_to_another():
     apply()
     text = exported()
@@ -439,6 +448,7 @@ def test_a_placeholder_replaces_the_key_only_when_it_leads_to_another():
     assert Credential.objects.get(name="primary").source == "env"
 
 
+@pytest.mark.any_engine
 def test_what_is_out_of_use_is_not_exported_and_neither_what_speaks_of_it():
     apply()
     archive_budget(OPERATOR, budget_id=Budget.objects.get(slug="project-support-month").pk)

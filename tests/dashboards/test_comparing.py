@@ -40,6 +40,7 @@ def lines(page) -> dict[str, tuple[tuple[str, str], bool]]:
     }
 
 
+@pytest.mark.any_engine
 def test_differences_stand_out(alice: Client, two: list[Call]):
     page = compared(alice, two[0].pk, two[1].pk)
     assert page.status_code == 200
@@ -54,6 +55,7 @@ def test_differences_stand_out(alice: Client, two: list[Call]):
     assert "the same call" not in text_of(page)
 
 
+@pytest.mark.any_engine
 def test_the_address_says_which(alice: Client, two: list[Call]):
     page = compared(alice, two[0].pk, two[1].pk)
     assert alice.get(page.context["here"]).context["apart"] == page.context["apart"]
@@ -64,6 +66,7 @@ def test_the_address_says_which(alice: Client, two: list[Call]):
     assert "Both are the same call" in text_of(compared(alice, two[0].pk, two[0].request_id))
 
 
+@pytest.mark.any_engine
 def test_without_two_calls_it_asks_which(alice: Client, two: list[Call]):
     assert alice.get("/calls/compare/").status_code == 200
     page = compared(alice, two[0].pk, "")
@@ -74,6 +77,7 @@ def test_without_two_calls_it_asks_which(alice: Client, two: list[Call]):
     assert three.status_code == 404 and "3 were chosen" in text_of(three)
 
 
+@pytest.mark.any_engine
 def test_a_call_of_another_project_is_none(
     bob: Client, charlie: Client, stage: SimpleNamespace, two: list[Call]
 ):
@@ -101,6 +105,7 @@ def test_texts_are_read_on_the_record_word_by_word(bob: Client, stage: SimpleNam
     assert event.after == {"for": "compared", "calls": [str(one.pk) for one in two]}
 
 
+@pytest.mark.any_engine
 def test_one_whose_texts_are_kept_beside_one_whose_are_not(
     bob: Client, stage: SimpleNamespace, two: list[Call]
 ):
@@ -112,6 +117,7 @@ def test_one_whose_texts_are_kept_beside_one_whose_are_not(
     assert event.object_id == str(two[1].pk)
 
 
+@pytest.mark.any_engine
 def test_who_may_not_read_sees_the_figures_alone(stage: SimpleNamespace, two: list[Call]):
     open_project(stage.support)
     keep_texts(two[0], "secretly")
@@ -124,6 +130,7 @@ def test_who_may_not_read_sees_the_figures_alone(stage: SimpleNamespace, two: li
     assert not Event.objects.filter(action="usage.texts_read").exists()
 
 
+@pytest.mark.any_engine
 def test_the_story_reads_what_was_said(bob: Client, stage: SimpleNamespace, two: list[Call]):
     address = f"/calls/{two[0].pk}/"
     assert "keeps no texts" in text_of(bob.get(address))

@@ -217,6 +217,7 @@ def calls(stage):
     return seed.store(found)
 
 
+@pytest.mark.any_engine
 def test_without_traffic_the_page_says_what_to_do(alice):
     assert "There was no traffic" in asked(alice)
 

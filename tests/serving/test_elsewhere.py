@@ -58,12 +58,14 @@ def test_the_very_same_bytes_go_live(staged):
         services.import_revision(OPERATOR, data=staged, reason="again")
 
 
+@pytest.mark.any_engine
 def test_no_file_holds_a_secret(staged):
     assert SECRET.encode() not in staged
     for row in Credential.objects.all():
         assert row.fingerprint.encode() not in staged
 
 
+@pytest.mark.any_engine
 @given(st.data())
 @settings(
     max_examples=60,
@@ -81,6 +83,7 @@ def test_whatever_is_changed_in_a_file_is_refused(staged, data):
     assert refused.value.param == "file"
 
 
+@pytest.mark.any_engine
 def test_a_file_that_says_something_else_is_refused_with_a_sentence(staged):
     whole = json.loads(staged)
     for data, words in (
@@ -98,6 +101,7 @@ def test_a_file_that_says_something_else_is_refused_with_a_sentence(staged):
     assert not BroughtRevision.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_a_document_with_members_of_a_newer_version_is_not_served_by_halves(staged):
     whole = json.loads(staged)
     whole["document"]["routes"][0]["teleport"] = True
@@ -109,6 +113,7 @@ def test_a_document_with_members_of_a_newer_version_is_not_served_by_halves(stag
         unpacked(head + b'"document":' + text.encode() + b"}")
 
 
+@pytest.mark.any_engine
 def test_what_is_not_here_is_named(staged):
     sim = Provider.objects.get(slug="sim")
     for row in Credential.objects.filter(provider=sim):
@@ -125,6 +130,7 @@ def test_what_is_not_here_is_named(staged):
     assert not BroughtRevision.objects.exists()
 
 
+@pytest.mark.any_engine
 def test_what_was_brought_is_looked_at_and_then_published_on_a_page(cast, staged):
     person = signed_in(cast.alice)
     upload = SimpleUploadedFile("revision.json", staged, content_type="application/json")

@@ -61,6 +61,7 @@ def test_nothing_is_live_before_another_person_approves_and_then_exactly_that(ca
     assert seen.event.after["changes"] == ["route chat: attempts 3 → 7"]
 
 
+@pytest.mark.any_engine
 def test_one_person_does_not_go_round_it(cast, ruled):
     with pytest.raises(services.SecondPersonNeeded), no_event():
         services.publish(person(cast.alice), reason="alone")
@@ -137,6 +138,7 @@ def test_the_same_is_not_asked_for_twice_and_runs_out(cast, ruled):
     assert live_revision().number == 1
 
 
+@pytest.mark.any_engine
 def test_the_rule_is_made_stricter_by_one_and_looser_by_two(cast, ruled):
     wanted = services.change_rule(
         person(cast.alice), always=False, projects=["support"], restore_alone=True, reason="less"
@@ -154,6 +156,7 @@ def test_the_rule_is_made_stricter_by_one_and_looser_by_two(cast, ruled):
     assert refused.value.param == "projects"
 
 
+@pytest.mark.any_engine
 def test_only_prompts_of_a_named_project_take_two(cast):
     _, _, chat = configuring.everything()
     services.publish(OPERATOR, reason="one")
@@ -167,6 +170,7 @@ def test_only_prompts_of_a_named_project_take_two(cast):
         assert isinstance(made, Request) == needed
 
 
+@pytest.mark.any_engine
 def test_the_approver_sees_the_same_words_and_the_same_comparison(cast, ruled):
     alice, root = signed_in(cast.alice), signed_in(cast.root)
     page = alice.get("/admin/serving/revision/publish/").content.decode()

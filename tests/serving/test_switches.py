@@ -85,6 +85,7 @@ def test_no_batch_work_refuses_batch_keys_alone(cast):
     assert said(batch.secret).name == "batch"
 
 
+@pytest.mark.any_engine
 def test_the_page_shows_who_paused_what_and_why_and_resumes_it_in_one_click(cast):
     _, _, chat = configuring.everything()
     alice, bob = signed_in(cast.alice), signed_in(cast.bob)

@@ -164,6 +164,7 @@ def test_a_stopped_schedule_sends_nothing(calls: SimpleNamespace) -> None:
     assert not ExportRun.objects.exists()
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("known", "param"),
     [
@@ -186,6 +187,7 @@ def test_what_cannot_be_scheduled_is_named(cast: SimpleNamespace, known: dict[st
     assert refused.value.param == param
 
 
+@pytest.mark.any_engine
 def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None:
     asked = {
         "name": "Day end", "what": "calls", "period": "day", "project": "nobody", "timezone": "Mars/Base", "recipients": "nobody",
@@ -204,6 +206,7 @@ def test_the_form_tells_all_that_is_wrong_at_once(cast: SimpleNamespace) -> None
     assert list(refused.value.data["problems"]) == ["name", "recipients"]
 
 
+@pytest.mark.any_engine
 def test_pages_say_when_no_mail_leaves(cast: SimpleNamespace, settings: Any) -> None:
     alice = signed_in(cast.alice)
     pages = "/spend/exports/", "/admin/budgets/budget/add/"
@@ -212,6 +215,7 @@ def test_pages_say_when_no_mail_leaves(cast: SimpleNamespace, settings: Any) -> 
     assert [alice.get(page).content.decode().count("EMAIL_URL") for page in pages] == [1, 1]
 
 
+@pytest.mark.any_engine
 def test_times_of_a_schedule_are_told_in_its_own_zone(cast: SimpleNamespace) -> None:
     schedule = made(cast, period="day", timezone="America/New_York")
     services.send_exports(send=Post(), now=due(schedule))

@@ -270,6 +270,7 @@ def test_days_to_come_are_refused_and_today_raises_no_alert(openai: Provider, se
     assert not DriftAlert.objects.exists() and sent == []
 
 
+@pytest.mark.any_engine
 def test_the_page_does_not_judge_a_day_that_is_not_over(
     tmp_path: Path, openai: Provider, cast: SimpleNamespace, sent: list[str]
 ) -> None:
@@ -313,6 +314,7 @@ def test_a_day_that_was_not_over_is_judged_when_the_same_file_comes_again(
     assert services.import_statement(COMMAND, provider=openai, text=text) == late
 
 
+@pytest.mark.any_engine
 def test_the_page_says_what_a_file_looks_like_and_its_sample_is_read(
     openai: Provider, cast: SimpleNamespace, sent: list[str]
 ) -> None:
@@ -401,6 +403,7 @@ def test_the_page_takes_an_export_over_and_leads_to_the_calls(
         assert alice.get(f"/reconciliation/?{query}").status_code == 200
 
 
+@pytest.mark.any_engine
 def test_invoices_of_the_whole_organisation_are_not_for_one_project(
     openai: Provider, cast: SimpleNamespace
 ) -> None:
