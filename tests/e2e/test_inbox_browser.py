@@ -74,6 +74,25 @@ def test_from_the_wish_to_the_webhook(page: Page, stack: Embedded) -> None:  # n
         expect(page.locator("#part-standing")).to_contain_text("Not this customer")
         assert became(approved)["result"] == {"refund": "r1"} and became(rejected)["state"] == "rejected"
 
+        # Many at once, wherever one is in the list: what decides is at hand.
+        for number in range(12):
+            wish(500 + number, "Bea")
+        page.goto(address(stack, "/inbox/?tool=money-back&risk=destructive"))
+        reject = page.get_by_role("button", name="Reject chosen")
+        expect(reject).to_be_in_viewport()
+        expect(reject).to_be_disabled()
+        for row in (0, 6, 11):
+            page.locator("input[name=request]").nth(row).check()
+            expect(reject).to_be_in_viewport()
+        expect(page.locator("#chosen")).to_have_text("3 of 12 chosen")
+        page.get_by_label("All on this page").check()
+        reject.click()
+        # Not without a reason, which the browser asks for.
+        expect(page.get_by_label("Reason")).to_be_focused()
+        page.get_by_label("Reason").fill("Ordered twice")
+        reject.click()
+        expect(page.get_by_role("status").filter(has_text="Rejected: 12 of 12.")).to_be_visible()
+
         page.set_viewport_size({"width": 1440, "height": 900})
         wish(700, "Mallory\u202e")
         page.goto(address(stack, "/inbox/?tool=money-back"))

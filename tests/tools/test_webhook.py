@@ -131,7 +131,18 @@ def silence(client: socket.socket) -> None:
     time.sleep(10)
 
 
-@pytest.mark.parametrize("answer", [drip, drip_head, silence])
+def only_continues(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 500)
+
+
+def endless_extension(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=")
+    while True:
+        client.sendall(b"y" * 65536)
+
+
+@pytest.mark.parametrize("answer", [drip, drip_head, silence, only_continues, endless_extension])
 def test_slow_answers_end_with_the_time_out_and_leave_it_unknown(
     answer: Callable[[socket.socket], None],
 ) -> None:
