@@ -16,9 +16,10 @@ _NANO = 10**9
 
 def text(value: str) -> str:
     """Text as a cell: an apostrophe before what would be a formula, nothing that is not plain text."""
-    if value and value[0] in FORMULA:
-        value = "'" + value
-    return value.replace("\0", "") if "\0" in value else value
+    if "\0" in value:
+        # First, so that what stands behind it is seen.
+        value = value.replace("\0", "")
+    return "'" + value if value and value[0] in FORMULA else value
 
 
 def cell(value: str) -> str:
