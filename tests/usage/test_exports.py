@@ -91,7 +91,13 @@ def test_calls_are_all_there_once_oldest_first(
 
 
 def test_a_formula_behind_what_is_left_out_is_none() -> None:
-    assert [cells.text(one) for one in ("\0=1+1", "\0\0@x", "a\0b", "\0", "")] == ["'=1+1", "'@x", "ab", "", ""]
+    assert [cells.text(one) for one in ("\0=1+1", "\0\0@x", "a\0b", "\0", "")] == [
+        "'=1+1",
+        "'@x",
+        "ab",
+        "",
+        "",
+    ]
 
 
 def test_whatever_callers_sent_stays_in_its_cell(
