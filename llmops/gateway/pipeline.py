@@ -84,6 +84,8 @@ async def serve(
     try:
         plane.enter(call)
         identify(call)
+        if len(plane.calls) > plane.many_in_flight and INNER not in scope:
+            plane.share(call)
         await read(call)
         if IDEMPOTENCY_KEY in call.headers and await answered_before(call):
             return
@@ -152,9 +154,6 @@ def identify(call: Call) -> None:
     check_scope(key)
     if key.held and on_behalf.HEADER in call.headers:
         call.key = on_behalf.key_for(call.view, key, call.headers[on_behalf.HEADER], time.time())
-    plane = call.plane
-    if len(plane.calls) > plane.many_in_flight:
-        plane.share(key)
 
 
 async def read(call: Call) -> None:

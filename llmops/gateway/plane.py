@@ -267,8 +267,10 @@ class Plane:
         if self.tracing is not None:
             self.tracing.enter(call)
 
-    def share(self, key: KeyEntry) -> None:
-        """There are many calls under way: raises ``QueueFull`` when the project of ``key`` has its share of them."""
+    def share(self, call: UnderWay) -> None:
+        """There are many calls under way: raises ``QueueFull`` when the project of this one has its share of them."""
+        key = call.key
+        assert key is not None
         whose = (call.key.project_id for call in self.calls if call.key is not None)
         if not self.crowd.takes(key.project_id, self.most_in_flight, lambda: whose, time.monotonic()):
             raise QueueFull(

@@ -143,6 +143,19 @@ async def test_a_stream_whose_id_is_known_ends_with_its_client(rig: Rig) -> None
     assert rig.outcome().status == "client_closed"
 
 
+async def test_a_stream_that_names_nothing_ends_with_its_client(rig: Rig) -> None:
+    """As servers have it that keep nothing, whatever they are asked."""
+    configured(rig)
+    provider = Slow(rig)
+    exchange = rig.start(respond(stream=True), path=PATH)
+    provider.says(*(delta("word ", number) for number in range(1, 5)))
+    await exchange.answer.until(lambda answer: answer.body.count(b"word") == 4)
+    exchange.hang_up()
+    await asyncio.wait_for(rig.upstream.gone.wait(), 10)
+    await exchange.done()
+    assert rig.outcome().status == "client_closed"
+
+
 async def test_what_the_provider_does_not_keep_ends_with_its_client(rig: Rig) -> None:
     configured(rig)
     Slow(rig)

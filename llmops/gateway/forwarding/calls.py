@@ -82,6 +82,8 @@ async def serve(visit: Visit, name: str, work: Work) -> None:
     try:
         visit.plane.enter(call)
         identify(call)
+        if len(visit.plane.calls) > visit.plane.many_in_flight:
+            visit.plane.share(call)
         attribute(call)
         limited = call.view.limited(call.key) if call.key is not None else ()
         if limited:

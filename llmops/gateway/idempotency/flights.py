@@ -62,7 +62,11 @@ class Flights:
             await self.ledger.release(name, owner)
 
     async def conclude(self, name: Name, owner: str, answer: bytes) -> None:
-        """Never raises: what cannot be told stays under way until it counts as lost, and is not answered anew."""
+        """Never raises: what cannot be told stays under way until it counts as lost, and is not answered anew. It is told to its end
+        though whoever waits for that is cancelled: nobody else would tell it."""
+        await asyncio.shield(self.later(self._conclude(name, owner, answer)))
+
+    async def _conclude(self, name: Name, owner: str, answer: bytes) -> None:
         try:
             await self.ledger.conclude(name, owner, answer)
         except LedgerAway:
@@ -71,7 +75,10 @@ class Flights:
             self._landed(name)
 
     async def release(self, name: Name, owner: str) -> None:
-        """Never raises, as ``conclude``."""
+        """Never raises, as ``conclude``, and is done to its end as well."""
+        await asyncio.shield(self.later(self._release(name, owner)))
+
+    async def _release(self, name: Name, owner: str) -> None:
         try:
             await self.ledger.release(name, owner)
         except LedgerAway:
@@ -84,11 +91,12 @@ class Flights:
         if found is not None:
             found[1].set()
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it without anybody waiting."""
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it without anybody having to wait."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def tick(self) -> None:
         """Show that the owners of what is under way live."""

@@ -28,6 +28,8 @@ from llmops.providers.pricing import AUDIO_OUT
 from llmops.providers.rules import CONTENT_FILTER
 from llmops.usage.records import Tokens
 
+#: Events after which an answer has no id that a provider keeps it under.
+NAMELESS = 3
 #: After its last event a provider has this long to end its answer, or its connection is not used again.
 _TAIL_S = 1.0
 _FILTERED = "the answer was stopped by a content filter"
@@ -210,6 +212,9 @@ async def _relay(
         if keeps and relay.id:
             keep(call, trial, relay.id)
             keeps = ""
+            known(call)
+        elif keeps and relay.events >= NAMELESS:
+            # Whoever gives names gives them first: this one will have none.
             known(call)
         if sounds and relay.items:
             keep_sounds(call, trial, relay.items)
