@@ -29,7 +29,7 @@ OLD, NEW = "sk-the-old-key-0123456789", "sk-the-new-key-0123456789"
 #: Plain and streamed at each of two data planes.
 CLIENTS = 4
 #: Between a client's calls, so that the load is steady and leaves the machine to what is rotated under it.
-PAUSE_S = 0.2
+PAUSE_S = 0.4
 CONFIGURATION = """\
 version: 1
 projects: [{{slug: support, name: Support}}]
@@ -86,7 +86,7 @@ class Clients:
             else:
                 self.failed.append((status, text[-300:]))
 
-    def go_on(self, calls: int = 24) -> None:
+    def go_on(self, calls: int = 12) -> None:
         """Until so many more calls were answered."""
         wanted = self.answered + calls
         eventually(lambda: self.answered >= wanted or bool(self.failed))
