@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llmops.alerts import runbooks, services
-from llmops.alerts.figures import Figures
-from llmops.alerts.kinds import KINDS, kind_named, kinds
+from llmops.alerts.figures import Figures, Scope
+from llmops.alerts.kinds import KINDS, Asked, kind_named, kinds
 from llmops.alerts.models import Rule, Slo
 from llmops.alerts.services.evaluating import look
 from llmops.alerts.shipped import SHIPPED
@@ -236,3 +236,11 @@ def test_routes_are_told_apart_and_rules_can_be_narrowed(scene: Scene) -> None:
     assert subjects(project=scene.cast.search) == ["route:summarise"]
     assert subjects(project=scene.cast.support) == [] and subjects(route="chat") == []
     assert subjects(feature="digest") == ["feature:digest"]
+
+
+def test_what_differs_in_money_is_told_in_money(scene: Scene) -> None:
+    _a_drift(scene)
+    DriftAlert.objects.update(what=DriftAlert.COST, ledger=273_530_000, stated=251_730_000)
+    asked = Asked({"hours": 24.0}, Scope(), "drift")
+    (found,) = kind_named("provider_drift").look(asked, Figures(scene.now))
+    assert "cost of all models" in found.says and "$0.27353 here and $0.25173 there." in found.says

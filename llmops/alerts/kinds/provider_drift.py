@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from llmops.alerts.figures import Figures
 from llmops.alerts.kinds.base import Asked, Finding, Kind, Setting
+from llmops.core.money import format_usd
 from llmops.usage.models import DriftAlert
 
 
@@ -21,11 +22,15 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
             subject=f"provider:{provider}",
             title=f"The ledger and a provider differ: {provider}",
             says=f"{len(alerts)} figures are more than 1 % apart; the latest: {first.what} of {first.model or 'all models'} on "
-            f"{first.day}, {first.ledger:,} here and {first.stated:,} there.",
+            f"{first.day}, {_shown(first.what, first.ledger)} here and {_shown(first.what, first.stated)} there.",
             value=float(len(alerts)),
             bound=1.0,
             facts={"page": "dashboards:reconciliation"},
         )
+
+
+def _shown(what: str, value: int) -> str:
+    return f"{value:,}" if what == DriftAlert.TOKENS else f"${format_usd(value)}"
 
 
 KIND = Kind(

@@ -37,8 +37,8 @@ def build(of: Gathered, board: Board) -> None:
         _carried(of, groups),
         health.breakers,
         health.credentials,
-        standing.at_providers(of),
         standing.headroom(of),
+        standing.at_providers(of),
     ]
 
 

@@ -150,6 +150,7 @@ def at_providers(of: Gathered) -> Table:
         rows,
         "No provider told of its limits within the last hour, in the headers of its answers.",
         "As the last answers told, at most ten seconds later; limits fill again by themselves, mostly within a minute.",
+        wide=True,
     )
 
 
