@@ -1,5 +1,5 @@
 """What a data-plane process is made of: the parts that all its calls share. Put together by ``assembly``, filled by ``boot``;
-belongs to the event loop. It knows nothing of those who use it: what they add to it stands here as a protocol."""
+belongs to the event loop. It knows nothing of those who use it: what they add to it stands in ``parts`` as a protocol."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import QueueFull, ServiceUnavailable
 from llmops.core.stopping import Stop
 from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
+from llmops.gateway.attempts.draining import uses_of_draining
 from llmops.gateway.attempts.upstream import Transport
 from llmops.gateway.cache import Cache
 from llmops.gateway.idempotency.flights import Flights
@@ -26,21 +27,20 @@ from llmops.gateway.idempotency.on_disk import OnDisk
 from llmops.gateway.kept.aside import Aside
 from llmops.gateway.kept.objects import Objects
 from llmops.gateway.money.purse import Purse
+from llmops.gateway.parts import Following, Journal, Tended, Tracing, UnderWay, nothing
 from llmops.gateway.routing import DIRECT, View
-from llmops.gateway.stalling import Stallable, Stalls
+from llmops.gateway.stalling import Stalls
+from llmops.gateway.telemetry.call_log import log_call
 from llmops.gateway.telemetry.metrics import Metrics
 from llmops.gateway.throttling.limits import Limits
 from llmops.gateway.throttling.queueing import Gates
 from llmops.gateway.throttling.sharing import Crowd, Turns, many
-from llmops.serving.snapshot import EMPTY_DOCUMENT, KeyEntry, LiveState, RouteEntry, Snapshot
+from llmops.serving.snapshot import RouteEntry, Snapshot
 from llmops.usage.records import (
-    Attempt,
     BreakerSeen,
     CredentialSeen,
     Ended,
     LimitsSeen,
-    Origin,
-    Outcome,
     Record,
 )
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from llmops.gateway.throttling.shared_limits import SharedLimits
 
 log = logging.getLogger(__name__)
-calls_log = logging.getLogger("llmops.calls")
 Result = TypeVar("Result")
 
 #: Calls under way in one process; more are refused at once.
@@ -64,65 +63,6 @@ LARGE_BYTES = 256 * 1024
 MAX_UNWRITTEN = 10_000
 #: What is left of providers' limits is written down every so often, where something was heard.
 TELL_LIMITS_S = 10.0
-
-
-class Journal(Protocol):
-    """``usage.journal.JournalWriter``."""
-
-    @property
-    def healthy(self) -> bool: ...
-    @property
-    def sequence(self) -> int: ...
-    def append(self, record: Record) -> None: ...
-    def tend(self) -> str: ...
-
-
-class UnderWay(Stallable, Protocol):
-    """``call.Call``, as far as a plane knows its calls."""
-
-    headers: dict[bytes, bytes]
-    attempts: list[Attempt]
-    view: View
-    key: KeyEntry | None
-
-
-class Tracing(Protocol):
-    """``telemetry.tracing.Tracing``."""
-
-    def enter(self, call: UnderWay) -> None: ...
-    def leave(self, call: UnderWay) -> None: ...
-    def tell(self, ended: Ended) -> None: ...
-    def close(self) -> None: ...
-
-
-class Following(Protocol):
-    """``kept.background.Background``; a call and its attempt are known there."""
-
-    def room(self, project: str) -> None: ...
-    def follow(self, call: Any, trial: Any, response_id: str) -> None: ...
-    def saw(self, provider: str, response_id: str, body: bytes) -> None: ...
-    def gone(self, provider: str, response_id: str) -> None: ...
-    def credentials(self) -> list[str]: ...
-    def __len__(self) -> int: ...
-
-
-class Tended(Protocol):
-    """``kept.metering.Metering``."""
-
-    def tick(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-def nothing() -> Snapshot:
-    """Before the first snapshot is loaded: nobody may do anything."""
-    return Snapshot(
-        revision=0,
-        digest="",
-        document=EMPTY_DOCUMENT,
-        live=LiveState(keys={}, budgets=(), credentials={}),
-        revision_version=-1,
-        live_version=-1,
-    )
 
 
 @dataclass(eq=False)
@@ -433,35 +373,8 @@ class Plane:
         if told := self.credentials.told_since(since, now):
             self.write(LimitsSeen(n=0, at=time.time_ns(), told=told))
 
-    def count_uses(self) -> None:
-        """Count what draining credentials still do. A call that has tried none yet may take any that its snapshot has in use."""
-        served = self.snapshot.live.credentials
-        draining = {
-            entry.id: provider for provider, entries in served.items() for entry in entries if entry.draining
-        }
-        if not draining:
-            if self.uses:
-                self.uses = {}
-            return
-        calls, background = dict.fromkeys(draining, 0), dict.fromkeys(draining, 0)
-        for call in self.calls:
-            if call.attempts:
-                if call.attempts[-1].credential in calls:
-                    calls[call.attempts[-1].credential] += 1
-                continue
-            then = call.view.snapshot.live.credentials
-            if then is served:
-                continue
-            for credential, provider in draining.items():
-                if any(one.id == credential and not one.draining for one in then.get(provider, ())):
-                    calls[credential] += 1
-        for credential in self.background.credentials():
-            if credential in background:
-                background[credential] += 1
-        self.uses = {one: (calls[one], background[one]) for one in draining}
-
     async def tick(self) -> None:
-        self.count_uses()
+        self.uses = uses_of_draining(self.snapshot, self.calls, self.background.credentials())
         self.purse.tick(self.view.budgets_by_id)
         if restored := self.journal.tend():
             log.error("of the journal in use, %s; it was written again and nothing is lost", restored)
@@ -496,34 +409,6 @@ class Plane:
             await asyncio.to_thread(self.tracing.close)
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.slow_thread.shutdown(wait=False, cancel_futures=True)
-
-
-def log_call(origin: Origin, outcome: Outcome) -> None:
-    """One line for a call: the ids under which it is found elsewhere, how it went, what it took. Nothing of its content."""
-    calls_log.info(
-        "call",
-        extra={
-            "request_id": origin.request,
-            "call_id": origin.call,
-            "provider_request_id": outcome.provider_request,
-            "project_id": origin.project,
-            "key_id": origin.key,
-            "endpoint": origin.endpoint,
-            "route": origin.route,
-            "model": outcome.model,
-            "provider": outcome.provider,
-            "status": outcome.status,
-            "http_status": outcome.http,
-            "code": outcome.code,
-            "attempts": len(outcome.attempts),
-            "cache": outcome.cache,
-            "input_tokens": outcome.tokens.input,
-            "output_tokens": outcome.tokens.output,
-            "cost_nano": outcome.cost,
-            "total_us": outcome.total_us,
-            "ttft_us": outcome.ttft_us,
-        },
-    )
 
 
 def digest_key(secret: str) -> bytes:

@@ -14,7 +14,7 @@ from llmops.core.errors import ConfigurationRefused
 from llmops.usage.records import Ended, Origin, Outcome
 
 if TYPE_CHECKING:
-    from llmops.gateway.plane import UnderWay
+    from llmops.gateway.parts import UnderWay
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OPERATIONS = {
