@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmops.core.money import NANO
 from llmops.dashboards import formats
+from llmops.dashboards.templatetags.figures import moments
 
 T = "\u2009"
 
@@ -103,3 +104,14 @@ def test_counts_and_sizes() -> None:
     assert formats.size(3_412) == f"3.41{T}kB"
     assert formats.span(59) == f"59{T}s"
     assert formats.span(90_000) == f"1{T}d 1{T}h"
+
+
+def test_moments_in_a_sentence_are_put_into_the_viewers_zone() -> None:
+    shown = moments(
+        'Left alone since 2026-03-05 14:37:22 UTC: <b>"no"</b> until 2026-03-06 07:00 UTC, v2026-03-05'
+    )
+    assert shown == (
+        'Left alone since <time datetime="2026-03-05T14:37:22Z" data-as="exact">2026-03-05 14:37:22 UTC</time>: '
+        '&lt;b&gt;&quot;no&quot;&lt;/b&gt; until <time datetime="2026-03-06T07:00Z" data-as="moment">2026-03-06 07:00 UTC</time>, '
+        "v2026-03-05"
+    )

@@ -25,7 +25,7 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
             subject=f"target:{route}/{model}" + (f"/{project}" if project else ""),
             title=f"A breaker is open: {model}{where}" + (f" for {project}" if project else ""),
             says=f"{len(rows)} {'data plane leaves' if len(rows) == 1 else 'data planes leave'} it alone since "
-            f"{since:%H:%M:%S} UTC: {rows[0].why}"[:480],
+            f"{since:%Y-%m-%d %H:%M:%S} UTC: {rows[0].why}"[:480],
             value=float(len(rows)),
             bound=1.0,
             project_id=projects.get(project),

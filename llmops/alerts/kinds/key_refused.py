@@ -14,7 +14,7 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
         yield Finding(
             subject=f"credential:{credential.pk}",
             title=f"A provider refuses a key: {credential}",
-            says=f"{event.get_kind_display()} at {event.at:%H:%M:%S} UTC ({event.text}). Calls go on with other keys, if there are any.",
+            says=f"{event.get_kind_display()} at {event.at:%Y-%m-%d %H:%M:%S} UTC ({event.text}). Calls go on with other keys, if there are any.",
             facts={"page": "admin:providers_credential_change", "object": str(credential.pk), "error": "upstream_auth"},
         )  # fmt: skip
 

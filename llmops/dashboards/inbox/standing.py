@@ -116,7 +116,7 @@ def notices(request: HttpRequest) -> list[str]:
 
 
 def _told(row: StandIn, me: str) -> str:
-    until = f"until {row.ends_at:%d %b %Y %H:%M} UTC"
+    until = f"until {row.ends_at:%Y-%m-%d %H:%M} UTC"
     if str(row.person_id) == me:
         return f"{row.stand_in.get_username()} stands in for you {until}."
     return f"You stand in for {row.person.get_username()} {until}: what waits for them is here too."

@@ -237,7 +237,7 @@ def _breakers(reader: Reader) -> list[Avoided]:
         who = "a data plane" if len(rows) == 1 else f"{formats.count(len(rows))} data planes"
         where = f" of route {route}" if route else ""
         where += f" for the calls of project {project}, which alone fail there," if project else ""
-        text = f"Target {model}{where} is left alone by {who} since {first.since:%H:%M:%S} UTC: {first.why}"
+        text = f"Target {model}{where} is left alone by {who} since {first.since:%Y-%m-%d %H:%M:%S} UTC: {first.why}"
         avoided.append(
             Avoided(text, reader.link("providers.route", routes[route]) if route in routes else "")
         )
@@ -250,7 +250,7 @@ def _refused(reader: Reader) -> list[Avoided]:
         return []
     return [
         Avoided(
-            f"Provider key {credential} was refused by its provider at {event.at:%H:%M:%S} UTC "
+            f"Provider key {credential} was refused by its provider at {event.at:%Y-%m-%d %H:%M:%S} UTC "
             f"({event.get_kind_display().lower()}, {event.text}) and is avoided",
             reader.link("providers.credential", credential.pk),
         )

@@ -55,7 +55,7 @@ def _breakers(of: Gathered) -> tuple[Table, list[Avoided]]:
         whose = f", for project {project} alone" if project else ""
         avoided.append(
             Avoided(
-                f"Target {model}{where} is left alone since {first.since:%H:%M:%S} UTC{whose}: {first.why}",
+                f"Target {model}{where} is left alone since {first.since:%Y-%m-%d %H:%M:%S} UTC{whose}: {first.why}",
                 href,
             )
         )
@@ -63,7 +63,7 @@ def _breakers(of: Gathered) -> tuple[Table, list[Avoided]]:
             (
                 Cell(model, of.calls(model=model), "bad"),
                 Cell(route or "any", href),
-                Cell(f"{first.since:%H:%M:%S} UTC", number=first.since.isoformat()),
+                Cell(f"{first.since:%Y-%m-%d %H:%M:%S} UTC", number=first.since.isoformat()),
                 drawing.number(len(ones)),
                 Cell((first.why or "") + whose),
             )
@@ -94,7 +94,10 @@ def _credentials(of: Gathered) -> tuple[Table, list[Avoided]]:
         href = reverse("admin:providers_credential_change", args=[one.pk])
         state, tone = ("Works", "ok") if one.state == "active" else ("Draining", "")
         if one.pk in refused:
-            state, tone = f"Refused at {refused[one.pk].at:%H:%M:%S} UTC: {refused[one.pk].text}", "bad"
+            state, tone = (
+                f"Refused at {refused[one.pk].at:%Y-%m-%d %H:%M:%S} UTC: {refused[one.pk].text}",
+                "bad",
+            )
             avoided.append(Avoided(f"Provider key {one} was refused by its provider and is avoided", href))
         elif one.pk in hidden:
             state, tone = f"Cannot be read: {hidden[one.pk]}", "bad"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -41,6 +42,23 @@ def when(moment: datetime | None, style: str = "instant") -> SafeString | str:
     )
 
 
+#: How sentences write a moment; they are also sent and exported, so they say UTC.
+_WRITTEN = re.compile(r"\b(\d{4}-\d\d-\d\d) (\d\d:\d\d(:\d\d)?) UTC\b")
+
+
+@register.filter
+def moments(text: str, style: str = "") -> SafeString:
+    """A sentence, escaped, in which moments are turned into the viewer's zone by the browser, as by ``when``; with the zone's name
+    unless another ``style`` is given."""
+
+    def shown(found: re.Match[str]) -> str:
+        shown_as = style or ("exact" if found[3] else "moment")
+        return f'<time datetime="{found[1]}T{found[2]}Z" data-as="{shown_as}">{found[0]}</time>'
+
+    # What is matched has no character that would have to be escaped.
+    return SafeString(_WRITTEN.sub(shown, escape(text)))
+
+
 @register.filter
 def chart_row(row: ChartRow, style: str) -> SafeString:
     """A line of the table behind a chart. Not a template: a week on Overview has five hundred of them."""
@@ -53,7 +71,7 @@ def table_row(row: Sequence[Cell], columns: Sequence[Column]) -> SafeString:
     """A line of a board's table. Not a template either: a board has hundreds of cells."""
     cells = []
     for place, (cell, column) in enumerate(zip(row, columns, strict=True)):
-        shown: str = escape(cell.text)
+        shown: str = moments(cell.text, "stamp")
         if cell.href:
             shown = f'<a href="{escape(cell.href)}">{shown}</a>'
         if cell.tone:
