@@ -89,8 +89,8 @@ async def wait_for_place(call: Call, gate: Gate) -> None:
         call.queue_us += int((time.perf_counter() - began) * 1_000_000)
 
 
-def tell(call: Call, gate: Gate, trial: Trial, failure: Failure | None) -> None:
-    """Let the gate learn from how an attempt went."""
+def tell(call: Call, gate: Gate, trial: Trial, failure: Failure | None, beside: int) -> None:
+    """Let the gate learn from how an attempt went, which was one of ``beside`` when it went in."""
     assert call.key is not None
     if failure is None:
         record = trial.record
@@ -101,6 +101,8 @@ def tell(call: Call, gate: Gate, trial: Trial, failure: Failure | None) -> None:
                 seconds=took / 1_000_000,
                 tokens=trial.output_tokens,
                 project=call.key.project_id,
+                beside=beside,
+                ago=record.total_us / 1_000_000,
             )
     elif failure.overloaded:
         gate.overloaded(call.key.project_id)

@@ -258,10 +258,11 @@ async def attempts(call: Call) -> None:
             gate = call.plane.gates.of(plan.resolution.route, step.target.slug)
             if not gate.enter_now(project):
                 await admission.wait_for_place(call, gate)
+            beside = gate.in_flight
             try:
                 trial = settle.begin(call, step, await admission.hold(call, step.target))
                 failure = await attempt(call, trial)
-                admission.tell(call, gate, trial, failure)
+                admission.tell(call, gate, trial, failure, beside)
             finally:
                 gate.leave(project)
         except Turned as turned:

@@ -318,6 +318,45 @@ def test_latency_alone_never_starves_a_target() -> None:
     assert gate.bound >= LEAST_BY_LATENCY
 
 
+def test_streams_that_began_slowly_and_end_one_by_one_cut_once_and_by_how_many_began() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    for _ in range(KNOWN_AFTER * 2):
+        gate.answered(streamed=True, seconds=0.1, tokens=1)
+    beside = []
+    for _ in range(2_000):
+        gate.enter_now()
+        beside.append(gate.in_flight)
+    # All at once was too much: the later ones began late. They end long afterwards, over ten seconds.
+    began = clock.now
+    for place in range(2_000):
+        clock.now = began + 60 + place / 200
+        gate.answered(
+            streamed=True,
+            seconds=2.0 if place >= 1_900 else 0.1,
+            tokens=100,
+            beside=beside[place],
+            ago=clock.now - began,
+        )
+        gate.leave()
+    assert 1_425 <= gate.bound < 1_500, "three quarters of as many as there were"
+
+
+def test_slow_answers_do_not_undo_what_an_overloaded_target_said() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    for _ in range(KNOWN_AFTER * 2):
+        gate.answered(streamed=True, seconds=0.1, tokens=1)
+    for _ in range(4):
+        gate.enter_now()
+    gate.overloaded()
+    assert gate.bound == 3
+    for _ in range(40):
+        clock.now += SETTLE_S
+        gate.answered(streamed=True, seconds=60.0, tokens=1, beside=20)
+    assert gate.bound <= 4
+
+
 # ---------------------------------------------------------------------- on the way of a call
 
 

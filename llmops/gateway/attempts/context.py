@@ -265,10 +265,11 @@ async def _summary(call: Call, target: Target, measured: Measured, cut: Cut) -> 
         )
         if not gate.enter_now(project):
             await admission.wait_for_place(call, gate)
+        beside = gate.in_flight
         try:
             trial = settle.begin(call, step, await admission.hold(call, target))
             failure, text = await _ask(call, step, trial, asked)
-            admission.tell(call, gate, trial, failure)
+            admission.tell(call, gate, trial, failure, beside)
             return text
         finally:
             gate.leave(project)

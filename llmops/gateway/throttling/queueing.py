@@ -4,7 +4,8 @@ A gate stands open until its target shows that it has too much: a 429, a 503, a 
 times as long as they did. Then it lets in three quarters of what was there at that moment, and from there adds one with
 each round of answers (additive increase, multiplicative decrease: Chiu and Jain 1989, "Analysis of the Increase and
 Decrease Algorithms for Congestion Avoidance in Computer Networks"). A gate that held nobody back for a while stands open
-again. A route can set a bound of its own besides.
+again. A route can set a bound of its own besides. What an answer tells is about the moment in which its call went in, which for a
+stream may be minutes ago: how many there were then is what was too much, and what was cut since is not cut again for it.
 
 That a target has too much is believed when most projects that use it are told so. What one of them is told alone is about its own
 requests (they take longer than its route waits, or its provider chokes on them), and takes no place from the others.
@@ -178,16 +179,26 @@ class Gate:
         if self.queued:
             self._let_in()
 
-    def answered(self, *, streamed: bool, seconds: float, tokens: int, project: str = "") -> None:
-        """A call of ``project`` answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``."""
+    def answered(
+        self,
+        *,
+        streamed: bool,
+        seconds: float,
+        tokens: int,
+        project: str = "",
+        beside: int = 0,
+        ago: float = 0.0,
+    ) -> None:
+        """A call of ``project`` answered after ``seconds`` (a stream: its first byte) with ``tokens``; then ``leave``. It went in
+        ``ago`` seconds ago, when it was one of ``beside`` calls (0: of as many as now)."""
         self._served.add(project)
         slow = self.streamed.add(seconds) if streamed else self.plain.add(seconds / (tokens or 1))
-        slow = slow and seconds >= LEAST_SLOW_S
-        if self.limit == math.inf:
-            if slow and self.in_flight > LEAST_BY_LATENCY:
-                self._cut(LEAST_BY_LATENCY)
-        elif slow:
-            self._cut(LEAST_BY_LATENCY)
+        if slow and seconds >= LEAST_SLOW_S:
+            beside = beside or self.in_flight
+            if self.monotonic() - ago >= self._cut_at and beside > LEAST_BY_LATENCY:
+                self._cut(LEAST_BY_LATENCY, beside)
+        elif self.limit == math.inf:
+            pass
         elif self.in_flight >= self.limit - 1:
             self.limit += 1 / self.limit
         elif self.monotonic() - max(self._full_at, self._cut_at) > CALM_S:
@@ -202,14 +213,14 @@ class Gate:
         failing = self._failing
         failing.add(project)
         if len(failing) > len((self._before | self._served) - failing):
-            self._cut(LEAST)
+            self._cut(LEAST, self.in_flight)
 
-    def _cut(self, least: int) -> None:
+    def _cut(self, least: int, beside: int) -> None:
         now = self.monotonic()
         if now - self._cut_at < SETTLE_S:
             return
         self._cut_at = now
-        self.limit = max(float(least), math.floor(min(self.limit, self.in_flight) * CUT))
+        self.limit = min(self.limit, max(float(least), math.floor(min(self.limit, beside) * CUT)))
 
     def _let_in(self) -> None:
         while self.in_flight < self.bound:
