@@ -387,6 +387,8 @@ def test_a_database_that_goes_away_leaves_the_last_snapshot_and_is_noticed_when_
 
     with monkeypatch.context() as patch:
         patch.setattr(feed, "versions", away)
+        # A look that was under way when the database went still sees it.
+        wait_for(lambda: [one for one in caplog.records if "the database is away" in one.message])
         budgets.create_budget(COMMAND, slug="new", scope_kind="organisation", limit_nano=5)
         assert not watching.changed.wait(0.3)
     assert watching.next().live.budgets
