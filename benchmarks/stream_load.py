@@ -62,7 +62,7 @@ class _Stream(asyncio.Protocol):
         now = time.monotonic_ns()
         if not self._begun:
             if not data.startswith(b"HTTP/1.1 200 "):
-                self._all.fail("not a stream: " + data[:600].decode(errors="replace"))
+                self._all.fail("not a stream: " + data[:1500].decode(errors="replace"))
                 return
             self._begun = True
             self._all.began(now)
