@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
+from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge, ServiceUnavailable
 from llmops.gateway.forms import multipart
+from llmops.gateway.forms import spool as spool_module
 from llmops.gateway.forms.multipart import Form, Parser, boundary_of, read_form
 from llmops.gateway.forms.spool import IN_MEMORY, Spool
 from tests.trying import tries
@@ -95,9 +97,11 @@ def test_any_pieces_and_any_order_give_the_same_body_with_another_model(
     mark = b"\n--" + boundary
     assume(all(mark not in b"\n" + content for _, content, _ in others))
     assume(b"--" + boundary not in preamble)
+    assume(b"--" + boundary not in epilogue)
     chosen = [field(name, content, file=file) for name, content, file in others]
     chosen.insert(place, field("model", b"mine", "Content-Type: text/plain; charset=utf-8"))
     before = preamble + b"\r\n" if preamble else b""
+    epilogue = b" \r\n" + epilogue if epilogue else b""
     body = body_of(boundary, *chosen, preamble=before, epilogue=epilogue)
     pick = random.Random(seed)
     cuts = sorted(pick.randrange(len(body) + 1) for _ in range(pick.randrange(12)))
@@ -191,6 +195,8 @@ async def test_a_field_too_long_to_keep_goes_through_but_cannot_be_read() -> Non
         (b"multipart/form-data; boundary=", "no boundary"),
         (b'multipart/form-data; boundary="a\nb"', "no boundary"),
         (b"multipart/mixed; boundary=b", "says multipart/mixed"),
+        # Who leaves the blank out finds boundaries where others find none.
+        (b'multipart/form-data; boundary="b "', "no boundary"),
         (b"multipart/form-data; boundary=b; boundary=c", "more than one boundary"),
         (b"multipart/form-data; Boundary=b; boundary*=utf-8''c", "more than one boundary"),
     ],
@@ -247,6 +253,52 @@ GOOD = field("model", b"m")
         (body_of(b"b", field("file", b"a\n--b\r\n" + GOOD, file="f")), "bare line feed"),
         (b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n--b--\r\n", "no line between"),
         (body_of(b"b", *[GOOD] * 300), "more than 256 parts"),
+        # A form of which another reader, one that takes bare line feeds before the first part, sees only the preamble.
+        (
+            body_of(b"b", GOOD, preamble=b"x\n" + body_of(b"b", GOOD).replace(b"\r\n", b"\n") + b"\r\n"),
+            "bare line feed",
+        ),
+        (body_of(b"b", GOOD, preamble=b"x--b\r\n" + GOOD + b"\r\n"), "within a line before the first part"),
+        (body_of(b"b", GOOD, epilogue=b"\r\n" + body_of(b"b", GOOD)), "behind the one that closes"),
+        (body_of(b"b", GOOD, epilogue=b"\r\nx--b"), "behind the one that closes"),
+        (body_of(b"b", GOOD, epilogue=b" and more\r\n--b--\r\n"), "after a boundary"),
+        (body_of(b"b", GOOD, epilogue=b" " * 100), "after a boundary"),
+        (body_of(b"b", GOOD).replace(b"--b\r\n", b"--b" + b" " * 100 + b"\r\n"), "after a boundary"),
+        (
+            body_of(b"b", field("prompt", b"c2VjcmV0", "Content-Transfer-Encoding: base64")),
+            "part 1 is encoded",
+        ),
+        (
+            body_of(b"b", field("f", b"=41", "content-transfer-encoding: Quoted-Printable", file="f")),
+            "part 1 is encoded",
+        ),
+        (
+            body_of(b"b", field("a", b"", "Content-Transfer-Encoding: 8bit", "Content-Transfer-Encoding: x")),
+            "two headers Content-Transfer-Encoding",
+        ),
+        (
+            body_of(b"b", field("a", b"", "Content-Type: a/b", "content-type: c/d")),
+            "two headers Content-Type",
+        ),
+        (
+            body_of(b"b", field("prompt", b"+AHM-", "Content-Type: text/plain; charset=utf-7")),
+            "charset of part 1",
+        ),
+        (
+            body_of(b"b", field("a", b"", "Content-Type: text/plain; charset=utf-8; charset*=x''utf-16")),
+            "charset of part 1",
+        ),
+        (body_of(b"b", GOOD, field("_charset_", b"utf-16le")), "_charset_"),
+        (
+            body_of(b"b", field("prompt", b"", 'Content-Type: multipart/mixed; boundary="c"')),
+            "Part 1 is a form itself",
+        ),
+        (
+            body_of(b"b", b"Content-Disposition: form-data; name=a; name*0=mo; name*1=del\r\n\r\n"),
+            "no plain name",
+        ),
+        (body_of(b"b", b"Content-Disposition: form-data; name=mo del\r\n\r\n"), "quotation marks"),
+        (body_of(b"b", b"Content-Disposition: form-data; name=a; filename*0=b\r\n\r\n"), "in pieces"),
     ],
 )
 async def test_a_form_that_is_not_one_is_refused_with_a_reason(body: bytes, says: str) -> None:
@@ -273,6 +325,24 @@ async def test_a_field_is_read_as_what_it_must_be(parts: list[bytes], says: str)
     with pytest.raises(InvalidRequest, match=says) as found:
         form.text("model", longest=200, required=True)
     assert found.value.param == "model"
+
+
+@pytest.mark.parametrize("other", ["model[]", "model[0]", "model[name]"])
+async def test_a_field_that_some_readers_take_for_another_is_given_once(other: str) -> None:
+    form = await form_of(body_of(b"b", field("model", b"cheap"), field(other, b"dear")))
+    with pytest.raises(InvalidRequest, match="give it once, as model") as found:
+        form.text("model", longest=200)
+    assert found.value.param == other
+    assert form.text("models", longest=200) == ""
+
+
+async def test_what_leaves_a_content_as_it_is_may_be_said() -> None:
+    more = ("Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit")
+    sound = ("Content-Type: audio/x; charset=latin-1", "Content-Transfer-Encoding: binary")
+    parts = [field("prompt", "ü".encode(), *more), field("file", b"x", *sound, file="f")]
+    form = await form_of(body_of(b"b", field("_charset_", b"UTF-8"), *parts))
+    assert form.text("prompt", longest=10) == "ü"
+    assert [part.file for part in form.parts] == [False, False, True]
 
 
 # ---------------------------------------------------------------------- large ones
@@ -396,4 +466,60 @@ def test_spools_are_made_where_they_are_told(tmp_path: Path, monkeypatch: pytest
     spool = Spool(at_once, tmp_path)
     asyncio.run(spool.write(b"x" * (IN_MEMORY + 1)))
     assert seen == [tmp_path]
+    spool.close()
+
+
+async def test_who_ends_within_a_write_leaves_it_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor's number is another file's as soon as it was closed and one is opened: the journal's, for one."""
+    writing, go_on = threading.Event(), threading.Event()
+    real = os.pwrite
+
+    def held(number: int, data: Any, at: int) -> int:
+        if at:
+            writing.set()
+            assert go_on.wait(60)
+        return real(number, data, at)
+
+    monkeypatch.setattr(os, "pwrite", held)
+    before = open_files()
+    spool = Spool(off_loop, tmp_path)
+    await spool.write(b"x" * (IN_MEMORY + 1))
+    write = asyncio.ensure_future(spool.write(b"y" * IN_MEMORY))
+    assert await asyncio.to_thread(writing.wait, 60)
+    write.cancel()
+    await asyncio.wait([write])
+    spool.close()
+    others = [os.open(tmp_path / f"journal{n}", os.O_RDWR | os.O_CREAT) for n in range(8)]
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [os.fstat(other).st_size for other in others] == [0] * 8
+    for other in others:
+        os.close(other)
+    assert open_files() <= before
+
+
+async def test_uploads_leave_the_disk_some_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = os.statvfs(tmp_path)
+    size, left = disk.f_frsize, spool_module.LEFT_FREE
+    shown = {"free": left // size + 1}
+
+    class Shown:
+        f_blocks, f_frsize = disk.f_blocks, size
+
+        @property
+        def f_bavail(self) -> int:
+            return shown["free"]
+
+    monkeypatch.setattr(os, "fstatvfs", lambda number: Shown())
+    spool = Spool(off_loop, tmp_path)
+    with pytest.raises(ServiceUnavailable, match="no room") as found:
+        await spool.write(b"x" * (IN_MEMORY + 1))
+    assert found.value.retry_after == 30
+    spool.close()
+    shown["free"] = (left + 2 * IN_MEMORY) // size + 1
+    spool = Spool(off_loop, tmp_path)
+    await spool.write(b"x" * (IN_MEMORY + 1))
+    assert spool.on_disk
     spool.close()

@@ -2,8 +2,8 @@
 
 The whole body is spooled as it is; what is read of it is where each part begins and ends, and the values of its fields.
 Files are never looked into. Format: RFC 7578 over RFC 2046, section 5.1. What two readers could understand differently (a
-field given twice under its name, a boundary after a bare line feed, folded headers) is refused, since the provider would
-then be told something else than was checked here.
+field given twice under its name, a boundary that is none to everybody, folded headers, values that must be decoded first) is
+refused, since the provider would then be told something else than was checked here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,25 @@ MAX_HEADERS = 16 * 1024
 #: Fields up to this size are kept for reading, and so many bytes of all fields together.
 MAX_FIELD = 256 * 1024
 MAX_FIELDS = 1024 * 1024
+#: Blanks that may stand behind a boundary on its line.
+MAX_PADDING = 80
 #: A body must come at least this fast (bytes a second), after a grace of so many seconds.
 _SLOWEST = 50_000
 _GRACE_S = 60.0
+_AFTER_BOUNDARY = "Something stands after a boundary on its line."
 
-_PREAMBLE, _DELIMITER, _HEADERS, _CONTENT, _EPILOGUE = range(5)
-_BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{1,200}")
+_PREAMBLE, _DELIMITER, _HEADERS, _CONTENT, _CLOSING, _EPILOGUE = range(6)
+_BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{0,199}[^\x00-\x20\x7f]")
 _PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
 _QUOTED = re.compile(rb'\\["\\]')
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: Headers of a part that say how it is to be read: two of one are one too many.
+_TELLING = (b"content-disposition", b"content-type", b"content-transfer-encoding")
+#: What leaves a content as it is (RFC 2045, section 6.2).
+_AS_IT_IS = frozenset((b"", b"7bit", b"8bit", b"binary"))
+_UTF_8 = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii"))
+#: A field of this name says in which charset all others are (RFC 7578, section 4.6).
+_CHARSET = "_charset_"
 
 
 @dataclass(slots=True)
@@ -87,18 +97,19 @@ class Parser:
         self._value: bytearray | None = None
 
     def feed(self, data: bytes) -> None:
-        if self._state == _EPILOGUE:
-            return
         self._buffer += data
         while self._step():
             pass
 
     def end(self) -> None:
         """The body is over."""
-        if self._state != _EPILOGUE:
+        if self._state not in (_CLOSING, _EPILOGUE):
             if not self.parts and self._state in (_PREAMBLE, _DELIMITER):
                 raise _broken("The body has no part: it does not hold the boundary that Content-Type names.")
             raise _broken("The body ends before its closing boundary: it was cut short.")
+        for part in self.parts:
+            if part.name == _CHARSET and (part.value or b"").strip().lower() not in _UTF_8:
+                raise _broken(f"{_CHARSET}: the fields of a form must be UTF-8 text.", _CHARSET)
 
     def _step(self) -> bool:
         if self._state in (_PREAMBLE, _CONTENT):
@@ -107,20 +118,23 @@ class Parser:
             return self._after_delimiter()
         if self._state == _HEADERS:
             return self._headers()
-        return False
+        if self._state == _CLOSING:
+            return self._closing_line()
+        return self._behind()
 
     def _to_delimiter(self) -> bool:
         buffer, mark = self._buffer, self._mark
-        found = buffer.find(b"\n" + mark)
-        while found >= 0 and buffer[found - 1 : found] != b"\r":
-            if self._state == _CONTENT:
-                raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
-            found = buffer.find(b"\n" + mark, found + 1)
-        if found < 0:
-            # A delimiter may have begun; the byte before it matters too.
+        # Before the first part nothing else has a reason to look like a boundary, and readers differ in what they take for one.
+        found = buffer.find(mark) if self._state == _PREAMBLE else buffer.find(b"\n" + mark) + 1
+        if found <= 0:
+            # A delimiter may have begun; what stands before it matters too.
             self._pass_over(len(buffer) - len(mark) - 2)
             return False
-        self._pass_over(found - 1)
+        if buffer[found - 2 : found] != b"\r\n":
+            if self._state == _PREAMBLE and buffer[found - 1 : found] != b"\n":
+                raise _broken("A boundary stands within a line before the first part.")
+            raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
+        self._pass_over(found - 2)
         if self._state == _CONTENT:
             self._end_part()
         self.closing = self._at
@@ -133,18 +147,38 @@ class Parser:
         if len(buffer) < 2:
             return False
         if buffer[:2] == b"--":
-            self._state = _EPILOGUE
-            buffer.clear()
-            return False
+            self._cut(2)
+            self._state = _CLOSING
+            return True
         end = buffer.find(b"\r\n")
-        if (end < 0 and len(buffer) > 80) or buffer[: max(end, 0)].strip(b" \t"):
-            raise _broken("Something stands after a boundary on its line.")
+        line = buffer.removesuffix(b"\r") if end < 0 else buffer[:end]
+        if len(line) > MAX_PADDING or line.strip(b" \t"):
+            raise _broken(_AFTER_BOUNDARY)
         if end < 0:
             return False
         # The line end stays: a part may have no headers at all.
         self._cut(end)
         self._state = _HEADERS
         return True
+
+    def _closing_line(self) -> bool:
+        """The rest of the line of the boundary that closes the form. Without its two hyphens it would go on."""
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        line = buffer if end < 0 else buffer[:end]
+        if len(line) > MAX_PADDING or line.strip(b" \t\r"):
+            raise _broken(_AFTER_BOUNDARY)
+        if end < 0:
+            return False
+        self._state = _EPILOGUE
+        return True
+
+    def _behind(self) -> bool:
+        """What follows the form is for nobody, unless somebody reads on."""
+        if self._buffer.find(self._mark) >= 0:
+            raise _broken("A boundary stands behind the one that closes the form.")
+        self._cut(max(0, len(self._buffer) - len(self._mark)))
+        return False
 
     def _headers(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
@@ -228,6 +262,10 @@ class Form:
     def text(self, name: str, *, longest: int, required: bool = False) -> str:
         """The value of a field; empty when it is not there. Raises ``InvalidRequest`` naming it."""
         found = self.named(name)
+        for other in self._by_name:
+            # To some readers it is the same field.
+            if other.startswith(f"{name}["):
+                raise InvalidRequest(f"{other[:100]}: give it once, as {name}.", param=other[:100])
         if not found:
             if required:
                 raise InvalidRequest(
@@ -328,17 +366,34 @@ def _type_with(boundary: bytes) -> str:
 
 def _named(lines: bytes, number: int) -> tuple[str, bool]:
     """The name of a part, and whether it is a file, by its headers."""
-    disposition: bytes | None = None
+    said: dict[bytes, bytes] = {}
     for line in lines.split(b"\r\n") if lines else ():
         header, colon, value = line.partition(b":")
         if not colon or not _TOKEN.fullmatch(header) or b"\n" in line or b"\r" in line or b"\0" in line:
             raise _broken(f"A header of part {number} is not well formed.")
-        if header.lower() == b"content-disposition":
-            if disposition is not None:
-                raise _broken(f"Part {number} has two headers Content-Disposition.")
-            disposition = value
-    if disposition is None:
+        header = header.lower()
+        if header in _TELLING:
+            if header in said:
+                raise _broken(f"Part {number} has two headers {header.decode().title()}.")
+            said[header] = value
+    if b"content-disposition" not in said:
         raise _broken(f"Part {number} has no header Content-Disposition, so it has no name.")
+    name, file = _disposed(said[b"content-disposition"], number)
+    if said.get(b"content-transfer-encoding", b"").strip().lower() not in _AS_IT_IS:
+        raise _broken(
+            f"The content of part {number} is encoded; send it as it is, without Content-Transfer-Encoding."
+        )
+    kind, _, rest = said.get(b"content-type", b"").partition(b";")
+    if kind.strip().lower().startswith(b"multipart/"):
+        raise _broken(f"Part {number} is a form itself; send what it holds as parts of this one.")
+    for key, value in () if file else _PARAMETER.findall(b";" + rest):
+        if key.lower().startswith(b"charset") and _unquoted(value).lower() not in _UTF_8:
+            raise _broken(f"The charset of part {number} is not UTF-8.")
+    return name, file
+
+
+def _disposed(disposition: bytes, number: int) -> tuple[str, bool]:
+    """What ``Content-Disposition`` says: the name of a part, and whether it is a file."""
     kind, _, rest = disposition.partition(b";")
     if kind.strip().lower() != b"form-data":
         raise _broken(f"Content-Disposition of part {number} is not form-data.")
@@ -353,10 +408,13 @@ def _named(lines: bytes, number: int) -> tuple[str, bool]:
         key = match[1].lower()
         if key in found:
             raise _broken(f"Content-Disposition of part {number} gives {key.decode('latin-1')[:40]} twice.")
+        if key.startswith(b"filename*") and key != b"filename*":
+            # RFC 2231 puts a value together from several; few readers do.
+            raise _broken(f"Content-Disposition of part {number} gives its filename in pieces.")
         found[key] = match[2]
         at = match.end()
     raw = found.get(b"name")
-    if raw is None or b"name*" in found:
+    if raw is None or any(key.startswith(b"name*") for key in found):
         raise _broken(f"Part {number} has no plain name in its Content-Disposition.")
     try:
         name = _unquoted(raw).decode("utf-8")
@@ -364,6 +422,8 @@ def _named(lines: bytes, number: int) -> tuple[str, bool]:
         raise _broken(f"The name of part {number} is not UTF-8 text.") from None
     if b"\\" in _QUOTED.sub(b"", raw):
         raise _broken(f"The name of part {number} holds a backslash that quotes nothing.")
+    if not raw.startswith(b'"') and not _TOKEN.fullmatch(raw.strip()):
+        raise _broken(f"The name of part {number} needs quotation marks around it.")
     return name, b"filename" in found or b"filename*" in found
 
 

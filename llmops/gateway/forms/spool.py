@@ -6,6 +6,7 @@ a quarter of a megabyte at a time: neither a slow disk nor a large body makes ot
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,10 +18,25 @@ from llmops.core.errors import ServiceUnavailable
 #: Bodies up to this size stay in memory.
 IN_MEMORY = 1024 * 1024
 _STEP = 256 * 1024
+#: Of the disk so much stays free: the journal may lie on it as well, and without that nothing is answered any more.
+LEFT_FREE = 64 * 1024 * 1024
 
 OffLoop = Callable[[Callable[[], Any]], Awaitable[Any]]
 #: Bytes of ours, or the stretch of the spooled body from one offset to another.
 Segment = bytes | tuple[int, int]
+
+
+class _File:
+    """A descriptor that is closed when nobody holds it any more. Who writes to it or reads from it in a thread does, however
+    the call ends meanwhile: the number of one that was closed may be another file's already."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 class Spool:
@@ -31,7 +47,7 @@ class Spool:
     def __init__(self, off_loop: OffLoop, directory: Path | None = None) -> None:
         self._off_loop = off_loop
         self._directory = directory
-        self._file = -1
+        self._file: _File | None = None
         #: what is not in the file (yet)
         self._waiting = bytearray()
         self._written = 0
@@ -39,7 +55,7 @@ class Spool:
 
     @property
     def on_disk(self) -> bool:
-        return self._file >= 0
+        return self._file is not None
 
     async def write(self, data: bytes) -> None:
         """Raises ``ServiceUnavailable`` when the disk takes no more."""
@@ -65,32 +81,36 @@ class Spool:
         self._waiting.clear()
 
     def _store(self, data: bytes) -> None:
-        if self._file < 0:
+        file = self._file
+        if file is None:
             with tempfile.TemporaryFile(dir=self._directory, buffering=0) as made:
-                self._file = os.dup(made.fileno())
+                file = self._file = _File(os.dup(made.fileno()))
+        disk = os.fstatvfs(file.number)
+        # A file system without a size of its own says nothing.
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < LEFT_FREE + len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         view = memoryview(data)
         while view:
-            count = os.pwrite(self._file, view, self._written)
+            count = os.pwrite(file.number, view, self._written)
             self._written += count
             view = view[count:]
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from ``start`` to ``end``, in pieces. Only after ``end()``."""
-        if not self.on_disk:
+        file = self._file
+        if file is None:
             yield bytes(self._waiting[start:end])
             return
         while start < end:
             at, size = start, min(_STEP, end - start)
-            piece: bytes = await self._off_loop(lambda at=at, size=size: os.pread(self._file, size, at))  # type: ignore[misc]
+            piece: bytes = await self._off_loop(lambda at=at, size=size: os.pread(file.number, size, at))  # type: ignore[misc]
             if not piece:
                 raise ServiceUnavailable("An upload that was kept to be passed on cannot be read any more.")
             yield piece
             start += len(piece)
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file = None
         self._waiting.clear()
 
 
