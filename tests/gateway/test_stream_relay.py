@@ -209,3 +209,40 @@ def test_an_endless_event_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) 
     relay.feed(b"x" * 600)
     assert relay.broken
     assert not relay._buffer
+
+
+def test_an_event_in_pieces_costs_what_its_bytes_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the pieces are, and with a line end in each: what is kept is read when an event is complete, once."""
+    read = 0
+    real = streaming._event_ends
+
+    def counted(data: bytes) -> Any:
+        nonlocal read
+        read += len(data)
+        return real(data)
+
+    monkeypatch.setattr(streaming, "_event_ends", counted)
+    lines = [b"data:\n"] * 20_000
+    for end in (b"\n", b"\r\n", b"\r"):
+        relay, read = ChatRelay(hide_usage=False), 0
+        out = feed(relay, [b'data: {"choices":[]\n', *lines, b"data: }", end, end, DONE])
+        size = sum(map(len, lines))
+        assert out == b'data: {"choices":[]\n' + b"".join(lines) + b"data: }" + end + end
+        assert relay.done
+        assert read < 5 * size
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"data: {}", b": x"]), max_size=20), st.data())
+@tries(300)
+def test_line_ends_of_all_kinds_mean_the_same_in_any_pieces(parts: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(parts) + b"\n\n" + DONE
+    places = data.draw(st.lists(st.integers(0, 10_000), max_size=12))
+
+    def read(pieces: list[bytes]) -> tuple[bytes, bool, str]:
+        relay = ChatRelay(hide_usage=False)
+        return feed(relay, pieces), relay.done, relay.broken
+
+    in_one = read([whole])
+    assert in_one[1] or in_one[2] == streaming.NOT_JSON
+    assert read(cut(whole, places)) == in_one
+    assert read([whole[n : n + 1] for n in range(len(whole))]) == in_one

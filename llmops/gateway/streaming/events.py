@@ -26,10 +26,15 @@ KEEP_ALIVE = b": keep-alive\n\n"
 NOT_JSON = "an event is not JSON"
 NULL = b"null"
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+#: So long is a blank line at most.
+_EDGE = 4
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _JOIN_AFTER = 512
 #: Characters of a piece that is looked at by itself, and of the longest answer that is one: it is kept while it comes.
 _LONG, MAX_TEXT = 64 * 1024, 32 * 1024 * 1024
+
+#: Names of what is inside of an answer that are kept.
+MAX_ITEMS = 2_048
 
 PASS, DROP = "pass", "drop"
 
@@ -38,6 +43,10 @@ decode_any = msgspec.json.Decoder().decode
 
 class Guard(Protocol):
     """Whoever may hold events back, change or stop them on their way: a policy."""
+
+    def plain(self, event: bytes) -> bool:
+        """Whether events like this one may be known at sight: beside their one text they say nothing to look at."""
+        ...
 
     def feed(self, event: bytes, relay: Relay) -> bytes:
         """What may go out now in place of this event, which ``relay`` has read: its bytes, or others, or none yet.
@@ -94,6 +103,7 @@ class Relay:
     __slots__ = (
         "_buffer",
         "_buffered",
+        "_edge",
         "_tools",
         "broken",
         "code",
@@ -119,6 +129,8 @@ class Relay:
     def __init__(self) -> None:
         self._buffer: list[bytes] = []
         self._buffered = 0
+        #: the last bytes that are kept, in which a blank line may have begun
+        self._edge = b""
         self._tools: dict[Any, ToolCall] = {}
         self.guard: Guard | None = None
         self.done = False
@@ -151,7 +163,7 @@ class Relay:
         if self.done or self.broken:
             return b""
         if self._buffer:
-            if b"\n" not in data and b"\r" not in data and not self._buffer[-1].endswith(b"\r"):
+            if not self._ends_an_event(data):
                 return self._keep_on(data)
             data = b"".join((*self._buffer, data))
         out: list[bytes] = []
@@ -184,6 +196,7 @@ class Relay:
             out.append(guard.end(self))
         self._buffer.clear()
         self._buffered = 0
+        self._edge = b""
         if start == len(data):
             return data if not changed else b"".join(out)
         self._keep_on(data[start:])
@@ -245,6 +258,11 @@ class Relay:
             if len(parts[0]) > MAX_TEXT:
                 self.broken = "it says more than any answer holds"
 
+    def _holds(self, item: str) -> None:
+        """The answer has something inside of it that bears a name."""
+        if len(self.items) < MAX_ITEMS and item not in self.items:
+            self.items.append(item)
+
     def _odd(self, payload: bytes) -> object:
         """JSON of another shape than OpenAI's: relayed as it is, and counted as if all of it were text."""
         try:
@@ -263,9 +281,17 @@ class Relay:
         self.code = "" if said.code is None else str(said.code)[:60]
         self.provider_error = True
 
+    def _ends_an_event(self, data: bytes) -> bool:
+        """Whether a blank line ends in ``data``, behind what is kept. What is kept is put together for one only: not again and
+        again, however small the pieces are."""
+        if b"\n" not in data and b"\r" not in data and not self._edge.endswith(b"\r"):
+            return False
+        return any(_event_ends(self._edge + data[:_EDGE])) or any(_event_ends(data))
+
     def _keep_on(self, rest: bytes) -> bytes:
         self._buffer.append(rest)
         self._buffered += len(rest)
+        self._edge = rest[-_EDGE:] if len(rest) >= _EDGE else (self._edge + rest)[-_EDGE:]
         if self._buffered > self.largest:
             self.broken = "an event is larger than any real one"
             self._buffer.clear()
