@@ -242,6 +242,11 @@ class Stream:
             self.blocked = True
         return out if not self.blocked else ""
 
+    @property
+    def many(self) -> int:
+        """How many texts there are so far."""
+        return len(self._channels)
+
     def texts(self) -> list[Any]:
         """The keys of all texts so far."""
         return list(self._channels)

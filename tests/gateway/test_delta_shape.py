@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.verdicts import AFTER, BLOCK, REDACT
-from llmops.gateway.policing.streams import ResponsesWatcher
+from llmops.gateway.policing.response_streams import ResponsesWatcher
 from llmops.gateway.streaming import responses as streaming
 from llmops.gateway.streaming.responses import ResponsesRelay
 from llmops.policies.checks import compiled

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmops.core.verdicts import AFTER, ALLOW, BEFORE, BLOCK, REDACT, RETRY
-from tests.gateway.responding import PATH, a_stream, ask, delta, ended, event, message, responds
+from tests.gateway.responding import PATH, a_stream, ask, created, delta, ended, event, message, responds
 from tests.gateway.rig import USD, Answer, Asked, Reply, Rig, a_budget, a_model, answers, streams
 from tests.gateway.test_policing import EMAIL, SCHEMA, SECRET, nothing_kept, policy, under, verdicts
 from tests.gateway.test_stream_relay import data_of
@@ -75,6 +75,60 @@ async def test_what_comes_without_deltas_is_looked_at_too(rig: Rig) -> None:
     assert b"policy_blocked" in answer.body and SECRET[:14] not in answer.body.decode()
     assert rig.outcome().code == "policy_blocked"
     assert verdicts(rig) == [("after", "secrets", "block")]
+
+
+async def test_a_text_beside_a_delta_or_in_place_of_one_is_looked_at(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+    told = {"type": "output_text", "text": f"I am {EMAIL}"}
+    pieces = [
+        created(output=[message(f"Already: {EMAIL}")]),
+        delta("Hi ", 1, part=told),
+        delta("ada@", 2, part=told),
+        delta("example.com ", 3, part=told),
+        event("response.other.delta", 4, output_index=1, delta=told),
+        event("response.content_part.done", 5, output_index=0, content_index=0, part=told),
+        event(
+            "response.output_text.annotation.added", 6, output_index=0, annotation={"quote": {"text": EMAIL}}
+        ),
+        ended(number=7, output=[message("Hi [EMAIL_1] ")]),
+    ]
+    rig.upstream.does(streams(*pieces))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert EMAIL not in answer.body.decode()
+    assert said(answer) == "Hi [EMAIL_1] "
+    # What was held of the text at its end comes in an event of its own.
+    assert len(data_of(answer.body)) == len(pieces) + 1
+
+
+async def test_log_probabilities_that_nobody_asked_for_tell_nothing(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+
+    def likely(text: str) -> list[dict[str, Any]]:
+        return [{"token": text, "logprob": -0.1, "bytes": [*text.encode()], "top_logprobs": []}]
+
+    def whole(text: str) -> dict[str, Any]:
+        shown = message(text)
+        shown["content"][0]["logprobs"] = likely(text)
+        return shown
+
+    text = f"I am {EMAIL}"
+    deltas = [
+        delta(one, number, logprobs=likely(one))
+        for number, one in enumerate(("I am ", "ada@", "example.com"))
+    ]
+    done = event(
+        "response.output_text.done", 4, output_index=0, content_index=0, text=text, logprobs=likely(text)
+    )
+    item = event("response.output_item.done", 5, output_index=0, item=whole(text))
+    rig.upstream.does(streams(created(), *deltas, done, item, ended(number=6, output=[whole(text)])))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert b"example" not in answer.body and b'"token"' not in answer.body
+    assert said(answer) == "I am [EMAIL_1]"
+    rig.upstream.does(responds(output=[whole(text)]))
+    answer = await rig.call(ask(), path=PATH)
+    assert answer.json["output"][0]["content"] == [
+        {"type": "output_text", "text": "I am [EMAIL_1]", "annotations": [], "logprobs": []}
+    ]
 
 
 async def test_a_response_is_repaired(rig: Rig) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.core.verdicts import AFTER, BLOCK, REDACT, RETRY
-from llmops.gateway.policing.streams import ChatWatcher
+from llmops.gateway.policing.chat_streams import ChatWatcher
 from llmops.gateway.streaming import chat as streaming_chat
 from llmops.gateway.streaming.chat import ChatRelay
 from llmops.policies.checks import compiled

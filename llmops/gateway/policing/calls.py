@@ -29,14 +29,17 @@ from llmops.gateway.policing.opinions import opinion
 from llmops.gateway.policing.plain import plain_answers, plain_asked, spoken
 from llmops.gateway.policing.state import Policing
 from llmops.gateway.policing.texts import (
+    Path,
     Place,
     answer_places,
     answers_of,
     asked_places,
     form_places,
+    log_probabilities,
     refuse_twice,
     rewrite_members,
     rewritten,
+    says_no_log_probabilities,
     schema_asked,
 )
 from llmops.gateway.policing.watching import watcher_of
@@ -45,6 +48,7 @@ from llmops.policies.checks.base import Answer, Text
 from llmops.policies.checks.base import Asked as Texts
 from llmops.policies.decisions import Decision, Placeholders
 from llmops.policies.engine import Guard
+from llmops.providers.pricing import AUDIO_OUT
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -78,7 +82,9 @@ async def before(call: Call) -> None:
     state = call.policing = Policing(guard)
     members = asked.members
     form = asked.form if isinstance(asked, AskedMedia) else None
-    _refuse_log_probabilities(asked, guard, resolution)
+    if guard.redacts or (guard.stops and asked.stream):
+        _refuse_log_probabilities(asked, resolution)
+        _refuse_sounds(asked, resolution)
     if asked.background and guard.after:
         raise InvalidRequest(
             "background: policies check the answers here, and an answer in the background would go past them. "
@@ -129,10 +135,24 @@ async def before(call: Call) -> None:
         state.schema = schema_asked(members)
 
 
-def _refuse_log_probabilities(asked: Asked, guard: Guard, resolution: Resolution) -> None:
-    """They tell each token of an answer, also those that a policy takes out. Raises ``InvalidRequest``."""
-    if not (guard.redacts or (guard.stops and asked.stream)):
+def _refuse_sounds(asked: Asked, resolution: Resolution) -> None:
+    """An answer that is said aloud says what is taken out of its transcript. Raises ``InvalidRequest``."""
+    if asked.units is not None:
+        # Speech says what it was given, which was looked at.
         return
+    asks = "audio" if asked.uses & AUDIO_OUT else ""
+    if not asks and any("audio" in target.entry.parameters for target in resolution.everything()):
+        asks = "model"
+    if asks:
+        raise InvalidRequest(
+            f"{asks}: policies check the answers here, and a sound would tell what they take out. "
+            f"{'Name a model without audio as a default.' if asks == 'model' else 'Ask for text alone.'}",
+            param=asks,
+        )
+
+
+def _refuse_log_probabilities(asked: Asked, resolution: Resolution) -> None:
+    """They tell each token of an answer, also those that a policy takes out. Raises ``InvalidRequest``."""
     asks = next((name for name in _LOG_PROBABILITIES if member(asked.members, name)), "")
     if not asks and isinstance(included := member(asked.members, "include"), list):
         asks = "include" if any("logprobs" in str(one) for one in included) else ""
@@ -230,15 +250,20 @@ async def whole(call: Call, body: bytes, *, plain: bool = False) -> tuple[bytes,
     if (failure := await _settle_on(call, answers, decision)) is not None or state.error is not None:
         return b"", failure
     if decision.texts:
-        changes = {
-            place.path: decision.texts[place.text.where]
-            for place in places
-            if place.text.where in decision.texts
-        }
         if plain:
             return decision.texts["text"].encode(), None
-        body = await run(call, len(body), lambda: rewritten(body, changes))
+        body = await run(call, len(body), lambda: changed(body, places, decision, guard))
     return body, None
+
+
+def changed(body: bytes, places: Sequence[Place], decision: Decision, guard: Guard) -> bytes:
+    """An answer with the texts that a decision put in the places of others; nothing else tells those."""
+    changes: dict[Path, Any] = {
+        place.path: decision.texts[place.text.where] for place in places if place.text.where in decision.texts
+    }
+    if guard.redacts and not says_no_log_probabilities(body):
+        changes |= log_probabilities(decode_any(body))
+    return rewritten(body, changes)
 
 
 async def _judge(call: Call, answers: Sequence[Answer], decision: Decision, size: int) -> None:

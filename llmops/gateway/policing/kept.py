@@ -20,11 +20,11 @@ from llmops.gateway.forwarding.errands import Fetched
 from llmops.gateway.kept.background import RUNNING
 from llmops.gateway.kept.owners import CHAT, Owner
 from llmops.gateway.kept.places import Place
-from llmops.gateway.policing.calls import found_by, run
+from llmops.gateway.policing.calls import changed, found_by, run
 from llmops.gateway.policing.opinions import opinion
 from llmops.gateway.policing.state import Policing
 from llmops.gateway.policing.texts import Place as TextPlace
-from llmops.gateway.policing.texts import answer_places, answers_of, rewritten
+from llmops.gateway.policing.texts import answer_places, answers_of
 from llmops.policies.checks.base import Answer
 from llmops.policies.decisions import Decision
 from llmops.policies.engine import Guard
@@ -96,10 +96,7 @@ async def _checked(call: Call, guard: Guard, body: bytes, listed: str) -> bytes:
         raise _blocked(decision, listed)
     if not decision.texts:
         return body
-    changes = {
-        place.path: decision.texts[place.text.where] for place in places if place.text.where in decision.texts
-    }
-    return await run(call, len(body), lambda: rewritten(body, changes))
+    return await run(call, len(body), lambda: changed(body, places, decision, guard))
 
 
 def _said(answer: Mapping[str, Any]) -> dict[str, Any]:

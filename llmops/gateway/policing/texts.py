@@ -6,6 +6,7 @@ the others is covered from its first day.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import msgspec
 
 from llmops.core.errors import InvalidRequest
 from llmops.core.once import told_once
-from llmops.gateway.endpoints.base import Members, Raw, decode_any, encode
+from llmops.gateway.endpoints.base import ESCAPED, Members, Raw, decode_any, encode
 from llmops.gateway.forms.multipart import MAX_FIELD, Form
 from llmops.policies.checks.base import Answer, Text
 
@@ -34,6 +35,11 @@ _TEXT = frozenset(
         "stderr", "revised_prompt", "code", "logs",
     )
 )  # fmt: skip
+_LOG_PROBABILITIES = "logprobs"
+_named_texts = re.compile(
+    rb'"(?:%b)"\s*+:\s*+(?!null|""|\[\s*+\]|\{\s*+\})' % "|".join(sorted(_TEXT)).encode()
+).findall
+_names_log_probabilities = re.compile(rb'"logprobs"\s*+:\s*+(?!null|\[\s*+\])').search
 #: Of these every string is text, whatever it is called.
 _VARIABLES = "variables"
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
@@ -118,6 +124,35 @@ def _role(item: Mapping[str, Any]) -> str:
 def answer_places(value: Any) -> list[Place]:
     """Every text of a decoded answer, or of a part of one."""
     return list(_texts((), "assistant", value))
+
+
+def is_text(name: str) -> bool:
+    """Whether a member of this name holds text, wherever it stands."""
+    return name in _TEXT
+
+
+def may_say_more(raw: bytes, known: int) -> bool:
+    """Whether some JSON may have other texts than ``known`` ones that were found in it, none of them empty."""
+    return len(_named_texts(raw)) != known or ESCAPED.search(raw) is not None
+
+
+def says_no_log_probabilities(raw: bytes) -> bool:
+    return b"logprobs" not in raw or _names_log_probabilities(raw) is None
+
+
+def log_probabilities(value: Any) -> dict[Path, Any]:
+    """Where some decoded JSON tells a text once more, token by token, and what stands there where it does not."""
+    found: dict[Path, Any] = {}
+    waiting: list[tuple[Path, Any]] = [((), value)] if isinstance(value, list | Mapping) else []
+    while waiting:
+        at, one = waiting.pop()
+        for name, below in one.items() if isinstance(one, Mapping) else enumerate(one):
+            if name == _LOG_PROBABILITIES:
+                if below:
+                    found[*at, name] = [] if isinstance(below, list) else None
+            elif isinstance(below, list | Mapping):
+                waiting.append(((*at, name), below))
+    return found
 
 
 def _texts(path: Path, role: str, value: Any, text: bool = False) -> Iterator[Place]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmops.gateway.endpoints.base import decode_any
-from llmops.gateway.policing.streams import ResponsesWatcher
+from llmops.gateway.policing.response_streams import ResponsesWatcher
 from llmops.gateway.policing.texts import answers_of
 from llmops.gateway.streaming.events import Relay, payload_of
 from llmops.policies.checks.base import Answer, Text

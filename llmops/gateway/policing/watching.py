@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmops.gateway.policing.streams import ChatWatcher, ResponsesWatcher, Watcher
+from llmops.gateway.policing.chat_streams import ChatWatcher
+from llmops.gateway.policing.response_streams import ResponsesWatcher
+from llmops.gateway.policing.streams import Watcher
 from llmops.gateway.policing.transcripts import TranscriptWatcher
 from llmops.policies.decisions import Placeholders
 from llmops.policies.engine import Guard

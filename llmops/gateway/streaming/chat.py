@@ -67,6 +67,8 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
+#: A tool's name comes in pieces, perhaps; longer ones are no names.
+MAX_NAME = 1_024
 #: A stream's chunks are looked at so often for what they have in common.
 _LESSONS = 4
 
@@ -158,8 +160,8 @@ class ChatRelay(Relay):
                 self._called(choice.index, _ToolCall(index=-1, id=_LEGACY, function=delta.function_call))
             if delta.refusal:
                 self._said(delta.refusal)
-            if delta.audio is not None and delta.audio.id and delta.audio.id not in self.items:
-                self.items.append(delta.audio.id)
+            if delta.audio is not None and delta.audio.id:
+                self._holds(delta.audio.id)
             if delta.reasoning_content:
                 self._said(delta.reasoning_content)
             elif delta.reasoning:
@@ -172,6 +174,8 @@ class ChatRelay(Relay):
             or len(chunk.choices) != 1
             or (usage := bytes(chunk.usage)) not in (b"", NULL)
         ):
+            return
+        if self.guard is not None and not self.guard.plain(event):
             return
         choice, hides = chunk.choices[0], self._hide_usage and bool(usage)
         if (
@@ -207,7 +211,8 @@ class ChatRelay(Relay):
         elif call.custom is not None:
             name, arguments = call.custom.name, call.custom.input
         if name:
-            known.name += name
+            if len(known.name) < MAX_NAME:
+                known.name += name
             self._said(name)
         if arguments:
             known.add(arguments)

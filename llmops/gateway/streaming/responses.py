@@ -159,8 +159,8 @@ class ResponsesRelay(Relay):
                     self._learn(event, read, delta)
         elif read.item is not None:
             for name in (read.item.id, read.item.container_id):
-                if name and isinstance(name, str) and name not in self.items:
-                    self.items.append(name)
+                if name and isinstance(name, str):
+                    self._holds(name)
             if read.item.type == "reasoning":
                 self.thought = True
             self._item(read.output_index, read.item, done=kind == "response.output_item.done")
@@ -172,6 +172,8 @@ class ResponsesRelay(Relay):
         """Know the next delta at sight that says a piece of the same text and nothing else, as this one does."""
         number = read.sequence_number
         if number is None or read != _Event(read.type, number, text, read.output_index):
+            return
+        if self.guard is not None and not self.guard.plain(event):
             return
 
         def reads_alike(probe: bytes, text: str, number: int) -> bool:
