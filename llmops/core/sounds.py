@@ -12,6 +12,8 @@ _KBITS = {
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+#: Of WAV: PCM, floating point, and either with more channels.
+_UNCOMPRESSED = (1, 3, 0xFFFE)
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
@@ -42,7 +44,9 @@ def _wav(head: bytes, size: int) -> float | None:
     while at + 8 <= len(head):
         name, length = struct.unpack_from("<4sI", head, at)
         if name == b"fmt ":
-            rate = struct.unpack_from("<I", head, at + 16)[0]
+            coding, _, samples, said, block = struct.unpack_from("<HHIIH", head, at + 8)
+            # Who plays what is not compressed goes by its samples.
+            rate = samples * block if coding in _UNCOMPRESSED else said
         if name == b"data":
             # A stream does not know its length when it begins.
             return min(length, size - at - 8) / rate if rate else None

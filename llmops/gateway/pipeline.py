@@ -30,7 +30,14 @@ from llmops.gateway.attempts import context, last_resort
 from llmops.gateway.attempts.failures import MALFORMED, TOO_LONG, Failure
 from llmops.gateway.attempts.resilience import OPEN, Plan, Step
 from llmops.gateway.attempts.trial import Trial
-from llmops.gateway.attempts.upstream import Channel, Failed, Response, failure_of_status, said_id
+from llmops.gateway.attempts.upstream import (
+    Channel,
+    Failed,
+    Response,
+    failure_of_status,
+    is_compressed,
+    said_id,
+)
 from llmops.gateway.auth import check_scope, key_of
 from llmops.gateway.cache import Kept
 from llmops.gateway.call import (
@@ -352,6 +359,8 @@ async def attempt(call: Call, trial: Trial) -> Failure | None:
         note_head(trial, response)
         if response.status != 200:
             return await failure_of_status(response, step.credential)
+        if is_compressed(response.headers):
+            return Failure(MALFORMED, "the answer is compressed, which was not asked for", billed=None)
         call.plane.credential_answered(step, response.headers, time.monotonic())
         if relay is not None and (asked.units is None or is_events(response)):
             return await relay_stream(call, trial, response, relay)

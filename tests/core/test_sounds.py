@@ -38,6 +38,9 @@ def flac(rate: int, samples: int) -> bytes:
     [
         (wav(2.5), 2.5),
         (wav(2.5).replace(b"data" + struct.pack("<I", 20_000), b"data\xff\xff\xff\xff"), 2.5),
+        (wav(2.5).replace(struct.pack("<II", 8_000, 8_000), struct.pack("<II", 8_000, 160_000)), 2.5),
+        (wav(2.5).replace(struct.pack("<II", 8_000, 8_000), struct.pack("<II", 8_000, 1)), 2.5),
+        (wav(2.5).replace(b"fmt \x10\0\0\0\1", b"fmt \x10\0\0\0\6").replace(struct.pack("<II", 8_000, 8_000), struct.pack("<II", 1, 8_000)), 2.5),
         (flac(44_100, 44_100 * 90), 90),
         (flac(44_100, 0), None),
         (ogg(48_000 * 7, b"OpusHead" + b"\0" * 20), 7),

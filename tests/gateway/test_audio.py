@@ -135,6 +135,8 @@ async def test_a_sound_that_breaks_off_is_never_complete(rig: Rig, how: str) -> 
     [
         says(b"<!doctype html><h1>Bad gateway</h1>", kind="text/html"),
         says(b'{"status": "fine"}'),
+        says(b'{"title": "no voice"}', kind="Application/Problem+JSON; charset=utf-8"),
+        says(b"no voice", kind="Text/Plain"),
         says(b""),
         sounds(kind="audio/mpeg"),
         sounds(b"", length=10, end="cut"),
@@ -150,6 +152,25 @@ async def test_what_is_no_sound_is_tried_again_and_never_passed_on(rig: Rig, wro
     answer = await rig.call(say(), path=SPEECH)
     assert answer.status == 502
     assert answer.error["code"] in ("upstream_error", "stream_interrupted")
+
+
+async def test_a_compressed_answer_is_no_answer(rig: Rig) -> None:
+    """It was asked for as it is, and the client would not be told what it is."""
+    voices(rig, per("characters", PER_CHARACTER))
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        assert asked.headers["accept-encoding"] == "identity"
+        headers = {"content-type": "audio/mpeg", "content-encoding": "gzip", "content-length": "4"}
+        await reply.head(200, headers)
+        await reply.raw(b"\x1f\x8b\x08\0")
+
+    rig.upstream.does(script, sounds(b"RIFF...."))
+    answer = await rig.call(say(), path=SPEECH)
+    assert (answer.status, answer.body) == (200, b"RIFF....")
+    rig.upstream.does(script)
+    answer = await rig.call(say(), path=SPEECH)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_error")
+    assert "compressed" in answer.error["message"]
 
 
 async def test_an_error_in_place_of_a_sound_is_an_error(rig: Rig) -> None:
@@ -236,6 +257,8 @@ async def test_events_of_a_sound_are_relayed_and_their_usage_is_billed(rig: Rig)
         ({"voice": "a", "input": "x"}, "model"),
         (say(speed="fast"), "speed"),
         (say(speed=0), "speed"),
+        (say(speed=10**400), "speed"),
+        (say(speed=True), "speed"),
         (say(stream_format=1), "stream_format"),
     ],
 )

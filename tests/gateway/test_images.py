@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmops.core.tokens.made import INPUT_IMAGE, image_tokens
+from llmops.gateway.endpoints.making import media_usage
 from llmops.serving.snapshot import ProjectEntry
 from tests.gateway.making import (
     IMAGE_IN,
@@ -270,6 +271,23 @@ async def test_an_edit_as_a_form_goes_on_byte_true_with_another_model(rig: Rig) 
     assert rig.ended()[0].origin.bytes_in == len(form(*parts))
 
 
+async def test_a_field_that_is_called_an_image_counts_as_one(rig: Rig) -> None:
+    drawing(rig)
+    rig.upstream.does(says(images(1, image_usage(620, 300, images=600))))
+    parts = [PICTURE, ("image[]", "iVBORw0KGgo="), ("mask", "x"), ("model", "draw"), ("quality", "low")]
+    answer = await post_form(rig, EDITS, *parts, ("size", "1024x1024"))
+    assert answer.status == 200
+    fields = sum(len(value) for _, value in parts if isinstance(value, str)) + len("1024x1024")
+    assert rig.held()[0].worst_cost == (fields + 3 * INPUT_IMAGE) * IMAGE_IN + 272 * IMAGE_OUT
+
+
+@pytest.mark.parametrize("depth", [2, 900])
+def test_usage_is_a_list_of_usages_and_no_list_of_lists(depth: int) -> None:
+    stated = json.dumps(image_usage(20, 300)).encode()
+    assert media_usage(b"[" + stated + b"," + stated + b"]", output="image") is not None
+    assert media_usage(b"[" * depth + stated + b"]" * depth, output="image") is None
+
+
 async def test_an_edit_in_json_counts_its_images_and_not_their_bytes(rig: Rig) -> None:
     drawing(rig)
     rig.upstream.does(says(images(1, image_usage(620, 300, images=600))))
@@ -395,6 +413,8 @@ async def test_bad_json_is_refused_with_the_member(rig: Rig, path: str, body: An
         ([PICTURE, ("model", "draw"), ("n", "999")], "n"),
         ([PICTURE, ("model", "draw"), ("model", "other")], "model"),
         ([PICTURE, ("model", ("f", "text/plain", b"draw"))], "model"),
+        ([PICTURE, ("model", "draw"), ("n", "1"), ("n[]", "10")], "n[]"),
+        ([PICTURE, ("model", "draw"), ("quality[0]", "high")], "quality[0]"),
     ],
 )
 async def test_a_bad_form_is_refused_with_the_part(rig: Rig, parts: Any, param: str) -> None:

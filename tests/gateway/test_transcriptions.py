@@ -89,8 +89,9 @@ VTT = b"WEBVTT\n\n00:00.000 --> 00:03.200\nHello there\n\n"
         ("srt", SRT, b"\x1aE\xdf\xa3" * 2_000, 5),
         ("vtt", VTT, b"\x1aE\xdf\xa3" * 2_000, 5),
         ("text", b"Hello there\n", b"\x1aE\xdf\xa3" * 2_000, None),
-        # A header that claims an hour.
-        ("text", b"Hello there\n", wav(1)[:28] + b"\1\0\0\0" + wav(1)[32:], None),
+        # Where samples tell, the bytes a second of the header do not; a sample a second makes two hours of it.
+        ("text", b"Hello there\n", wav(1)[:28] + b"\1\0\0\0" + wav(1)[32:], 1),
+        ("text", b"Hello there\n", wav(1)[:24] + b"\1\0\0\0" + wav(1)[28:], 8_000),
     ],
 )
 async def test_texts_go_through_untouched_and_cost_what_they_and_the_sound_show(
@@ -219,6 +220,8 @@ async def test_a_form_larger_than_is_read_here_is_refused(rig: Rig) -> None:
         ([("file", "not a file"), ("model", "voice")], "file"),
         ([("file", ("a.wav", "audio/wav", b"")), ("model", "voice")], "file"),
         ([SOUND, ("model", "voice"), ("model", "other")], "model"),
+        ([SOUND, SOUND, ("model", "voice")], "file"),
+        ([SOUND, ("model", "voice"), ("response_format[]", "text")], "response_format[]"),
     ],
 )
 async def test_a_bad_form_is_refused_with_the_part(rig: Rig, parts: Any, param: str) -> None:
@@ -256,6 +259,21 @@ async def test_money_for_the_longest_sound_is_held_while_it_is_heard(rig: Rig) -
     answer = await post_form(rig, TRANSCRIPTIONS, SOUND, ("model", "voice"))
     assert (answer.status, answer.error["code"]) == (429, "insufficient_quota")
     assert not rig.upstream.asked
+
+
+async def test_a_sound_that_says_it_is_longer_than_its_bytes_show_is_held_as_long(rig: Rig) -> None:
+    """Silence is compressed to next to nothing, and billed by its seconds all the same."""
+    voices(rig, per("seconds", PER_SECOND))
+    rate, seconds = 48_000, 7_200
+    silence = (
+        b"fLaC" + b"\x80\0\0\x22" + bytes(10) + (rate << 44 | rate * seconds).to_bytes(8, "big") + bytes(16)
+    )
+    file = ("file", ("quiet.flac", "audio/flac", silence))
+    rig.upstream.does(says({"text": "", "usage": {"type": "duration", "seconds": seconds}}))
+    answer = await post_form(rig, TRANSCRIPTIONS, file, ("model", "voice"))
+    assert answer.status == 200
+    assert rig.held()[0].worst_cost == rig.outcome().cost == seconds * PER_SECOND
+    rig.nothing_held()
 
 
 async def test_tokens_a_minute_count_what_may_be_heard_and_said(rig: Rig) -> None:

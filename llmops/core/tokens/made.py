@@ -38,7 +38,8 @@ _SPOKEN_AT_LEAST = 210
 # The fewest bytes that a second takes in a format: uncompressed 24 kHz, 16 bit; otherwise the lowest bit rate in use.
 _BYTES_PER_SECOND = {"pcm": 48_000, "wav": 48_000, "flac": 12_000, "mp3": 4_000, "aac": 4_000, "opus": 1_500}
 
-# Heard audio: no accepted format spends less than Opus at its lowest, 6 kbit/s (RFC 6716, section 2.1.1).
+# Heard audio: what is said takes no accepted format less than Opus at its lowest, 6 kbit/s (RFC 6716, section 2.1.1).
+# Silence may take less: how long a sound says that it is counts as well where it is known.
 _LEAST_BYTES_PER_SECOND = 750
 # One token for each 100 ms (guide "Managing costs", realtime audio), doubled because that of transcription is not published.
 _HEARD_PER_SECOND = 20

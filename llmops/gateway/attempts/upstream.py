@@ -313,6 +313,12 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(CUT, "the connection broke", billed=None)
 
 
+def is_compressed(headers: Mapping[str, str]) -> bool:
+    """Whether an answer comes compressed although it was not to. Nobody here unpacks it."""
+    coding = headers.get("content-encoding")
+    return coding is not None and coding.strip().lower() not in ("", "identity")
+
+
 async def read_whole(response: Response) -> bytes:
     """The body of an answer. Raises ``Failed``."""
     try:

@@ -48,6 +48,10 @@ from llmops.providers.pricing import AUDIO_IN, AUDIO_OUT, Prices, Units
 from llmops.usage.records import Media, Tokens
 
 MAX_SPEECH = 128 * 1024
+#: Far above what any voice can do; a number without a bound is none that can be reckoned with.
+MAX_SPEED = 100
+#: Nothing that lasts longer is heard, whatever it says of itself.
+MAX_SECONDS = 30 * 24 * 3600
 _SPOKEN = frozenset(("speech.audio.done",))
 _HEARD = frozenset(("transcript.text.done",))
 _FORMATS_OF_TEXT = ("text", "srt", "vtt")
@@ -68,10 +72,10 @@ class Speech:
         said = text_member(members, "input", longest=MAX_SPEECH, required=True)
         told = text_member(members, "instructions", longest=MAX_SPEECH)
         speed = member(members, "speed")
-        if speed is not None and (
-            isinstance(speed, bool) or not isinstance(speed, int | float) or speed <= 0
-        ):
-            raise InvalidRequest("speed: must be a number above 0.", param="speed", code="invalid_type")
+        if speed is not None and (isinstance(speed, bool) or not isinstance(speed, int | float)):
+            raise InvalidRequest("speed: must be a number.", param="speed", code="invalid_type")
+        if speed is not None and not 0 < speed <= MAX_SPEED:
+            raise InvalidRequest(f"speed: must be above 0 and at most {MAX_SPEED}.", param="speed")
         asked.stream = text_member(members, "stream_format", longest=MAX_WORD) == "sse"
         asked.answer = SOUND
         asked.uses = AUDIO_OUT
@@ -162,7 +166,9 @@ class Hearing:
                 param="file",
                 code="missing_required_parameter",
             )
-        if not any(part.size for part in files):
+        if len(files) > 1:
+            raise InvalidRequest(f"file: given {len(files)} times; once is enough.", param="file")
+        if not files[0].size:
             raise InvalidRequest("file: it is empty.", param="file")
         kind = form.text("response_format", longest=MAX_WORD)
         asked.stream = flag_of_form(form, "stream")
@@ -172,6 +178,13 @@ class Hearing:
         asked.units = Units(seconds=seconds_of(form.size))
         asked.details = {"format": kind}
         return asked
+
+    def hear(self, asked: AskedMedia, said: float | None) -> None:
+        """Note how long the sound says that it is: silence takes fewer bytes than anything that is said."""
+        assert asked.units is not None
+        asked.details["seconds"] = said
+        longest = math.ceil(min(said or 0, MAX_SECONDS))
+        asked.units = Units(seconds=max(asked.units.seconds, longest))
 
     def encode(self, asked: Asked, target: Target, cap: int | None) -> Upload:
         assert isinstance(asked, AskedMedia)

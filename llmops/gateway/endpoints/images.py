@@ -51,6 +51,7 @@ from llmops.usage.records import Media, Tokens
 MAX_IMAGES = 128
 MAX_PARTIAL = 16
 MAX_PROMPT = 256 * 1024
+_PICTURES = ("images", "image", "mask")
 _WORDS = ("size", "quality", "output_format")
 _ENDS = frozenset(("image_generation.completed", "image_edit.completed"))
 #: A few tokens that a provider puts around a prompt.
@@ -98,8 +99,9 @@ class Images:
         asked.details = {name: form.text(name, longest=MAX_WORD) for name in _WORDS}
         asked.details["partial"] = _count_of(form, "partial_images", MAX_PARTIAL)
         asked.details["prompt"] = form.text("prompt", longest=MAX_PROMPT)
-        images = sum(part.file for part in form.parts)
-        if not images:
+        # To some readers a field is an image as well as a file is, by its name.
+        images = sum(part.file or part.name.partition("[")[0] in _PICTURES for part in form.parts)
+        if not any(part.file for part in form.parts):
             raise InvalidRequest(
                 "image: missing; it is needed.", param="image", code="missing_required_parameter"
             )
@@ -200,7 +202,7 @@ def _images_of(members: Members) -> tuple[int, int, list[Reference]]:
     """How many images a JSON body names, the characters of those that it holds, and the files that the provider keeps."""
     found, data = 0, 0
     files: list[Reference] = []
-    given = [member(members, name) for name in ("images", "image", "mask") if name in members]
+    given = [member(members, name) for name in _PICTURES if name in members]
     for one in [inner for outer in given for inner in (outer if isinstance(outer, list) else [outer])]:
         if one is None:
             continue

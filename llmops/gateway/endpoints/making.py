@@ -235,7 +235,8 @@ def media_usage(raw: bytes | None, *, output: str) -> Tokens | None:
     if not raw or raw == NULL:
         return None
     if raw.startswith(b"["):
-        return _sum([media_usage(bytes(one), output=output) for one in _decode_list(raw)])
+        stated = [bytes(one) for one in _decode_list(raw)]
+        return _sum([None if one[:1] == b"[" else media_usage(one, output=output) for one in stated])
     try:
         usage = _decode_usage(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):

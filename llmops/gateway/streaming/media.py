@@ -10,13 +10,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from llmops.core.errors import ConsoleError, InvalidRequest, StreamInterrupted
+from llmops.core.errors import InvalidRequest, StreamInterrupted
 from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import MALFORMED, Failure
 from llmops.gateway.attempts.refusals import failure_in_answer
 from llmops.gateway.attempts.upstream import BROKE, Failed, Response, clean, failure_of, read_whole
 from llmops.gateway.call import Call, ClientGone
+from llmops.gateway.endpoints.audio import Hearing
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
 from llmops.gateway.endpoints.making import JSON, SOUND, Answer, AskedMedia, MediaEndpoint
 from llmops.gateway.forms.multipart import Form, read_form
@@ -51,7 +52,11 @@ async def read_media(call: Call) -> AskedMedia:
     )
     call.form = form
     call.bytes_in = form.size
-    return endpoint.read_form(form)
+    asked = endpoint.read_form(form)
+    if isinstance(endpoint, Hearing):
+        part = form.named("file")[0]
+        endpoint.hear(asked, seconds_said(*await form.edges(part, HEAD_BYTES, TAIL_BYTES), part.size))
+    return asked
 
 
 def check_capability(call: Call, resolution: Resolution) -> None:
@@ -79,21 +84,9 @@ async def tokens_of(call: Call, trial: Trial, answer: Answer, said: Whole | None
             counted = await call.plane.off_loop(lambda: endpoint.count_input(asked, target))
         except (asyncio.CancelledError, RuntimeError):
             counted = endpoint.input_bound(asked, target)
-        if asked.form is not None and asked.form.named("file"):
-            asked.details["seconds"] = await _seconds_said(asked.form)
         tokens = endpoint.estimate(asked, target, answer, counted)
     endpoint.complete(asked, tokens, answer, trial.holding.prices)
     return tokens
-
-
-async def _seconds_said(form: Form) -> float | None:
-    """How long the sound of a form is, by its own header."""
-    part = form.named("file")[0]
-    try:
-        head, tail = await form.edges(part, HEAD_BYTES, TAIL_BYTES)
-    except (asyncio.CancelledError, RuntimeError, ConsoleError):
-        return None
-    return seconds_said(head, tail, part.size)
 
 
 async def relay_media(call: Call, trial: Trial, response: Response) -> Failure | None:
@@ -106,7 +99,7 @@ async def relay_media(call: Call, trial: Trial, response: Response) -> Failure |
 async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure | None:
     body = call.hide(await read_whole(response))
     kind = _said_type(call, response)
-    if cast(AskedMedia, call.asked).answer == JSON or kind.startswith("application/json"):
+    if cast(AskedMedia, call.asked).answer == JSON or _is_json(kind):
         try:
             said = call.endpoint.whole(body)
         except ErrorInside as error:
@@ -116,7 +109,7 @@ async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure 
         kind = "application/json"
     elif not body:
         return Failure(MALFORMED, "the answer is empty", billed=None)
-    elif kind.startswith("text/html") or body[:200].lstrip().lower().startswith(_HTML):
+    elif kind.lower().startswith("text/html") or body[:200].lstrip().lower().startswith(_HTML):
         return Failure(MALFORMED, "the answer is a page of HTML", billed=None)
     else:
         said = Whole()
@@ -137,7 +130,7 @@ async def _relay_whole(call: Call, trial: Trial, response: Response) -> Failure 
 
 async def _relay_sound(call: Call, trial: Trial, response: Response) -> Failure | None:
     kind = _said_type(call, response)
-    if kind.startswith(("application/json", "text/")):
+    if _is_json(kind) or kind.lower().startswith("text/"):
         return await _no_sound(trial, response, kind)
     content = response.content
     kept, size = b"", 0
@@ -183,7 +176,7 @@ async def _relay_sound(call: Call, trial: Trial, response: Response) -> Failure 
 
 async def _no_sound(trial: Trial, response: Response, kind: str) -> Failure:
     """JSON or text in place of a sound: an error, or a page that somebody between here and there made."""
-    if kind.startswith("application/json"):
+    if _is_json(kind):
         try:
             whole_of(await read_whole(response))
         except ErrorInside as error:
@@ -207,6 +200,12 @@ def _begin(call: Call, trial: Trial) -> None:
 def _said_type(call: Call, response: Response) -> str:
     kind = response.headers.get("content-type", "")
     return "" if call.hides(kind) else kind
+
+
+def _is_json(kind: str) -> bool:
+    """Whether a type is JSON, be it with a name of its own (RFC 6839, section 3.1)."""
+    kind = kind.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _header(kind: str) -> tuple[bytes, bytes]:
