@@ -12,7 +12,8 @@ import select
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol, cast
 
-from llmops.gateway.http1.answer import Answer, BrokeOff
+from llmops.gateway.http1.answer import HIGH_WATER, Answer, BrokeOff
+from llmops.gateway.http1.read_budget import NOTED, ReadBudget
 
 #: What is larger is written in pieces of this size, each when the one before is on its way.
 PIECE = 256 * 1024
@@ -35,7 +36,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_budget",
         "_due",
+        "_kept",
+        "_kept_bytes",
         "_loop",
         "_paused",
         "_poll",
@@ -50,9 +54,21 @@ class Connection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, pool: Home, loop: asyncio.AbstractEventLoop, *, read_s: float, write_s: float) -> None:
+    def __init__(
+        self,
+        pool: Home,
+        loop: asyncio.AbstractEventLoop,
+        budget: ReadBudget,
+        *,
+        read_s: float,
+        write_s: float,
+    ) -> None:
         self._pool = pool
         self._loop = loop
+        self._budget = budget
+        #: what came when the loop had read enough, for its next turn
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
         self._read_s = read_s
         self._write_s = write_s
         self._transport: asyncio.Transport | None = None
@@ -154,7 +170,7 @@ class Connection(asyncio.Protocol):
     def sound(self) -> bool:
         """Whether an idle connection can still be used: open, and with nothing to be read from it. Asked right before a
         request, because the loop may not have seen yet that the other side closed it."""
-        if self._transport is None:
+        if self._transport is None or self._kept:
             return False
         return self._poll is None or not self._poll.poll(0)
 
@@ -168,6 +184,33 @@ class Connection(asyncio.Protocol):
             self._poll.register(sock.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
+        budget = self._budget
+        budget.reads += 1
+        if budget.reads > NOTED and budget.spent():
+            self._keep(data)
+        else:
+            self._read(data)
+
+    def _keep(self, data: bytes) -> None:
+        if not self._kept:
+            self._budget.keep(self)
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def catch_up(self) -> None:
+        """Read what was kept."""
+        kept, self._kept = self._kept, []
+        self._kept_bytes = 0
+        if not kept:
+            return
+        self._read(kept[0] if len(kept) == 1 else b"".join(kept))
+        if self._paused and (self._answer is None or not self._answer.crowded):
+            self.resume()
+
+    def _read(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
             # Nobody asked.
@@ -185,6 +228,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.catch_up()
         if self._transport is not None:
             answer = self._answer
             if answer is not None:
@@ -222,6 +266,7 @@ class Connection(asyncio.Protocol):
     def _gone(self) -> None:
         self._transport = None
         self._poll = None
+        self._kept.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -250,7 +295,7 @@ class Connection(asyncio.Protocol):
         answer, due = self._answer, self._due
         if answer is None or due == _NEVER:
             return
-        if due > self._loop.time():
+        if due > self._loop.time() or self._kept:
             self._timer_at = due
             self._timer = self._loop.call_at(due, self._look)
             return

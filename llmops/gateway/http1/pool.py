@@ -9,6 +9,7 @@ from collections import deque
 from llmops.core.waiting import Waiting
 from llmops.gateway.http1.connection import Connection
 from llmops.gateway.http1.dialing import Dialer
+from llmops.gateway.http1.read_budget import budget_of
 
 #: A connection is kept so long without a request.
 KEEP_S = 30.0
@@ -148,8 +149,10 @@ class Pool:
     async def _made(self) -> Connection:
         loop = self._loop()
 
+        budget = budget_of(loop)
+
         def make() -> Connection:
-            return Connection(self, loop, read_s=self._read_s, write_s=self._write_s)
+            return Connection(self, loop, budget, read_s=self._read_s, write_s=self._write_s)
 
         try:
             async with asyncio.timeout(self._connect_s):
