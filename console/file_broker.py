@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from json import JSONDecodeError
 from pathlib import Path
-from time import monotonic
+from time import time_ns
 from typing import Any
 
 from kombu.exceptions import ChannelError
@@ -18,6 +19,16 @@ log = logging.getLogger(__name__)
 
 #: A worker looks for tasks, and whether it is to stop, this often (seconds).
 LOOK_S = 0.2
+_counting = threading.Lock()
+_last = 0
+
+
+def _next() -> int:
+    """Nanoseconds of the wall clock, which outlasts a restart of the machine; of one process never the same twice, nor fewer."""
+    global _last
+    with _counting:
+        _last = max(_last + 1, time_ns())
+        return _last
 
 
 class Channel(filesystem.Channel):
@@ -30,7 +41,7 @@ class Channel(filesystem.Channel):
         (payload,) = args
         # Sorted by these, the oldest is taken first, and digits before the tilde; no queue's name ends like the first one.
         behind = "~" if self._get_message_priority(payload) else ""
-        name = f"{behind}{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
+        name = f"{behind}{_next():020}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         unfinished = folder / f"{name}.unfinished"
         try:

@@ -73,6 +73,12 @@ def test_a_message_is_there_whole_or_not_at_all(broker: Connection, name: str, t
     assert list((tmp_path / "queue").iterdir()) == []
 
 
+def test_messages_are_taken_in_the_order_in_which_they_were_sent(broker: Connection, name: str) -> None:
+    """Also those of the same moment, of which there are many here."""
+    put(broker, name, EACH)
+    assert taken(broker, name) == list(range(EACH))
+
+
 def test_readers_beside_writers_lose_nothing_and_end_for_nothing(broker: Connection, name: str) -> None:
     with ThreadPoolExecutor(WRITERS) as pool:
         writing = [pool.submit(put, broker, name, EACH) for _ in range(WRITERS)]
