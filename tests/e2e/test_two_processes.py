@@ -7,7 +7,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.gateway.responding import a_response, used
-from tests.gateway.rig import DONE, Asked, Reply, Upstream, chunk, completion, fails, streams, usage_chunk
+from tests.gateway.rig import DONE, Asked, Reply, Upstream, chunk, completion, fails, usage_chunk
 from tests.installation import Installation, Process
 
 #: The second is of a project that no other test calls for, so that its budget holds what that test spent.
@@ -177,6 +177,22 @@ class Waits:
         await reply.json(completion("well again"))
 
 
+class Halts:
+    """Streams ``before``, and ``after`` when it is told to."""
+
+    def __init__(self, before: Sequence[bytes], after: Sequence[bytes]) -> None:
+        self.before, self.after = before, after
+        self.go_on = threading.Event()
+
+    async def __call__(self, asked: Asked, reply: Reply) -> None:
+        await reply.events(*self.before, end=False)
+        while not self.go_on.is_set():
+            await asyncio.sleep(0.01)
+        for piece in self.after:
+            await reply.chunk(piece)
+        await reply.raw(b"0\r\n\r\n")
+
+
 def open_at_the_first(stack: Stack, route: str = "shared") -> None:
     stack.provider.upstream.does(fails(500))
     assert [stack.ask(0, route) for _ in range(4)] == ["upstream_error"] * 4
@@ -264,14 +280,18 @@ def test_policies_hold_for_the_sdk_at_both_processes_plain_and_streamed(stack: S
         assert "a@b.example" not in upstream.asked[-1].body.decode()
         upstream.does(says("Better ask Acme."))
         assert stack.ask(plane, "watched") == "policy_blocked"
-        said = (*["Fine words, one after the other. "] * 60, "But ", "Ac", "me", " is better")
-        upstream.does(streams(*map(chunk, said), chunk(finish="stop"), usage_chunk(), DONE))
+        fine = map(chunk, ["Fine words, one after the other. "] * 60)
+        better = (*map(chunk, ("But ", "Ac", "me", " is better")), chunk(finish="stop"), usage_chunk(), DONE)
+        # What comes at once is refused at once, with nothing of it shown: the rest waits for the first to be seen.
+        halted = Halts(before=[*fine], after=better)
+        upstream.does(halted)
         seen = ""
         with pytest.raises(openai.APIError, match="competitors"):
             for one in stack.client(plane).chat.completions.create(
                 model="watched", messages=[{"role": "user", "content": "hi"}], stream=True
             ):
                 seen += "".join(choice.delta.content or "" for choice in one.choices)
+                halted.go_on.set()
         assert seen.startswith("Fine words") and "Ac" not in seen
     # A new version holds at both within a second, for calls that come then.
     stack.apply(word="Initech")
