@@ -14,6 +14,7 @@ from django.db.models import Model, Q, QuerySet
 
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.access.rules import ADMIN, ORGANISATION_WIDE, PERMISSIONS, roles_allow, scopes_allow
+from llmops.base.clock import database_now
 from llmops.base.master_keys import master_keys
 from llmops.base.models import MasterKeyVerifier, Resealing
 from llmops.base.sealed import values_by_key
@@ -86,6 +87,62 @@ def powers_of_actor(actor: Actor) -> Powers:
         key = ServiceKey.objects.filter(pk=actor.identifier).first()
         return powers_of(key)
     return POWERLESS if actor.identifier == "anonymous" else ALL_POWERFUL
+
+
+@dataclass(frozen=True, slots=True)
+class NotInForce:
+    """Why nothing is done in the name of a service key, in a sentence; ``for_now``: until somebody resumes it."""
+
+    why: str
+    for_now: bool = False
+
+
+def why_not_in_force(actor: Actor) -> str:
+    """Why nothing is done in the name of ``actor``, a service key that is revoked, expired or paused; empty where it is in force, and for
+    who is no key."""
+    found = not_in_force(actor)
+    return found.why if found is not None else ""
+
+
+def not_in_force(actor: Actor) -> NotInForce | None:
+    return (
+        keys_not_in_force([actor.identifier]).get(actor.identifier) if actor.kind == "service_key" else None
+    )
+
+
+def keys_not_in_force(ids: Iterable[str]) -> dict[str, NotInForce]:
+    """Of service keys, by their ids, those that are not in force."""
+    wanted = set(ids)
+    rows = ServiceKey.objects.filter(pk__in=[one for one in wanted if _is_uuid(one)]).select_related(
+        "project"
+    )
+    keys = {str(key.pk): key for key in rows}
+    now = database_now()
+    found = {one: _standing(keys.get(one), now) for one in wanted}
+    return {one: standing for one, standing in found.items() if standing is not None}
+
+
+def _standing(key: ServiceKey | None, now: datetime) -> NotInForce | None:
+    if key is None:
+        return NotInForce("The service key with which this was asked for is gone.")
+    if key.revoked_at is not None:
+        return NotInForce(f"The service key {key.name} was revoked.")
+    if key.expires_at is not None and key.expires_at <= now:
+        return NotInForce(f"The service key {key.name} has expired.")
+    if key.project.archived_at is not None:
+        return NotInForce(f"The project {key.project.slug} of the service key {key.name} is archived.")
+    if key.paused_at is not None:
+        why = f": {key.pause_reason}" if key.pause_reason else ""
+        return NotInForce(f"The service key {key.name} is paused{why.rstrip('.')}.", for_now=True)
+    return None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def may(who: Any, permission: str, project: Project | UUID | None = None) -> bool:

@@ -61,7 +61,13 @@ class RejectForm(forms.Form):
 
 
 def _facts(page: Any, request: HttpRequest, row: Request) -> dict[str, Any]:
-    return {"lines": described(row), "asked": row, "void": services.void_because(row), **more_about(row)}
+    return {
+        "lines": described(row),
+        "asked": row,
+        "void": services.void_because(row),
+        "stopped": services.why_not_approved(row),
+        **more_about(row),
+    }
 
 
 def _open(row: Request) -> bool:

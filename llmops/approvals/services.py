@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 
 from llmops.access.holders import holders_of_key
-from llmops.access.selectors import powers_of, powers_of_actor
+from llmops.access.selectors import NotInForce, not_in_force, powers_of, powers_of_actor
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Decision, Request
 from llmops.approvals.standing_in import lenders
@@ -30,6 +30,8 @@ from llmops.core.errors import Conflict, InvalidRequest, NotFound, PermissionDen
 from llmops.core.texts import text_problem
 
 _LONGEST_REASON = 500
+#: What follows where the key that asked is not in force.
+NOT_IN_ITS_NAME = "So nothing is approved that was asked for with it. Reject this, or approve it when the key is in force again."
 _DECIDED = "You have decided about this already, or who stands in for you has. Another person must."
 
 
@@ -237,6 +239,26 @@ def _locked(request_id: UUID) -> Request:
     return row
 
 
+def asker_of(row: Request) -> Actor:
+    return Actor(cast(ActorKind, row.requested_by_kind), row.requested_by_id, row.requested_by_name)
+
+
+def why_not_approved(row: Request) -> str:
+    """Why nobody can approve an open request at the moment, though they may reject it: the key that asked is not in force."""
+    return _said_of(not_in_force(asker_of(row))) if row.state == Request.OPEN else ""
+
+
+def _said_of(standing: NotInForce | None) -> str:
+    if standing is None:
+        return ""
+    ways = (
+        "or approve it once somebody has resumed the key"
+        if standing.for_now
+        else "somebody who may can ask again"
+    )
+    return f"{standing.why} Nothing is approved that was asked for with it: reject it{',' if standing.for_now else ';'} {ways}."
+
+
 def _asked_by(actor: Actor, row: Request) -> bool:
     return (actor.kind, actor.identifier[:64]) == (row.requested_by_kind, row.requested_by_id)
 
@@ -291,7 +313,9 @@ def _has_decided(user_id: str, row: Request) -> bool:
 def _refuse_from_who_may_not_ask(row: Request) -> None:
     """Two people agree who both may, at the moment when it is done: whoever left since is none of them."""
     asks = kind_named(row.kind).asks
-    asker = Actor(cast(ActorKind, row.requested_by_kind), row.requested_by_id, row.requested_by_name)
+    asker = asker_of(row)
+    if why := _said_of(not_in_force(asker)):
+        raise Conflict(why)
     if asks and not powers_of_actor(asker).allow(asks, row.project_id):
         raise Conflict(
             f"{row.requested_by_name} asked for this and may not ask for it any more. Reject it; somebody who may can ask again."

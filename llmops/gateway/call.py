@@ -15,9 +15,10 @@ from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.forms.spool import declared_length
+from llmops.gateway.money import bounds
 from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.gateway.watch import Watch
-from llmops.usage.records import Attempt, Origin, Outcome
+from llmops.usage.records import LONGEST_REQUEST_ID, Attempt, Origin, Outcome
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.fitting import Fitting
@@ -43,7 +44,7 @@ _EVENTS_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_CACHE = (b"cache-control", b"no-cache")
 _NO_BUFFERING = (b"x-accel-buffering", b"no")
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f]*")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,80}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,%d}" % LONGEST_REQUEST_ID)
 
 
 class ClientGone(Exception):
@@ -72,8 +73,10 @@ class Call:
         "cache_word",
         "cap_header",
         "cost",
+        "cost_told",
         "ended",
         "endpoint",
+        "events",
         "fallbacks",
         "filling",
         "fitting",
@@ -147,6 +150,9 @@ class Call:
         self.retries = 0
         self.fallbacks = 0
         self.cost = 0
+        self.cost_told = False
+        #: what goes out is a stream of events
+        self.events = False
         #: what moderation models cost that were asked about it, each a call with a record of its own
         self.aside = 0
         #: of what the caller lets it cost, what the attempt under way leaves at its worst; None where nothing is said
@@ -326,6 +332,9 @@ class Call:
         ticket = self.ticket
         if ticket is not None:
             headers += ticket.headers(time.time())
+        if bounds.told(self):
+            headers.append((bounds.COST, b"%d" % (self.cost + self.aside)))
+            self.cost_told = True
         return headers
 
     async def send_whole(
@@ -357,7 +366,7 @@ class Call:
             (b"x-llmops-call-id", self.id.encode()),
             (b"idempotent-replayed", b"true"),
             (b"x-llmops-replay-of", first.encode()),
-            *headers,
+            *(self._with_aside(headers) if self.aside and bounds.told(self) else headers),
         ]
         if status >= 400:
             # To ask once more brings the same once more.
@@ -365,9 +374,15 @@ class Call:
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": body})
 
+    def _with_aside(self, headers: Headers) -> Headers:
+        """What the first answer cost, and what policies of a later revision asked about it before it was given again."""
+        first = next((int(value) for name, value in headers if name == bounds.COST), 0)
+        rest = [(name, value) for name, value in headers if name != bounds.COST]
+        return [*rest, (bounds.COST, b"%d" % (first + self.aside))]
+
     async def start_events(self) -> None:
         """The head of a stream."""
-        self.started_sending = True
+        self.started_sending = self.events = True
         headers = self.answer_headers()
         headers += (_EVENTS_TYPE, _NO_CACHE, _NO_BUFFERING)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -394,6 +409,8 @@ class Call:
         self.bytes_out += len(data)
         if self.filling is not None:
             self.filling.add(data)
+        if last and self.events and not self.cost_told and bounds.told(self):
+            data = b"%s%d\n\n%s" % (bounds.COST_COMMENT, self.cost + self.aside, data)
         try:
             rest = at_once(self.send({"type": "http.response.body", "body": data, "more_body": not last}))
         except OSError as error:

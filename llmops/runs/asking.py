@@ -36,6 +36,8 @@ class Reply:
     #: the first answer again: it was paid for before
     replayed: bool = False
     verdict: str = ""
+    #: nanodollars, as the data plane settled it: all attempts, and what policies asked about it; None where it did not say
+    cost: int | None = None
     code: str = ""
     problem: str = ""
     param: str = ""
@@ -114,15 +116,15 @@ def ask(
             problem="The data plane could not be reached. Does CONSOLE_GATEWAY_URL lead to it?",
         )
     except Refused as refused:
-        return after(**_known(status, told), **_why(refused.error))
+        return after(**_known(status, told, refused.cost), **_why(refused.error))
     except _NOT_IN_ITS_WORDS:
         return after(**_known(status, told), code=ODD, problem=_odd(status))
     finally:
         line.closed()
-    known = _known(status, told)
+    known = _known(status, told, read.cost if read is not None else None)
     try:
         if read is not None:
-            message, finish, usage = read
+            message, finish, usage = read.message, read.finish, read.usage
         else:
             answer: Any = json.loads(raw) if len(raw) <= MOST_ANSWER_BYTES else None
             if status != 200:
@@ -140,8 +142,12 @@ def ask(
         return after(**known, code=ODD, problem=_odd(status))
 
 
-def _known(status: int, told: Mapping[str, str]) -> dict[str, Any]:
+def _known(status: int, told: Mapping[str, str], said: int | None = None) -> dict[str, Any]:
+    """``said``: what a stream said that it cost; a head that says something as well tells of what came before it."""
+    head = told.get("x-llmops-cost-nano", "")
+    costs = [one for one in (int(head) if head.isdecimal() else None, said) if one is not None]
     return {
+        "cost": sum(costs) if costs else None,
         "status": status,
         "call": told.get("x-llmops-replay-of") or told.get("x-llmops-call-id", ""),
         "model": told.get("x-llmops-model", "")[:200],

@@ -95,7 +95,7 @@ class Action(TimestampedModel):
     requested_by_kind = models.CharField(max_length=12)
     requested_by_id = models.CharField(max_length=64)
     requested_by_name = models.CharField(max_length=200)
-    #: The account for whom it was proposed, which may not approve it either; empty where there is none.
+    #: For whom it was proposed, who may not approve it either: ``rules.person_said`` (once the account's id); empty where there is none.
     behalf_of_id = models.CharField(max_length=64, blank=True, default="")
     behalf_of_name = models.CharField(max_length=200, blank=True, default="")
     risk = models.CharField(max_length=12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from llmops.core.appearance import written_out
-from llmops.core.digests import canonical_json, digest
+from llmops.core.digests import canonical_json, digest, sha256_hex
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import deeper_than, text_problem
 from llmops.policies.checks.schema_effort import bounded, grows
@@ -262,6 +263,15 @@ def action_digest(
             "requester": dict(requester),
         }
     )
+
+
+def person_said(username: str) -> str:
+    """What stands for whoever is named as the one for whom a call is asked: the same for a name that has an account as for one that has
+    none, so that it tells nobody which there are. Letters that differ in case alone, or in how they are written, are the same."""
+    if not username:
+        return ""
+    folded = unicodedata.normalize("NFKC", username).casefold()
+    return f"as:{sha256_hex(folded.encode())[:40]}"
 
 
 def argument_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -145,6 +145,17 @@ class Tokens(msgspec.Struct, omit_defaults=True, gc=False):
     tier: str = ""
 
 
+#: Behind the request id of a call: the calls that asked moderation models about it.
+_JUDGED = ".judged"
+#: The longest request id that a data plane takes.
+LONGEST_REQUEST_ID = 80
+
+
+def judged_id(request_id: str) -> str:
+    """The request id of the calls that ask moderation models about the request of this id, so that all of it is found."""
+    return request_id[: LONGEST_REQUEST_ID - len(_JUDGED)] + _JUDGED
+
+
 #: Tools of one call whose names are kept, and the length of such a name.
 MAX_TOOLS, MAX_TOOL_NAME = 16, 64
 

@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,6 +288,27 @@ def test_a_list_that_ends_before_all_of_it_says_so(
         assert services.claim(action.pk) is not None
     services.settle_crashed(timezone.now() + timedelta(hours=1))
     assert last_line("unknown") == "3 of 4 are listed, the newest. Filter, or decide some, to see the others."
+
+
+@pytest.mark.django_db
+@pytest.mark.any_engine
+@pytest.mark.parametrize("show", ["waiting", "decided"])
+def test_rows_of_a_list_are_read_by_their_ids(support: SimpleNamespace, show: str) -> None:
+    """Beside the projects of a reader SQLite begins with those, and reads all that was ever asked for there."""
+    decide(support.rita, proposed(support.agent, support.support))
+    proposed(support.agent, support.support, 600)
+    with CaptureQueriesContext(connection) as queries:
+        assert "Refund" in support.reviewer.get(f"/inbox/?show={show}").content.decode()
+    wholes = [one["sql"] for one in queries if '"approvals_request"."content"' in one["sql"]]
+    assert wholes
+    for whole in wholes:
+        assert '"project_id" IN' not in whole and '"approvals_request"."id" IN' in whole
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN QUERY PLAN {whole}")
+                plan = [row[3] for row in cursor.fetchall()]
+            by_id = "approvals_request USING INDEX sqlite_autoindex_approvals_request_1 (id=?)"
+            assert any(by_id in one for one in plan), plan
 
 
 def test_what_was_decided_last_comes_first_and_no_page_leaves_one_out(

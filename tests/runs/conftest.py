@@ -35,6 +35,10 @@ LOOK = {
 }
 
 
+#: What an answer of the stand-in costs, in nanodollars.
+COST = 350_000
+
+
 class DataPlane:
     """``script`` gives (status, body) for each request that is new; ``paid`` are the requests that it was asked for."""
 
@@ -42,6 +46,10 @@ class DataPlane:
         self.paid: list[dict[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.replayed = 0
+        #: nanodollars that an answer cost, by its status
+        self.costs: Callable[[int], int] = lambda status: COST if status == 200 else 0
+        #: statuses of failures that are given again under their key
+        self.keeps: tuple[int, ...] = (200,)
         #: what happens before each event of a stream but the first
         self.between: Callable[[], object] = lambda: None
         self.script: Callable[[dict[str, Any], int], tuple[int, Any]] = says("Hello")
@@ -64,6 +72,7 @@ class DataPlane:
                 self.send_header("content-length", str(len(text)))
                 self.send_header("x-llmops-call-id", call)
                 self.send_header("x-llmops-model", "sim-small")
+                self.send_header("x-llmops-cost-nano", str(plane.costs(status)))
                 if again:
                     self.send_header("idempotent-replayed", "true")
                 self.end_headers()
@@ -82,6 +91,8 @@ class DataPlane:
                 for place, event in enumerate(chunks(body)):
                     if place:
                         plane.between()
+                    if event == b"[DONE]" or event.startswith(b'{"error"'):
+                        self.wfile.write(b": x-llmops-cost-nano %d\n\n" % plane.costs(200))
                     self.wfile.write(b"data: " + event + b"\n\n")
                     self.wfile.flush()
 
@@ -110,6 +121,7 @@ class DataPlane:
             call = str(uuid7())
             if status == 200:
                 self.paid.append(asked)
+            if status in self.keeps:
                 self._known[key] = (raw, status, body, call)
             return status, body, False, call
 

@@ -91,7 +91,7 @@ BAD = [
     ({**ASK, "webhook": {"url": "http://127.0.0.1/x"}}, "webhook.url"),
     ({**ASK, "webhook": {"url": "https://169.254.169.254/x"}}, "webhook.url"),
     ({**ASK, "webhook": {"url": "https://example.com/x", "secret": "short"}}, "webhook.secret"),
-    ({**ASK, "on_behalf_of": "nobody-here"}, "on_behalf_of"),
+    ({**ASK, "on_behalf_of": "nobody\nhere"}, "on_behalf_of"),
     ({**ASK, "feature": "a\nb"}, "feature"),
     ({**ASK, "project": "search"}, "project"),
     ({"prompt": {"id": "hello", "variables": {}}}, "prompt.variables.name"),
@@ -102,6 +102,15 @@ BAD = [
 def test_what_is_wrong_is_named(lab, plane, client, body, param):
     with no_event():
         assert wrong(post(client, body)) == (400, param)
+
+
+def test_nobody_is_told_whether_there_is_an_account_of_a_name(lab, plane, client):
+    told = []
+    for name in ("rita", "nobody-here"):
+        answer = post(client, {**ASK, "mode": "queued", "on_behalf_of": name})
+        told.append((answer.status_code, sorted(answer.json()), answer.json()["error"]))
+        assert Run.objects.get(pk=answer.json()["id"]).behalf_of == name
+    assert told[0] == told[1] and told[0][0] == 202
 
 
 def test_what_is_not_there_is_named(lab, plane, client):

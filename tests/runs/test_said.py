@@ -64,7 +64,11 @@ def test_what_breaks_off_is_asked_again_and_what_is_refused_in_the_middle_says_w
     )
     run = done(lab, mode="stream")
     assert (run.state, text_of(run)) == ("succeeded", "A whole answer")
-    assert steps(run)[:2] == ["note later gateway_cut", "note later upstream_error"]
+    assert steps(run)[:3] == [
+        "note later gateway_cut",
+        "note paid upstream_error",
+        "note later upstream_error",
+    ]
     plane.script = plays((200, completion({"content": "My"}) | refusal("policy_blocked", "No secrets.")))
     run = done(lab, mode="stream")
     assert (run.state, run.error_code, run.error_message) == ("failed", "policy_blocked", "No secrets.")

@@ -111,7 +111,7 @@ def test_a_key_that_was_revoked_asks_for_nothing_any_more(cast: SimpleNamespace)
     agent = a_service(cast.support)
     action = proposed(agent, cast.support)
     access.revoke_service_key(COMMAND, key=ServiceKey.objects.get(pk=agent.identifier))
-    with no_event(), pytest.raises(Conflict, match="may not ask"):
+    with no_event(), pytest.raises(Conflict, match="was revoked"):
         decide(cast.rita, action)
 
 

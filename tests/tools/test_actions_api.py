@@ -69,7 +69,7 @@ def test_a_service_proposes_and_reads_what_became_of_it(cast: SimpleNamespace) -
         ({"tool": "nothing", "arguments": {}}, 404, "tool"),
         ({"tool": "refund"}, 400, "arguments"),
         ({"tool": "refund", "arguments": {}, "surprise": 1}, 400, "surprise"),
-        ({"tool": "refund", "arguments": {"amount": 5, "customer": "A"}, "on_behalf_of": "nobody"}, 400, "on_behalf_of"),
+        ({"tool": "refund", "arguments": {"amount": 5, "customer": "A"}, "on_behalf_of": "no\nbody"}, 400, "on_behalf_of"),
         ({"tool": "refund", "arguments": {"amount": 5, "customer": "A"}, "project": "search"}, 400, "project"),
     ],
 )  # fmt: skip

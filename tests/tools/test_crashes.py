@@ -4,6 +4,8 @@ real workers and the broker that belongs to it."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -41,6 +43,41 @@ from llmops.tools import services
 assert services.claim(UUID(sys.argv[1])) is not None
 Path(sys.argv[2]).touch()
 time.sleep(600)
+"""
+
+#: A worker whose machine is suspended after it has claimed: its clocks stand still with it. It goes on when it is woken.
+SUSPENDED = """
+import os, signal, sys, django
+django.setup()
+from pathlib import Path
+from uuid import UUID
+from llmops.tools import services
+from llmops.tools.services import executing
+executing._FRESH_S = 3600.0
+claimed = services.claim(UUID(sys.argv[1]))
+Path(sys.argv[2]).touch()
+os.kill(os.getpid(), signal.SIGSTOP)
+print("BECAME", services.carry_out(claimed))
+"""
+#: Meanwhile its time runs out; of A a person finds out that it did not happen, and it is asked for, and done, anew.
+MEANWHILE = """
+import json, sys
+from datetime import timedelta
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+from llmops.access.models import Project
+from llmops.base.requests import user_actor
+from llmops.tools import services
+from llmops.tools.models import Action
+from tests.tools.making import decide, proposed
+Action.objects.filter(state="claimed").update(deadline_at=timezone.now() - timedelta(hours=1))
+assert services.settle_crashed() == 2
+rita, bob = (get_user_model().objects.get(username=name) for name in ("rita", "bob"))
+found_out = Action.objects.get(pk="{found_out}")
+services.resolve(user_actor(rita), action=found_out, happened=False, reason="It is not in the books.")
+again = proposed(user_actor(bob), found_out.project, arguments=found_out.given)
+decide(rita, again)
+print("MADE", json.dumps({{"again": services.execute(again.pk)}}))
 """
 
 AFTERWARDS = """
@@ -121,3 +158,40 @@ def test_killed_at_each_step_it_is_done_once_or_known_to_be_unknown(
         held.set()
         assert states() == {"A": "succeeded", "B": "unknown", "C": "unknown", "D": "succeeded"}
         assert calls() == {"A": 1, "C": 1, "D": 1}
+
+
+def test_a_worker_that_was_suspended_calls_nothing_once_its_time_is_over(
+    installation: Installation, tmp_path: Path
+) -> None:
+    with service(says("200 OK", b'{"ok": true}')) as receiver:
+        made = told(installation.manage("shell", "-c", SET_UP.format(port=receiver.port)))
+        workers = {}
+        for name in "AB":
+            claimed = tmp_path / name
+            workers[name] = installation.spawn(
+                ["python", "-c", SUSPENDED, made[name], str(claimed)], name=name
+            )
+            wait_for(lambda worker=workers[name]: stopped(worker.pid), f"the worker of {name}", installation)
+            assert claimed.exists()
+        assert told(installation.manage("shell", "-c", MEANWHILE.format(found_out=made["A"]))) == {
+            "again": "succeeded"
+        }
+        for worker in workers.values():
+            os.kill(worker.pid, signal.SIGCONT)
+            assert worker.wait(60) == 0
+        rows = installation.rows("SELECT arguments, state, resolution, message FROM tools_action")
+        states = sorted((json.loads(one[0])["customer"], *one[1:3]) for one in rows)
+        # What nobody has decided about is known by now: nothing was sent.
+        assert states == [
+            ("A", "failed", "did_not"),
+            ("A", "succeeded", ""),
+            ("B", "failed", ""),
+            ("C", "approved", ""),
+        ]
+        sent = Counter(json.loads(body)["arguments"]["customer"] for _, body in receiver.requests)
+        assert sent == {"A": 1}
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -60,8 +60,11 @@ class Filters:
 
 
 def requests_for(request: HttpRequest) -> QuerySet[Request]:
-    rows = Request.objects.select_related("project", "action__tool", "action__version")
-    return shown_to(rows, request)
+    return shown_to(_whole(), request)
+
+
+def _whole() -> QuerySet[Request]:
+    return Request.objects.select_related("project", "action__tool", "action__version")
 
 
 def unknown_for(request: HttpRequest) -> QuerySet[Action]:
@@ -125,10 +128,11 @@ def narrowed(rows: QuerySet[Any], filters: Filters, path: str) -> QuerySet[Any]:
 def _read(
     rows: QuerySet[Request], order: tuple[str, ...], most: int, *, among: QuerySet[Any] | None = None
 ) -> list[Request]:
-    """Ids first: what is sorted is then no row of five tables."""
+    """Ids first: what is sorted is then no row of five tables. The rows are read by their ids and nothing else: SQLite would begin with all
+    of the reader's projects again."""
     looked_at = rows if among is None else rows.filter(pk__in=among)
     ids = list(looked_at.order_by(*order).values_list("pk", flat=True)[:most])
-    return list(rows.filter(pk__in=ids).order_by(*order).prefetch_related("decisions")) if ids else []
+    return list(_whole().filter(pk__in=ids).order_by(*order).prefetch_related("decisions")) if ids else []
 
 
 def _uuid(text: str) -> UUID | None:

@@ -13,11 +13,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from llmops.access.models import Project
-from llmops.access.selectors import may, projects_for, time_left, visible
+from llmops.access.selectors import keys_not_in_force, may, projects_for, time_left, visible
 from llmops.approvals.kinds import kind_named
 from llmops.approvals.models import Request
 from llmops.approvals.selectors import described, stood_in_for
-from llmops.approvals.services import decides_for, why_not
+from llmops.approvals.services import decides_for, why_not, why_not_approved
 from llmops.base.requests import actor_of
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import InvalidRequest
@@ -75,6 +75,8 @@ class Row:
     unknown: bool = False
     given: int = 0
     required: int = 0
+    #: why nobody can approve it at the moment: the key that asked is not in force
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,11 @@ def inbox(request: HttpRequest, filters: Filters, *, before: str = "") -> Inbox:
         else:
             found, left_out = waiting_page(request, filters, now)
         actor = actor_of(request)
-        rows = [_row(one, now, mine=one.requested_by_id == actor.identifier) for one in found]
+        stopped = _stopped(found)
+        rows = [
+            _row(one, now, mine=one.requested_by_id == actor.identifier, stopped=stopped.get(one.pk, ""))
+            for one in found
+        ]
     together = (
         filters.show == WAITING
         and bool(filters.tool and filters.risk)
@@ -148,7 +154,18 @@ def _tools(request: HttpRequest) -> list[str]:
     return list(rows.order_by("slug").values_list("slug", flat=True).distinct()[:200])
 
 
-def _row(row: Request, now: datetime, *, mine: bool) -> Row:
+def _stopped(rows: list[Request]) -> dict[UUID, str]:
+    """Why each of those that wait cannot be approved at the moment, where that is so."""
+    asked = {
+        row.pk: row.requested_by_id
+        for row in rows
+        if row.state == Request.OPEN and row.requested_by_kind == "service_key"
+    }
+    why = keys_not_in_force(asked.values()) if asked else {}
+    return {pk: why[key].why for pk, key in asked.items() if key in why}
+
+
+def _row(row: Request, now: datetime, *, mine: bool, stopped: str = "") -> Row:
     action: Action | None = getattr(row, "action", None)
     opened = row.state == Request.OPEN
     word, tone = STATE_WORDS[row.state]
@@ -174,6 +191,7 @@ def _row(row: Request, now: datetime, *, mine: bool) -> Row:
         mine=mine,
         given=sum(one.approves for one in row.decisions.all()),
         required=row.required,
+        stopped=stopped,
     )
 
 
@@ -238,6 +256,8 @@ class Item:
     decides_for: str
     may_edit: bool
     may_take_back: bool
+    #: why nobody can approve it at the moment, though it can be rejected
+    stopped: str
     marker: str
     odd: bool
 
@@ -261,6 +281,7 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
     refusal = why_not(actor, row)
     decides = not refusal
     decisions = list(row.decisions.all())
+    stopped = why_not_approved(row)
     return Item(
         row=shown,
         request=row,
@@ -284,7 +305,8 @@ def item(request: HttpRequest, pk: UUID) -> Item | None:
         decides_for=decides_for(actor, row) if decides else "",
         may_edit=_may_edit(request, row, decides),
         may_take_back=own and row.state == Request.OPEN and row.expires_at > now,
-        marker=_item_marker(row, action, decisions, shown.left),
+        stopped=stopped,
+        marker=_item_marker(row, action, decisions, f"{shown.left} {stopped}"),
         odd=shown.title.odd or reason.odd or any(line.value.odd for line in arguments),
     )
 

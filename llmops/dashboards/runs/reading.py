@@ -21,6 +21,7 @@ from llmops.core.digests import sha256_hex
 from llmops.dashboards import formats
 from llmops.dashboards.inbox.showing import Argument, arguments_of
 from llmops.runs.conversation import CALL, NOTE, RESULT, TURN
+from llmops.runs.costing import TurnCost, costs_by_turn, costs_of, total
 from llmops.runs.models import ProjectKey, Run, Step
 from llmops.runs.rules import Asked
 from llmops.runs.sealed import opened, step_identity
@@ -121,7 +122,9 @@ def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Liste
         rows = rows.filter(prompt_name=filters.prompt)
     if (last := _uuid(before)) is not None:
         rows = rows.filter(pk__lt=last)
-    found = [_row(one) for one in rows.order_by("-id")[: PAGE + 1]]
+    listed_ones = list(rows.order_by("-id")[: PAGE + 1])
+    costs = costs_of(listed_ones)
+    found = [_row(one, costs[one.pk]) for one in listed_ones]
     older = filters.query(before=str(found[PAGE - 1].pk)) if len(found) > PAGE else ""
     shown = found[:PAGE]
     marker = sha256_hex(repr([(one.pk, one.state, one.turns, one.cost) for one in shown]).encode())[:20]
@@ -129,7 +132,7 @@ def listed(request: HttpRequest, filters: Filters, *, before: str = "") -> Liste
     return Listed(filters, shown, older, projects, marker, [] if before else keyless(request))
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run, cost: int) -> Row:
     end = run.finished_at or timezone.now()
     version = f" v{run.prompt_version}" if run.prompt_version else ""
     return Row(
@@ -142,7 +145,7 @@ def _row(run: Run) -> Row:
         where=run.project.slug,
         turns=run.turns,
         tools=", ".join(run.tools[:4]) + ("…" if len(run.tools) > 4 else ""),
-        cost=formats.usd(run.cost_nano),
+        cost=formats.usd(cost),
         took=formats.duration((end - run.created_at).total_seconds() * 1_000_000) if run.over else "",
         at=run.created_at,
         error=run.error_message,
@@ -282,15 +285,9 @@ def story(request: HttpRequest, run_id: UUID) -> Story | None:
         .in_bulk({one.action_id for one in steps if one.action_id})
     )
     may_see_calls = may(request, "usage.view", run.project)
-    booked = (
-        dict(
-            Call.objects.filter(pk__in=[one.call_id for one in steps if one.call_id]).values_list(
-                "pk", "cost_nano"
-            )
-        )
-        if may_see_calls
-        else {}
-    )
+    calls = [one.call_id for one in steps if one.call_id]
+    booked = set(Call.objects.filter(pk__in=calls).values_list("pk", flat=True)) if may_see_calls else set()
+    costs = costs_by_turn([run])[run.pk]
     question = question_of(run).asked if run.sealed else None
     answer = answer_of(run)
     output = answer.get("output")
@@ -300,14 +297,15 @@ def story(request: HttpRequest, run_id: UUID) -> Story | None:
         len(steps),
         [(one.pk, one.state) for one in actions.values()],
         sorted(map(str, booked)),
+        total(costs.values()),
     ]
     return Story(
         run=run,
-        row=_row(run),
+        row=_row(run, total(costs.values())),
         asked=[_said(one.role, one.content) for one in question.messages] if question else [],
         prompt=_prompt(run),
         variables=_variables(question) if question else [],
-        parts=_parts(steps, actions, booked, answered=run.state == Run.SUCCEEDED and output is None),
+        parts=_parts(steps, actions, booked, costs, answered=run.state == Run.SUCCEEDED and output is None),
         answer=written_out(answer.get("text") or ""),
         output=json.dumps(output, ensure_ascii=False, indent=2) if output is not None else "",
         forgotten=not run.sealed,
@@ -318,7 +316,12 @@ def story(request: HttpRequest, run_id: UUID) -> Story | None:
 
 
 def _parts(
-    steps: list[Step], actions: dict[UUID, Action], booked: Mapping[Any, int], *, answered: bool
+    steps: list[Step],
+    actions: dict[UUID, Action],
+    booked: set[UUID],
+    costs: Mapping[int, TurnCost],
+    *,
+    answered: bool,
 ) -> list[Any]:
     """Turns with their calls in place, and notes between them, in the order in which they came. ``answered``: what the last turn
     said is the answer, and is shown as that."""
@@ -331,7 +334,7 @@ def _parts(
             waits.waited, waits = formats.duration((step.at - waits.at).total_seconds() * 1_000_000), None
         content = opened(step.sealed, identity=step_identity(step.pk)) or {}
         if step.kind == TURN:
-            turns[step.turn] = turn = _turn(step, content, booked)
+            turns[step.turn] = turn = _turn(step, content, booked, costs)
             parts.append(turn)
         elif step.kind == NOTE:
             parts.append(note := Note(written_out(content.get("text", "")), step.at, step.what))
@@ -350,7 +353,7 @@ def _parts(
     return parts
 
 
-def _turn(step: Step, content: Mapping[str, Any], booked: Mapping[Any, int]) -> Turn:
+def _turn(step: Step, content: Mapping[str, Any], booked: set[UUID], costs: Mapping[int, TurnCost]) -> Turn:
     message = content.get("message") or {}
     return Turn(
         number=step.turn,
@@ -359,7 +362,7 @@ def _turn(step: Step, content: Mapping[str, Any], booked: Mapping[Any, int]) -> 
         text=written_out(message.get("content") or "")[:_LONGEST],
         refusal=written_out(message.get("refusal") or "")[:_LONGEST],
         tokens=f"{formats.count(step.input_tokens)} in, {formats.count(step.output_tokens)} out",
-        cost=formats.usd(booked.get(step.call_id, step.cost_nano)),
+        cost=formats.usd(costs[step.turn].nano if step.turn in costs else step.cost_nano),
         took=formats.duration(step.took_us),
         call=step.call_id if step.call_id in booked else None,
     )

@@ -16,6 +16,7 @@ from llmops.gateway.endpoints.base import decode_any, encode
 from llmops.gateway.money import bounds
 from llmops.policies.checks.base import Remote
 from llmops.policies.decisions import Rule
+from llmops.usage.records import judged_id
 
 if TYPE_CHECKING:
     from llmops.core.asgi import Message
@@ -97,6 +98,7 @@ async def _ask(call: Call, asked: dict[str, Any]) -> Any:
     if call.user and b"x-llmops-user" not in call.headers and _header(call.user):
         # Whom a member of the body names; budgets of end users hold for this as well.
         headers.append((b"x-llmops-user", call.user.encode()))
+    headers.append((b"x-request-id", judged_id(call.request_id).encode()))
     bounded = bounds.HEADER in call.headers
     if bounded:
         left = bounds.left(call) if call.spare is None else call.spare

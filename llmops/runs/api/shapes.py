@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
 from llmops.access.api import ProjectField
 from llmops.runs.conversation import CALL, NOTE, RESULT, TURN
+from llmops.runs.costing import cost_of, costs_of
 from llmops.runs.models import Run, Step
 from llmops.runs.rules import MODES, MOST_SECONDS, MOST_TURNS
 from llmops.runs.sealed import opened, step_identity
@@ -71,6 +73,9 @@ class RunBody(serializers.Serializer[Any]):
 class RunSerializer(serializers.ModelSerializer[Run]):
     project = ProjectField(read_only=True)
     bounds = serializers.SerializerMethodField()
+    cost_nano = serializers.SerializerMethodField(
+        help_text="Nanodollars that its calls cost, as the ledger has them: failed attempts and moderation included."
+    )
     answer = serializers.SerializerMethodField(help_text="Text; null while there is none.")
     output = serializers.SerializerMethodField(
         help_text="The answer, read, where there is an output contract."
@@ -89,6 +94,9 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 
     def get_bounds(self, row: Run) -> dict[str, Any]:
         return {"turns": row.max_turns, "seconds": row.max_seconds, "cost_nano": row.max_cost_nano}
+
+    def get_cost_nano(self, row: Run) -> int:
+        return cost_of(row)
 
     def get_answer(self, row: Run) -> str | None:
         found: str | None = answer_of(row).get("text")
@@ -117,10 +125,26 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         ]
 
 
+class _Lines(serializers.ListSerializer[Run]):
+    """What all of them cost is looked up at once."""
+
+    def to_representation(self, data: Any) -> list[Any]:
+        rows = list(data.all() if hasattr(data, "all") else data)
+        assert isinstance(self.child, RunLine)
+        self.child.costs = costs_of(rows)
+        return super().to_representation(rows)
+
+
 class RunLine(RunSerializer):
     """A run in a list: without texts."""
 
+    costs: dict[UUID, int] | None = None
+
+    def get_cost_nano(self, row: Run) -> int:
+        return self.costs[row.pk] if self.costs is not None else cost_of(row)
+
     class Meta(RunSerializer.Meta):
+        list_serializer_class = _Lines
         fields = tuple(  # type: ignore[assignment]
             name for name in RunSerializer.Meta.fields if name not in ("answer", "output", "waits_for")
         )

@@ -18,6 +18,7 @@ from llmops.core.appearance import written_out
 from llmops.core.digests import digest
 from llmops.core.errors import Conflict, PermissionDenied
 from llmops.runs.conversation import CALL
+from llmops.runs.costing import cost_of
 from llmops.runs.models import Run, Step
 from llmops.runs.sealed import answer_identity, seal
 from llmops.runs.selectors import plain, waited_for
@@ -110,7 +111,7 @@ def _on_record(actor: Actor, run: Run, state: str, code: str) -> None:
 
 def _proof(run: Run) -> dict[str, Any]:
     digests = list(Step.objects.filter(run=run).order_by("n").values_list("digest", flat=True))
-    return {"turns": run.turns, "cost_nano": run.cost_nano, "steps": len(digests), "story": digest(digests)}
+    return {"turns": run.turns, "cost_nano": cost_of(run), "steps": len(digests), "story": digest(digests)}
 
 
 def cancel_run(actor: Actor, *, run: Run, reason: str = "") -> Run:

@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
 
 from llmops.access.models import Project, ServiceKey
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import powers_of_actor, why_not_in_force
 from llmops.audit.services import record_about
 from llmops.base.clock import database_now
 from llmops.core.actors import Actor
@@ -28,6 +27,7 @@ from llmops.serving.selectors import live_document, live_revision
 from llmops.serving.snapshot import RevisionDocument
 from llmops.tools.models import Tool
 from llmops.tools.selectors import lacks_secret, offered
+from llmops.tools.services import check_account
 
 
 def start_run(
@@ -41,6 +41,8 @@ def start_run(
     """
     if not powers_of_actor(actor).allow("run.start", project.pk):
         raise PermissionDenied(f"You may not start runs in the project {project.slug}.")
+    if why := why_not_in_force(actor):
+        raise PermissionDenied(f"{why} It starts no run until it is in force again.")
     if project.archived_at is not None:
         raise Conflict(f"The project {project.slug} is archived; restore it first.", param="project")
     idempotency_key = _key(idempotency_key)
@@ -66,7 +68,7 @@ def _made(
     model = asked.model or (version.route if version else "") or project.default_route
     _check_model(document, actor, model)
     tools = _tools(project, asked)
-    _check_person(asked.on_behalf_of)
+    check_account(actor, project, asked.on_behalf_of.strip())
     secret = _webhook(asked)
     now = database_now()
     run = Run(
@@ -178,11 +180,6 @@ def _tools(project: Project, asked: Asked) -> list[Tool]:
                 code="tool_not_signed",
             )
     return [rows[slug] for slug in asked.tools]
-
-
-def _check_person(username: str) -> None:
-    if username and not get_user_model().objects.filter(username=username, is_active=True).exists():
-        raise InvalidRequest("on_behalf_of: there is no account of this name.", param="on_behalf_of")
 
 
 def _webhook(asked: Asked) -> str:

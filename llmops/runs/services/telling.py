@@ -17,6 +17,7 @@ from django.conf import settings
 from llmops.base.clock import database_now
 from llmops.base.tasks import send
 from llmops.core.digests import canonical_json
+from llmops.runs.costing import cost_of
 from llmops.runs.models import Run
 from llmops.runs.sealed import asked_identity, opened
 
@@ -67,7 +68,7 @@ def body_of(run: Run) -> bytes:
         "state": run.state,
         "error": run.error_code or None,
         "turns": run.turns,
-        "cost_nano": run.cost_nano,
+        "cost_nano": cost_of(run),
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
     }
     return canonical_json(told)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,16 +18,15 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
-from llmops.access.models import ServiceKey
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import powers_of_actor, why_not_in_force
 from llmops.base.clock import database_now
 from llmops.core.appearance import written_out
 from llmops.core.errors import Conflict
 from llmops.core.money import format_usd
 from llmops.runs.asking import STOPPED, Reply, ask
 from llmops.runs.conversation import AGAIN, REPAIR, TURN, Answered, Ask, Calls, body_of, next_of
-from llmops.runs.costing import cost_of, tokens_of
-from llmops.runs.models import Run
+from llmops.runs.costing import costs_by_turn, key_of, tokens_of, total
+from llmops.runs.models import Run, Step
 from llmops.runs.rules import MOST_CALLS, SPENT, TRIES, back_off, output_of, passes
 from llmops.runs.selectors import actor_behind
 from llmops.runs.services import ending
@@ -35,7 +35,6 @@ from llmops.runs.services.leasing import BEATS, Held, LostLease, fenced, note, s
 from llmops.runs.services.saying import Saying
 from llmops.runs.services.tooling import carry_on
 from llmops.runs.services.waking import go_on
-from llmops.serving.selectors import live_document, live_revision
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +123,8 @@ def _requester_problem(run: Run) -> str:
     actor = actor_behind(run)
     if not powers_of_actor(actor).allow("run.start", run.project_id):
         return f"{actor.name}, who asked for this run, may not run anything in this project any more."
-    if actor.kind == "service_key":
-        key = ServiceKey.objects.get(pk=actor.identifier)
-        if key.paused_at is not None:
-            return f"The key of {actor.name} is paused."
-        if key.expires_at is not None and key.expires_at <= database_now():
-            return f"The key of {actor.name} has expired."
+    if why := why_not_in_force(actor):
+        return why
     if run.project.archived_at is not None:
         return f"The project {run.project.slug} is archived."
     return ""
@@ -145,8 +140,9 @@ def _turn(held: Held, following: Ask) -> bool:
             held, "out_of_turns", f"It was not answered within {run.max_turns} turns.", turn=run.max_turns
         )
         return False
-    if run.max_cost_nano is not None and run.cost_nano >= run.max_cost_nano:
-        ending.fail(held, "out_of_money", _too_dear(run), turn=following.turn)
+    left = _left(run)
+    if left is not None and left <= 0:
+        ending.fail(held, "out_of_money", _too_dear(run, left), turn=following.turn)
         return False
     try:
         _, secret = key_in_use(run.project)
@@ -154,14 +150,14 @@ def _turn(held: Held, following: Ask) -> bool:
         ending.fail(held, refused.code, refused.message)
         return False
     # A turn that is asked again after its worker died is the same to the byte, and so is its key.
-    key = f"run-{run.pk}-{following.turn}" + (f"-{following.again}" if following.again else "")
+    key = key_of(run.pk, following.turn, following.again)
     question = held.question
     with closing(Saying(held, following.turn)) as saying:
         reply = ask(
             settings.GATEWAY_URL,
             body_of(question.asked, question.offered, run.model, run.prompt_version, held.steps),
             secret=secret,
-            headers=_headers(run, question.asked, key),
+            headers=_headers(run, question.asked, key, left),
             timeout_s=max(0.1, min(LONGEST_TURN_S, held.seconds_left)),
             line=held.line,
             heard=saying.heard,
@@ -170,8 +166,9 @@ def _turn(held: Held, following: Ask) -> bool:
         # Whoever it was that stopped this is looked for at the next step.
         return True
     if reply.message is None:
+        _paid_in_vain(held, following, reply)
         return _refused(held, following, reply)
-    tokens, cost = tokens_of(reply.usage), cost_of(reply, live_document(live_revision()))
+    tokens = tokens_of(reply.usage)
     step: dict[str, Any] = {
         "kind": TURN,
         "turn": following.turn,
@@ -180,10 +177,11 @@ def _turn(held: Held, following: Ask) -> bool:
         "call_id": _uuid(reply.call),
         "input_tokens": tokens.input,
         "output_tokens": tokens.output,
-        "cost_nano": cost,
+        "cost_nano": reply.cost,
         "took_us": reply.took_us,
         "content": {"message": reply.message, "finish": reply.finish, "replayed": reply.replayed},
     }
+    cost = reply.cost or 0
     change = {"turns": following.turn, "tries": 0, "cost_nano": F("cost_nano") + cost, "sealed_saying": ""}
     with fenced(held, **change) as steps:
         steps.append(step)
@@ -191,7 +189,27 @@ def _turn(held: Held, following: Ask) -> bool:
     return True
 
 
-def _headers(run: Run, asked: Any, key: str) -> dict[str, str]:
+def _left(run: Run) -> int | None:
+    """What the next turn may cost, in nanodollars; None: as much as it does. By the ledger as well as by what answers said: it knows
+    what was paid for an answer that a worker died over, and what policies asked before a call was refused."""
+    if run.max_cost_nano is None:
+        return None
+    return run.max_cost_nano - total(costs_by_turn([run])[run.pk].values())
+
+
+def _paid_in_vain(held: Held, following: Ask, reply: Reply) -> None:
+    """What brought no answer may have cost something: attempts that failed, and what policies asked. The same failure again does not."""
+    call = _uuid(reply.call)
+    if not reply.cost or call is None or Step.objects.filter(run=held.run, call_id=call).exists():
+        return
+    text = f"It brought no answer, and cost ${format_usd(reply.cost)}."
+    with fenced(held, cost_nano=F("cost_nano") + reply.cost) as steps:
+        told = {"call_id": call, "cost_nano": reply.cost}
+        steps.append(note("paid", text, turn=following.turn, outcome=written_out(reply.code)[:60], **told))
+    held.run.cost_nano += reply.cost
+
+
+def _headers(run: Run, asked: Any, key: str, left: int | None) -> dict[str, str]:
     headers = {
         "x-llmops-feature": asked.feature or "runs",
         "x-llmops-session": str(run.pk),
@@ -203,20 +221,24 @@ def _headers(run: Run, asked: Any, key: str) -> dict[str, str]:
     if run.requested_by_kind == "service_key":
         # Its limits and budgets hold for what is done for it, and the call is recorded as its own.
         headers["x-llmops-for-key"] = run.requested_by_id
-    if run.max_cost_nano is not None:
-        headers["x-llmops-max-cost-nano"] = str(run.max_cost_nano - run.cost_nano)
+    if left is not None:
+        headers["x-llmops-max-cost-nano"] = str(left)
     return {name: value.encode().decode("latin-1") for name, value in headers.items()}
 
 
 def _refused(held: Held, following: Ask, reply: Reply) -> bool:
     run = held.run
-    if reply.code in SPENT and following.again < _MOST_AGAIN:
+    # A failure that may have been billed is given again under its key, however often one asks.
+    spent = reply.code in SPENT or (reply.replayed and passes(reply.status, reply.code))
+    if spent and following.again < _MOST_AGAIN:
+        if reply.code in SPENT and not _known_by_the_ledger(run, following.turn):
+            return _until_it_is_known(held, following, reply)
         with fenced(held) as steps:
             text = f"{reply.problem} It is asked again, under another key."
             steps.append(note(AGAIN, text, turn=following.turn, outcome=written_out(reply.code)[:60]))
         return True
     if reply.code == "cost_bound_exceeded":
-        ending.fail(held, "out_of_money", _too_dear(run), turn=following.turn)
+        ending.fail(held, "out_of_money", _too_dear(run, _left(run) or 0), turn=following.turn)
         return False
     tries = run.tries + 1
     # A key that was made a moment ago may be unknown to a data plane; a refused key costs nothing.
@@ -236,8 +258,28 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
     return False
 
 
-def _too_dear(run: Run) -> str:
-    left = max(0, (run.max_cost_nano or 0) - run.cost_nano)
+def _known_by_the_ledger(run: Run, turn: int) -> bool:
+    """Whether a turn whose answer is lost may be asked for again, which costs once more: within a bound, once the first cost is known."""
+    return run.max_cost_nano is None or costs_by_turn([run])[run.pk][turn].untold
+
+
+def _until_it_is_known(held: Held, following: Ask, reply: Reply) -> bool:
+    tries = held.run.tries + 1
+    wait = back_off(tries, reply.retry_after)
+    if tries <= TRIES and wait < held.seconds_left:
+        why = "Its answer is lost, and what it cost is not known yet."
+        _later(held, following, replace(reply, problem=why), tries, wait)
+        return wait <= 2.0 and not held.line.stopped.wait(wait)
+    message = (
+        f"The answer of turn {following.turn} is lost, and what it cost is not known, so nothing more can be asked within the run's "
+        "bound. Whoever is on call finds out what keeps that data plane's journal from being read; then start the run again."
+    )
+    ending.fail(held, "cost_not_known", message, turn=following.turn)
+    return False
+
+
+def _too_dear(run: Run, left: int) -> str:
+    left = max(0, left)
     return (
         f"The next turn may cost more than what is left of the bound: ${format_usd(left)} of ${format_usd(run.max_cost_nano or 0)}. "
         "Start it with a higher bounds.cost_nano, or a lower parameters.max_completion_tokens."

@@ -9,7 +9,7 @@ from llmops.tools.services.executing import (
     settle_crashed,
 )
 from llmops.tools.services.handing import redeem, report, resolve, token_of
-from llmops.tools.services.proposing import call_off, propose, revise, withdraw
+from llmops.tools.services.proposing import call_off, check_account, propose, revise, withdraw
 from llmops.tools.services.tools import (
     add_version,
     archive_tool,
@@ -27,6 +27,7 @@ __all__ = [
     "call_as_dry_run",
     "call_off",
     "carry_out",
+    "check_account",
     "claim",
     "create_tool",
     "execute",

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.utils.module_loading import import_string
 
 from llmops.approvals.kinds import Kind
@@ -17,6 +18,7 @@ from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.appearance import written_out
 from llmops.core.errors import Conflict
+from llmops.tools import rules
 from llmops.tools.models import Action
 from llmops.tools.rules import RISK_WORDS, SERVICE
 from llmops.tools.services.binding import binding_problem
@@ -73,9 +75,16 @@ def _describe(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _objects(actor: Actor, content: Mapping[str, Any]) -> str:
-    if content["behalf_of"] and content["behalf_of"] == actor.identifier:
+    if content["behalf_of"] and content["behalf_of"] in _names_of(actor):
         return "This was asked for on your behalf. Another person must decide."
     return ""
+
+
+def _names_of(actor: Actor) -> tuple[str, ...]:
+    """As what an account can be named: by what was said, and by its own id, as it was kept once."""
+    users = get_user_model().objects.filter(pk=actor.identifier)
+    username = users.values_list("username", flat=True).first() if actor.kind == "user" else None
+    return (actor.identifier, *([rules.person_said(username)] if username else []))
 
 
 def _execute(actor: Actor, request_id: UUID, content: Mapping[str, Any]) -> dict[str, Any]:

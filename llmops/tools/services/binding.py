@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from llmops.access.selectors import powers_of_actor, why_not_in_force
+from llmops.core.actors import Actor, ActorKind
 from llmops.core.digests import digest, equal
 from llmops.tools.models import Action
 from llmops.tools.rules import action_digest
@@ -26,6 +28,18 @@ def digest_of(action: Action) -> str:
         run=action.run,
         requester=requester_of(action),
     )
+
+
+def asker_problem(action: Action) -> str:
+    """Why nothing is carried out any more for who asked for it; empty where it may be. Looked at when it is approved, and again right
+    before it is claimed: whoever stops a key stops what it asked for."""
+    kind = cast(ActorKind, action.requested_by_kind)
+    asker = Actor(kind, action.requested_by_id, action.requested_by_name)
+    if why := why_not_in_force(asker):
+        return why
+    if not powers_of_actor(asker).allow("action.propose", action.project_id):
+        return f"{asker.name}, who asked for this, may not propose actions in this project any more."
+    return ""
 
 
 def binding_problem(action: Action, content: Mapping[str, Any]) -> str:

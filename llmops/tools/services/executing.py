@@ -30,7 +30,7 @@ from llmops.tools.executors import Executor, Job, Outcome, executor_named
 from llmops.tools.models import Action, Tool
 from llmops.tools.sealed import webhook_secret
 from llmops.tools.services.approving import tell_its_run
-from llmops.tools.services.binding import approval_problem
+from llmops.tools.services.binding import approval_problem, asker_problem
 from llmops.tools.services.proposing import audit
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def execute(action_id: UUID) -> str:
 
 def carry_out(claimed: Claimed) -> str:
     """What was claimed, at once; the action's state afterwards."""
-    if time.monotonic() - claimed.at > _FRESH_S:
+    if not _stands(claimed):
         outcome = Outcome("failed", message="Nothing was sent: the worker was suspended after it had begun.")
     else:
         try:
@@ -72,6 +72,16 @@ def carry_out(claimed: Claimed) -> str:
             log.exception("The executor of %s failed", claimed.job.tool)
             outcome = Outcome("unknown", message="The console failed while it carried this out.")
     return finish(claimed.action, claimed.claim_id, outcome)
+
+
+def _stands(claimed: Claimed) -> bool:
+    """Whether there is still time to call, right before the call. The database is asked as well: where a whole machine was suspended, its
+    own clock stood still, and by now a person may have found out that it did not happen, and somebody has asked for it anew."""
+    if time.monotonic() - claimed.at > _FRESH_S:
+        return False
+    until = database_now() + timedelta(seconds=claimed.job.timeout_s)
+    mine = Action.objects.filter(pk=claimed.action.pk, state=Action.CLAIMED, claim_id=claimed.claim_id)
+    return mine.filter(deadline_at__gt=until).exists()
 
 
 def claim(action_id: UUID) -> Claimed | None:
@@ -103,11 +113,11 @@ def claim(action_id: UUID) -> Claimed | None:
 
 
 def refused_before_start(actor: Actor, action: Action, now: datetime) -> bool:
-    """Close what may not begin any more: it lay too long, or is not what was approved."""
+    """Close what may not begin any more: it lay too long, is not what was approved, or who asked for it may not any more."""
     assert action.approved_at is not None
     if action.approved_at + START_WITHIN <= now:
         return _closed(actor, action, Action.EXPIRED, "expired", "Nobody began with it in time.", now)
-    if problem := approval_problem(action):
+    if problem := approval_problem(action) or asker_problem(action):
         return _closed(actor, action, Action.FAILED, "refused", f"Nothing was run. {problem}", now)
     return False
 
@@ -207,6 +217,7 @@ def _closed(actor: Actor, action: Action, state: str, happened: str, message: st
         change={"state": state, "finished_at": now, "message": message[:1000], "updated_at": now},
     ):
         audit(actor, action, happened, after={"state": state, "message": message})
+        tell_its_run(action)
     return True
 
 

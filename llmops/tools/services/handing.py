@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.crypto import salted_hmac
 
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import powers_of_actor, why_not_in_force
 from llmops.base.clock import database_now
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
@@ -37,6 +37,8 @@ def redeem(actor: Actor, *, action: Action, token: str) -> tuple[Action, UUID]:
     Raises ``PermissionDenied`` for a wrong token, ``Conflict`` for an action that is not to be carried out (any more).
     """
     _refuse_who_may_not_propose(actor, action)
+    if why := why_not_in_force(actor):
+        raise PermissionDenied(f"{why} It carries nothing out until it is in force again.")
     if not equal(token_of(action), token):
         raise PermissionDenied("This token does not belong to this action.", param="token")
     with transaction.atomic():

@@ -11,11 +11,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from llmops.access.models import Project
-from llmops.access.selectors import powers_of_actor
+from llmops.access.selectors import powers_of_actor, why_not_in_force
 from llmops.approvals.services import ask, cancel, set_aside
 from llmops.audit.services import record
 from llmops.base.clock import database_now
-from llmops.base.requests import user_actor
 from llmops.base.transitions import compare_and_set
 from llmops.core.actors import Actor
 from llmops.core.digests import canonical_json
@@ -28,7 +27,7 @@ from llmops.tools.services.approving import ACTION, content_of, release
 from llmops.tools.services.binding import digest_of
 
 KIND = "tools.action"
-LONGEST_REASON = 2000
+LONGEST_REASON, LONGEST_USERNAME = 2000, 150
 
 
 def propose(
@@ -46,7 +45,8 @@ def propose(
 ) -> Action:
     """Ask for a call of the tool of this name. It is checked and classified; then it waits, or nobody need agree and it runs.
 
-    ``behalf_of`` is the username for whom it is asked, who may then not approve it. The same ``idempotency_key`` of the same
+    ``behalf_of`` is the username for whom it is asked, who may then not approve it; who may not see the project's members is not told
+    whether there is such an account. The same ``idempotency_key`` of the same
     requester gives the same action; with ``once`` also the same call does, as long as the one before is not over. ``carries_out``: where
     nobody need agree, the caller executes it at once, and workers look at it only if the caller does not.
 
@@ -55,9 +55,11 @@ def propose(
     """
     if not powers_of_actor(actor).allow("action.propose", project.pk):
         raise PermissionDenied(f"You may not propose actions in the project {project.slug}.")
+    if why := why_not_in_force(actor):
+        raise PermissionDenied(f"{why} It proposes nothing until it is in force again.")
     reason, run = _text(reason, "reason", LONGEST_REASON, lines=True), _text(run, "run", 64)
     idempotency_key = _text(idempotency_key, "Idempotency-Key", 255)
-    person = _person(behalf_of)
+    person = _person(actor, project, behalf_of)
     try:
         with transaction.atomic():
             if earlier := _earlier(actor, project, tool, arguments, run, person, idempotency_key):
@@ -297,13 +299,18 @@ def _under_way(actor: Actor, tool: Tool, arguments: Any, run: str, person: tuple
     )
 
 
-def _person(username: str) -> tuple[str, str]:
-    if not username:
-        return "", ""
-    person = get_user_model().objects.filter(username=username, is_active=True).first()
-    if person is None:
+def _person(actor: Actor, project: Project, username: str) -> tuple[str, str]:
+    username = _text(username, "on_behalf_of", LONGEST_USERNAME)
+    check_account(actor, project, username)
+    return rules.person_said(username), username
+
+
+def check_account(actor: Actor, project: Project, username: str) -> None:
+    """Tell who may see the project's members that a name is nobody's. Nobody else is told anything of it, nor is it looked up."""
+    if not username or not powers_of_actor(actor).allow("member.view", project.pk):
+        return
+    if not get_user_model().objects.filter(username=username, is_active=True).exists():
         raise InvalidRequest("on_behalf_of: there is no account of this name.", param="on_behalf_of")
-    return str(person.pk), user_actor(person).name
 
 
 def _text(value: str, name: str, longest: int, *, lines: bool = False) -> str:
