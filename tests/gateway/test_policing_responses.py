@@ -100,6 +100,15 @@ async def test_a_text_beside_a_delta_or_in_place_of_one_is_looked_at(rig: Rig) -
     assert len(data_of(answer.body)) == len(pieces) + 1
 
 
+async def test_a_delta_that_is_given_twice_is_not_relayed(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+    twice = delta("fine. ", 2).replace(b'"delta":', b'"delta":"ada@example.com ","delta":')
+    rig.upstream.does(streams(created(), delta("Hello. ", 1), twice, ended(number=3)))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert b"ada@" not in answer.body and b'"code":"stream_interrupted"' in answer.body
+    rig.nothing_held()
+
+
 async def test_log_probabilities_that_nobody_asked_for_tell_nothing(rig: Rig) -> None:
     under(rig, ("personal_data", AFTER, REDACT, {}))
 

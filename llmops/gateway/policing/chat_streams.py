@@ -6,7 +6,7 @@ in parts; what a sound says): under the names that all texts have these are text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,14 @@ import msgspec
 from llmops.core.once import told_once
 from llmops.gateway.endpoints.base import Raw, decode_any, encode
 from llmops.gateway.policing.streams import BLOCKED, UNREADABLE, Watcher, changed
-from llmops.gateway.policing.texts import Path, answer_places, is_text, may_say_more, where
+from llmops.gateway.policing.texts import (
+    Path,
+    answer_places,
+    is_text,
+    may_say_more,
+    says_no_log_probabilities,
+    where,
+)
 from llmops.gateway.streaming.events import NULL, Relay, payload_of
 from llmops.gateway.streaming.shape import Shape
 from llmops.policies.checks.base import Answer
@@ -43,7 +50,7 @@ class _Delta(msgspec.Struct):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: Sequence[_ToolCall] | None = None
     function_call: _Function | None = None
 
 
@@ -54,13 +61,46 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
+    choices: Sequence[_Choice] | None = None
     usage: Raw = Raw()
 
 
+class _UsualFunction(_Function, forbid_unknown_fields=True):
+    name: str | None = None
+
+
+class _UsualCustom(_Custom, forbid_unknown_fields=True):
+    name: str | None = None
+
+
+class _UsualCall(_ToolCall, forbid_unknown_fields=True):
+    id: str | None = None
+    type: str | None = None
+    function: _UsualFunction | None = None
+    custom: _UsualCustom | None = None
+
+
+class _UsualDelta(_Delta, forbid_unknown_fields=True):
+    tool_calls: Sequence[_UsualCall] | None = None
+    function_call: _UsualFunction | None = None
+
+
+class _UsualChoice(_Choice, forbid_unknown_fields=True):
+    delta: _UsualDelta | None = None
+    logprobs: None = None
+
+
+class _UsualChunk(_Chunk):
+    """With choices that say nothing but what is known here."""
+
+    choices: Sequence[_UsualChoice] | None = None
+
+
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_usual = msgspec.json.Decoder(_UsualChunk).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_NAMES: dict[str | int, bytes] = {name: f'"{name}"'.encode() for name in (*_TEXTS, "arguments", "input")}
 #: Beside a text that nobody knows: members that say what it is, no longer than this.
 _SHORT = 64
 #: choice; member of its delta, or the place of a text that stands elsewhere; tool call
@@ -81,8 +121,6 @@ class _Said:
 
 
 class ChatWatcher(Watcher):
-    known_at_sight = 1
-
     def __init__(self, guard: Guard, placeholders: Placeholders) -> None:
         super().__init__(guard, placeholders)
         self._said: dict[int, _Said] = {}
@@ -115,8 +153,16 @@ class ChatWatcher(Watcher):
             return self._withhold(shape.shown(event), relay)
         return self._withhold(shape.with_text(event, encode(out)[1:-1]), relay) if out else b""
 
+    def plain(self, event: bytes) -> bool:
+        return not may_say_more(event, 1) and (not self._hides or says_no_log_probabilities(event))
+
     def _event(self, event: bytes, payload: bytes, relay: Relay) -> bytes:
-        chunk = _decode_chunk(payload)
+        chunk: _Chunk
+        try:
+            chunk, usual = _decode_usual(payload), True
+        except msgspec.ValidationError:
+            event, payload = self._silenced(event, payload)
+            chunk, usual = _decode_chunk(payload), False
         choices = chunk.choices
         if not choices:
             return event
@@ -125,7 +171,15 @@ class ChatWatcher(Watcher):
         more = bool(chunk.usage) and bytes(chunk.usage) != NULL
         for place, choice in enumerate(choices):
             more = self._read(place, choice, texts) or more
-        if may_say_more(payload, len(texts)):
+        if len(texts) == 1 and usual and choices[0].finish_reason is None and len(choices) == 1:
+            # As nearly all are.
+            ((path, (key, text)),) = texts.items()
+            if payload.count(_NAMES[path[-1]]) == 1 and b"\\u00" not in payload:
+                said = self._feed(key, text)
+                if said == text:
+                    return event
+                return changed(event, payload, {path: said}) if said or more else b""
+        if not usual or may_say_more(payload, len(texts)):
             value = decode_any(payload)
             if not told_once(payload, value):
                 relay.broken = UNREADABLE
@@ -189,7 +243,7 @@ class ChatWatcher(Watcher):
             said.refusal.append(delta.refusal)
 
     def _read_elsewhere(
-        self, values: list[Any], choices: list[_Choice], texts: dict[Path, tuple[Key, str]]
+        self, values: list[Any], choices: Sequence[_Choice], texts: dict[Path, tuple[Key, str]]
     ) -> bool:
         """Find the texts that stand where nobody knows; true when there are any."""
         found = False

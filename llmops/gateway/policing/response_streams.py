@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from llmops.core.once import told_once
 from llmops.core.verdicts import BLOCK
 from llmops.gateway.endpoints.base import decode_any, encode
-from llmops.gateway.policing.streams import BLOCKED, Watcher, changed, with_data
-from llmops.gateway.policing.texts import Path, answer_places, answers_of, may_say_more, rewritten, where
+from llmops.gateway.policing.streams import BLOCKED, UNREADABLE, Watcher, changed, with_data
+from llmops.gateway.policing.texts import (
+    Path,
+    answer_places,
+    answers_of,
+    may_say_more,
+    rewritten,
+    says_no_log_probabilities,
+    where,
+)
 from llmops.gateway.streaming.delta_shape import DeltaShape
 from llmops.gateway.streaming.events import Relay, payload_of
 from llmops.policies.checks.base import Answer, Text
@@ -28,7 +37,18 @@ class _Event(msgspec.Struct):
     summary_index: int = 0
 
 
+class _Delta(_Event, forbid_unknown_fields=True):
+    """As nearly all are that say a piece of a text."""
+
+    delta: str = ""
+    sequence_number: int = 0
+    obfuscation: str = ""
+    logprobs: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+
+
 _decode_event = msgspec.json.Decoder(_Event).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
+_DELTA = b'.delta"'
 #: Events that only name what is under way.
 _NAMING = frozenset(("response.created", "response.in_progress", "response.queued"))
 _says_something = re.compile(rb'"output"\s*+:\s*+(?!null|\[\s*+\])').search
@@ -60,23 +80,38 @@ class ResponsesWatcher(Watcher):
             return self._withhold(event, relay)
         return self._withhold(shape.with_text(event, encode(out)[1:-1]), relay) if out else b""
 
+    def plain(self, event: bytes) -> bool:
+        return not may_say_more(event, 0) and (not self._hides or says_no_log_probabilities(event))
+
     def _event(self, event: bytes, payload: bytes, relay: Relay) -> bytes:
         if payload == b"[DONE]":
             return event
+        if _DELTA in payload:
+            try:
+                usual = _decode_delta(payload)
+            except msgspec.ValidationError:
+                pass
+            else:
+                if usual.type.endswith(".delta") and payload.count(b'"delta"') == 1:
+                    return self._delta(event, payload, _key_of(usual), usual.delta, more=False)
+        event, payload = self._silenced(event, payload)
         read = _decode_event(payload)
         kind = read.type
         if kind in _NAMING and _says_something(payload) is None:
             return event
         key = _key_of(read)
         if kind.endswith(".delta") and isinstance(read.delta, str):
-            return self._delta(event, payload, key, read.delta)
+            if not told_once(payload, decode_any(payload)):
+                relay.broken = UNREADABLE
+                return b""
+            return self._delta(event, payload, key, read.delta, more=may_say_more(payload, 0))
         rest = self._end_text(key) if kind.endswith(".done") else b""
         return rest + self._whole(event, payload)
 
-    def _delta(self, event: bytes, payload: bytes, key: Any, text: str) -> bytes:
+    def _delta(self, event: bytes, payload: bytes, key: Any, text: str, *, more: bool) -> bytes:
+        """``more``: it may say something beside its delta."""
         out = self.stream.feed(key, _where_item(key), text)
         self._deltas[key] = event
-        more = may_say_more(payload, 0)
         if out != text:
             if not (out or more):
                 return b""

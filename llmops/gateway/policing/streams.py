@@ -15,7 +15,6 @@ from llmops.gateway.endpoints.base import decode_any
 from llmops.gateway.policing.texts import (
     Path,
     log_probabilities,
-    may_say_more,
     rewritten,
     says_no_log_probabilities,
 )
@@ -37,9 +36,6 @@ UNREADABLE = "an event has a shape that policies cannot read"
 
 class Watcher:
     """Of any stream. ``blocked``: a policy stopped it."""
-
-    #: how many texts an event has, under names that all texts have, that is known at sight
-    known_at_sight = 0
 
     def __init__(self, guard: Guard, placeholders: Placeholders) -> None:
         self.guard = guard
@@ -68,14 +64,12 @@ class Watcher:
         raise NotImplementedError
 
     def plain(self, event: bytes) -> bool:
-        return not may_say_more(event, self.known_at_sight) and (
-            not self._hides or says_no_log_probabilities(event)
-        )
+        raise NotImplementedError
 
     def feed(self, event: bytes, relay: Relay) -> bytes:
         payload = payload_of(event)
         try:
-            out = event if payload is None else self._event(*self._silenced(event, payload), relay)
+            out = event if payload is None else self._event(event, payload, relay)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Relayed unread it could say anything.
             relay.broken = UNREADABLE

@@ -175,13 +175,12 @@ class ChatRelay(Relay):
             or (usage := bytes(chunk.usage)) not in (b"", NULL)
         ):
             return
-        if self.guard is not None and not self.guard.plain(event):
-            return
         choice, hides = chunk.choices[0], self._hide_usage and bool(usage)
         if (
             choice.delta is None
             or not (text := choice.delta.content)
             or choice != _Choice(_Delta(content=text), None, choice.index)
+            or (self.guard is not None and not self.guard.plain(event))
         ):
             return
 

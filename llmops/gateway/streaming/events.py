@@ -284,9 +284,10 @@ class Relay:
     def _ends_an_event(self, data: bytes) -> bool:
         """Whether a blank line ends in ``data``, behind what is kept. What is kept is put together for one only: not again and
         again, however small the pieces are."""
-        if b"\n" not in data and b"\r" not in data and not self._edge.endswith(b"\r"):
-            return False
-        return any(_event_ends(self._edge + data[:_EDGE])) or any(_event_ends(data))
+        edge = self._edge
+        if b"\r" not in data and b"\r" not in edge:
+            return b"\n\n" in data or (data[:1] == b"\n" and edge[-1:] == b"\n")
+        return any(_event_ends(edge + data[:_EDGE])) or any(_event_ends(data))
 
     def _keep_on(self, rest: bytes) -> bytes:
         self._buffer.append(rest)
