@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import text_problem
-from llmops.policies.checks.schema_effort import bounded, grows
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
 
 MOST_ASKED_BYTES = 2 * 1024 * 1024
 MOST_SCHEMA_BYTES = 64 * 1024
@@ -135,7 +135,7 @@ def check_output_schema(schema: dict[str, Any]) -> Any:
         return jsonschema_rs.validator_for(
             schema,
             offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=2_000_000, dfa_size_limit=2_000_000),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as wrong:
         raise InvalidRequest(f"output: not a JSON Schema: {wrong.message[:200]}.", param="output") from None
@@ -153,8 +153,8 @@ def output_of(schema: dict[str, Any], text: str) -> tuple[Any, str]:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None, "It is not JSON."
-    if grows(canonical_json(schema)) and not bounded(schema, found):
-        return None, "It has too many parts that the schema's references multiply."
+    if not Effort(schema, canonical_json(schema)).allows(found, len(text)):
+        return None, "It has too many parts that the schema's references, choices or patterns multiply."
     try:
         check_output_schema(schema).validate(found)
     except jsonschema_rs.ValidationError as wrong:

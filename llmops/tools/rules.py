@@ -15,7 +15,7 @@ from llmops.core.appearance import written_out
 from llmops.core.digests import canonical_json, digest, sha256_hex
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import deeper_than, text_problem
-from llmops.policies.checks.schema_effort import bounded, grows
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
 from llmops.tools.expressions import ConditionRefused, parse
 
 READ, WRITE, DESTRUCTIVE, IRREVERSIBLE = "read", "write", "destructive", "irreversible"
@@ -146,7 +146,7 @@ def check_schema(schema: Any) -> Any:
         return jsonschema_rs.validator_for(
             schema,
             offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=2_000_000, dfa_size_limit=2_000_000),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as wrong:
         raise InvalidRequest(f"{name}: not a JSON Schema: {wrong.message[:200]}.", param=name) from None
@@ -176,10 +176,10 @@ def checked_arguments(definition: Definition, arguments: Any) -> dict[str, Any]:
         raise InvalidRequest(f"arguments: at most {MOST_ARGUMENT_BYTES} bytes.", param="arguments")
     if problem := text_problem(arguments, lines=True):
         raise InvalidRequest(f"arguments: {problem}.", param="arguments")
-    if grows(canonical_json(definition.parameters)) and not bounded(definition.parameters, arguments):
+    if not Effort(definition.parameters, canonical_json(definition.parameters)).allows(arguments, size):
         raise InvalidRequest(
-            "arguments: these have too many parts that the references in the tool's schema multiply. Give fewer at once, or have the "
-            "schema refer to each part once.",
+            "arguments: these have too many parts that references, choices or patterns in the tool's schema multiply. Give fewer at once, or "
+            "have the schema refer to each part once, with fewer objects to choose from and shorter repetitions in patterns.",
             param="arguments",
         )
     # 5 MB, for those who check arguments.

@@ -1,7 +1,7 @@
 """Answers that must be JSON of a given shape (JSON Schema, draft 2020-12 unless the schema says otherwise).
 
 A schema never leads anywhere: references to other documents are refused, patterns run in linear time. An answer that would
-take endless work to check, because references multiply it, is not checked: a validator cannot be stopped.
+take endless work to check, because references, choices or patterns multiply it, is not checked: a validator cannot be stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmops.policies.checks.base import (
     RetrySettings,
     SettingRefused,
 )
-from llmops.policies.checks.schema_effort import bounded, grows
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
 
 MAX_SCHEMA_BYTES = 100_000
 _MAX_ERRORS = 5
@@ -63,7 +63,7 @@ class Schema(AnswerCheck):
     def __init__(self, settings: Any, stage: str, action: str) -> None:
         super().__init__(settings, stage, action)
         self._validator = validator(settings.schema) if settings.schema is not None else None
-        self._grows = settings.schema is not None and grows(msgspec.json.encode(settings.schema))
+        self._effort = effort_of(settings.schema) if settings.schema is not None else None
 
     def judge_answer(self, answer: Answer) -> list[Finding]:
         if answer.refusal or (answer.tools and not answer.text):
@@ -92,14 +92,19 @@ class Schema(AnswerCheck):
         if own:
             # What a caller means by a schema that cannot be used is the caller's own: its provider did not mind.
             encoded = msgspec.json.encode(schema)
-            if len(encoded) > MAX_SCHEMA_BYTES or (grows(encoded) and not bounded(schema, found)):
+            if len(encoded) > MAX_SCHEMA_BYTES or not Effort(schema, encoded).allows(found, len(answer.text)):
                 return []
             try:
                 checked = validator(schema)
             except ValueError:
                 return []
-        elif self._grows and not bounded(schema, found):
-            return [("too much to check", "it has too many parts that the schema's references multiply")]
+        elif self._effort is not None and not self._effort.allows(found, len(answer.text)):
+            return [
+                (
+                    "too much to check",
+                    "it has too many parts that the schema's references, choices or patterns multiply",
+                )
+            ]
         problems: list[tuple[str, str]] = []
         for error in _errors(checked, found, len(answer.text)):
             rule = "/".join(map(str, error.schema_path))
@@ -108,6 +113,10 @@ class Schema(AnswerCheck):
             if len(problems) >= _MAX_ERRORS:
                 break
         return problems
+
+
+def effort_of(schema: Any) -> Effort:
+    return Effort(schema, msgspec.json.encode(schema))
 
 
 def _errors(checked: Any, found: Any, size: int) -> Iterable[Any]:
@@ -132,7 +141,7 @@ def validator(schema: Any) -> Any:
         return jsonschema_rs.validator_for(
             schema,
             offline=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=2_000_000, dfa_size_limit=2_000_000),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as error:
         raise ValueError(f"not a JSON Schema: {error.message[:200]}") from None
