@@ -87,6 +87,16 @@ async def test_a_broken_stream_never_looks_finished(rig: Rig, broken: list[bytes
     assert len(rig.upstream.asked) == 1, "nothing is tried again once something was relayed"
 
 
+async def test_a_type_has_no_case(rig: Rig) -> None:
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.events(chunk("Hello"), chunk(finish="stop"), DONE, kind="Text/Event-Stream;charset=UTF-8")
+
+    rig.upstream.does(script)
+    answer = await rig.chat(stream=True)
+    assert answer.status == 200
+    assert answer.body.endswith(DONE)
+
+
 async def test_a_connection_that_dies_in_a_stream_breaks_it(rig: Rig) -> None:
     async def script(asked: Asked, reply: Reply) -> None:
         await reply.head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})

@@ -336,6 +336,15 @@ async def test_a_field_that_some_readers_take_for_another_is_given_once(other: s
     assert form.text("models", longest=200) == ""
 
 
+@pytest.mark.parametrize("value", [b"--b", b"so\r\n--b\r\nContent-Disposition: form-data; name=n\r\n\r\n9"])
+async def test_no_part_is_made_of_what_is_put_in_place_of_a_value(value: bytes) -> None:
+    form = await form_of(body_of(b"b", GOOD))
+    for how in ({"model": value}, [("n", value)]):
+        with pytest.raises(InvalidRequest, match="use another boundary") as found:
+            form.upload(how if isinstance(how, dict) else {}, how if isinstance(how, list) else ())
+        assert found.value.param in ("model", "n")
+
+
 async def test_what_leaves_a_content_as_it_is_may_be_said() -> None:
     more = ("Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit")
     sound = ("Content-Type: audio/x; charset=latin-1", "Content-Transfer-Encoding: binary")

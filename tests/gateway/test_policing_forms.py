@@ -51,6 +51,18 @@ async def test_what_a_form_says_is_blocked(rig: Rig, path: str, file: Any) -> No
     nothing_kept(rig, SECRET)
 
 
+async def test_no_part_is_made_of_what_a_policy_puts_into_a_field(rig: Rig) -> None:
+    """A boundary that looks like a placeholder: what is redacted to it would end the field, and begin another one."""
+    under(rig, ("personal_data", BEFORE, REDACT, {}))
+    prompt = f'Hi\r\n--{EMAIL}\r\nContent-Disposition: form-data; name="n"\r\n\r\n10'
+    body = form(PICTURE, ("model", "small"), ("prompt", prompt), boundary="[EMAIL_1]")
+    headers = {"content-type": 'multipart/form-data; boundary="[EMAIL_1]"'}
+    answer = await rig.call(body, path=EDITS, headers=headers)
+    assert (answer.status, answer.error["param"]) == (400, "prompt")
+    assert "use another boundary" in answer.error["message"]
+    assert rig.upstream.asked == []
+
+
 @pytest.mark.parametrize(
     ("path", "file", "answered"),
     [

@@ -221,6 +221,8 @@ async def test_a_form_larger_than_is_read_here_is_refused(rig: Rig) -> None:
         ([("file", ("a.wav", "audio/wav", b"")), ("model", "voice")], "file"),
         ([SOUND, ("model", "voice"), ("model", "other")], "model"),
         ([SOUND, SOUND, ("model", "voice")], "file"),
+        # To some servers that is on.
+        ([SOUND, ("model", "voice"), ("stream", "yes")], "stream"),
         ([SOUND, ("model", "voice"), ("response_format[]", "text")], "response_format[]"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, cast
 
 import msgspec
 
-from llmops.core.errors import UnprocessableEntity
+from llmops.core.errors import InvalidRequest, UnprocessableEntity
 from llmops.gateway.endpoints.base import (
     MAX_MODEL,
     MAX_USAGE_TOKENS,
@@ -133,7 +133,8 @@ def asked_of_form(form: Form) -> AskedMedia:
 
 
 def reworded(endpoint: Endpoint, asked: AskedMedia, changes: Mapping[Path, str]) -> None:
-    """Put other texts in the places of some, and read again what they decide: how much goes in and is charged."""
+    """Put other texts in the places of some, and read again what they decide: how much goes in and is charged. Raises
+    ``InvalidRequest``."""
     if asked.form is None:
         rewrite_members(asked.members, changes)
         again = cast(AskedMedia, endpoint.read(encode(asked.members)))
@@ -143,6 +144,7 @@ def reworded(endpoint: Endpoint, asked: AskedMedia, changes: Mapping[Path, str])
     for path, text in changes.items():
         name = str(path[0])
         value = asked.replaced[name] = text.encode()
+        asked.form.check(name, value)
         grew = len(value) - asked.form.named(name)[0].size
         asked.size += grew
         asked.prompt_bytes += grew
@@ -150,9 +152,15 @@ def reworded(endpoint: Endpoint, asked: AskedMedia, changes: Mapping[Path, str])
             asked.details[name] = text
 
 
+_FLAGS = {"true": True, "1": True, "": False, "false": False, "0": False}
+
+
 def flag_of_form(form: Form, name: str) -> bool:
-    """A field that is on, as the providers read it."""
-    return form.text(name, longest=MAX_WORD).strip().lower() in ("true", "1")
+    """A field that is on. Raises ``InvalidRequest`` for what providers read in different ways."""
+    given = form.text(name, longest=MAX_WORD).strip().lower()
+    if given not in _FLAGS:
+        raise InvalidRequest(f"{name}: must be true or false.", param=name, code="invalid_type")
+    return _FLAGS[given]
 
 
 #: Members that decide what comes out, how much of it and how it is bounded: a caller's own or none, never a default.

@@ -293,17 +293,24 @@ class Form:
             raise InvalidRequest(f"{name}: longer than {longest} characters.", param=name)
         return value
 
+    def check(self, name: str, value: bytes) -> None:
+        """Raises ``InvalidRequest`` for a value in place of that of ``name`` in which a part of the form would end."""
+        if self._delimiter[2:-2] in value:
+            raise _broken(f"{name}: the boundary of the form would stand in it; use another boundary.", name)
+
     def upload(self, replace: Mapping[str, bytes], add: Sequence[tuple[str, bytes]] = ()) -> Upload:
         """The body to send on: the fields of ``replace`` with other values, those of ``add`` as parts behind the last one.
 
-        Every other byte is as it came, the boundary included.
+        Every other byte is as it came, the boundary included. Raises ``InvalidRequest`` as ``check`` does.
         """
+        for name, value in (*replace.items(), *add):
+            self.check(name, value)
         segments: list[Segment] = []
         at = 0
         for part in self.parts:
-            value = replace.get(part.name)
-            if value is not None and not part.file:
-                segments += ((at, part.start), value)
+            other = replace.get(part.name)
+            if other is not None and not part.file:
+                segments += ((at, part.start), other)
                 at = part.end
         if add:
             segments.append((at, self._closing))

@@ -174,7 +174,7 @@ def keep_items(call: Call, trial: Trial, relay: Relay) -> None:
 
 
 def is_events(response: Response) -> bool:
-    return response.headers.get("content-type", "").startswith("text/event-stream")
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 async def relay_stream(call: Call, trial: Trial, response: Response, relay: Relay) -> Failure | None:
