@@ -74,6 +74,15 @@ def test_what_failed_and_was_billed_counts_and_its_bound_holds(lab, plane):
     assert shown(lab, run) == [90_000 + 2 * COST] * 2
 
 
+def test_what_fails_under_both_keys_is_not_asked_for_again_and_again(lab, plane):
+    """The same failure would be given again each time, for minutes."""
+    plane.keeps = (200, 502)
+    plane.script = plays(FAILED)
+    run = done(lab)
+    assert (run.state, run.error_code) == ("failed", "upstream_error")
+    assert len(plane.heads) == plane.replayed == 2
+
+
 def test_a_run_whose_failures_used_up_its_bound_asks_no_more(lab, plane):
     plane.costs = lambda status: 600_000
     turns = iter([FAILED, FAILED])

@@ -243,7 +243,7 @@ def _refused(held: Held, following: Ask, reply: Reply) -> bool:
     tries = run.tries + 1
     # A key that was made a moment ago may be unknown to a data plane; a refused key costs nothing.
     unknown = reply.status == 401 and tries <= TRIES
-    if (unknown or passes(reply.status, reply.code)) and tries <= TRIES:
+    if (unknown or passes(reply.status, reply.code)) and tries <= TRIES and not spent:
         wait = _HEARD_AGAIN_S * tries if unknown else back_off(tries, reply.retry_after)
         if wait < held.seconds_left:
             _later(held, following, reply, tries, wait)
