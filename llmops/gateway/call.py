@@ -15,7 +15,7 @@ from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.forms.spool import declared_length
-from llmops.gateway.money import bounds
+from llmops.gateway.money.cost_headers import COST, COST_COMMENT, told
 from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.gateway.watch import Watch
 from llmops.usage.records import LONGEST_REQUEST_ID, Attempt, Origin, Outcome
@@ -303,6 +303,10 @@ class Call:
         """Whether a short text of the provider's holds the credential."""
         return bool(self.secret) and len(text) >= TELLING_SECRET and self.secret.decode() in text
 
+    def tells_cost(self) -> bool:
+        """Whether whoever asks is told what the call cost, which is known now: all its attempts and what policies asked about it."""
+        return self.ended and told(self.headers, self.key)
+
     def answer_headers(self) -> Headers:
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
@@ -332,8 +336,8 @@ class Call:
         ticket = self.ticket
         if ticket is not None:
             headers += ticket.headers(time.time())
-        if bounds.told(self):
-            headers.append((bounds.COST, b"%d" % (self.cost + self.aside)))
+        if self.tells_cost():
+            headers.append((COST, b"%d" % (self.cost + self.aside)))
             self.cost_told = True
         return headers
 
@@ -366,7 +370,7 @@ class Call:
             (b"x-llmops-call-id", self.id.encode()),
             (b"idempotent-replayed", b"true"),
             (b"x-llmops-replay-of", first.encode()),
-            *(self._with_aside(headers) if self.aside and bounds.told(self) else headers),
+            *(self._with_aside(headers) if self.aside and self.tells_cost() else headers),
         ]
         if status >= 400:
             # To ask once more brings the same once more.
@@ -376,9 +380,9 @@ class Call:
 
     def _with_aside(self, headers: Headers) -> Headers:
         """What the first answer cost, and what policies of a later revision asked about it before it was given again."""
-        first = next((int(value) for name, value in headers if name == bounds.COST), 0)
-        rest = [(name, value) for name, value in headers if name != bounds.COST]
-        return [*rest, (bounds.COST, b"%d" % (first + self.aside))]
+        first = next((int(value) for name, value in headers if name == COST), 0)
+        rest = [(name, value) for name, value in headers if name != COST]
+        return [*rest, (COST, b"%d" % (first + self.aside))]
 
     async def start_events(self) -> None:
         """The head of a stream."""
@@ -409,8 +413,8 @@ class Call:
         self.bytes_out += len(data)
         if self.filling is not None:
             self.filling.add(data)
-        if last and self.events and not self.cost_told and bounds.told(self):
-            data = b"%s%d\n\n%s" % (bounds.COST_COMMENT, self.cost + self.aside, data)
+        if last and self.events and not self.cost_told and self.tells_cost():
+            data = b"%s%d\n\n%s" % (COST_COMMENT, self.cost + self.aside, data)
         try:
             rest = at_once(self.send({"type": "http.response.body", "body": data, "more_body": not last}))
         except OSError as error:

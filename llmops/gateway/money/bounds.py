@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING
 
 from llmops.core.errors import InvalidRequest, UnpricedModel, UnprocessableEntity
 from llmops.core.money import format_usd
+from llmops.gateway.money.cost_headers import BOUND
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
     from llmops.gateway.endpoints.base import Asked
     from llmops.gateway.routing import Target
 
-HEADER = b"x-llmops-max-cost-nano"
+HEADER = BOUND
 NAME = HEADER.decode()
-#: What the call did cost, which is told to who bounds it, and to the console's own keys: a run keeps within its bound by that. In a
-#: stream a comment before the last event tells it, as nobody knows it when the head goes out.
-COST = b"x-llmops-cost-nano"
-COST_COMMENT = b": " + COST + b" "
 _DIGITS = 16
 
 
@@ -41,14 +38,6 @@ def most(call: Call) -> int:
 def left(call: Call) -> int:
     """What of it is left for what comes next. Raises as ``most`` does."""
     return most(call) - call.cost - call.aside
-
-
-def told(call: Call) -> bool:
-    """Whether whoever asks is told what the call cost, which is known now: all its attempts and what policies asked about it."""
-    key = call.key
-    return call.ended and (
-        HEADER in call.headers or (key is not None and (key.held or key.through is not None))
-    )
 
 
 def exceeded(left: int, needed: int) -> UnprocessableEntity:
