@@ -16,7 +16,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import QuerySet
-from django.forms import ModelForm
+from django.forms import Media, ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -34,6 +34,8 @@ from llmops.core.errors import Conflict
 
 __all__ = ["ReadOnlyAdmin", "ReadOnlyInline", "ServiceAdmin", "admin_action"]
 
+#: What turns titles into slugs: more than all other scripts of a page, and no page does it.
+_SLUGS = tuple(f"admin/js/{name}.js" for name in ("urlify", "prepopulate", "vendor/xregexp/xregexp.min"))
 #: Hidden field of a change form: ``updated_at`` of the row as shown, a slash, and when that was.
 LOADED = "_loaded"
 
@@ -61,8 +63,15 @@ class ServiceAdmin(ModelAdmin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if getattr(cls, "prepopulated_fields", {}):
+            raise TypeError(f"{cls.__name__}: prepopulated_fields take scripts that pages are spared")
         if getattr(cls, "list_editable", ()):
             raise TypeError(f"{cls.__name__}: list_editable would change rows past their services")
+
+    @property
+    def media(self) -> Media:
+        found = super().media
+        return Media(css=found._css, js=[script for script in found._js if script not in _SLUGS])
 
     # What subclasses give -------------------------------------------------------------------------------------------
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+from django.conf import settings
 from django.contrib import admin
+from django.contrib.staticfiles import finders
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.test import RequestFactory
@@ -82,6 +87,23 @@ def test_a_form_that_is_not_valid_calls_no_service(cast, monkeypatch):
 def test_no_page_edits_in_its_list():
     with pytest.raises(TypeError, match="list_editable"):
         type("Bad", (ServiceAdmin,), {"list_editable": ("name",), "__module__": __name__})
+
+
+def test_pages_are_spared_the_scripts_that_none_uses(cast):
+    """Of those that a page still loads, the largest is jQuery; Chart.js has its place taken."""
+    with pytest.raises(TypeError, match="prepopulated_fields"):
+        type("Bad", (ServiceAdmin,), {"prepopulated_fields": {"slug": ("name",)}, "__module__": __name__})
+    page = signed_in(cast.alice).get("/admin/access/project/add/").content.decode()
+    loaded = re.findall(r'<script[^>]* src="/static/([^"]+)"', page)
+    assert "unfold/js/chart/chart.js" in loaded and "admin/js/core.js" in loaded
+    sizes = {name: Path(finders.find(name)).stat().st_size for name in loaded}
+    assert {name for name, size in sizes.items() if size > 60_000} == {"admin/js/vendor/jquery/jquery.min.js"}
+    # A chart would be a canvas that Chart.js draws on.
+    ours = (
+        *settings.BASE_DIR.glob("templates/**/*.html"),
+        *settings.BASE_DIR.glob("llmops/*/templates/**/*.html"),
+    )
+    assert not [path for path in ours if "<canvas" in path.read_text()]
 
 
 def test_no_page_edits_in_an_inline(cast):
