@@ -84,16 +84,8 @@ def run() -> int:
         _refuse_taken(host, port)
         _make_keys(data_dir)
         simulator_port = _simulator_port(data_dir, near=port + 1)
-        environment = {
-            **os.environ,
-            "CONSOLE_DATA_DIR": str(data_dir),
-            "DJANGO_SETTINGS_MODULE": "console.settings",
-            "PORT": str(port),
-            "CONSOLE_BACKGROUND": "false",
-            "PYTHONUNBUFFERED": "1",
-            "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
-        }
-        children = _children(host, port, simulator_port)
+        environment = {**os.environ, **environment_of(data_dir, port, simulator_port)}
+        children = children_of(host, port, simulator_port)
         if os.environ.get("DATABASE_URL") or not (data_dir / "console.sqlite3").exists():
             _prepare(environment)
         else:
@@ -203,7 +195,20 @@ def _prepare(environment: dict[str, str]) -> None:
         raise Refusal("preparing the database failed; the reason stands above.")
 
 
-def _children(host: str, port: int, simulator_port: int) -> dict[str, Child]:
+def environment_of(data_dir: Path, port: int, simulator_port: int) -> dict[str, str]:
+    """What every child is told beside what this process was told."""
+    return {
+        "CONSOLE_DATA_DIR": str(data_dir),
+        "DJANGO_SETTINGS_MODULE": "console.settings",
+        "PORT": str(port),
+        "CONSOLE_BACKGROUND": "false",
+        "PYTHONUNBUFFERED": "1",
+        "CONSOLE_SIMULATOR_URL": f"http://127.0.0.1:{simulator_port}/v1",
+    }
+
+
+def children_of(host: str, port: int, simulator_port: int) -> dict[str, Child]:
+    """What is started and watched, by name."""
     python = sys.executable
     children = [
         Child(
@@ -307,9 +312,7 @@ class Watch:
 
     def _ready(self) -> bool:
         """Whether calls are answered: the web server is ready, and so is the provider that the demo's calls go to."""
-        return _answers(int(self.environment["PORT"]), "/readyz") and _answers(
-            self.simulator_port, "/healthz"
-        )
+        return answers(int(self.environment["PORT"]), "/readyz") and answers(self.simulator_port, "/healthz")
 
     def _tend(self) -> None:
         now = time.monotonic()
@@ -377,7 +380,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _answers(port: int, path: str) -> bool:
+def answers(port: int, path: str) -> bool:
     """Whether it is a 200. A client from a library would double the memory of the watcher."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:

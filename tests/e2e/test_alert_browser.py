@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests import launcher
 from tests.e2e.test_browser import browser, context, page, session, stack  # noqa: F401
 from tests.e2e.test_embedded import Embedded, wait_until
 from tests.tools.services import Service, says, service
@@ -44,10 +42,7 @@ def apply(console: Embedded, home: Path, **given: Any) -> None:
     simulator = (console.data_dir / "simulator.port").read_text().strip()
     path = home / "walk.yaml"
     path.write_text(FILE % {"simulator": simulator, "key": KEY, **given})
-    lines = (console.data_dir / "keys.env").read_text().splitlines()
-    keys = dict(line.split("=", 1) for line in lines if "=" in line)
-    env = {**console.env, **keys, "DJANGO_SETTINGS_MODULE": "console.settings", "CONSOLE_BACKGROUND": "1"}
-    done = launcher.run([sys.executable, "manage.py", "apply", "-f", str(path)], env=env)
+    done = console.manage("apply", "-f", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from console.embedded import write_private
 from tests.chromium import CHROMIUM, FLAGS
 from tests.e2e.test_embedded import Embedded, wait_until
+from tests.e2e.unwatched import Unwatched
 from tests.handing_on import handed_on
 from tests.installation import Template
 
@@ -51,23 +50,14 @@ def stack(
 
     @contextmanager
     def running() -> Iterator[Embedded]:
-        found = Embedded(tmp_path_factory.mktemp("browser"))
+        found = Unwatched(tmp_path_factory.mktemp("browser"), installation_template)
+        # What happened in the months before is looked at elsewhere, and takes as long to make as all else here.
+        found.env["CONSOLE_DEMO"] = "no"
         try:
-            # What happened in the months before is looked at elsewhere, and takes as long to make as all else here.
-            found.env["CONSOLE_DEMO"] = "no"
-            # Its tables as well: they are there, and it finds nothing in them yet.
-            if installation_template.url.startswith("sqlite"):
-                found.data_dir.mkdir(mode=0o700)
-                keys = (
-                    f"{name}={os.environ[name]}\n" for name in ("CONSOLE_SECRET_KEY", "CONSOLE_MASTER_KEYS")
-                )
-                write_private(found.data_dir / "keys.env", "".join(keys))
-                installation_template.fill(str(found.data_dir / "console.sqlite3"))
             found.start()
             yield found
         finally:
-            if found.process is not None:
-                found.process.kill()
+            found.kill()
 
     yield from handed_on(request, running)
 
