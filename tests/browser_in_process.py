@@ -4,13 +4,15 @@ What a test did to the database, also within a transaction that will be taken ba
 of its own, since Django takes the loop that it runs for one of the test's; what the browser asks for comes in at a port, and over to
 the thread of the test. It keeps static files as it keeps those of a server, and what it made of scripts as well: to take its requests
 over within the browser would switch that off, and cost more than the pages themselves.
+
+Files that import ``browser`` share one, and are run by one process, one after the other (``handing_on.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +20,12 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
+import pytest
 from django.test import Client
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from tests.chromium import CHROMIUM, FLAGS
+from tests.handing_on import handed_on
 
 #: Browsers take it for a trustworthy origin, and ``ALLOWED_HOSTS`` has it.
 HERE = "http://localhost"
@@ -51,11 +55,9 @@ class _Asked:
 
 
 class InProcessBrowser:
-    """``visit`` runs a job with a page of its own; ``client`` answers for the console meanwhile. ``flags``: more than every
-    browser of the tests is started with."""
+    """``visit`` runs a job with a page of its own; ``client`` answers for the console meanwhile."""
 
-    def __init__(self, *flags: str) -> None:
-        self._flags = flags
+    def __init__(self) -> None:
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._visited = False
         self._resting: tuple[str, ...] = ()
@@ -74,15 +76,27 @@ class InProcessBrowser:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         Thread(target=self._server.serve_forever, daemon=True).start()
         self._thread = ThreadPoolExecutor(1)
-        self._playwright, self._browser = self._thread.submit(self._launch).result()
+        self._playwright: Playwright = self._thread.submit(sync_playwright().start).result()
+        self._browser = self._launched()
         self._kept: Page | None = None
+        self._kept_is: dict[str, Any] = {}
 
-    def _launch(self) -> tuple[Any, Browser]:
-        playwright = sync_playwright().start()
+    def _launched(self, *flags: str) -> Browser:
         here = f"--host-resolver-rules=MAP localhost:80 127.0.0.1:{self._server.server_port}"
-        return playwright, playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*FLAGS, *self._flags, here]
-        )
+        return self._thread.submit(
+            self._playwright.chromium.launch, executable_path=CHROMIUM, args=[*FLAGS, *flags, here]
+        ).result()
+
+    @contextmanager
+    def another(self, *flags: str) -> Iterator[None]:
+        """As long as the block lasts, visits are made with one that is started with more ``flags``."""
+        before = self._browser, self._kept, self._kept_is
+        self._browser, self._kept = self._launched(*flags), None
+        try:
+            yield
+        finally:
+            self._thread.submit(self._browser.close).result()
+            self._browser, self._kept, self._kept_is = before
 
     def close(self) -> None:
         self._thread.submit(lambda: (self._browser.close(), self._playwright.stop())).result()
@@ -101,8 +115,8 @@ class InProcessBrowser:
     ) -> _T:
         """``resting``: how addresses end that are to say that nothing is new, as live pages ask them all the time.
 
-        ``again``: in the window of the visit before that said so as well, for jobs that only look. A window of its own
-        costs as much as what is done in it.
+        ``again``: in the window of the visit before that said so as well and asked for the same ``context``, for jobs that
+        only look. A window of its own costs as much as what is done in it.
         """
         self._resting, self._visited = resting, True
         future = self._thread.submit(self._job_again if again else self._job, job, context)
@@ -174,6 +188,9 @@ class InProcessBrowser:
         return Handler
 
     def _job(self, job: Callable[[Page], _T], context: dict[str, Any]) -> _T:
+        if self._kept is not None:
+            # What its page goes on asking is not for this visit's client; one that only looks leads it elsewhere anyway.
+            self._kept.goto(HERE + NOTHING)
         page = self._window(context)
         try:
             return job(page)
@@ -181,15 +198,16 @@ class InProcessBrowser:
             page.context.close()
 
     def _job_again(self, job: Callable[[Page], _T], context: dict[str, Any]) -> _T:
-        self._kept = self._kept or self._window(context)
-        try:
-            return job(self._kept)
-        finally:
-            # What the page goes on asking is not for the next visit's client.
-            self._kept.goto(HERE + NOTHING)
+        if self._kept is None or self._kept_is != context:
+            if self._kept is not None:
+                self._kept.context.close()
+            self._kept, self._kept_is = self._window(context), context
+        return job(self._kept)
 
     def _window(self, context: dict[str, Any]) -> Page:
-        found = self._browser.new_context(locale="en", **context)
+        # What breathes while a page is live would be drawn sixty times a second, and what fades would not have its colour yet.
+        given = {"locale": "en", "reduced_motion": "reduce", **context}
+        found = self._browser.new_context(**given)
         found.set_default_timeout(60_000)
         return found.new_page()
 
@@ -210,13 +228,9 @@ def _answered(client: Client, asked: _Asked) -> _Answer:
     return _Answer(found.status_code, kept, body)
 
 
-@contextmanager
-def a_browser(*flags: str) -> Iterator[InProcessBrowser]:
-    found = InProcessBrowser(*flags)
-    try:
-        yield found
-    finally:
-        found.close()
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[InProcessBrowser]:
+    yield from handed_on(request, lambda: closing(InProcessBrowser()))
 
 
 def axe_source() -> str:

@@ -17,4 +17,6 @@ _OFF = (
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", f"--disable-features={','.join(_OFF)}",
+    # How letters are fitted to pixels and smoothed, and what a screen makes of colours, are each machine's own.
+    "--font-render-hinting=none", "--disable-lcd-text", "--force-color-profile=srgb",
 ]  # fmt: skip

@@ -18,34 +18,42 @@ import pytest
 
 Held = TypeVar("Held")
 FOLLOWING = pytest.StashKey[pytest.Item | None]()
-#: The files that share a stack and a browser: the one that has the fixtures, and those that import them.
-_OWNER = "tests/e2e/test_browser.py"
-_IMPORTS = re.compile(r"^from tests\.e2e\.test_browser import (?:\([^)]*|[^\n]*)\bstack\b", re.MULTILINE)
+#: The file that has the fixtures, and the one of them that shows that a file which imports it shares them.
+_OWNERS = {"tests/e2e/test_browser.py": "stack", "tests/browser_in_process.py": "browser"}
+_IMPORTS = {
+    owner: re.compile(
+        rf"^from {re.escape(owner[:-3].replace('/', '.'))} import (?:\([^)]*|[^\n]*)\b{name}\b", re.MULTILINE
+    )
+    for owner, name in _OWNERS.items()
+}
 _ROOT = Path(__file__).resolve().parent.parent
-_held: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+_held: dict[tuple[str, str], tuple[AbstractContextManager[Any], Any]] = {}
 
 
 def handed_on(
     request: pytest.FixtureRequest, make: Callable[[], AbstractContextManager[Held]]
 ) -> Iterator[Held]:
-    name = request.fixturename
-    assert name is not None
+    assert request.fixturename is not None
+    place = _place(request.path)
+    # Not by the fixture itself: a file that is imported by another is loaded twice, once for pytest.
+    name = place, request.fixturename
     if name not in _held:
         manager = make()
         _held[name] = manager, manager.__enter__()
     yield _held[name][1]
     following = request.session.stash.get(FOLLOWING, None)
-    # Not the fixtures themselves: a file that is imported by another is loaded twice, once for pytest.
-    if following is None or _place(following.path) != _place(request.path):
+    if following is None or _place(following.path) != place:
         _held.pop(name)[0].__exit__(None, None, None)
 
 
 @cache
 def together(file: str) -> str:
-    """The name of what is given to one process as a whole: the file itself, or all that share the browser."""
+    """The name of what is given to one process as a whole: the file itself, or all that share a browser."""
     path = _ROOT / file
-    shares = file == _OWNER or (path.is_file() and _IMPORTS.search(path.read_text()) is not None)
-    return _OWNER if shares else file
+    if file in _OWNERS or not path.is_file():
+        return file
+    text = path.read_text()
+    return next((owner for owner, imports in _IMPORTS.items() if imports.search(text)), file)
 
 
 def _place(path: Path) -> str:

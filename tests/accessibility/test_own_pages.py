@@ -3,24 +3,24 @@
 A new address fails ``test_every_page_is_looked_at`` until it stands in ``PAGES``, or in ``NO_PAGES`` with the reason.
 """
 
+# ruff: noqa: F811 - fixtures that are imported are arguments by the same name
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.test import Client
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from llmops.access.account_views import PENDING
 from llmops.access.models import Passkey
 from llmops.audit.models import Verification
 from llmops.base.clock import database_now
-from tests.browser_in_process import AXE, HERE, NOTHING, InProcessBrowser, a_browser
+from tests.browser_in_process import AXE, HERE, NOTHING, InProcessBrowser, browser  # noqa: F401
 from tests.console import surface
 from tests.console.test_every_change_leaves_one_event import stand_in
 
@@ -114,12 +114,6 @@ def test_every_page_is_looked_at() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[InProcessBrowser]:
-    with a_browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def looker(browser: InProcessBrowser) -> Looker:
     return Looker(browser)
 
@@ -159,7 +153,12 @@ EVERYTHING_ELSE = {
     "runOnly": {"type": "tag", "values": TAGS}, "rules": {"color-contrast": {"enabled": False}},
     "preload": {"assets": ["media"]}, "resultTypes": ["violations"],
 }  # fmt: skip
-WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+SIZES: dict[str, ViewportSize] = {
+    "wide": {"width": 1440, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
+#: At the size at which a page is opened, and at the other.
+SCHEMES = (("light", "dark"), ("dark", "light"))
 #: Contrast is most of what axe computes. What a text's contrast follows from is its look: its colours, its size and weight, and
 #: all that is behind it, up to the page. axe looks at what has a look that it has not found good before, on this page or another.
 CONTRAST = """
@@ -176,8 +175,8 @@ CONTRAST = """
       // What is taken out of the flow may lie over anything, so its look is that of its place alone.
       if (s.position === "absolute" || s.position === "fixed" || s.float !== "none" || s.transform !== "none")
         own.push(element.tagName, element.id, element.className);
-      const plain = own.join() === "rgba(0, 0, 0, 0),none,1,none,normal,none";
-      behind.set(element, ground(element.parentElement) + (plain ? "" : ">" + own.join()));
+      const below = ground(element.parentElement), look = own.join();
+      behind.set(element, look === "rgba(0, 0, 0, 0),none,1,none,normal,none" ? below : short(below + ">" + look));
     }
     return behind.get(element);
   }
@@ -239,18 +238,31 @@ CONTRAST = """
 """
 
 
-#: The navigation, but for which of its links is the page's own.
-FRAME = """() => {
-  const frame = document.getElementById("nav")?.cloneNode(true);
-  frame?.querySelectorAll("[aria-current]").forEach(one => one.removeAttribute("aria-current"));
-  frame?.querySelectorAll("[name=csrfmiddlewaretoken]").forEach(one => one.remove());
-  return frame?.outerHTML ?? "";
+#: Both of it at one size: everything but contrast once, and contrast in each scheme. A navigation that was looked at on another page
+#: is left out; which of its links is the page's own makes it no other.
+LOOK = """async ({ where, how, schemes, frames, good, mute }) => {
+  const nav = document.getElementById("nav")?.cloneNode(true);
+  nav?.querySelectorAll("[aria-current]").forEach(one => one.removeAttribute("aria-current"));
+  nav?.querySelectorAll("[name=csrfmiddlewaretoken]").forEach(one => one.remove());
+  const frame = nav?.outerHTML ?? "", contrast = CONTRAST;
+  const found = { frame, bad: {}, good: [], mute: [] };
+  for (const scheme of schemes) {
+    document.documentElement.classList.toggle("dark", scheme === "dark");
+    const said = scheme === schemes[0]
+      ? await axe.run({ include: [where || "html"], exclude: frames.includes(frame) && !where ? ["#nav"] : [] }, how) : { violations: [] };
+    const seen = await contrast([where + " *", good.concat(found.good), mute.concat(found.mute)]);
+    found.bad[scheme] = said.violations.concat(seen.bad);
+    found.good.push(...seen.good);
+    found.mute.push(...seen.mute);
+  }
+  return found;
+}""".replace("CONTRAST", CONTRAST.strip())
+#: Menus and folded parts are read as well. Tables behind charts are of one making, and are fetched: one of them.
+UNFOLD = """async () => {
+  const behind = document.querySelectorAll("details[data-behind]"), first = behind[0]?.querySelector(".scroll");
+  for (const one of document.querySelectorAll("details")) one.open = one === behind[0] || !one.matches("[data-behind]");
+  while (first && !first.textContent.trim()) await new Promise(requestAnimationFrame);
 }"""
-
-
-def _context(where: str, frame_is_known: bool) -> dict[str, list[str]]:
-    """What ``axe.run`` looks at: all of a page, but for a navigation that it has seen on another."""
-    return {"include": [where or "html"], "exclude": ["#nav"] if frame_is_known and not where else []}
 
 
 def findings(found: list[dict[str, Any]]) -> list[str]:
@@ -269,8 +281,10 @@ class Looker:
     browser: InProcessBrowser
     good: set[str] = field(default_factory=set)
     mute: set[str] = field(default_factory=set)
-    #: Navigations that were looked at.
-    frames: set[str] = field(default_factory=set)
+    #: Navigations that were looked at, by the size at which they were.
+    frames: dict[str, set[str]] = field(default_factory=lambda: {size: set() for size in SIZES})
+    #: The window has that of the page before, so each page is opened at one size and becomes the other.
+    sizes: tuple[str, ...] = tuple(SIZES)
 
     def look_at_all(self, client: Client, addresses: list[str], where: str = "") -> dict[str, list[str]]:
         def job(page: Page) -> dict[str, list[str]]:
@@ -279,39 +293,31 @@ class Looker:
                 found |= self._look(page, address, where)
             return found
 
-        # Nothing fades or moves, so that colours are what they will be.
-        return self.browser.visit(client, job, resting=RESTING, again=True, reduced_motion="reduce")
+        return self.browser.visit(client, job, resting=RESTING, again=True)
 
     def _look(self, page: Page, address: str, where: str) -> dict[str, list[str]]:
-        page.set_viewport_size(WIDE)
-        answer = page.goto(HERE + address)
-        assert answer is not None and answer.status == 200, address
-        page.add_script_tag(url=HERE + AXE)
-        # Menus and folded parts are read as well.
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         found = {}
-        for size, (viewport, *schemes) in {
-            "wide": (WIDE, "light", "dark"), "phone": (PHONE, "dark", "light"),
-        }.items():  # fmt: skip
-            page.set_viewport_size(viewport)
-            for number, scheme in enumerate(schemes):
-                page.evaluate(
-                    "dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark"
-                )
-                wrong: list[dict[str, Any]] = []
-                if number == 0:
-                    frame = f"{size} {page.evaluate(FRAME)}"
-                    wrong += page.evaluate(
-                        "([where, how]) => axe.run(where, how).then(found => found.violations)",
-                        [_context(where, frame in self.frames), EVERYTHING_ELSE],
-                    )
-                    self.frames.add(frame)
-                said = page.evaluate(CONTRAST, [f"{where} *".strip(), list(self.good), list(self.mute)])
-                wrong += said["bad"]
-                self.good.update(said["good"])
-                self.mute.update(said["mute"])
+        for number, size in enumerate(self.sizes):
+            page.set_viewport_size(SIZES[size])
+            if not number:
+                answer = page.goto(HERE + address)
+                assert answer is not None and answer.status == 200, address
+                page.add_script_tag(url=HERE + AXE)
+                page.evaluate(UNFOLD)
+            said = page.evaluate(
+                LOOK,
+                {
+                    "where": where, "how": EVERYTHING_ELSE, "schemes": SCHEMES[number],
+                    "frames": list(self.frames[size]), "good": list(self.good), "mute": list(self.mute),
+                },
+            )  # fmt: skip
+            self.frames[size].add(said["frame"])
+            self.good.update(said["good"])
+            self.mute.update(said["mute"])
+            for scheme, wrong in said["bad"].items():
                 if seen := findings(wrong):
                     found[f"{address} {size} {scheme}"] = seen
+        self.sizes = self.sizes[::-1]
         return found
 
 
@@ -342,7 +348,7 @@ def test_a_look_that_was_good_excuses_no_other(looker: Looker) -> None:
                 assert [one["id"] for one in found["bad"]] == ["color-contrast"], wrong
                 assert found["good"] == []
 
-    looker.browser.visit(Client(), job, again=True, reduced_motion="reduce")
+    looker.browser.visit(Client(), job, again=True)
 
 
 @pytest.mark.parametrize("route", sorted(PAGES))

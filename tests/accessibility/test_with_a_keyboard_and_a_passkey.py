@@ -1,9 +1,9 @@
 """What takes a real browser: editing prompts with the keyboard alone, and signing in with a passkey."""
 
+# ruff: noqa: F811 - fixtures that are imported are arguments by the same name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ from llmops.access.models import Passkey
 from llmops.audit.models import Event
 from llmops.prompts.models import Label, Prompt
 from llmops.serving.models import Revision
-from tests.browser_in_process import HERE, InProcessBrowser, a_browser
+from tests.browser_in_process import HERE, InProcessBrowser, browser  # noqa: F401
 from tests.cast import COMMAND, PASSWORD
 from tests.console.world import undone
 
@@ -36,12 +36,6 @@ SEEN = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[InProcessBrowser]:
-    with a_browser() as found:
-        yield found
-
-
 def to(page: Page, name: str, most: int = 150) -> None:
     """Tab until what has the focus is called ``name``; it must be seen to have it."""
     met: list[str] = []
@@ -52,6 +46,13 @@ def to(page: Page, name: str, most: int = 150) -> None:
             assert page.evaluate(SEEN), f"{name} has the focus, and nothing shows it"
             return
     raise AssertionError(f"the keyboard does not reach {name!r} on {page.url}, but {met}")
+
+
+def skip(page: Page) -> None:
+    """Past the navigation, as a page that was just opened offers first."""
+    to(page, "Skip to content", 1)
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#content"
 
 
 def press(page: Page, name: str, leads_to: str) -> None:
@@ -100,6 +101,7 @@ def test_a_prompt_from_its_first_word_to_its_publication_with_the_keyboard_alone
         write(page, "Note.*", "first")
         press(page, "Save and continue editing", r"/change/$")
 
+        skip(page)
         write(page, "System policy.*", "You greet most politely.")
         choose(page, "On saving.*", "version")
         write(page, "Note.*", "polite")
@@ -109,6 +111,7 @@ def test_a_prompt_from_its_first_word_to_its_publication_with_the_keyboard_alone
 
         page.go_back()
         press(page, "Point (a label|one).*", r"/point-label/")
+        skip(page)
         to(page, "Version.*")
         if page.evaluate("document.activeElement.tagName") == "SELECT":
             page.keyboard.press("End")
@@ -119,6 +122,7 @@ def test_a_prompt_from_its_first_word_to_its_publication_with_the_keyboard_alone
 
         press(page, "Revisions", r"/serving/revision/$")
         press(page, "Publish.*", r"/publish/")
+        skip(page)
         write(page, "Reason.*", "polite from now on")
         press(page, "Publish.*", r"/serving/revision/")
 

@@ -1,9 +1,9 @@
 """The on-call dashboards as a person meets them: filters, drill-down, tables, views, full screen, and a page that follows."""
 
+# ruff: noqa: F811 - fixtures that are imported are arguments by the same name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from django.test import Client
 from playwright.sync_api import Page, expect
 
 from llmops.dashboards.boards import live, making
-from tests.browser_in_process import HERE, InProcessBrowser, a_browser
+from tests.browser_in_process import HERE, InProcessBrowser, browser  # noqa: F401
 from tests.dashboards import seed
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.timeout(300)]
@@ -33,12 +33,6 @@ class Storing(Client):
             making.forget()
             live.forget()
         return super().generic(method, path, *args, **more)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[InProcessBrowser]:
-    with a_browser() as found:
-        yield found
 
 
 def test_somebody_on_call_finds_the_calls(stage: SimpleNamespace, browser: InProcessBrowser) -> None:

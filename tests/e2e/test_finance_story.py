@@ -1,30 +1,31 @@
 """Finance in a real browser: which feature grew most last month, why, which calls are behind it, and the month as a file."""
 
+# ruff: noqa: F811 - fixtures that are imported are arguments by the same name
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from django.test import Client
+from playwright.sync_api import Page, expect
 
 from llmops.core.money import NANO
 from llmops.usage.models import Call
-from tests.chromium import CHROMIUM, FLAGS
+from tests.browser_in_process import HERE, InProcessBrowser, browser  # noqa: F401
 from tests.dashboards import seed, spend_world
-from tests.e2e.test_browser import WATCH_POLICY, ZONE
+from tests.e2e.test_browser import WATCH_POLICY, WIDE, ZONE
 
-expect.set_options(timeout=60_000)
+# What each engine answers is asked in tests/dashboards/test_spend.py and test_spend_agrees.py; here, where a page leads.
+pytestmark = pytest.mark.any_engine
 
 
 @pytest.fixture
-def month(transactional_db: None, tmp_path: Path) -> SimpleNamespace:
-    """Three months of calls; what last month's cost, by feature, read before the browser's loop forbids it."""
+def month(db: None, tmp_path: Path) -> SimpleNamespace:
+    """Three months of calls; what last month's cost, by feature, as the page does not read it."""
     now = datetime.now(UTC)
     stage = seed.fill(password=seed.PASSWORD)
     spend_world.months(stage, tmp_path, now=now, scale=0.3)
@@ -36,33 +37,24 @@ def month(transactional_db: None, tmp_path: Path) -> SimpleNamespace:
     )
 
 
-@pytest.fixture
-def browser(month: SimpleNamespace) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Browser, live_server: Any) -> Iterator[Page]:
-    context = browser.new_context(
-        timezone_id=ZONE, viewport={"width": 1440, "height": 900}, base_url=live_server.url
-    )
-    context.add_init_script(WATCH_POLICY)
-    found = context.new_page()
-    found.goto("/spend/")
-    found.get_by_label("User name").fill("alice")
-    found.get_by_label("Password").fill(seed.PASSWORD)
-    found.get_by_role("button", name="Sign in").click()
-    expect(found).to_have_url(re.compile(r"/spend/$"))
-    yield found
-    context.close()
-
-
 def test_finance_finds_what_grew_and_takes_the_month_away(
-    month: SimpleNamespace, page: Page, tmp_path: Path
+    month: SimpleNamespace,
+    browser: InProcessBrowser,
+    tmp_path: Path,
 ) -> None:
+    def job(page: Page) -> None:
+        page.context.add_init_script(WATCH_POLICY)
+        page.goto(f"{HERE}/spend/")
+        page.get_by_label("User name").fill("alice")
+        page.get_by_label("Password").fill(seed.PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(re.compile(r"/spend/$"))
+        finds_what_grew(month, page, tmp_path)
+
+    browser.visit(Client(), job, resting=("/live/",), timezone_id=ZONE, viewport=WIDE)
+
+
+def finds_what_grew(month: SimpleNamespace, page: Page, tmp_path: Path) -> None:
     # What grew most, and why, without a shell and without adding anything up.
     page.get_by_role("navigation", name="Time range").get_by_role("link", name="Last month").click()
     page.get_by_role("navigation", name="Group by").get_by_role("link", name="Feature").click()
