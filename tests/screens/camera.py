@@ -29,8 +29,6 @@ HOW = {"cell": CELL, "tolerance": TOLERANCE, "step": STEP, "window": WINDOW}
 SIZES = {"wide": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 SCHEMES = ("light", "dark")
 RESTING = ("/live/",)
-#: What else would be each machine's own: how letters are fitted to pixels and smoothed, and what its screen makes of colours.
-STILL = ("--font-render-hinting=none", "--disable-lcd-text", "--force-color-profile=srgb")
 #: A page in the one font that the console brings, whichever a machine has beside it, with letters where they are by themselves and
 #: not where a machine's settings move them: what Inter lacks (thin spaces, ticks) is written otherwise. Streams are never heard of.
 _DRESS = r"""
@@ -73,6 +71,8 @@ class Found:
     share: float
     thick: int
     most: float
+    #: As ``Comparing.compare`` has it.
+    measured: dict[str, Any]
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Camera:
             return job(page)
 
         return self.browser.visit(
-            self.scenes.client, dressed, resting=RESTING, again=True, reduced_motion="reduce",
+            self.scenes.client, dressed, resting=RESTING, again=True,
             timezone_id=ZONE, device_scale_factor=1,
         )  # fmt: skip
 
@@ -108,19 +108,29 @@ def settle(page: Page, scheme: str) -> None:
     page.evaluate(_READY, scheme == "dark")
 
 
-def taken(page: Page, scheme: str) -> bytes:
-    """A picture of the whole page that is open."""
-    settle(page, scheme)
-    return shot(page)
-
-
 def shot(page: Page) -> bytes:
+    """For somebody to look at."""
     return page.screenshot(full_page=True, animations="disabled", caret="hide", scale="css")
 
 
-def kept(page: Page, picture: bytes) -> bytes:
+def quick(page: Page) -> str:
+    """The same in base64, to be compared: as it comes from the browser, which takes no pains to make it small."""
+    width, height = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+    )
+    session = page.context.new_cdp_session(page)
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    taken = session.send(
+        "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True, "optimizeForSpeed": True}
+    )
+    session.detach()
+    return str(taken["data"])
+
+
+def kept(page: Page) -> bytes:
+    """What there is to keep of the page as it is shown."""
     page.evaluate(_COMPARING)
-    return base64.b64decode(page.evaluate("([png, how]) => Comparing.kept(png, how)", [_text(picture), HOW]))
+    return base64.b64decode(page.evaluate("([png, how]) => Comparing.kept(png, how)", [quick(page), HOW]))
 
 
 def a_folder() -> Path:
@@ -128,10 +138,10 @@ def a_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="screens-"))
 
 
-def compared(page: Page, picture: bytes, reference: bytes, folder: Callable[[], Path], name: str) -> Found:
-    """Compares with what was kept. What differs is put into ``folder``, as pictures to look at."""
+def compared(page: Page, reference: bytes) -> Found:
+    """Compares the page as it is shown with what was kept."""
     page.evaluate(_COMPARING)
-    given = [_text(picture), _text(reference), HOW]
+    given = [quick(page), _text(reference), HOW]
     found = page.evaluate("([png, kept, how]) => Comparing.compare(png, kept, how)", given)
     said = []
     if abs(found["taller"]) > TALLER or found["wider"]:
@@ -147,15 +157,17 @@ def compared(page: Page, picture: bytes, reference: bytes, folder: Callable[[], 
             f"{found['thick']} of {WINDOW**2} cells differ in the {side} x {side} px at {x}, {y} ({found['name']}),"
             f" of which {THICK} may"
         )
-    if said:
-        shown = page.evaluate(
-            "([png, kept, how, found]) => Comparing.pictures(png, kept, found, how)", [*given, found]
-        )
-        place = folder()
-        (place / f"{name}.actual.png").write_bytes(picture)
-        for what, text in shown.items():
-            (place / f"{name}.{what}.png").write_bytes(base64.b64decode(text))
-    return Found("; ".join(said), found["share"], found["thick"], found["most"])
+    return Found("; ".join(said), found["share"], found["thick"], found["most"], found)
+
+
+def pictures(page: Page, found: Found, reference: bytes, folder: Path, name: str) -> None:
+    """Puts into ``folder`` what there is to look at of a page that differs, while it is shown."""
+    picture = shot(page)
+    given = [_text(picture), _text(reference), found.measured, HOW]
+    shown = page.evaluate("([png, kept, found, how]) => Comparing.pictures(png, kept, found, how)", given)
+    (folder / f"{name}.actual.png").write_bytes(picture)
+    for what, text in shown.items():
+        (folder / f"{name}.{what}.png").write_bytes(base64.b64decode(text))
 
 
 def _text(data: bytes) -> str:

@@ -16,18 +16,26 @@
   }
   // Red, green and blue of each cell, one cell after the other, row by row.
   function grid(picture, cell) {
-    const columns = Math.ceil(picture.width / cell), rows = Math.ceil(picture.height / cell);
-    const sums = new Float64Array(columns * rows * 3), counts = new Uint32Array(columns * rows);
-    for (let y = 0, at = 0; y < picture.height; y++)
-      for (let x = 0; x < picture.width; x++, at += 4) {
-        const place = Math.floor(y / cell) * columns + Math.floor(x / cell);
-        sums[place * 3] += picture.data[at];
-        sums[place * 3 + 1] += picture.data[at + 1];
-        sums[place * 3 + 2] += picture.data[at + 2];
-        counts[place]++;
+    const { width, height, data } = picture;
+    const columns = Math.ceil(width / cell), rows = Math.ceil(height / cell);
+    const sums = new Float64Array(columns * rows * 3);
+    for (let y = 0, at = 0; y < height; y++)
+      for (let x = 0, place = Math.floor(y / cell) * columns * 3; x < width; place += 3) {
+        let red = 0, green = 0, blue = 0;
+        for (const end = Math.min(x + cell, width); x < end; x++, at += 4) {
+          red += data[at];
+          green += data[at + 1];
+          blue += data[at + 2];
+        }
+        sums[place] += red;
+        sums[place + 1] += green;
+        sums[place + 2] += blue;
       }
-    for (let place = 0; place < counts.length; place++)
-      for (let colour = 0; colour < 3; colour++) sums[place * 3 + colour] /= counts[place];
+    for (let row = 0, place = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++, place += 3) {
+        const pixels = Math.min(cell, width - column * cell) * Math.min(cell, height - row * cell);
+        for (let colour = 0; colour < 3; colour++) sums[place + colour] /= pixels;
+      }
     return { columns, rows, sums };
   }
   function asPicture({ columns, rows, sums }, step) {
