@@ -6,7 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.console.changes import ADMIN, API, PAGES
+from tests.console.changes.admin import ADMIN
+from tests.console.changes.api import API
+from tests.console.changes.pages import PAGES
 from tests.console.test_every_change_leaves_one_event import COMMANDS
 from tests.installation import ROOT
 

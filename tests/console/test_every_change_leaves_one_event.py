@@ -1,7 +1,7 @@
 """Invariant 5: every change leaves exactly one audit event, whichever door it came through.
 
 The doors are found, not listed: the API's routes, what the admin's pages offer, the other pages, Django's commands and
-Celery's tasks. How to go through each is a line in ``tests/console/changes.py`` or in a table below; a door without a
+Celery's tasks. How to go through each is a line in ``tests/console/changes/`` or in a table below; a door without a
 line fails, and so does a line without a door.
 """
 
@@ -23,18 +23,11 @@ from console.celery import app as celery
 from llmops.audit.checking import check_database, check_newest
 from tests.cast import COMMAND, PASSWORD, bearer, issue, no_event, one_event, signed_in
 from tests.console import surface
-from tests.console.changes import (
-    ADMIN,
-    API,
-    ASKS_A_PROVIDER,
-    LOOKS,
-    PAGES,
-    REPORTS,
-    Change,
-    address,
-    call_api,
-    fill_form,
-)
+from tests.console.changes.admin import ADMIN, ASKS_A_PROVIDER
+from tests.console.changes.api import API
+from tests.console.changes.change import Change, address, call_api, fill_form
+from tests.console.changes.looks import LOOKS, REPORTS
+from tests.console.changes.pages import PAGES
 from tests.console.world import LONG_AGO, YESTERDAY, undone
 
 pytestmark = pytest.mark.django_db

@@ -23,7 +23,7 @@ from llmops.base.sealed import sealed_columns
 from llmops.providers import services as providers
 from tests.cast import COMMAND, issue, no_event
 from tests.console import surface
-from tests.console.changes import API
+from tests.console.changes.api import API
 from tests.console.test_every_change_leaves_one_event import EXPORTS, stand_in, written
 from tests.console.world import undone
 

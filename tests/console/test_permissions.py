@@ -1,4 +1,4 @@
-"""Who may do what: every address, asked as each of the cast, does what ``permission_table.py`` says of it."""
+"""Who may do what: every address, asked as each of the cast, does what ``permissions/table.py`` says of it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from typing import Any
 import pytest
 
 from tests.console import surface
-from tests.console.changes import (
-    ADMIN,
-    API,
-    ASKS_A_PROVIDER,
-    LOOKS,
-    PAGES,
-    REPORTS,
-    Change,
-    address,
-    call_api,
-    fill_form,
-)
-from tests.console.permission_table import API_TABLE, PAGE_TABLE
+from tests.console.changes.admin import ADMIN, ASKS_A_PROVIDER
+from tests.console.changes.api import API
+from tests.console.changes.change import Change, address, call_api, fill_form
+from tests.console.changes.looks import LOOKS, REPORTS
+from tests.console.changes.pages import PAGES
+from tests.console.permissions.table import API_ROWS, PAGE_ROWS
 from tests.console.test_every_change_leaves_one_event import accepted, stand_in
 from tests.console.world import ACTORS, undone
 
@@ -30,14 +23,6 @@ PEOPLE = ACTORS[:7]
 
 #: Not in the table: the same for everybody.
 SAME_FOR_ALL = {"/admin/login/", "/admin/logout/", "/api/", "/api/v1/", "/api/{rest}"}
-
-
-def read(table: str) -> dict[str, str]:
-    rows = [line.rsplit(maxsplit=1) for line in table.strip().splitlines()]
-    return {key.strip(): codes for key, codes in rows}
-
-
-API_ROWS, PAGE_ROWS = read(API_TABLE), read(PAGE_TABLE)
 
 
 def area_of(key: str) -> str:

@@ -20,7 +20,8 @@ from llmops.serving.selectors import Pending, document_of, live_prompts, live_re
 from llmops.serving.snapshot import EMPTY_DOCUMENT, PromptEntry, decode_document, encode_document
 from tests import configuring
 from tests.cast import COMMAND
-from tests.console.changes import API, call_api
+from tests.console.changes.api import API
+from tests.console.changes.change import call_api
 from tests.console.world import undone
 from tests.trying import tries
 

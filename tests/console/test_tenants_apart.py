@@ -11,7 +11,9 @@ from llmops.access.models import Membership
 from llmops.usage.models import Job
 from tests.cast import bearer, issue, no_event
 from tests.console import surface
-from tests.console.changes import ADMIN, API, address, call_api
+from tests.console.changes.admin import ADMIN
+from tests.console.changes.api import API
+from tests.console.changes.change import address, call_api
 from tests.console.test_permissions import API_ROWS, PAGE_ROWS, looked_at
 from tests.console.world import undone
 

@@ -50,7 +50,7 @@ from tests.usage.texts_kept import keep_texts, open_project
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 LONG_AGO = (datetime.now(UTC) - timedelta(days=3)).date()
-#: In the order of the columns of ``permission_table.py``.
+#: In the order of the columns of ``permissions/``.
 ACTORS = (
     "nobody", "alice", "bob", "carla", "dan", "rita", "charlie",
     "k_inference", "k_read", "k_configure", "k_keys", "k_budgets", "k_audit", "k_members", "k_everything",
