@@ -1,5 +1,5 @@
 """Every check of the installation, in the order in which they are shown. To add one: a file here with a ``CHECK``, a line below,
-and a case in ``tests/readiness/test_checks.py``."""
+and a case in ``tests/readiness/cases/``."""
 
 from __future__ import annotations
 
