@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from io import StringIO
 
 import pytest
@@ -15,8 +14,8 @@ from django.db import DatabaseError, connection, transaction
 from llmops.audit import chain, checking, export
 from llmops.audit.models import ChainHead, Event
 from llmops.audit.services import as_exported, record
-from llmops.base.append_only import statements
 from llmops.core.actors import Actor
+from tests.audit.trail import without_triggers
 from tests.cast import COMMAND, in_threads
 
 BOB = Actor(kind="user", identifier="7", name="bob", ip="192.0.2.7", request_id="req_1")
@@ -37,18 +36,6 @@ def write(number=1, actor=BOB, **fields):
                     **fields,
                 },
             )
-
-
-@contextmanager
-def without_triggers():
-    """As somebody would who owns the database."""
-    with connection.cursor() as cursor:
-        suffix = " ON audit_event" if connection.vendor == "postgresql" else ""
-        for kind in ("update", "delete", "truncate"):
-            cursor.execute(f"DROP TRIGGER IF EXISTS audit_event_no_{kind}{suffix}")
-        yield cursor
-        for statement in statements(connection.vendor, "audit_event"):
-            cursor.execute(statement)
 
 
 def problems():
