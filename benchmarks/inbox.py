@@ -48,6 +48,7 @@ from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.utils import timezone
 from llmops.access.models import Membership, Project
+from llmops.access.services import create_service_key
 from llmops.approvals.models import Decision, Request
 from llmops.core.actors import command_actor
 from llmops.core.digests import canonical_json, digest, sha256_hex
@@ -63,10 +64,11 @@ definition = {"description": "Gives money back.", "says": "Refund {amount} USD t
               "parameters": {"type": "object", "properties": {"amount": {"type": "number"}, "customer": {"type": "string"}}},
               "execution": "service"}
 user = get_user_model().objects.create_user("reviewer", is_staff=True)
-tools = []
+tools, agents = [], []
 for number in range(20):
     project = Project.objects.create(slug=f"p{number}", name=f"Project {number}")
     tools.append(services.create_tool(actor, project=project, slug=f"tool-{number}", definition=definition))
+    agents.append(str(create_service_key(actor, project=project, name="agent", scopes=["actions"]).key.pk))
     if number < 15:
         Membership.objects.create(user=user, project=project, role="reviewer")
 
@@ -77,7 +79,7 @@ def made(count, state, of_action, required=1):
         given = {"amount": number, "customer": f"Customer {number}"}
         action = Action(project=tool.project, tool=tool, version=tool.current, arguments=canonical_json(given).decode(),
                         run=f"run-{number // 5}", says=f"Refund {number} USD to Customer {number}", requested_by_kind="service_key",
-                        requested_by_id=str(uuid7()), requested_by_name="agent (sk-1)", reason="The parcel arrived broken.",
+                        requested_by_id=agents[number %% len(agents)], requested_by_name="agent (sk-1)", reason="The parcel arrived broken.",
                         risk="irreversible" if number %% 500 == 0 else "destructive", risk_rule="the tool's own class", state=of_action,
                         digest=sha256_hex(f"{of_action}{number}".encode()))
         if of_action in ("unknown", "succeeded"):

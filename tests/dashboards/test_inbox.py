@@ -329,7 +329,7 @@ def test_what_was_decided_last_comes_first_and_no_page_leaves_one_out(
     )
     lapsed = {one.pk for one in made[28:]}
     # Also where what a reader may see lies deeper than what is looked through first.
-    for looked_through in (2_000, 12, 1):
+    for looked_through in ((200, 2_000), (2, 12), (1,)):
         monkeypatch.setattr(listing, "_LOOKED_THROUGH", looked_through)
         for narrowed in ("", "&tool=refund"):
             found, address = [], f"/inbox/?show=decided{narrowed}"

@@ -21,9 +21,9 @@ from llmops.tools.rules import RISKS
 WAITING, DECIDED, UNKNOWN = "waiting", "decided", "unknown"
 SHOWS = (WAITING, UNKNOWN, DECIDED)
 PAGE = 50
-#: So many that ended last are looked through by the index of their ends before a reader's projects are asked for theirs. Most readers
-#: find a page among them, and what lies before them costs nothing.
-_LOOKED_THROUGH = 2_000
+#: So many that ended last are looked through by the index of their ends, and then so many, before a reader's projects are asked for theirs.
+#: Most readers find a page among the first of them, and what lies before costs nothing.
+_LOOKED_THROUGH = (200, 2_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,12 @@ def decided_page(
         )
         over = over.filter(Q(closed_at__lt=mark.closed_at) | Q(closed_at=mark.closed_at, pk__lt=mark.pk))
     wanted = PAGE + 1 - len(lapsed)
-    last = ended.order_by(*order).values("pk")[:_LOOKED_THROUGH]
-    found = _read(over, order, wanted, among=last)
-    if len(found) < wanted:
-        found = _read(over, order, wanted)
+    found: list[Request] = []
+    for most in (*_LOOKED_THROUGH, None):
+        last = ended.order_by(*order).values("pk")[:most] if most is not None else None
+        found = _read(over, order, wanted, among=last)
+        if len(found) == wanted:
+            break
     found = lapsed + found
     return found[:PAGE], len(found) > PAGE
 
