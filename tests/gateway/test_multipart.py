@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.http.multipartparser import MultiPartParser
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge, ServiceUnavailable
@@ -73,7 +77,7 @@ async def sent(form: Form, replace: dict[str, bytes], *add: tuple[str, bytes]) -
 
 boundaries = st.text("abcXYZ019'()+_,-./:=?", min_size=1, max_size=70).map(str.encode)
 names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12).filter(
-    lambda name: name not in ("model", "stream")
+    lambda name: name not in ("model", "stream") and name == name.strip()
 )
 contents = st.one_of(
     st.binary(max_size=60),
@@ -85,23 +89,26 @@ parts = st.lists(
 
 
 @tries(300)
-@given(boundaries, parts, st.integers(0, 5), st.integers(0, 2**32), contents, contents)
+@given(
+    boundaries,
+    parts,
+    st.integers(0, 5),
+    st.integers(0, 2**32),
+    st.sampled_from([b"", b"\r\n", b"\r\n\r\n"]),
+    st.sampled_from([b"", b"\r\n", b" \r\n", b"\n", b"\r\n\r\n \t"]),
+)
 def test_any_pieces_and_any_order_give_the_same_body_with_another_model(
     boundary: bytes,
     others: list[tuple[str, bytes, str | None]],
     place: int,
     seed: int,
-    preamble: bytes,
+    before: bytes,
     epilogue: bytes,
 ) -> None:
-    mark = b"\n--" + boundary
-    assume(all(mark not in b"\n" + content for _, content, _ in others))
-    assume(b"--" + boundary not in preamble)
-    assume(b"--" + boundary not in epilogue)
+    mark = b"--" + boundary
+    assume(all(mark not in content and mark not in name.encode() for name, content, _ in others))
     chosen = [field(name, content, file=file) for name, content, file in others]
     chosen.insert(place, field("model", b"mine", "Content-Type: text/plain; charset=utf-8"))
-    before = preamble + b"\r\n" if preamble else b""
-    epilogue = b" \r\n" + epilogue if epilogue else b""
     body = body_of(boundary, *chosen, preamble=before, epilogue=epilogue)
     pick = random.Random(seed)
     cuts = sorted(pick.randrange(len(body) + 1) for _ in range(pick.randrange(12)))
@@ -150,6 +157,54 @@ def test_whatever_comes_is_read_or_refused_the_same_in_any_pieces(noise: bytes, 
     ends = sorted(min(cut, len(body)) for cut in cuts)
     split = [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
     assert read(split) == read([body]) == read([bytes([byte]) for byte in body])
+
+
+HEAD = b"Content-Disposition: form-data; name="
+#: What forms are made of, and what readers stumble over.
+odds = st.sampled_from(
+    [
+        b"", b"\r\n", b"\n", b"\r", b"--bb", b"--bb--", b"\r\n--bb\r\n", b"\r\n--bb--\r\n", b"\r\n\r\n", HEAD, b'"a"', b"a",
+        b'; filename="f"', b"; name=c", b"; name*=utf-8''z", b"; filename*0=x", b" ", b"\t", b";", b'"', b"\\", b"-", b"=", b":", b"*",
+        b"Content-Type: text/plain", b"; charset=utf-16", b"Content-Transfer-Encoding: base64", b"YWJj", b"%22", b"\xc2\xa0",
+    ]
+)  # fmt: skip
+changes = st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0, 0, 1, 2, 5]), odds), max_size=4)
+
+
+@tries(400)
+@given(st.lists(st.booleans(), min_size=1, max_size=3), changes)
+@example([False, False], [(0, 0, b"x\n")])
+@example([False], [(74, 0, b"\r\n" + HEAD + b"n\r\n\r\n9")])
+@example([False], [(39, 0, b" ")])
+@example([False], [(52, 0, b"--bb\r\n" + HEAD + b"n\r\n\r\n9")])
+def test_what_is_read_here_another_reader_reads_alike(
+    files: list[bool], changes: list[tuple[int, int, bytes]]
+) -> None:
+    """Django's, which is as lenient as any: a form that it reads otherwise is refused."""
+    body = bytearray(body_of(b"bb", *(field("b", b"v", file="f" if file else None) for file in files)))
+    for at, cut, odd in changes:
+        at %= len(body) + 1
+        body[at : at + cut] = odd
+    # A file without a name is none to some; no field that is read here may be one.
+    assume(re.search(rb'filename\*?=[ \t"]*["\r;]', body) is None)
+    parser = Parser(b"bb")
+    try:
+        parser.feed(bytes(body))
+        parser.end()
+    except InvalidRequest:
+        return
+    named = [part for part in parser.parts if part.name]
+    meta = {"CONTENT_TYPE": "multipart/form-data; boundary=bb", "CONTENT_LENGTH": len(body)}
+    fields, uploads = MultiPartParser(meta, io.BytesIO(body), [MemoryFileUploadHandler()], "utf-8").parse()
+    assert sorted(part.name for part in named if not part.file) == sorted(key for key, _ in all_of(fields))
+    read = [body[part.start : part.end].decode("utf-8", "replace") for part in named if not part.file]
+    assert sorted(read) == sorted(value for _, value in all_of(fields))
+    whole = [bytes(body[part.start : part.end]) for part in named if part.file]
+    assert sorted(whole) == sorted(upload.read() for _, upload in all_of(uploads))
+
+
+def all_of(found: Any) -> list[tuple[str, Any]]:
+    return [(key, value) for key in found for value in found.getlist(key)]
 
 
 # ---------------------------------------------------------------------- what is read
@@ -256,11 +311,18 @@ GOOD = field("model", b"m")
         # A form of which another reader, one that takes bare line feeds before the first part, sees only the preamble.
         (
             body_of(b"b", GOOD, preamble=b"x\n" + body_of(b"b", GOOD).replace(b"\r\n", b"\n") + b"\r\n"),
-            "bare line feed",
+            "does not begin with the boundary",
         ),
-        (body_of(b"b", GOOD, preamble=b"x--b\r\n" + GOOD + b"\r\n"), "within a line before the first part"),
-        (body_of(b"b", GOOD, epilogue=b"\r\n" + body_of(b"b", GOOD)), "behind the one that closes"),
-        (body_of(b"b", GOOD, epilogue=b"\r\nx--b"), "behind the one that closes"),
+        (body_of(b"b", GOOD, preamble=b"\n"), "bare line feed"),
+        (body_of(b"b", GOOD, preamble=b"x--b\r\n" + GOOD + b"\r\n"), "does not begin with the boundary"),
+        (body_of(b"b", GOOD, preamble=GOOD + b"\r\n"), "does not begin with the boundary"),
+        # A part that ends where others read on, and what follows is another one.
+        (body_of(b"b", field("prompt", b"x--b\r\n" + GOOD)), "within a line"),
+        (body_of(b"b", field("file", b"x--b\r\n" + GOOD, file="f")), "within a line"),
+        (body_of(b"b", field("a", b"", "X-More: --b")), "within a line"),
+        (body_of(b"b", GOOD, epilogue=b"\r\n" + body_of(b"b", GOOD)), "behind the boundary that closes"),
+        # To some readers even this is a part.
+        (body_of(b"b", GOOD, epilogue=b"\r\n" + GOOD), "behind the boundary that closes"),
         (body_of(b"b", GOOD, epilogue=b" and more\r\n--b--\r\n"), "after a boundary"),
         (body_of(b"b", GOOD, epilogue=b" " * 100), "after a boundary"),
         (body_of(b"b", GOOD).replace(b"--b\r\n", b"--b" + b" " * 100 + b"\r\n"), "after a boundary"),
@@ -298,6 +360,9 @@ GOOD = field("model", b"m")
             "no plain name",
         ),
         (body_of(b"b", b"Content-Disposition: form-data; name=mo del\r\n\r\n"), "quotation marks"),
+        (body_of(b"b", GOOD, field(" n", b"9")), "blanks around it"),
+        (body_of(b"b", GOOD, field("n\xa0", b"9")), "blanks around it"),
+        (body_of(b"b", GOOD, field("n\t", b"9")), "blanks around it"),
         (body_of(b"b", b"Content-Disposition: form-data; name=a; filename*0=b\r\n\r\n"), "in pieces"),
     ],
 )

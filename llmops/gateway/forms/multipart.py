@@ -28,11 +28,13 @@ MAX_PADDING = 80
 #: A body must come at least this fast (bytes a second), after a grace of so many seconds.
 _SLOWEST = 50_000
 _GRACE_S = 60.0
+_NO_PART = "The body has no part: it does not begin with the boundary that Content-Type names."
 _AFTER_BOUNDARY = "Something stands after a boundary on its line."
 
 _PREAMBLE, _DELIMITER, _HEADERS, _CONTENT, _CLOSING, _EPILOGUE = range(6)
 _BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{0,199}[^\x00-\x20\x7f]")
 _PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _QUOTED = re.compile(rb'\\["\\]')
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Headers of a part that say how it is to be read: two of one are one too many.
@@ -105,7 +107,7 @@ class Parser:
         """The body is over."""
         if self._state not in (_CLOSING, _EPILOGUE):
             if not self.parts and self._state in (_PREAMBLE, _DELIMITER):
-                raise _broken("The body has no part: it does not hold the boundary that Content-Type names.")
+                raise _broken(_NO_PART)
             raise _broken("The body ends before its closing boundary: it was cut short.")
         for part in self.parts:
             if part.name == _CHARSET and (part.value or b"").strip().lower() not in _UTF_8:
@@ -124,16 +126,21 @@ class Parser:
 
     def _to_delimiter(self) -> bool:
         buffer, mark = self._buffer, self._mark
-        # Before the first part nothing else has a reason to look like a boundary, and readers differ in what they take for one.
-        found = buffer.find(mark) if self._state == _PREAMBLE else buffer.find(b"\n" + mark) + 1
-        if found <= 0:
+        found = buffer.find(mark)
+        if self._state == _PREAMBLE:
+            before = (buffer if found < 0 else buffer[:found]).strip(b"\r\n")
+            # To some readers what stands before the first boundary is a part as well.
+            if before and (found >= 0 or not mark.startswith(before)):
+                raise _broken(_NO_PART)
+        if found < 0:
             # A delimiter may have begun; what stands before it matters too.
             self._pass_over(len(buffer) - len(mark) - 2)
             return False
         if buffer[found - 2 : found] != b"\r\n":
-            if self._state == _PREAMBLE and buffer[found - 1 : found] != b"\n":
-                raise _broken("A boundary stands within a line before the first part.")
-            raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
+            if buffer[found - 1 : found] == b"\n":
+                raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
+            # To readers that look for it anywhere a part ends there.
+            raise _broken("The boundary stands within a line; use another one that is longer.")
         self._pass_over(found - 2)
         if self._state == _CONTENT:
             self._end_part()
@@ -175,9 +182,9 @@ class Parser:
 
     def _behind(self) -> bool:
         """What follows the form is for nobody, unless somebody reads on."""
-        if self._buffer.find(self._mark) >= 0:
-            raise _broken("A boundary stands behind the one that closes the form.")
-        self._cut(max(0, len(self._buffer) - len(self._mark)))
+        if self._buffer.strip(b" \t\r\n"):
+            raise _broken("Something stands behind the boundary that closes the form.")
+        self._buffer.clear()
         return False
 
     def _headers(self) -> bool:
@@ -187,6 +194,8 @@ class Parser:
         if end < 0:
             return False
         lines = bytes(self._buffer[2:end])
+        if self._mark in lines:
+            raise _broken("The boundary stands within a line; use another one that is longer.")
         self._cut(end + 2)
         if len(self.parts) >= MAX_PARTS:
             raise _broken(f"The form has more than {MAX_PARTS} parts.")
@@ -429,6 +438,8 @@ def _disposed(disposition: bytes, number: int) -> tuple[str, bool]:
         raise _broken(f"The name of part {number} is not UTF-8 text.") from None
     if b"\\" in _QUOTED.sub(b"", raw):
         raise _broken(f"The name of part {number} holds a backslash that quotes nothing.")
+    if name != name.strip() or _CONTROL.search(name):
+        raise _broken(f"The name of part {number} has blanks around it, or a control character in it.")
     if not raw.startswith(b'"') and not _TOKEN.fullmatch(raw.strip()):
         raise _broken(f"The name of part {number} needs quotation marks around it.")
     return name, b"filename" in found or b"filename*" in found
