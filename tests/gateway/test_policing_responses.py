@@ -100,6 +100,31 @@ async def test_a_text_beside_a_delta_or_in_place_of_one_is_looked_at(rig: Rig) -
     assert len(data_of(answer.body)) == len(pieces) + 1
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "web_search_call", "action": {"type": "search", "query": EMAIL}},
+        {"type": "web_search_call", "action": {"type": "search", "queries": [EMAIL, "x"]}},
+        {"type": "file_search_call", "queries": [EMAIL], "results": [{"text": EMAIL}]},
+        {"type": "local_shell_call", "action": {"type": "exec", "command": ["mail", EMAIL]}},
+        {"type": "shell_call", "action": {"commands": [f"mail {EMAIL}"]}},
+        {"type": "apply_patch_call", "operation": {"type": "update_file", "diff": f"+{EMAIL}"}},
+    ],
+)
+async def test_what_a_model_has_the_providers_tools_do_is_looked_at(rig: Rig, item: dict[str, Any]) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}))
+    rig.upstream.does(responds(output=[item, message("Done.")]))
+    answer = await rig.call(ask(), path=PATH)
+    assert answer.json["output"] == [
+        json.loads(json.dumps(item).replace(EMAIL, "[EMAIL_1]")),
+        message("Done."),
+    ]
+    done = event("response.output_item.done", 1, output_index=0, item=item)
+    rig.upstream.does(streams(created(), done, ended(number=2, output=[item])))
+    answer = await rig.call(ask(stream=True), path=PATH)
+    assert EMAIL not in answer.body.decode() and b"[EMAIL_1]" in answer.body
+
+
 async def test_a_delta_that_is_given_twice_is_not_relayed(rig: Rig) -> None:
     under(rig, ("personal_data", AFTER, REDACT, {}))
     twice = delta("fine. ", 2).replace(b'"delta":', b'"delta":"ada@example.com ","delta":')

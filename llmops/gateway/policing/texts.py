@@ -32,7 +32,7 @@ _ASKED = {
 _TEXT = frozenset(
     (
         "text", "content", "output", "arguments", "input", "refusal", "transcript", "reasoning_content", "reasoning", "stdout",
-        "stderr", "revised_prompt", "code", "logs",
+        "stderr", "revised_prompt", "code", "logs", "query", "queries", "command", "commands", "diff", "quote",
     )
 )  # fmt: skip
 _LOG_PROBABILITIES = "logprobs"
