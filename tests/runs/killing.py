@@ -28,8 +28,14 @@ def effect(arguments: Any, job: Any) -> dict[str, Any]:
     return {"refunded": arguments["amount"]}
 
 
-def die(*_: Any, **__: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
+#: What happens to a worker at its boundary, once.
+_HALTS = {"with": signal.SIGKILL, "done": False}
+
+
+def halt() -> None:
+    if not _HALTS["done"]:
+        _HALTS["done"] = True
+        os.kill(os.getpid(), int(_HALTS["with"]))
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
@@ -62,21 +68,22 @@ def made() -> dict[str, str]:
     lab = build()
     a_tool(lab.support, settings={"function": "effect"})
     lab.agent = a_service(lab.support, "runs", name="agent")
-    names = [*BOUNDARIES, "parked", "two"]
+    names = [*BOUNDARIES, *(f"suspended {name}" for name in SUSPENDED), "parked", "two"]
     return {name: str(begun(lab, tools=["refund"], user=name).pk) for name in names}
 
 
 def before_the_model() -> None:
     from llmops.runs.services import working
 
-    working.ask = die
+    real = working.ask
+    working.ask = lambda *a, **k: (halt(), real(*a, **k))[1]
 
 
 def after_the_model() -> None:
     from llmops.runs.services import working
 
     real = working.ask
-    working.ask = lambda *a, **k: (real(*a, **k), die())
+    working.ask = lambda *a, **k: (real(*a, **k), halt())[0]
 
 
 def between_proposal_and_step() -> None:
@@ -84,8 +91,9 @@ def between_proposal_and_step() -> None:
 
     real = leasing.write_step
     leasing.write_step = lambda run, n, now, step: (
-        die() if step["kind"] == "call" else real(run, n, now, step)
-    )
+        halt() if step["kind"] == "call" else None,
+        real(run, n, now, step),
+    )[1]
 
 
 def between_claim_and_tool() -> None:
@@ -93,24 +101,21 @@ def between_claim_and_tool() -> None:
 
     executing._FRESH_S = 600
     real = executing.claim
-
-    def claim(action_id: UUID) -> Any:
-        real(action_id)
-        die()
-
-    executing.claim = claim
+    executing.claim = lambda action_id: (real(action_id), halt())[0]
 
 
 def after_tool_before_its_record() -> None:
     from llmops.tools.services import executing
 
-    executing.finish = die
+    real = executing.finish
+    executing.finish = lambda *a, **k: (halt(), real(*a, **k))[1]
 
 
 def after_record_before_step() -> None:
     from llmops.runs.services import tooling
 
-    tooling._write_down = die
+    real = tooling._write_down
+    tooling._write_down = lambda *a: (halt(), real(*a))[1]
 
 
 BOUNDARIES: dict[str, Callable[[], None]] = {
@@ -122,6 +127,10 @@ BOUNDARIES: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 
 
+#: Who stands still in the middle of a transaction keeps its locks, and nobody can follow.
+SUSPENDED = [name for name in BOUNDARIES if name != "between_proposal_and_step"]
+
+
 def killed(name: str, run: str) -> None:
     from llmops.runs import services
 
@@ -129,6 +138,24 @@ def killed(name: str, run: str) -> None:
     settings.RUN_LEASE_SECONDS = 0.2
     BOUNDARIES[name]()
     services.advance(UUID(run))
+
+
+def suspended(name: str, run: str) -> None:
+    """A worker that stands still at its boundary until another has brought the run to its end, and then goes on."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _HALTS["with"] = signal.SIGSTOP
+            killed(name, run)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+    assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]), name
+    assert in_a_fork(lambda: followed(run)) == "succeeded", name
+    os.kill(child, signal.SIGCONT)
+    assert os.waitpid(child, 0)[1] == 0, name
 
 
 def followed(run: str) -> str:
@@ -223,6 +250,9 @@ def main(url: str, effects: str) -> None:
         assert in_a_fork(lambda name=name: killed(name, runs[name])) == DEAD, name
         in_a_fork(lambda name=name: followed(runs[name]))
         told[name] = in_a_fork(lambda name=name: story(runs[name]))
+    for name in SUSPENDED:
+        suspended(name, runs[f"suspended {name}"])
+        told[f"suspended {name}"] = in_a_fork(lambda name=name: story(runs[f"suspended {name}"]))
     in_a_fork(lambda: parked(runs["parked"]))
     in_a_fork(lambda: followed(runs["parked"]))
     told["parked"] = in_a_fork(lambda: story(runs["parked"]))
