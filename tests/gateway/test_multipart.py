@@ -350,6 +350,10 @@ GOOD = field("model", b"m")
             body_of(b"b", field("a", b"", "Content-Type: text/plain; charset=utf-8; charset*=x''utf-16")),
             "charset of part 1",
         ),
+        (
+            body_of(b"b", field("prompt", b"gr\xc3\xbcn", "Content-Type: text/plain; charset=ISO-8859-1")),
+            "charset of part 1",
+        ),
         (body_of(b"b", GOOD, field("_charset_", b"utf-16le")), "_charset_"),
         (
             body_of(b"b", field("prompt", b"", 'Content-Type: multipart/mixed; boundary="c"')),
@@ -413,10 +417,15 @@ async def test_no_part_is_made_of_what_is_put_in_place_of_a_value(value: bytes) 
 async def test_what_leaves_a_content_as_it_is_may_be_said() -> None:
     more = ("Content-Type: text/plain; charset=UTF-8", "Content-Transfer-Encoding: 8bit")
     sound = ("Content-Type: audio/x; charset=latin-1", "Content-Transfer-Encoding: binary")
-    parts = [field("prompt", "ü".encode(), *more), field("file", b"x", *sound, file="f")]
+    # As Apache's client for Java says of every field.
+    model = field(
+        "model", b"m", "Content-Type: text/plain; charset=ISO-8859-1", "Content-Transfer-Encoding: 8bit"
+    )
+    parts = [field("prompt", "ü".encode(), *more), model, field("file", b"x", *sound, file="f")]
     form = await form_of(body_of(b"b", field("_charset_", b"UTF-8"), *parts))
     assert form.text("prompt", longest=10) == "ü"
-    assert [part.file for part in form.parts] == [False, False, True]
+    assert form.text("model", longest=10) == "m"
+    assert [part.file for part in form.parts] == [False, False, False, True]
 
 
 # ---------------------------------------------------------------------- large ones
@@ -428,10 +437,14 @@ def open_files() -> int:
 
 async def test_a_large_form_lies_in_a_file_without_a_name_and_can_be_sent_twice(tmp_path: Path) -> None:
     data = os.urandom(5 * IN_MEMORY)
-    body = body_of(b"b", field("file", data, file="f.wav"), field("model", b"mine"))
+    # Long enough not to stand in the file by chance.
+    boundary = b"a-boundary-of-the-client"
+    body = body_of(boundary, field("file", data, file="f.wav"), field("model", b"mine"))
     before = open_files()
     spool = Spool(off_loop, tmp_path)
-    form = await form_of([body[at : at + 70_000] for at in range(0, len(body), 70_000)], spool=spool)
+    form = await form_of(
+        [body[at : at + 70_000] for at in range(0, len(body), 70_000)], boundary, spool=spool
+    )
     assert spool.on_disk
     assert len(spool._waiting) == 0
     assert not list(tmp_path.iterdir())

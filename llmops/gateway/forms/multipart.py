@@ -42,6 +42,8 @@ _TELLING = (b"content-disposition", b"content-type", b"content-transfer-encoding
 #: What leaves a content as it is (RFC 2045, section 6.2).
 _AS_IT_IS = frozenset((b"", b"7bit", b"8bit", b"binary"))
 _UTF_8 = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii"))
+#: Read like UTF-8 where there is ASCII alone; some clients say it of every field.
+_LATIN = frozenset((b"iso-8859-1", b"latin1", b"latin-1", b"windows-1252"))
 #: A field of this name says in which charset all others are (RFC 7578, section 4.6).
 _CHARSET = "_charset_"
 
@@ -49,13 +51,14 @@ _CHARSET = "_charset_"
 @dataclass(slots=True)
 class Part:
     """A part of a form. ``start`` and ``end`` are offsets of its content in the body; ``value`` is the content of a field
-    that was kept, None for a file and for a field that is too long."""
+    that was kept, None for a file and for a field that is too long. ``latin``: it says that it is no UTF-8."""
 
     name: str
     file: bool
     start: int
     end: int = 0
     value: bytes | None = None
+    latin: bool = False
 
     @property
     def size(self) -> int:
@@ -199,9 +202,9 @@ class Parser:
         self._cut(end + 2)
         if len(self.parts) >= MAX_PARTS:
             raise _broken(f"The form has more than {MAX_PARTS} parts.")
-        name, file = _named(lines, len(self.parts) + 1)
+        name, file, latin = _named(lines, len(self.parts) + 1)
         # The end of the blank line stays, to be seen if a delimiter follows at once.
-        self.parts.append(Part(name, file, self._at + 2))
+        self.parts.append(Part(name, file, self._at + 2, latin=latin))
         self._value = None if file else bytearray()
         self._state = _CONTENT
         return True
@@ -215,6 +218,8 @@ class Parser:
             part.value = bytes(self._value[2:])
             self._kept += len(part.value)
             self._value = None
+        if part.latin and not (part.value is not None and part.value.isascii()):
+            raise _broken(f"The charset of part {len(self.parts)} is not UTF-8.")
 
     def _pass_over(self, count: int) -> None:
         """The first ``count`` bytes are content, or nothing that matters."""
@@ -380,8 +385,8 @@ def _type_with(boundary: bytes) -> str:
     return "multipart/form-data; boundary=" + boundary.decode("latin-1")
 
 
-def _named(lines: bytes, number: int) -> tuple[str, bool]:
-    """The name of a part, and whether it is a file, by its headers."""
+def _named(lines: bytes, number: int) -> tuple[str, bool, bool]:
+    """The name of a part, whether it is a file, and whether it is a field that says it is no UTF-8, by its headers."""
     said: dict[bytes, bytes] = {}
     for line in lines.split(b"\r\n") if lines else ():
         header, colon, value = line.partition(b":")
@@ -402,10 +407,14 @@ def _named(lines: bytes, number: int) -> tuple[str, bool]:
     kind, _, rest = said.get(b"content-type", b"").partition(b";")
     if kind.strip().lower().startswith(b"multipart/"):
         raise _broken(f"Part {number} is a form itself; send what it holds as parts of this one.")
+    latin = False
     for key, value in () if file else _PARAMETER.findall(b";" + rest):
-        if key.lower().startswith(b"charset") and _unquoted(value).lower() not in _UTF_8:
+        if not key.lower().startswith(b"charset") or (charset := _unquoted(value).lower()) in _UTF_8:
+            continue
+        latin = charset in _LATIN
+        if not latin:
             raise _broken(f"The charset of part {number} is not UTF-8.")
-    return name, file
+    return name, file, latin
 
 
 def _disposed(disposition: bytes, number: int) -> tuple[str, bool]:
