@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from llmops.core.asgi import Receive
 from llmops.core.errors import InvalidRequest, RequestTooLarge
+from llmops.gateway.forms.part_headers import PARAMETER, TOKEN, UTF_8, broken, named, unquoted
 from llmops.gateway.forms.spool import Segment, Spool, Upload, declared_length
 
 MAX_PARTS = 256
@@ -33,17 +34,6 @@ _AFTER_BOUNDARY = "Something stands after a boundary on its line."
 
 _PREAMBLE, _DELIMITER, _HEADERS, _CONTENT, _CLOSING, _EPILOGUE = range(6)
 _BOUNDARY = re.compile(rb"[^\x00-\x1f\x7f]{0,199}[^\x00-\x20\x7f]")
-_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_QUOTED = re.compile(rb'\\["\\]')
-_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-#: Headers of a part that say how it is to be read: two of one are one too many.
-_TELLING = (b"content-disposition", b"content-type", b"content-transfer-encoding")
-#: What leaves a content as it is (RFC 2045, section 6.2).
-_AS_IT_IS = frozenset((b"", b"7bit", b"8bit", b"binary"))
-_UTF_8 = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii"))
-#: Read like UTF-8 where there is ASCII alone; some clients say it of every field.
-_LATIN = frozenset((b"iso-8859-1", b"latin1", b"latin-1", b"windows-1252"))
 #: A field of this name says in which charset all others are (RFC 7578, section 4.6).
 _CHARSET = "_charset_"
 
@@ -75,14 +65,14 @@ def boundary_of(content_type: bytes | None) -> bytes:
             param="Content-Type",
             code="invalid_content_type",
         )
-    named = [raw for name, raw in _PARAMETER.findall(b";" + rest) if name.lower().startswith(b"boundary")]
+    named = [raw for name, raw in PARAMETER.findall(b";" + rest) if name.lower().startswith(b"boundary")]
     if len(named) > 1:
-        raise _broken("Content-Type names more than one boundary.", "Content-Type")
+        raise broken("Content-Type names more than one boundary.", "Content-Type")
     for raw in named:
-        boundary = _unquoted(raw)
+        boundary = unquoted(raw)
         if _BOUNDARY.fullmatch(boundary):
             return bytes(boundary)
-    raise _broken("Content-Type names no boundary; let your HTTP client set this header.", "Content-Type")
+    raise broken("Content-Type names no boundary; let your HTTP client set this header.", "Content-Type")
 
 
 class Parser:
@@ -110,11 +100,11 @@ class Parser:
         """The body is over."""
         if self._state not in (_CLOSING, _EPILOGUE):
             if not self.parts and self._state in (_PREAMBLE, _DELIMITER):
-                raise _broken(_NO_PART)
-            raise _broken("The body ends before its closing boundary: it was cut short.")
+                raise broken(_NO_PART)
+            raise broken("The body ends before its closing boundary: it was cut short.")
         for part in self.parts:
-            if part.name == _CHARSET and (part.value or b"").strip().lower() not in _UTF_8:
-                raise _broken(f"{_CHARSET}: the fields of a form must be UTF-8 text.", _CHARSET)
+            if part.name == _CHARSET and (part.value or b"").strip().lower() not in UTF_8:
+                raise broken(f"{_CHARSET}: the fields of a form must be UTF-8 text.", _CHARSET)
 
     def _step(self) -> bool:
         if self._state in (_PREAMBLE, _CONTENT):
@@ -134,16 +124,16 @@ class Parser:
             before = (buffer if found < 0 else buffer[:found]).strip(b"\r\n")
             # To some readers what stands before the first boundary is a part as well.
             if before and (found >= 0 or not mark.startswith(before)):
-                raise _broken(_NO_PART)
+                raise broken(_NO_PART)
         if found < 0:
             # A delimiter may have begun; what stands before it matters too.
             self._pass_over(len(buffer) - len(mark) - 2)
             return False
         if buffer[found - 2 : found] != b"\r\n":
             if buffer[found - 1 : found] == b"\n":
-                raise _broken("A boundary stands after a bare line feed; lines must end with CR LF.")
+                raise broken("A boundary stands after a bare line feed; lines must end with CR LF.")
             # To readers that look for it anywhere a part ends there.
-            raise _broken("The boundary stands within a line; use another one that is longer.")
+            raise broken("The boundary stands within a line; use another one that is longer.")
         self._pass_over(found - 2)
         if self._state == _CONTENT:
             self._end_part()
@@ -163,7 +153,7 @@ class Parser:
         end = buffer.find(b"\r\n")
         line = buffer.removesuffix(b"\r") if end < 0 else buffer[:end]
         if len(line) > MAX_PADDING or line.strip(b" \t"):
-            raise _broken(_AFTER_BOUNDARY)
+            raise broken(_AFTER_BOUNDARY)
         if end < 0:
             return False
         # The line end stays: a part may have no headers at all.
@@ -177,7 +167,7 @@ class Parser:
         end = buffer.find(b"\n")
         line = buffer if end < 0 else buffer[:end]
         if len(line) > MAX_PADDING or line.strip(b" \t\r"):
-            raise _broken(_AFTER_BOUNDARY)
+            raise broken(_AFTER_BOUNDARY)
         if end < 0:
             return False
         self._state = _EPILOGUE
@@ -186,23 +176,23 @@ class Parser:
     def _behind(self) -> bool:
         """What follows the form is for nobody, unless somebody reads on."""
         if self._buffer.strip(b" \t\r\n"):
-            raise _broken("Something stands behind the boundary that closes the form.")
+            raise broken("Something stands behind the boundary that closes the form.")
         self._buffer.clear()
         return False
 
     def _headers(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
         if (len(self._buffer) if end < 0 else end) > MAX_HEADERS:
-            raise _broken(f"The headers of part {len(self.parts) + 1} are longer than {MAX_HEADERS} bytes.")
+            raise broken(f"The headers of part {len(self.parts) + 1} are longer than {MAX_HEADERS} bytes.")
         if end < 0:
             return False
         lines = bytes(self._buffer[2:end])
         if self._mark in lines:
-            raise _broken("The boundary stands within a line; use another one that is longer.")
+            raise broken("The boundary stands within a line; use another one that is longer.")
         self._cut(end + 2)
         if len(self.parts) >= MAX_PARTS:
-            raise _broken(f"The form has more than {MAX_PARTS} parts.")
-        name, file, latin = _named(lines, len(self.parts) + 1)
+            raise broken(f"The form has more than {MAX_PARTS} parts.")
+        name, file, latin = named(lines, len(self.parts) + 1)
         # The end of the blank line stays, to be seen if a delimiter follows at once.
         self.parts.append(Part(name, file, self._at + 2, latin=latin))
         self._value = None if file else bytearray()
@@ -213,13 +203,13 @@ class Parser:
         part = self.parts[-1]
         part.end = self._at
         if part.end < part.start:
-            raise _broken(f"Part {len(self.parts)} has no line between its headers and the next boundary.")
+            raise broken(f"Part {len(self.parts)} has no line between its headers and the next boundary.")
         if self._value is not None:
             part.value = bytes(self._value[2:])
             self._kept += len(part.value)
             self._value = None
         if part.latin and not (part.value is not None and part.value.isascii()):
-            raise _broken(f"The charset of part {len(self.parts)} is not UTF-8.")
+            raise broken(f"The charset of part {len(self.parts)} is not UTF-8.")
 
     def _pass_over(self, count: int) -> None:
         """The first ``count`` bytes are content, or nothing that matters."""
@@ -310,7 +300,7 @@ class Form:
     def check(self, name: str, value: bytes) -> None:
         """Raises ``InvalidRequest`` for a value in place of that of ``name`` in which a part of the form would end."""
         if self._delimiter[2:-2] in value:
-            raise _broken(f"{name}: the boundary of the form would stand in it; use another boundary.", name)
+            raise broken(f"{name}: the boundary of the form would stand in it; use another boundary.", name)
 
     def upload(self, replace: Mapping[str, bytes], add: Sequence[tuple[str, bytes]] = ()) -> Upload:
         """The body to send on: the fields of ``replace`` with other values, those of ``add`` as parts behind the last one.
@@ -380,89 +370,9 @@ async def read_form(
 
 def _type_with(boundary: bytes) -> str:
     """The one ``Content-Type`` that every reader takes to name this boundary, whatever else stood in the caller's."""
-    if not _TOKEN.fullmatch(boundary):
+    if not TOKEN.fullmatch(boundary):
         boundary = b'"' + re.sub(rb'(["\\])', rb"\\\1", boundary) + b'"'
     return "multipart/form-data; boundary=" + boundary.decode("latin-1")
-
-
-def _named(lines: bytes, number: int) -> tuple[str, bool, bool]:
-    """The name of a part, whether it is a file, and whether it is a field that says it is no UTF-8, by its headers."""
-    said: dict[bytes, bytes] = {}
-    for line in lines.split(b"\r\n") if lines else ():
-        header, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.fullmatch(header) or b"\n" in line or b"\r" in line or b"\0" in line:
-            raise _broken(f"A header of part {number} is not well formed.")
-        header = header.lower()
-        if header in _TELLING:
-            if header in said:
-                raise _broken(f"Part {number} has two headers {header.decode().title()}.")
-            said[header] = value
-    if b"content-disposition" not in said:
-        raise _broken(f"Part {number} has no header Content-Disposition, so it has no name.")
-    name, file = _disposed(said[b"content-disposition"], number)
-    if said.get(b"content-transfer-encoding", b"").strip().lower() not in _AS_IT_IS:
-        raise _broken(
-            f"The content of part {number} is encoded; send it as it is, without Content-Transfer-Encoding."
-        )
-    kind, _, rest = said.get(b"content-type", b"").partition(b";")
-    if kind.strip().lower().startswith(b"multipart/"):
-        raise _broken(f"Part {number} is a form itself; send what it holds as parts of this one.")
-    latin = False
-    for key, value in () if file else _PARAMETER.findall(b";" + rest):
-        if not key.lower().startswith(b"charset") or (charset := _unquoted(value).lower()) in _UTF_8:
-            continue
-        latin = charset in _LATIN
-        if not latin:
-            raise _broken(f"The charset of part {number} is not UTF-8.")
-    return name, file, latin
-
-
-def _disposed(disposition: bytes, number: int) -> tuple[str, bool]:
-    """What ``Content-Disposition`` says: the name of a part, and whether it is a file."""
-    kind, _, rest = disposition.partition(b";")
-    if kind.strip().lower() != b"form-data":
-        raise _broken(f"Content-Disposition of part {number} is not form-data.")
-    rest = rest.rstrip(b" \t;")
-    rest = b";" + rest if rest else b""
-    found: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(rest):
-        match = _PARAMETER.match(rest, at)
-        if match is None:
-            raise _broken(f"Content-Disposition of part {number} is not well formed.")
-        key = match[1].lower()
-        if key in found:
-            raise _broken(f"Content-Disposition of part {number} gives {key.decode('latin-1')[:40]} twice.")
-        if key.startswith(b"filename*") and key != b"filename*":
-            # RFC 2231 puts a value together from several; few readers do.
-            raise _broken(f"Content-Disposition of part {number} gives its filename in pieces.")
-        found[key] = match[2]
-        at = match.end()
-    raw = found.get(b"name")
-    if raw is None or any(key.startswith(b"name*") for key in found):
-        raise _broken(f"Part {number} has no plain name in its Content-Disposition.")
-    try:
-        name = _unquoted(raw).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _broken(f"The name of part {number} is not UTF-8 text.") from None
-    if b"\\" in _QUOTED.sub(b"", raw):
-        raise _broken(f"The name of part {number} holds a backslash that quotes nothing.")
-    if name != name.strip() or _CONTROL.search(name):
-        raise _broken(f"The name of part {number} has blanks around it, or a control character in it.")
-    if not raw.startswith(b'"') and not _TOKEN.fullmatch(raw.strip()):
-        raise _broken(f"The name of part {number} needs quotation marks around it.")
-    return name, b"filename" in found or b"filename*" in found
-
-
-def _unquoted(raw: bytes) -> bytes:
-    raw = raw.strip()
-    if raw.startswith(b'"') and raw.endswith(b'"') and len(raw) >= 2:
-        return re.sub(rb"\\(.)", rb"\1", raw[1:-1], flags=re.DOTALL)
-    return raw
-
-
-def _broken(said: str, param: str | None = None) -> InvalidRequest:
-    return InvalidRequest(said, param=param, code="invalid_multipart")
 
 
 def _too_large(largest: int) -> RequestTooLarge:
