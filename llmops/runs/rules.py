@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from llmops.core.digests import canonical_json
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import text_problem
-from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort, why_refused
 
 MOST_ASKED_BYTES = 2 * 1024 * 1024
 MOST_SCHEMA_BYTES = 64 * 1024
@@ -138,7 +138,9 @@ def check_output_schema(schema: dict[str, Any]) -> Any:
             pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as wrong:
-        raise InvalidRequest(f"output: not a JSON Schema: {wrong.message[:200]}.", param="output") from None
+        raise InvalidRequest(
+            f"output: not a JSON Schema: {why_refused(wrong.message)}.", param="output"
+        ) from None
     except jsonschema_rs.ReferencingError:
         raise InvalidRequest("output: it refers to something that is not there.", param="output") from None
     except (ValueError, RecursionError) as wrong:

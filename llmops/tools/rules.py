@@ -15,7 +15,7 @@ from llmops.core.appearance import written_out
 from llmops.core.digests import canonical_json, digest, sha256_hex
 from llmops.core.errors import InvalidRequest
 from llmops.core.texts import deeper_than, text_problem
-from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort, why_refused
 from llmops.tools.expressions import ConditionRefused, parse
 
 READ, WRITE, DESTRUCTIVE, IRREVERSIBLE = "read", "write", "destructive", "irreversible"
@@ -149,7 +149,9 @@ def check_schema(schema: Any) -> Any:
             pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as wrong:
-        raise InvalidRequest(f"{name}: not a JSON Schema: {wrong.message[:200]}.", param=name) from None
+        raise InvalidRequest(
+            f"{name}: not a JSON Schema: {why_refused(wrong.message)}.", param=name
+        ) from None
     except jsonschema_rs.ReferencingError:
         raise InvalidRequest(
             f"{name}: it refers to something that is not there; put it under $defs.", param=name

@@ -20,7 +20,7 @@ from llmops.policies.checks.base import (
     RetrySettings,
     SettingRefused,
 )
-from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort
+from llmops.policies.checks.schema_effort import PATTERN_BYTES, Effort, why_refused
 
 MAX_SCHEMA_BYTES = 100_000
 _MAX_ERRORS = 5
@@ -144,7 +144,7 @@ def validator(schema: Any) -> Any:
             pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=2_000_000),
         )
     except jsonschema_rs.ValidationError as error:
-        raise ValueError(f"not a JSON Schema: {error.message[:200]}") from None
+        raise ValueError(f"not a JSON Schema: {why_refused(error.message)}") from None
     except jsonschema_rs.ReferencingError:
         raise ValueError(
             "it refers to another document or to something that is not there; put it under $defs"

@@ -225,6 +225,16 @@ def _letter(pattern: str) -> int:
     return _LETTER
 
 
+def why_refused(said: str) -> str:
+    """What a validator says of a schema that it does not take, with what to do about a pattern."""
+    if not said.endswith('is not a "regex"'):
+        return said[:200]
+    return (
+        f"{said[:200]} that is taken here: leave out references back and around, and where it repeats what repeats, repeat less (at most "
+        f"{PATTERN_BYTES // 1000} kB when it is compiled)"
+    )
+
+
 def _inside(value: Any) -> Iterator[Any]:
     """Every value within a value, itself included."""
     left = [value]
