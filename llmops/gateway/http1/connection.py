@@ -188,29 +188,7 @@ class Connection(asyncio.Protocol):
         budget.reads += 1
         if budget.reads > NOTED and budget.spent():
             self._keep(data)
-        else:
-            self._read(data)
-
-    def _keep(self, data: bytes) -> None:
-        if not self._kept:
-            self._budget.keep(self)
-        self._kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > HIGH_WATER and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def catch_up(self) -> None:
-        """Read what was kept."""
-        kept, self._kept = self._kept, []
-        self._kept_bytes = 0
-        if not kept:
             return
-        self._read(kept[0] if len(kept) == 1 else b"".join(kept))
-        if self._paused and (self._answer is None or not self._answer.crowded):
-            self.resume()
-
-    def _read(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
             # Nobody asked.
@@ -227,12 +205,34 @@ class Connection(asyncio.Protocol):
             self._due = _NEVER
             self._transport.pause_reading()
 
+    def _keep(self, data: bytes) -> None:
+        if not self._kept:
+            self._budget.keep(self)
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def catch_up(self) -> None:
+        """Read what was kept, within the budget of this turn."""
+        kept, self._kept = self._kept, []
+        self._kept_bytes = 0
+        if not kept:
+            return
+        self.data_received(kept[0] if len(kept) == 1 else b"".join(kept))
+        if self._paused and not self._kept and (self._answer is None or not self._answer.crowded):
+            self.resume()
+
     def connection_lost(self, error: Exception | None) -> None:
-        self.catch_up()
+        answer = self._answer
+        if answer is not None and self._kept:
+            answer.feed(b"".join(self._kept))
+            if answer.ended:
+                self._answered(answer)
         if self._transport is not None:
-            answer = self._answer
-            if answer is not None:
-                answer.feed_end(error)
+            if self._answer is not None:
+                self._answer.feed_end(error)
             self._gone()
 
     def pause_writing(self) -> None:

@@ -3,7 +3,7 @@
 libuv asks its sockets again without anything in between for as long as a full list of 1,024 is ready, up to 48 times (``uv__io_poll``).
 With more streams than that, each a little behind, what their reads cost is all that the loop does for seconds: tasks that were
 woken wait, calls that begin run into their time-outs, and clients that left are not noticed. Past the budget a connection only
-keeps what came, which is quick enough for the list to run short; in the next turn what was kept is read in one piece each.
+keeps what came, which is quick enough for the list to run short; in the next turns what was kept is read in one piece each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Reader(Protocol):
     """``connection.Connection``."""
 
     def catch_up(self) -> None:
-        """Read what was kept."""
+        """Read what was kept, within the budget of this turn."""
 
     def abandon(self) -> None:
         """Close at once."""
