@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
-from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.migrations.executor import MigrationExecutor
 
 from console import demo, prepared
 from console.declarative import apply_text
@@ -25,6 +23,7 @@ from llmops.access.rules import SCOPES
 from llmops.access.secrets import new_secret
 from llmops.access.services import create_service_key, create_user
 from llmops.base.master_keys import verify_master_keys
+from llmops.base.pending_migrations import pending_migrations
 from llmops.core.actors import Actor, command_actor
 from llmops.core.digests import sha256_hex
 from llmops.core.errors import Conflict
@@ -62,8 +61,7 @@ def bootstrap() -> None:
 
 
 def _migrate() -> None:
-    executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+    if pending_migrations():
         call_command("migrate", interactive=False, verbosity=0)
 
 

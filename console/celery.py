@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
-from celery.beat import EmbeddedService
+from celery.beat import EmbeddedService, PersistentScheduler
 from celery.signals import setup_logging
 from click import Option
 
@@ -39,6 +39,13 @@ def _make_broker_directories() -> None:
 _make_broker_directories()
 
 
+class Schedule(PersistentScheduler):
+    """Celery's compares all of the schedule with what it was, each time beat wakes up; ours stands in the settings."""
+
+    def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
+        return old_schedules is not None
+
+
 class BeatInThread(bootsteps.StartStopStep):
     """``worker --with-beat``: the scheduler as a thread of the one worker; Celery's own ``-B`` forks a process of 90 MB."""
 
@@ -52,7 +59,7 @@ class BeatInThread(bootsteps.StartStopStep):
         return self.enabled
 
     def create(self, parent: Any) -> Any:
-        thread: Any = EmbeddedService(parent.app, thread=True)
+        thread: Any = EmbeddedService(parent.app, thread=True, scheduler_cls=Schedule)
         # It sleeps so long at a time, also when it is asked to stop.
         thread.service.max_interval = file_broker.LOOK_S
         return thread

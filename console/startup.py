@@ -74,15 +74,12 @@ def _failed_checks() -> str:
 
 
 def _pending_migrations() -> str:
-    from django.db import connection
-    from django.db.migrations.executor import MigrationExecutor
+    from llmops.base.pending_migrations import pending_migrations
 
-    executor = MigrationExecutor(connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if not plan:
+    pending = pending_migrations()
+    if not pending:
         return ""
-    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
-    return f"{len(plan)} database migrations are pending (the first is {first}). Run: ./dev manage migrate"
+    return f"{len(pending)} database migrations are pending (the first is {'.'.join(pending[0])}). Run: ./dev manage migrate"
 
 
 def _unusable_directory(what: str, variable: str, directory: Path) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError
 
 from console.declarative import schema
 from console.declarative.apply import Applied, apply_text
 from console.declarative.checks import BadFile
 from llmops.base.master_keys import verify_master_keys
+from llmops.base.pending_migrations import pending_migrations
 from llmops.core.actors import command_actor
 from llmops.core.errors import ConfigurationRefused, ConsoleError
 
@@ -82,8 +82,7 @@ class Command(BaseCommand):
 
 def _refuse_unprepared() -> None:
     try:
-        executor = MigrationExecutor(connection)
-        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        pending = pending_migrations()
     except DatabaseError as error:
         raise CommandError(f"The database cannot be used ({' '.join(str(error).split())}).") from None
     if pending:

@@ -12,9 +12,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, InterfaceError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError, InterfaceError
 
+from llmops.base.pending_migrations import pending_migrations
 from llmops.usage.ingest.loop import POLL_S, Ingester, only_ingester
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ class Command(BaseCommand):
 
 def _refuse_pending_migrations() -> None:
     try:
-        executor = MigrationExecutor(connection)
-        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        pending = pending_migrations()
     except (DatabaseError, InterfaceError):
         # A database that is away is waited for.
         return
