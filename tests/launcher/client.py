@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from tests.launcher import product, server
+
 SERVER = Path(__file__).with_name("server.py")
 ROOT = SERVER.parents[2]
 #: How Python itself is to behave, which is settled before the launcher could change it for one process.
@@ -28,7 +30,8 @@ _HONOURED = ("PYTHONPATH", "PYTHONUNBUFFERED")
 _PRODUCT = ("CONSOLE_", "DATABASE_", "REDIS_", "DJANGO_", "GRANIAN_", "CELERY_", "PYTEST_", "PYTHONPATH")
 _LENGTH = struct.Struct("!I")
 _lock = threading.Lock()
-_launcher: _Launcher | None = None
+#: By what they have loaded: a kind of product.py, or nothing.
+_launchers: dict[str, _Launcher] = {}
 _nursery: _Nursery | None = None
 
 
@@ -106,25 +109,25 @@ class _Nursery:
         self.env = _plain()
         self._control, theirs = socket.socketpair()
         with theirs:
-            self._process = _load(theirs, self.env, "nursery")
+            self._process = _load(theirs, self.env, server.NURSERY)
 
-    def bear(self, control: socket.socket) -> None:
+    def bear(self, control: socket.socket, kind: str) -> None:
         """May be asked by several processes at once."""
-        socket.send_fds(self._control, [b"!"], [control.fileno()])
+        socket.send_fds(self._control, [kind.encode().ljust(server.KIND_BYTES)], [control.fileno()])
 
 
 class _Launcher:
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._control, theirs = socket.socketpair()
         self.pid = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         with theirs:
             if _nursery is None:
                 self.env = _plain()
-                self._process = _load(theirs, self.env)
+                self._process = _load(theirs, self.env, *filter(None, [kind]))
             else:
                 self.env = _nursery.env
-                _nursery.bear(theirs)
+                _nursery.bear(theirs, kind)
         head = self._receive(_LENGTH.size)
         self._looked: list[str] = json.loads(self._receive(_LENGTH.unpack(head)[0]))
         atexit.register(self.close)
@@ -267,12 +270,13 @@ def run(
 
 
 def _suitable(words: Sequence[str], env: Mapping[str, str]) -> _Launcher | None:
-    """The launcher, started when first asked for; None when this has to be a start of its own."""
-    global _launcher
+    """The launcher of its kind, started when first asked for; None when this has to be a start of its own."""
     if sys.platform != "linux" or words[0] != sys.executable or len(words) < 2:
         return None
     if words[1].startswith("-") and words[1] not in ("-c", "-m"):
         return None
-    if _launcher is None or _launcher.pid != os.getpid():
-        _launcher = _Launcher()
-    return _launcher if _launcher.suits(env) else None
+    kind = product.kind(words, env)
+    launcher = _launchers.get(kind)
+    if launcher is None or launcher.pid != os.getpid():
+        launcher = _launchers[kind] = _Launcher(kind)
+    return launcher if launcher.suits(env) else None

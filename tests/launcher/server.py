@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -93,9 +94,14 @@ PACKAGES = (
     "webauthn",
     "whitenoise.base",
     "yaml",
+    # Pure Python of the product.
+    "llmops.simulator.app",
 )
 #: Of what the product has, the modules of this import contract meet no Django, hence no settings.
 CONTRACT = "A request on the data plane meets neither Django nor a database"
+#: In place of a kind of product.py: the one process of a run from which launchers are forked, of whatever kind.
+NURSERY = "nursery"
+KIND_BYTES = 16
 _LENGTH = struct.Struct("!I")
 
 
@@ -129,17 +135,65 @@ def load() -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    load_ranks()
 
 
-def born(nursery: socket.socket) -> socket.socket:
-    """Fork a launcher for each socket that comes, until nobody can send one; returns it, in each launcher."""
+def load_ranks() -> None:
+    """What most tokens are counted with, which every data plane and simulator would unpack and load for itself."""
+    from llmops.core.tokens import ranks
+
+    with tempfile.TemporaryDirectory() as unpacked:
+        ranks.use_cache_dir(unpacked)
+        ranks.encoding("o200k_base")
+    ranks.use_cache_dir(None)
+    del os.environ["TIKTOKEN_CACHE_DIR"]
+
+
+def load_product(kind: str, looked: Looked) -> None:
+    """Of a ``kind`` of product.py."""
+    from tests.launcher import product
+
+    product.read_settings_of_none(kind)
+    with looked:
+        product.load(kind)
+    product.forget_settings()
+
+
+def settle() -> None:
+    """What is loaded stays: a collection in a launched process need not look through it, nor copy its pages."""
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise RuntimeError("something that the launcher loads beforehand starts a thread")
+    gc.collect()
+    gc.freeze()
+
+
+def born(nursery: socket.socket, looked: Looked, here: str = "") -> socket.socket:
+    """Fork a launcher for each socket that comes, until nobody can send one; returns it, in each launcher.
+
+    Its kind comes with it, filled up to ``KIND_BYTES``. Launchers of another kind than ``here`` are borne by a nursery of that kind, which is forked from this one.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    nurseries: dict[str, socket.socket] = {}
     while True:
-        asked, ends, _, _ = socket.recv_fds(nursery, 1, 1)
+        asked, ends, _, _ = socket.recv_fds(nursery, KIND_BYTES, 1)
         if not asked:
             os._exit(0)
-        if os.fork() == 0:
-            nursery.close()
+        kind = asked.decode().rstrip()
+        if kind != here and kind not in nurseries:
+            nurseries[kind], theirs = socket.socketpair()
+            if os.fork() == 0:
+                for other in (nursery, *nurseries.values()):
+                    other.close()
+                os.close(ends[0])
+                load_product(kind, looked)
+                settle()
+                return born(theirs, looked, kind)
+            theirs.close()
+        if kind != here:
+            socket.send_fds(nurseries[kind], [asked], ends)
+        elif os.fork() == 0:
+            for other in (nursery, *nurseries.values()):
+                other.close()
             return socket.socket(fileno=ends[0])
         os.close(ends[0])
 
@@ -266,21 +320,21 @@ def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper, io.TextIOWrapper]:
 
 def main() -> tuple[dict[str, Any], list[str]]:
     control = socket.socket(fileno=int(sys.argv[1]))
+    kind = sys.argv[2] if len(sys.argv) > 2 else ""
     path = sys.path[1:]
     sys.path[:] = [str(ROOT), *path]
-    with Looked() as looked:
+    looked = Looked()
+    with looked:
         load()
     from django.conf import settings
 
     if settings.configured:
         raise RuntimeError("a package that the launcher loads beforehand reads settings")
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        raise RuntimeError("a package that the launcher loads beforehand starts a thread")
-    # What is loaded stays: a collection in a launched process need not look through it, nor copy its pages.
-    gc.collect()
-    gc.freeze()
-    if sys.argv[2:] == ["nursery"]:
-        control = born(control)
+    if kind and kind != NURSERY:
+        load_product(kind, looked)
+    settle()
+    if kind == NURSERY:
+        control = born(control, looked)
     text = json.dumps(sorted(looked.names)).encode()
     control.sendall(_LENGTH.pack(len(text)) + text)
     request = serve(control)

@@ -126,12 +126,112 @@ def test_no_two_draw_the_same() -> None:
     assert set(one).isdisjoint(other)
 
 
-def test_nothing_of_the_product_that_reads_settings_is_loaded_before_it_starts() -> None:
+def test_nothing_that_reads_settings_is_loaded_before_what_is_not_of_the_product() -> None:
     code = (
         "import sys; loaded = set(sys.modules); from django.conf import settings; from django.apps import apps; "
         "print(settings.configured, apps.models_ready, 'celery' in loaded, *sorted(n for n in loaded if n.startswith('console')))"
     )
     assert launcher.run([sys.executable, "-c", code]).stdout.split() == ["False", "False", "True"]
+
+
+#: What a process of the product knows of its installation once it is set up; every line of it is compared.
+_SET_UP = """
+import gc, json, logging, re, sys
+import django
+django.setup()
+from django.apps import apps
+from django.conf import settings
+from django.core.cache import caches
+from django.core.checks.registry import registry
+from django.core.signals import request_started
+from django.db import connections
+from django.db.models import signals
+from console.celery import app
+from llmops.base.master_keys import master_keys
+def told(found):
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(found))
+app.loader.import_default_modules()
+names = [name for name in dir(settings) if name.isupper()]
+print(json.dumps({
+    "settings": {name: told(getattr(settings, name)) for name in names},
+    "said explicitly": [name for name in names if settings.is_overridden(name)],
+    "databases": told(connections.settings),
+    "caches": told(caches.settings),
+    "jobs": {name: told(getattr(app.conf, name)) for name in (
+        "broker_url", "broker_transport_options", "beat_schedule", "beat_schedule_filename", "task_acks_late",
+        "task_serializer", "timezone", "worker_timer_precision")},
+    "tasks": sorted(app.tasks),
+    "apps": [app.name for app in apps.get_app_configs()],
+    "models": [model._meta.label for model in apps.get_models(include_auto_created=True)],
+    "checks": sorted(f"{check.__module__}.{check.__qualname__}" for check in registry.registered_checks),
+    "receivers": [len(getattr(signals, name).receivers) for name in ("post_migrate", "pre_save", "post_save", "pre_delete")],
+    "requests": len(request_started.receivers),
+    "loggers": {name: [one.level, one.propagate, told(one.filters),
+                       [[type(handler).__name__, handler.level, told(type(handler.formatter)),
+                         getattr(handler, "stream", None) is sys.stderr] for handler in one.handlers]]
+                for name in ("", "django", "django.server", *settings.LOGGING["loggers"])
+                for one in [logging.getLogger(name)]},
+    "keys": master_keys().active_id,
+}))
+"""
+#: What was known while nothing was said of any installation, wherever it may be kept.
+_KEPT = """
+import gc, sys, types
+import django
+django.setup()
+from django.conf import settings
+settings.DATA_DIR
+launcher = vars(sys.modules.pop("tests.launcher.product"))
+sought, found = launcher["NOWHERE"], []
+gc.unfreeze()
+for one in gc.get_objects():
+    if one is not launcher and one is not globals() and type(one) not in (types.CodeType, types.FrameType):
+        found += [(type(one), kept) for kept in gc.get_referents(one) if type(kept) is str and sought in kept]
+print(sought in launcher.values(), found)
+"""
+
+
+@pytest.mark.parametrize("background", ["", "1"])
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_a_process_of_the_product_is_set_up_as_its_own_environment_says(
+    tmp_path: Path, background: str, engine: str
+) -> None:
+    """Although Django and all apps were loaded for everybody, before it was."""
+    env = _installed(tmp_path) | {"CONSOLE_BACKGROUND": background, "CONSOLE_CALL_RETENTION_DAYS": "17"}
+    if engine == "postgres":
+        env |= {"DATABASE_URL": "postgres://u:p@host/name", "REDIS_URL": "redis://host:1/2"}
+        env |= {"CONSOLE_LOG_FORMAT": "json"}
+    launched, anew = both("-c", _SET_UP, env=env)
+    assert (launched.returncode, launched.stderr) == (anew.returncode, anew.stderr) == (0, "")
+    assert json.loads(launched.stdout) == json.loads(anew.stdout)
+
+
+@pytest.mark.parametrize("background", ["", "1"])
+def test_nothing_is_kept_of_the_settings_under_which_the_apps_were_loaded(
+    tmp_path: Path, background: str
+) -> None:
+    done = launcher.run(
+        [sys.executable, "-c", _KEPT], env=_installed(tmp_path) | {"CONSOLE_BACKGROUND": background}
+    )
+    assert (done.stdout, done.stderr) == ("True []\n", "")
+
+
+def test_a_setting_that_cannot_be_read_is_refused_where_it_would_be(tmp_path: Path) -> None:
+    env = _installed(tmp_path) | {"CONSOLE_LEASE_SECONDS": "soon"}
+    launched, anew = both("manage.py", "check", env=env)
+    assert launched.returncode == anew.returncode == 1
+    assert launched.stderr == anew.stderr
+    assert "CONSOLE_LEASE_SECONDS" in launched.stderr
+
+
+def _installed(directory: Path) -> dict[str, str]:
+    left_out = ("CONSOLE_", "DATABASE_URL", "REDIS_URL")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return env | {
+        "CONSOLE_DATA_DIR": str(directory / "data"),
+        "CONSOLE_SECRET_KEY": "x" * 50,
+        "CONSOLE_MASTER_KEYS": "k:" + "QUFB" * 10 + "QUE=",
+    }
 
 
 @pytest.mark.parametrize(
