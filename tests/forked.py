@@ -115,14 +115,23 @@ class Forked:
             elif not self._stop[0] and any(left.values()):
                 self._fork(session, max(left, key=lambda backend: len(left[backend])))
             return
-        hook = self.config.hook
         if what == "wants":
             mine = left[worker.backend]
             part = mine.popleft() if mine and not self._stop[0] else []
             worker.queue.extend(part)
             with suppress(BrokenPipeError):
                 connection.send(part)
-        elif what == "report":
+        elif what == "said":
+            for one in about[0]:
+                self._pass_on(worker, *one)
+        else:
+            worker.ended = True
+            if about[0]:
+                raise RuntimeError(f"{worker.name}: {about[0]}")
+
+    def _pass_on(self, worker: _Worker, what: str, *about: Any) -> None:
+        hook = self.config.hook
+        if what == "report":
             report = hook.pytest_report_from_serializable(config=self.config, data=about[0])
             report.nodeid, report.location = self._told(worker.backend, report.nodeid, report.location)
             report.node = SimpleNamespace(
@@ -136,7 +145,7 @@ class Forked:
             worker.queue.popleft()
             nodeid, location = self._told(worker.backend, *about)
             hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
-        elif what == "warns":
+        else:
             text, category, filename, lineno, when, nodeid, location = about
             hook.pytest_warning_recorded.call_historic(
                 kwargs={
@@ -146,10 +155,6 @@ class Forked:
                     "location": location,
                 }
             )
-        else:
-            worker.ended = True
-            if about[0]:
-                raise RuntimeError(f"{worker.name}: {about[0]}")
 
     def _mourn(self, session: pytest.Session, worker: _Worker, status: int) -> None:
         """A process that is gone failed the test it was at; another goes on with what it had been given."""
@@ -204,6 +209,8 @@ class _Part:
         self._stop = stop
         self._queue = deque(queue)
         self._registered = False
+        #: Sent with the end of each test: the other side would wake up, and keep a core from a test, for every line.
+        self._said: list[tuple[Any, ...]] = []
 
     def run(self) -> NoReturn:
         wrong = ""
@@ -214,9 +221,10 @@ class _Part:
             while item is not None:
                 # What follows is known before a test ends, so that fixtures know whether they are needed again.
                 following = next(items, None)
-                self._connection.send(("starts", item.nodeid, item.location))
+                self._said.append(("starts", item.nodeid, item.location))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-                self._connection.send(("finishes", item.nodeid, item.location))
+                self._said.append(("finishes", item.nodeid, item.location))
+                self._tell()
                 item = following
                 if self._stop[0] or self.session.shouldfail or self.session.shouldstop:
                     break
@@ -231,9 +239,14 @@ class _Part:
         except BaseException:
             wrong = wrong or traceback.format_exc()
         with suppress(OSError):
+            self._tell()
             self._connection.send(("ended", wrong))
         # Whatever else this process was to do at its end is that of the one it was forked from.
         os._exit(0)
+
+    def _tell(self) -> None:
+        said, self._said = self._said, []
+        self._connection.send(("said", said))
 
     def _items(self) -> Iterator[pytest.Item]:
         while True:
@@ -272,7 +285,7 @@ class _Part:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        self._connection.send(("report", data))
+        self._said.append(("report", data))
 
     def pytest_warning_recorded(
         self,
@@ -284,7 +297,7 @@ class _Part:
         if not self._registered:
             return
         about = (warning_message.category, warning_message.filename, warning_message.lineno)
-        self._connection.send(("warns", str(warning_message.message), *about, when, nodeid, location))
+        self._said.append(("warns", str(warning_message.message), *about, when, nodeid, location))
 
 
 def _read_settings_anew() -> None:
