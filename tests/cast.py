@@ -22,6 +22,7 @@ from llmops.access.rules import SCOPES
 from llmops.audit.models import Event
 from llmops.base.requests import user_actor
 from llmops.core.actors import Actor, command_actor
+from tests.kept import kept
 
 COMMAND = command_actor("test")
 #: What the form of a project shows and sends beside what a test types.
@@ -139,6 +140,6 @@ def quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
-@pytest.fixture
-def cast(db: None) -> SimpleNamespace:
+@kept
+def cast() -> SimpleNamespace:
     return make_cast()

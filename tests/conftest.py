@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from hypothesis import settings
+from pytest_django.plugin import blocking_manager_key
 
-from tests import backends, handing_on, pristine, trying
+from tests import backends, handing_on, kept, pristine, trying
 from tests.installation import (
     installation,
     installation_template,
@@ -169,6 +170,14 @@ def django_db_setup(
         yield
 
 
+@pytest.fixture
+def _django_db_helper(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: Any) -> None:
+    """pytest-django's, over what is kept for several tests."""
+    with django_db_blocker.unblock():
+        kept.begin(request.node)
+    request.getfixturevalue("_django_db_helper")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def static_files_found_once() -> Iterator[None]:
     """Every test client makes the middleware anew, which would look through all static files each time.
@@ -218,9 +227,15 @@ def _redis(url: str) -> Any:
     return redis.Redis.from_url(url)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     item.session.stash[handing_on.FOLLOWING] = nextitem
+    try:
+        return (yield)
+    finally:
+        kept.end(item, nextitem, item.config.stash[blocking_manager_key])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,10 +10,11 @@ from django.test import Client
 
 from llmops.usage.models import Call
 from tests.dashboards import seed
+from tests.kept import kept
 
 
-@pytest.fixture
-def stage(db: None) -> SimpleNamespace:
+@kept
+def stage() -> SimpleNamespace:
     """Who is there and what is configured, without any call."""
     return seed.fill()
 
