@@ -105,7 +105,7 @@ def test_a_revoked_key_asks_for_nothing_any_more(cast: SimpleNamespace) -> None:
     row = asked(Actor("service_key", str(key.key.pk), "a key"), budget_of())
     key.key.revoked_at = timezone.now()
     key.key.save()
-    with no_event(), pytest.raises(Conflict, match="may not ask for it any more"):
+    with no_event(), pytest.raises(Conflict, match=r"was revoked\. Nothing is approved"):
         approve(cast.carla, row)
 
 
