@@ -76,10 +76,11 @@ def test_the_api(world, kind):
         if key.startswith("GET ") != (kind == "looking"):
             continue
         codes = ""
+        place = looked_at(key.split()[1], world) if kind == "looking" else ""
         for actor in ACTORS:
             with undone():
                 if key.startswith("GET "):
-                    answer = world.clients[actor].get(looked_at(key.split()[1], world))
+                    answer = world.clients[actor].get(place)
                 else:
                     answer = call_api(world.clients[actor], key, {**API, **LOOKS, **REPORTS}[key], world)
             codes += code(answer)
@@ -99,6 +100,7 @@ def test_the_pages(world, area):
         if key in ADMIN or key in LOOKS:
             form = fill_form(world.clients["root"], key, change, world)
         codes = ""
+        place = looked_at(key.split()[1], world) if change is None else ""
         for actor in PEOPLE:
             client = world.clients[actor]
             if key in PAGES and change:
@@ -109,7 +111,7 @@ def test_the_pages(world, area):
                     if hasattr(sent, "seek"):
                         sent.seek(0)
             if change is None:
-                codes += code(client.get(looked_at(key.split()[1], world)))
+                codes += code(client.get(place))
                 continue
             with undone():
                 codes += code(client.post(address(key, change, world), form))
