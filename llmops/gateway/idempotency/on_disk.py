@@ -132,7 +132,7 @@ class OnDisk:
             self._path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         self._connection = connection
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
         return connection
@@ -183,3 +183,16 @@ class OnDisk:
             )
             if not gone.rowcount:
                 return
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Of two processes that make the file at once one is refused the mode at once: the busy time-out is not for this."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(0.01)
