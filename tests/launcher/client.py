@@ -24,8 +24,8 @@ SERVER = Path(__file__).with_name("server.py")
 ROOT = SERVER.parents[2]
 #: How Python itself is to behave, which is settled before the launcher could change it for one process.
 _INTERPRETER = ("PYTHON", "LC_", "LANG", "MALLOC_", "LD_")
-#: What a launched process sees to itself.
-_HONOURED = ("PYTHONPATH", "PYTHONUNBUFFERED")
+#: What a launched process sees to itself; where ranks are found, whoever counts tokens sets anew, in the process of the tests too.
+_HONOURED = ("PYTHONPATH", "PYTHONUNBUFFERED", "TIKTOKEN_CACHE_DIR")
 #: What is said to an installation.
 _PRODUCT = ("CONSOLE_", "DATABASE_", "REDIS_", "DJANGO_", "GRANIAN_", "CELERY_", "PYTEST_", "PYTHONPATH")
 _LENGTH = struct.Struct("!I")
@@ -134,8 +134,8 @@ class _Launcher:
 
     def suits(self, env: Mapping[str, str]) -> bool:
         """Whether a process with this environment would have loaded just the same."""
-        names = {name for name in (*env, *self.env) if name.startswith(_INTERPRETER)}.difference(_HONOURED)
-        return all(env.get(name) == self.env.get(name) for name in names.union(self._looked))
+        names = {name for name in (*env, *self.env) if name.startswith(_INTERPRETER)}.union(self._looked)
+        return all(env.get(name) == self.env.get(name) for name in names.difference(_HONOURED))
 
     def launch(
         self, words: Sequence[str], *, cwd: str, env: Mapping[str, str], streams: Sequence[int]

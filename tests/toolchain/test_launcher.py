@@ -254,6 +254,15 @@ def test_what_could_tell_the_difference_is_started_anew(command: list[str], chan
     process.wait(10)
 
 
+def test_who_counted_tokens_before_launches_as_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting tells tiktoken in the environment where its ranks are."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    process, _ = started(tmp_path, "pass")
+    assert process.wait(60) == 0
+
+
 def started(tmp_path: Path, code: str) -> tuple[launcher.Started, Path]:
     log = tmp_path / "log"
     with log.open("w") as output:
