@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 #: An installation that takes longer has failed.
 INSTALL_S = 240
 _DONE = "complete"
@@ -36,13 +37,8 @@ def python() -> Path:
     def make(directory: Path) -> None:
         lock = HERE / "requirements.lock"
         venv = directory / "venv"
-        if uv := shutil.which("uv"):
-            run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
-            install = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
-        else:
-            run([sys.executable, "-m", "venv", str(venv)])
-            install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-        run([*install, "--require-hashes", "--only-binary", ":all:", "-r", str(lock)])
+        run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+        run([sys.executable, str(ROOT / ".ci" / "install.py"), str(lock), str(venv / "bin" / "python")])
 
     version = "{}.{}".format(*sys.version_info[:2])
     made = _made(f"python{version}", [HERE / "requirements.lock"], make)
