@@ -87,8 +87,21 @@ class Report:
 Check = Callable[[yaml.Node, str, Report], Any]
 
 
-class _Loader(yaml.SafeLoader):
+# libyaml takes a fifth of the time; wheels have it, and without it the same is read slowly.
+_Parser: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else yaml.SafeLoader  # type: ignore[attr-defined]
+
+
+class _Loader(yaml.composer.Composer, _Parser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
     """Without aliases: they can make a small text expand without bound."""
+
+    def __init__(self, text: str) -> None:
+        # libyaml counts bytes where it tells of these, and does not take half a surrogate at all.
+        if (found := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
+            raise yaml.reader.ReaderError("", found.start(), ord(found.group()), "unicode", "not allowed")
+        _Parser.__init__(self, text)
+        yaml.composer.Composer.__init__(self)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -109,8 +122,10 @@ def parse(text: str) -> yaml.Node:
         root: yaml.Node | None = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        # What is missing at the end is missing on the last line, not on one behind it.
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         # Only the parser's own words: the context would quote the file, which may hold secrets.
-        raise BadFile([Found(mark.line + 1 if mark else 1, "", f"not valid YAML: {error.problem}")]) from None
+        raise BadFile([Found(line, "", f"not valid YAML: {error.problem}")]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadFile([Found(line, "", "not valid YAML: a character that YAML does not allow")]) from None

@@ -70,7 +70,7 @@ def refusals(text: str) -> list[tuple[int, str]]:
         (file("projects", "{slug: a}", "{slug: b}", "{slug: a}"), 5, "twice (first on line 3)"),
         (file("projects", '{slug: a, name: "a\\nb"}'), 3, "line breaks"),
         (file("projects", '{slug: a, name: "a\\0b"}'), 3, "control characters"),
-        (file("projects", '{slug: a, name: "\\ud800"}'), 3, "half a character"),
+        (file("projects", '{slug: a, name: "\\ud800"}'), 3, "invalid Unicode character escape"),
         (file("projects", "{slug: a, cost_centre: x}"), 3, "did you mean 'cost_center'"),
         (file("providers", "{slug: p, kind: openia, base_url: x}"), 3, "did you mean 'openai'"),
         (file("providers", "{slug: p, kind: openai, base_url: x, timeouts: {connect: soon}}"), 3, "number of seconds"),
