@@ -112,7 +112,8 @@ def _correct(
     def words(bucket: datetime, before: tuple[int, ...], after: tuple[int, ...]) -> str:
         return f"{bucket:%Y-%m-%d} ({what}): figures by end user and tag of {before[0]:,} calls became those of {after[0]:,}"
 
-    add = replace(stored, _NAMES, AttributionRollup.SUMS, computed, found, granularity, words)
+    rows = stored.order_by().values_list("pk", *_NAMES, *AttributionRollup.SUMS)
+    add = replace(AttributionRollup, rows, AttributionRollup.SUMS, computed, found, words)
     write.add_attributions(
         {(granularity, int(key[0].timestamp()), *key[1:]): list(sums) for key, sums in add.items()}
     )

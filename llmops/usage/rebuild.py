@@ -9,13 +9,28 @@ and what is booked later adds to it. A step that is run again changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
-from django.db.models import Case, Count, F, FloatField, IntegerField, Q, QuerySet, Sum, Value, When
+from django.db.models import (
+    Case,
+    Count,
+    DateTimeField,
+    F,
+    FloatField,
+    IntegerField,
+    Model,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    When,
+)
 from django.db.models.functions import Cast, Ceil, Coalesce, Ln, TruncMinute
 
+from llmops.base.compiled import CompiledQuery, Parameter
 from llmops.core.histogram import GAMMA
 from llmops.core.money import format_usd
 from llmops.usage import attributions, summaries
@@ -120,90 +135,111 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def _minutes(start: datetime, end: datetime, found: dict[str, Any]) -> None:
-    calls = Call.objects.filter(started_at__gte=start, started_at__lt=end).order_by()
-    per_minute = calls.annotate(bucket=TruncMinute("started_at", tzinfo=UTC), **_BITS)
+    between = {"start": start, "end": end}
     computed: Table = {}
-    # Most quarters of a quiet day have none, and a question for forty sums takes much longer to put than this one.
-    if calls.exists():
-        computed = {
-            (row["bucket"], *(row[name] for name in _BY)): tuple(row[f"sum_{name}"] for name in Rollup.SUMS)
-            for row in _rows(
-                per_minute.values("bucket", *_BY).annotate(
-                    **{f"sum_{name}": expression for name, expression in _CALL_SUMS.items()}
-                )
-            )
-        }
+    # Most quarters of a quiet day have none.
+    if Call.objects.filter(started_at__gte=start, started_at__lt=end).exists():
+        computed = _table(_CALLS.rows(**between), Rollup.SUMS)
     found["calls"] += sum(sums[0] for sums in computed.values())
     found["cost_nano"] += sum(sums[Rollup.SUMS.index("cost_nano")] for sums in computed.values())
     _replace_counts(Rollup.MINUTE, start, end, computed, found)
     # Without calls there is nothing by prompt and nothing measured either.
-    _replace_prompts(Rollup.MINUTE, start, end, _prompted(per_minute) if computed else {}, found)
-    _replace_latencies(Rollup.MINUTE, start, end, _measured(per_minute) if computed else {}, found)
-    summaries.mark_made(Rollup.MINUTE, start, end)
-
-
-def _prompted(per_minute: QuerySet[Call, Any]) -> Table:
-    named = per_minute.exclude(prompt_name="").annotate(version=Coalesce("prompt_version", 0))
-    by_prompt = [*_PROMPT_BY[:-1], "version"]
-    return {
-        (row["bucket"], *(row[name] for name in by_prompt)): tuple(
-            row[f"sum_{name}"] for name in PromptRollup.SUMS
-        )
-        for row in _rows(
-            named.values("bucket", *by_prompt).annotate(
-                **{f"sum_{name}": expression for name, expression in _PROMPT_SUMS.items()}
-            )
-        )
-    }
-
-
-def _measured(per_minute: QuerySet[Call, Any]) -> Table:
+    prompted: Table = {}
     measured: Table = {}
-    for metric, micros, which in (
-        (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
-        (
-            LatencyRollup.TTFT,
-            F("ttft_us"),
-            Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN) & summaries.WORK,
-        ),
-        (LatencyRollup.OVERHEAD, F("total_us") - F("upstream_us"), _ANSWERED & Q(upstream_us__isnull=False)),
-    ):
-        grouped = (
-            per_minute.filter(which)
-            .annotate(us=micros)
-            .annotate(log_bucket=_log_bucket())
-            .values("bucket", "project_id", "route", "model", "log_bucket")
-            .annotate(sum_calls=Count("pk"))
-        )
-        for row in _rows(grouped):
-            key = (row["bucket"], row["project_id"], row["route"], row["model"], metric, row["log_bucket"])
-            measured[key] = (row["sum_calls"],)
-    return measured
+    if computed:
+        prompted = _table(_CALLS_BY_PROMPT.rows(**between), PromptRollup.SUMS)
+        for query in _CALLS_MEASURED:
+            measured |= _table(query.rows(**between), ("calls",))
+    _replace_prompts(Rollup.MINUTE, start, end, prompted, found)
+    _replace_latencies(Rollup.MINUTE, start, end, measured, found)
+    summaries.mark_made(Rollup.MINUTE, start, end)
 
 
 def _level(start: datetime, end: datetime, fine: int, coarse: int, found: dict[str, Any]) -> None:
     """Make the one ``coarse`` bucket from ``start`` on the sum of its ``fine`` ones."""
-    conditions = {"granularity": fine, "bucket__gte": start, "bucket__lt": end}
-    fines = Rollup.objects.filter(**conditions).order_by()
-    _replace_counts(coarse, start, start + _MINUTE, _summed(fines, start, _BY, Rollup.SUMS), found)
-    versions = PromptRollup.objects.filter(**conditions).order_by()
-    prompted = _summed(versions, start, _PROMPT_BY, PromptRollup.SUMS)
-    _replace_prompts(coarse, start, start + _MINUTE, prompted, found)
-    measures = LatencyRollup.objects.filter(**conditions).order_by()
-    measured = _summed(measures, start, _LATENCY_BY, ("calls",))
-    _replace_latencies(coarse, start, start + _MINUTE, measured, found)
+
+    def summed(model: type[Model], sums: Sequence[str]) -> Table:
+        rows = _SUMMED[model].rows(granularity=fine, start=start, end=end)
+        return {(start, *key): added for key, added in _table(rows, sums).items()}
+
+    _replace_counts(coarse, start, start + _MINUTE, summed(Rollup, Rollup.SUMS), found)
+    _replace_prompts(coarse, start, start + _MINUTE, summed(PromptRollup, PromptRollup.SUMS), found)
+    _replace_latencies(coarse, start, start + _MINUTE, summed(LatencyRollup, ("calls",)), found)
     summaries.mark([summaries.Bucket(coarse, start)])
 
 
-def _summed(fines: QuerySet[Any], start: datetime, names: list[str], sums: tuple[str, ...]) -> Table:
-    """The sums of rows by their dimensions, as rows of the bucket ``start``."""
-    if not fines.exists():
-        return {}
-    grouped = fines.values(*names).annotate(**{f"sum_{name}": Sum(name) for name in sums})
-    return {
-        (start, *(row[name] for name in names)): tuple(row[f"sum_{name}"] for name in sums)
-        for row in _rows(grouped)
-    }
+def _table(rows: Iterable[tuple[Any, ...]], sums: Sequence[str]) -> Table:
+    """Rows that end with these sums, by what comes before them."""
+    return {row[: -len(sums)]: row[-len(sums) :] for row in rows}
+
+
+_START, _END = Parameter("start", DateTimeField()), Parameter("end", DateTimeField())
+
+
+def _by_minute() -> QuerySet[Call, Any]:
+    return (
+        Call.objects.filter(started_at__gte=_START, started_at__lt=_END)
+        .order_by()
+        .annotate(minute=TruncMinute("started_at", tzinfo=UTC), **_BITS)
+    )
+
+
+def _counted() -> Any:
+    return _adding(_by_minute().values_list("minute", *_BY), _CALL_SUMS, Rollup.SUMS)
+
+
+def _counted_by_prompt() -> Any:
+    named = _by_minute().exclude(prompt_name="").annotate(version=Coalesce("prompt_version", 0))
+    by = ("minute", *_PROMPT_BY[:-1], "version")
+    return _adding(named.values_list(*by), _PROMPT_SUMS, PromptRollup.SUMS)
+
+
+def _measured(metric: str, micros: Any, which: Q) -> Any:
+    return (
+        _by_minute()
+        .filter(which)
+        .annotate(us=micros, named=Value(metric))
+        .annotate(log_bucket=_log_bucket())
+        .values_list("minute", "project_id", "route", "model", "named", "log_bucket")
+        .annotate(sum_calls=Count("pk"))
+    )
+
+
+def _between(model: type[Model]) -> QuerySet[Any, Any]:
+    granularity = Parameter("granularity", IntegerField())
+    return model._base_manager.filter(granularity=granularity, bucket__gte=_START, bucket__lt=_END)
+
+
+def _stored(model: type[Model], by: Sequence[str], sums: Sequence[str]) -> Any:
+    return _between(model).order_by().values_list("pk", "bucket", *by, *sums)
+
+
+def _summed(model: type[Model], by: Sequence[str], sums: Sequence[str]) -> Any:
+    grouped = _between(model).order_by().values_list(*by)
+    return _adding(grouped, {name: Sum(name) for name in sums}, sums)
+
+
+def _adding(grouped: QuerySet[Any, Any], sums: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return grouped.annotate(**{f"sum_{name}": sums[name] for name in names})
+
+
+_CALLS, _CALLS_BY_PROMPT = CompiledQuery(_counted), CompiledQuery(_counted_by_prompt)
+_TOLD = Q(ttft_us__isnull=False) & ~Q(status=Call.UNKNOWN) & summaries.WORK
+_CALLS_MEASURED = [
+    CompiledQuery(partial(_measured, metric, micros, which))
+    for metric, micros, which in (
+        (LatencyRollup.TOTAL, F("total_us"), _ANSWERED),
+        (LatencyRollup.TTFT, F("ttft_us"), _TOLD),
+        (LatencyRollup.OVERHEAD, F("total_us") - F("upstream_us"), _TIMED),
+    )
+]
+_TABLES: list[tuple[type[Model], Sequence[str], Sequence[str]]] = [
+    (Rollup, _BY, Rollup.SUMS),
+    (PromptRollup, _PROMPT_BY, PromptRollup.SUMS),
+    (LatencyRollup, _LATENCY_BY, ("calls",)),
+]
+_STORED = {table[0]: CompiledQuery(partial(_stored, *table)) for table in _TABLES}
+_SUMMED = {table[0]: CompiledQuery(partial(_summed, *table)) for table in _TABLES}
 
 
 def _replace_counts(
@@ -216,8 +252,8 @@ def _replace_counts(
             f"{after[0]:,} and {format_usd(after[cost])}"
         )
 
-    stored = Rollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end)
-    add = _replace(stored, ["bucket", *_BY], Rollup.SUMS, computed, found, granularity, words)
+    stored = _STORED[Rollup].rows(granularity=granularity, start=start, end=end)
+    add = _replace(Rollup, stored, Rollup.SUMS, computed, found, words)
     write.add_rollups(
         {(granularity, int(key[0].timestamp()), *key[1:]): list(sums) for key, sums in add.items()}
     )
@@ -229,8 +265,8 @@ def _replace_prompts(
     def words(bucket: datetime, before: tuple[int, ...], after: tuple[int, ...]) -> str:
         return f"{_when(granularity, bucket)}: figures by prompt of {before[0]:,} calls became those of {after[0]:,}"
 
-    stored = PromptRollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end)
-    add = _replace(stored, ["bucket", *_PROMPT_BY], PromptRollup.SUMS, computed, found, granularity, words)
+    stored = _STORED[PromptRollup].rows(granularity=granularity, start=start, end=end)
+    add = _replace(PromptRollup, stored, PromptRollup.SUMS, computed, found, words)
     write.add_prompts(
         {(granularity, int(key[0].timestamp()), *key[1:]): list(sums) for key, sums in add.items()}
     )
@@ -242,27 +278,27 @@ def _replace_latencies(
     def words(bucket: datetime, before: tuple[int, ...], after: tuple[int, ...]) -> str:
         return f"{_when(granularity, bucket)}: {before[0]:,} measured durations became {after[0]:,}"
 
-    stored = LatencyRollup.objects.filter(granularity=granularity, bucket__gte=start, bucket__lt=end)
-    add = _replace(stored, ["bucket", *_LATENCY_BY], ("calls",), computed, found, granularity, words)
+    stored = _STORED[LatencyRollup].rows(granularity=granularity, start=start, end=end)
+    add = _replace(LatencyRollup, stored, ("calls",), computed, found, words)
     write.add_latencies(
         {(granularity, int(key[0].timestamp()), *key[1:]): sums[0] for key, sums in add.items()}
     )
 
 
 def _replace(
-    stored: QuerySet[Any],
-    names: list[str],
-    sums: tuple[str, ...],
+    model: type[Model],
+    stored: Iterable[tuple[Any, ...]],
+    sums: Sequence[str],
     computed: Table,
     found: dict[str, Any],
-    granularity: int,
     words: Callable[[datetime, tuple[int, ...], tuple[int, ...]], str],
 ) -> Table:
-    """Delete the stored rows that are not as computed; the computed ones that now are missing."""
+    """Delete the stored rows (primary key, dimensions from the bucket on, sums) that are not as computed; the computed ones that
+    now are missing."""
     missing, wrong, touched = dict(computed), [], set()
     off: dict[datetime, tuple[list[int], list[int]]] = {}
-    for pk, *values in stored.order_by().values_list("pk", *names, *sums):
-        key, have = tuple(values[: len(names)]), tuple(values[len(names) :])
+    for pk, *values in stored:
+        key, have = tuple(values[: -len(sums)]), tuple(values[-len(sums) :])
         if missing.get(key) == have:
             del missing[key]
             continue
@@ -273,7 +309,7 @@ def _replace(
         touched.add(key)
         _note(off, key[0], 1, should)
     for first in range(0, len(wrong), 500):
-        stored.model._base_manager.filter(pk__in=wrong[first : first + 500]).delete()
+        model._base_manager.filter(pk__in=wrong[first : first + 500]).delete()
     found["rows"] += len(touched)
     for bucket, (before, after) in sorted(off.items()):
         if len(found["differences"]) < _MOST_DIFFERENCES:
@@ -303,7 +339,3 @@ def _log_bucket() -> Any:
 def _when(granularity: int, bucket: datetime) -> str:
     shape = {Rollup.MINUTE: "%Y-%m-%d %H:%M", Rollup.HOUR: "%Y-%m-%d %H h", Rollup.DAY: "%Y-%m-%d"}
     return f"{bucket:{shape[granularity]}}"
-
-
-def _rows(queryset: Any) -> Iterable[dict[str, Any]]:
-    return queryset.iterator(chunk_size=2000)
