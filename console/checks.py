@@ -144,6 +144,13 @@ def _lower_bounds() -> list[tuple[str, int, int]]:
         ("CONSOLE_MAX_REQUEST_BYTES", settings.MAX_REQUEST_BYTES, 1024),
         ("CONSOLE_MAX_MEDIA_BYTES", settings.MAX_MEDIA_BYTES, 1024),
         ("CONSOLE_MAX_API_BYTES", settings.MAX_API_BYTES, 1024),
+        # Half of it is for one key alone, which must be able to send what may be sent.
+        ("CONSOLE_BODY_BYTES", settings.BODY_BYTES, 2 * settings.MAX_REQUEST_BYTES),
+        (
+            "CONSOLE_SPOOL_BYTES",
+            settings.SPOOL_BYTES,
+            2 * max(settings.MAX_UPLOAD_BYTES, settings.MAX_MEDIA_BYTES),
+        ),
         ("CONSOLE_CACHE_BYTES", settings.CACHE_BYTES, 0),
         ("CONSOLE_IDEMPOTENCY_SECONDS", settings.IDEMPOTENCY_SECONDS, 1),
         ("CONSOLE_IDEMPOTENCY_BYTES", settings.IDEMPOTENCY_BYTES, 0),

@@ -14,6 +14,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from console.environment import Environment
+from llmops.core import memory
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
@@ -181,6 +182,10 @@ OBJECT_RETENTION_DAYS = env.int("CONSOLE_OBJECT_RETENTION_DAYS", default=35)
 MAX_REQUEST_BYTES = env.int("CONSOLE_MAX_REQUEST_BYTES", default=32 * 1024 * 1024)
 #: The largest file that the data plane passes on to a provider, in bytes. It is never held in memory.
 MAX_UPLOAD_BYTES = env.int("CONSOLE_MAX_UPLOAD_BYTES", default=512 * 1024 * 1024)
+#: What one data plane keeps of the bodies of calls under way, in bytes: in memory, and in files of ``SPOOL_DIR``. A key alone may
+#: have half of it.
+BODY_BYTES = env.int("CONSOLE_BODY_BYTES", default=max(memory.most() // 8, 8 * MAX_REQUEST_BYTES))
+SPOOL_BYTES = env.int("CONSOLE_SPOOL_BYTES", default=8 * max(MAX_UPLOAD_BYTES, MAX_MEDIA_BYTES))
 #: Answers that one data plane keeps in memory for routes with a response cache, in bytes.
 CACHE_BYTES = env.int("CONSOLE_CACHE_BYTES", default=64 * 1024 * 1024)
 #: Answers to requests with an ``Idempotency-Key`` are kept for so many seconds, and at most so many bytes of them: in Redis where

@@ -51,6 +51,7 @@ ERRORS: dict[str, str] = {
     "policy_blocked": "A policy blocked it",
     "provider_paused": "Every provider of the route is paused",
     "content_filter": "The provider's content filter stopped it",
+    "bodies_full": "Too many large requests were under way",
     "queue_full": "Too many calls were waiting",
     "queue_timeout": "No place at the target came free in time",
     "rate_limit_exceeded": "The key's rate limit",

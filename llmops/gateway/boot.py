@@ -19,6 +19,7 @@ from django.conf import settings
 
 from llmops.base.master_keys import master_keys
 from llmops.core.cancelling import cancel
+from llmops.core.portions import SharedBytes
 from llmops.core.tokens import TokenDataUnusable, count_text, use_cache_dir
 from llmops.gateway.app import Gateway
 from llmops.gateway.assembly import DataPlane
@@ -85,6 +86,8 @@ class Runtime:
             digest_key=digest_key(settings.SECRET_KEY),
             max_media=settings.MAX_MEDIA_BYTES,
             spool_directory=settings.SPOOL_DIR,
+            bodies=SharedBytes(settings.BODY_BYTES),
+            spooled=SharedBytes(settings.SPOOL_BYTES),
             cache=Cache(settings.CACHE_BYTES),
             seal=lambda text, identity: master_keys().seal(text, identity=identity),
         )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from llmops.core.asgi import Message, Receive, Send, at_once
-from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
+from llmops.core.errors import ConsoleError, InvalidRequest, QueueFull, RequestTooLarge
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
 from llmops.gateway.cache import OFF
@@ -21,6 +21,7 @@ from llmops.gateway.watch import Watch
 from llmops.usage.records import LONGEST_REQUEST_ID, Attempt, Origin, Outcome
 
 if TYPE_CHECKING:
+    from llmops.core.portions import Portion, SharedBytes
     from llmops.gateway.attempts.fitting import Fitting
     from llmops.gateway.attempts.resilience import Plan
     from llmops.gateway.cache import Filling, Kept
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 #: A body must be complete within this time.
 BODY_TIMEOUT_S = 60.0
+#: Bodies up to this size are not counted among what calls keep: most are smaller, and what all of them take at once is bounded by
+#: how many calls there may be.
+UNCOUNTED = 16 * 1024
+#: What comes in pieces is counted so many bytes ahead: to count every piece would cost more than it.
+AHEAD = 64 * 1024
+RETRY_AFTER_S = 2
 #: A shorter credential may be a word like any other ("EMPTY", "none"): it is no secret either.
 TELLING_SECRET = 16
 MAX_FEATURE, MAX_USER, MAX_SESSION, MAX_TAG, MAX_TAGS = 100, 256, 100, 64, 16
@@ -83,9 +90,11 @@ class Call:
         "form",
         "headers",
         "id",
+        "in_memory",
         "kept",
         "key",
         "lead",
+        "on_disk",
         "origin",
         "outcome",
         "plan",
@@ -166,6 +175,9 @@ class Call:
         self.blocked = 0
         #: the credential that the provider was asked with last; empty when it is too short to be told from other words
         self.secret = b""
+        #: what is kept of its body, where that is counted
+        self.in_memory: Portion | None = None
+        self.on_disk: Portion | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.cap_header: int | None = None
@@ -208,12 +220,17 @@ class Call:
             self.lead.close()
         if self.ticket is not None:
             self.ticket.release()
+        if self.in_memory is not None:
+            self.in_memory.close()
+        if self.on_disk is not None:
+            self.on_disk.close()
         self.plane.leave(self)
 
     # ------------------------------------------------------------------ in
 
     async def read_body(self) -> bytes:
-        """Raises ``RequestTooLarge`` as soon as more than the limit has come, and ``ClientGone``."""
+        """Raises ``RequestTooLarge`` as soon as more than the limit has come, ``QueueFull`` as soon as more has come than there is
+        room for, and ``ClientGone``."""
         largest = self.plane.max_body
         length = declared_length(self.headers)
         if length > largest:
@@ -230,24 +247,50 @@ class Call:
                 raise InvalidRequest(
                     f"The body was not complete after {BODY_TIMEOUT_S:g} s.", code="request_timeout"
                 ) from None
-        if len(body) > largest:
-            raise _too_large(largest)
+        if len(body) > UNCOUNTED:
+            if len(body) > largest:
+                raise _too_large(largest)
+            self.keep(len(body))
         self.bytes_in = len(body)
         return body
 
     async def _rest(self, first: bytes, largest: int) -> bytes:
-        parts, size = [first], len(first)
+        # Small pieces are put together: a list of bytes that come one by one would take forty times their length.
+        parts, small, size, counted = list[bytes](), bytearray(first), len(first), UNCOUNTED
         while True:
+            if size > counted:
+                if size > largest:
+                    raise _too_large(largest)
+                counted = min(size + AHEAD, largest)
+                self.keep(counted)
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part = message.get("body", b"")
-            parts.append(part)
             size += len(part)
-            if size > largest:
-                raise _too_large(largest)
+            if len(small) + len(part) > AHEAD:
+                parts += (bytes(small), part)
+                small.clear()
+            else:
+                small += part
             if not message.get("more_body"):
-                return b"".join(parts)
+                return b"".join((*parts, small))
+
+    def keep(self, memory: int, disk: int = 0) -> None:
+        """From now on so many bytes of the body are kept in memory and on the disk. Raises ``QueueFull``."""
+        key, plane = self.key, self.plane
+        assert key is not None
+        if self.in_memory is None:
+            if memory <= UNCOUNTED and not disk:
+                return
+            self.in_memory = plane.bodies.portion(key.id, key.project_id)
+        if not self.in_memory.keep(memory):
+            raise _no_room(plane.bodies, key, "CONSOLE_BODY_BYTES")
+        if disk:
+            if self.on_disk is None:
+                self.on_disk = plane.spooled.portion(key.id, key.project_id)
+            if not self.on_disk.keep(disk):
+                raise _no_room(plane.spooled, key, "CONSOLE_SPOOL_BYTES")
 
     def header_text(self, name: bytes, longest: int) -> str:
         """A header of ours as text; empty when it was not sent. Raises ``InvalidRequest`` naming it."""
@@ -471,3 +514,14 @@ def request_id_of(headers: dict[bytes, bytes], call_id: str) -> str:
 
 def _too_large(largest: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is larger than the {largest} bytes that are read here.")
+
+
+def _no_room(room: SharedBytes, key: KeyEntry, setting: str) -> QueueFull:
+    had = room.of_project(key.project_id)
+    who = f"the project {key.project!r} has its share of that" if had else "other requests fill it"
+    return QueueFull(
+        f"This server keeps so many bytes of requests at once, and {who}. Try again when some of them are answered, send fewer "
+        f"large ones at once or smaller ones, or ask an operator to raise {setting}.",
+        code="bodies_full",
+        retry_after=RETRY_AFTER_S,
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llmops.core.asgi import Message, Receive, Send
 from llmops.core.errors import QueueFull, ServiceUnavailable
+from llmops.core.portions import SharedBytes
 from llmops.core.stopping import Stop
 from llmops.gateway.attempts.breakers import OPENED, Breaker, Breakers
 from llmops.gateway.attempts.credentials import ACCEPTED, Credentials
@@ -76,6 +77,9 @@ class Plane:
     #: largest form, and where those lie that are too large for memory (None: where the system keeps such files)
     max_media: int = 200 * 1024 * 1024
     spool_directory: Path | None = None
+    #: what calls under way keep of their bodies: in memory, and in those files
+    bodies: SharedBytes = field(default_factory=lambda: SharedBytes(1024 * 1024 * 1024))
+    spooled: SharedBytes = field(default_factory=lambda: SharedBytes(4 * 1024 * 1024 * 1024))
     transport: Transport = field(default_factory=Transport)
     limits: Limits = field(default_factory=Limits)
     #: the same limits over all processes, where there is a Redis

@@ -168,7 +168,7 @@ def output_of(schema: dict[str, Any], text: str) -> tuple[Any, str]:
 #: Codes of the data plane after which the same request, under the same key, may go well.
 _PASSING = frozenset((
     "rate_limit_exceeded", "tokens_limit_exceeded", "concurrency_limit_exceeded", "queue_full", "queue_timeout",
-    "idempotency_in_progress", "idempotency_unavailable", "circuit_open", "service_unavailable", "budget_unavailable",
+    "bodies_full", "idempotency_in_progress", "idempotency_unavailable", "circuit_open", "service_unavailable", "budget_unavailable",
     "upstream_error", "upstream_timeout", "stream_interrupted", "gateway_unreachable", "gateway_cut",
 ))  # fmt: skip
 #: What was asked may have been paid for, and the answer is gone: only another key asks again.

@@ -5,11 +5,14 @@ What gets as far as the data plane is fuzzed without a socket in ``tests/gateway
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -21,11 +24,13 @@ from tests.installation import Installation, Process
 from tests.simulator.running import running
 
 KEY = "llmops_fuzzkey0_" + "f" * 40
+OTHER_KEY = "llmops_otherkey_" + "o" * 40
 PROVIDER_SECRET = "a-provider-key-that-nobody-sees"
 CONFIGURATION = f"""\
 version: 1
 projects:
   - {{slug: support, name: Support}}
+  - {{slug: sales, name: Sales}}
 providers:
   - slug: sim
     kind: simulator
@@ -36,12 +41,16 @@ models:
   - {{slug: plain, provider: sim, model: "sim-gpt-4o+instant", context_window: 128000, max_output_tokens: 16384, default_max_output_tokens: 16, prices: {{input: "1", output: "10"}}}}
 service_keys:
   - {{name: all, project: support, secret: "plain:{KEY}", routes: ["*"], models: ["*"]}}
+  - {{name: others, project: sales, secret: "plain:{OTHER_KEY}", routes: ["*"], models: ["*"], scopes: [inference, metrics]}}
 """
 BODY = b'{"model":"plain","messages":[{"role":"user","content":"Say hello"}],"max_tokens":4}'
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
 GOOD = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 #: What is waited for an answer before the client closes its side.
 ANSWER_S = 0.05
+MB = 1024 * 1024
+#: What the process keeps of bodies at once; a key alone may have half of it.
+BODY_BYTES = 64 * MB
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -71,6 +80,34 @@ class Served:
                 assert not isinstance(closed, TimeoutError), "the server neither answers nor closes"
             return found
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def ask(self, more: dict[str, str], key: str) -> int:
+        """The status of a proper call with more members in its body."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/chat/completions",
+            data=json.dumps({**json.loads(BODY), **more}).encode(),
+            headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+
+    def metric(self, name: str) -> float:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/metrics", headers={"authorization": f"Bearer {OTHER_KEY}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found = answer.read().decode()
+        return float(next(line for line in found.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+    @staticmethod
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen"
+            time.sleep(0.02)
+
     def lives(self) -> None:
         """The very process that was started answers a proper call."""
         assert self._workers() == self.workers
@@ -87,6 +124,7 @@ class Served:
 def served(module_installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with running(tmp_path_factory.mktemp("simulator")) as simulator:
         text = CONFIGURATION.replace("URL", simulator.url)
+        module_installation.env["CONSOLE_BODY_BYTES"] = str(BODY_BYTES)
         module_installation.manage("apply", "-f", "-", stdin=text)
         port = module_installation.free_port()
         gateway = start_gateway(module_installation, port)
@@ -203,6 +241,50 @@ def test_a_body_that_claims_much_and_brings_little_holds_nobody_up(served: Serve
         for client in clients:
             client.close()
     served.lives()
+
+
+def test_large_bodies_that_come_slowly_take_a_bounded_part_of_memory(served: Served) -> None:
+    """They come before any limit of calls at once applies; another project is served meanwhile. Nothing is left of them when their
+    clients vanish."""
+    (worker,) = served.workers
+    process = psutil.Process(worker)
+    assert served.metric("llmops_body_bytes") == 0
+    before = process.memory_info().rss
+    clients, answers = [served.connect() for _ in range(40)], dict[socket.socket, bytes]()
+    try:
+        for client in clients:
+            client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % (8 * MB))
+        for _ in range(16):
+            for client in set(clients) - set(answers):
+                try:
+                    client.sendall(b"[" * (MB // 4))
+                except OSError:
+                    answers[client] = b""
+        served.until(lambda: len(refused(clients, answers)) >= len(clients) - BODY_BYTES // 2 // (4 * MB) - 1)
+        assert process.memory_info().rss - before < 1.5 * BODY_BYTES
+        assert 20 * MB < served.metric("llmops_body_bytes") <= BODY_BYTES // 2
+        for answer in filter(None, answers.values()):
+            assert (
+                answer.startswith(b"HTTP/1.1 429")
+                and b"\r\nretry-after: 2\r\n" in answer
+                and b"bodies_full" in answer
+            )
+        assert any(answers.values())
+        assert served.ask({"text": "x" * (5 * MB)}, OTHER_KEY) == 200
+        assert served.ask({}, KEY) == 200
+    finally:
+        for client in clients:
+            client.close()
+    served.until(lambda: served.metric("llmops_body_bytes") == 0)
+    assert served.ask({"text": "x" * (5 * MB)}, KEY) == 200
+
+
+def refused(clients: list[socket.socket], answers: dict[socket.socket, bytes]) -> dict[socket.socket, bytes]:
+    """``answers`` with what came meanwhile: of a client that was cut off while it sent, perhaps nothing."""
+    for client in select.select(clients, [], [], 0.02)[0]:
+        with suppress(OSError):
+            answers[client] = answers.get(client, b"") + client.recv(4_096)
+    return answers
 
 
 _lines = st.one_of(

@@ -16,6 +16,10 @@ class Gone(Exception):
     pass
 
 
+def kept(memory: int, disk: int) -> None:
+    """There is room for everything."""
+
+
 async def off_loop(work: Callable[[], Any]) -> Any:
     return await asyncio.to_thread(work)
 
@@ -49,7 +53,7 @@ async def form_of(body: bytes | list[bytes], boundary: bytes = b"b", run: Any = 
 
     headers = {b"content-type": b'multipart/form-data; boundary="' + boundary + b'"'} | how.pop("headers", {})
     spool = how.pop("spool", None) or Spool(run)
-    return await read_form(receive, headers, spool, how.pop("largest", LIMIT), Gone)
+    return await read_form(receive, headers, spool, how.pop("largest", LIMIT), Gone, how.pop("keep", kept))
 
 
 async def sent(form: Form, replace: dict[str, bytes], *add: tuple[str, bytes]) -> bytes:

@@ -159,6 +159,10 @@ class Exchange:
             answer.complete = not message.get("more_body", False)
         answer.changed.set()
 
+    def send(self, piece: bytes, *, last: bool = False) -> None:
+        """More of the body, of an exchange that was started with no pieces."""
+        self._inbox.put_nowait({"type": "http.request", "body": piece, "more_body": not last})
+
     def hang_up(self) -> None:
         self._inbox.put_nowait({"type": "http.disconnect"})
 

@@ -16,7 +16,7 @@ from llmops.gateway.forms import multipart
 from llmops.gateway.forms import spool as spool_module
 from llmops.gateway.forms.multipart import read_form
 from llmops.gateway.forms.spool import IN_MEMORY, Spool
-from tests.gateway.forms import GOOD, LIMIT, Gone, at_once, body_of, field, form_of, off_loop, sent
+from tests.gateway.forms import GOOD, LIMIT, Gone, at_once, body_of, field, form_of, kept, off_loop, sent
 
 
 def open_files() -> int:
@@ -65,7 +65,9 @@ async def test_no_more_is_taken_than_was_put_away(tmp_path: Path) -> None:
         taken += len(piece)
         return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
 
-    form = await read_form(receive, {b"content-type": b"multipart/form-data; boundary=b"}, spool, LIMIT, Gone)
+    form = await read_form(
+        receive, {b"content-type": b"multipart/form-data; boundary=b"}, spool, LIMIT, Gone, kept
+    )
     assert max(waiting) <= IN_MEMORY + 100_000
     assert max(waiting[15:]) <= 400_000
     form.close()
@@ -112,7 +114,7 @@ async def test_what_goes_wrong_leaves_no_file_open(tmp_path: Path) -> None:
 
     headers = {b"content-type": b"multipart/form-data; boundary=b"}
     with pytest.raises(Gone):
-        await read_form(receive, headers, Spool(off_loop, tmp_path), LIMIT, Gone)
+        await read_form(receive, headers, Spool(off_loop, tmp_path), LIMIT, Gone, kept)
     assert open_files() == before
     assert not list(tmp_path.iterdir())
 
@@ -126,7 +128,7 @@ async def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
     headers = {b"content-type": b"multipart/form-data; boundary=b"}
     with pytest.raises(InvalidRequest, match="too slowly"):
-        await read_form(receive, headers, Spool(off_loop), LIMIT, Gone)
+        await read_form(receive, headers, Spool(off_loop), LIMIT, Gone, kept)
 
 
 def test_spools_are_made_where_they_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmops.core.asgi import Receive
@@ -90,6 +90,11 @@ class Parser:
         self._at = -2
         self._kept = 0
         self._value: bytearray | None = None
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes that it keeps: values of fields, and what it has not understood yet."""
+        return self._kept + len(self._value or b"") + len(self._buffer)
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
@@ -327,12 +332,18 @@ class Form:
 
 
 async def read_form(
-    receive: Receive, headers: Mapping[bytes, bytes], spool: Spool, largest: int, gone: type[Exception]
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    spool: Spool,
+    largest: int,
+    gone: type[Exception],
+    keep: Callable[[int, int], None],
 ) -> Form:
     """The form that comes in over ``receive``, spooled. Takes no more from the client than it has put away.
 
     Raises ``InvalidRequest`` saying what is wrong with it, ``RequestTooLarge`` beyond ``largest`` bytes, ``gone`` when the
-    client hangs up, ``ServiceUnavailable`` without room. ``spool`` is closed then.
+    client hangs up, ``ServiceUnavailable`` without room. ``spool`` is closed then. ``keep`` is told before so many bytes are kept in
+    memory and on the disk, and may raise.
     """
     try:
         content_type = headers.get(b"content-type")
@@ -357,6 +368,8 @@ async def read_form(
             if spool.size + len(data) > largest:
                 raise _too_large(largest)
             parser.feed(data)
+            in_memory, on_disk = spool.with_more(data)
+            keep(parser.in_memory + in_memory, on_disk)
             await spool.write(data)
             if not message.get("more_body"):
                 break

@@ -57,6 +57,13 @@ class Spool:
     def on_disk(self) -> bool:
         return self._file is not None
 
+    def with_more(self, data: bytes) -> tuple[int, int]:
+        """Bytes in memory and on the disk once ``data`` is written, at most."""
+        if self.on_disk or len(self._waiting) + len(data) > IN_MEMORY:
+            # What is written is a copy, until it is.
+            return 2 * (len(self._waiting) + len(data)), self.size + len(data)
+        return len(self._waiting) + len(data), 0
+
     async def write(self, data: bytes) -> None:
         """Raises ``ServiceUnavailable`` when the disk takes no more."""
         self._waiting += data

@@ -192,7 +192,12 @@ async def _body(call: Call, place: Place, errand: Errand) -> str:
 async def _form(call: Call, place: Place, errand: Errand, names: Names) -> str:
     plane = call.plane
     form = call.form = await read_form(
-        call.receive, call.headers, Spool(plane.off_loop, plane.spool_directory), plane.max_upload, ClientGone
+        call.receive,
+        call.headers,
+        Spool(plane.off_loop, plane.spool_directory),
+        plane.max_upload,
+        ClientGone,
+        call.keep,
     )
     call.bytes_in = form.size
     names.form(form)

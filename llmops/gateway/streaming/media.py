@@ -49,6 +49,7 @@ async def read_media(call: Call) -> AskedMedia:
         Spool(plane.off_loop, plane.spool_directory),
         plane.max_media,
         ClientGone,
+        call.keep,
     )
     call.form = form
     call.bytes_in = form.size

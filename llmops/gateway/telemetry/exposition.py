@@ -201,6 +201,12 @@ class PlaneCollector:
     def _process(self) -> Iterator[Metric]:
         plane = self._plane
         yield _gauge("llmops_in_flight", "Calls under way.", len(plane.calls))
+        yield _gauge("llmops_body_bytes", "Kept in memory of bodies of calls under way.", plane.bodies.used)
+        yield _gauge("llmops_body_bytes_limit", "At most so many of them.", plane.bodies.limit)
+        yield _gauge(
+            "llmops_spooled_bytes", "Kept in files of bodies of calls under way.", plane.spooled.used
+        )
+        yield _gauge("llmops_spooled_bytes_limit", "At most so many of them.", plane.spooled.limit)
         yield _gauge("llmops_background_followed", "Background responses under way.", len(plane.background))
         yield _gauge("llmops_ready", "1 when this process should get calls.", not plane.unready())
         yield _gauge("llmops_revision", "The revision served.", plane.snapshot.revision)
