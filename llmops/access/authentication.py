@@ -1,7 +1,8 @@
 """Service keys as bearer tokens of the API.
 
 The answer to a wrong key is one sentence, whatever was wrong with it, so that nobody learns which part was right. The key
-is found by its SHA-256: keys are 256 random bits, so neither the index nor a comparison tells anything about one.
+is found by its SHA-256: keys are 256 random bits, so neither the index nor a comparison tells anything about one. One that is
+paused does and reads nothing; who has its secret is told why.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 
 from llmops.access.models import ServiceKey
 from llmops.core.digests import equal, sha256_hex
-from llmops.core.errors import AuthenticationFailed
+from llmops.core.errors import AuthenticationFailed, PermissionDenied
 
 REFUSAL = "The API key is missing, unknown, expired or revoked."
 _LONGEST = 512
@@ -53,6 +54,11 @@ class ServiceKeyAuthentication(BaseAuthentication):
         key = find_key(words[1])
         if key is None:
             raise AuthenticationFailed(REFUSAL)
+        if key.paused_at is not None:
+            why = f": {key.pause_reason.rstrip('.')}" if key.pause_reason else ""
+            raise PermissionDenied(
+                f"The service key {key.name} is paused{why}. Ask an operator to resume it.", code="key_paused"
+            )
         plain = request._request
         plain.service_key = key
         plain._powers = None
@@ -63,7 +69,7 @@ class ServiceKeyAuthentication(BaseAuthentication):
 
 
 def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey | None:
-    """The usable key whose secret this is, or None. A rotated secret works until its grace period ends."""
+    """The key whose secret this is if it is usable, or will be when it is resumed; None otherwise. A rotated secret works until its grace period ends."""
     now = at or timezone.now()
     hashed = sha256_hex(secret.encode() if isinstance(secret, str) else secret)
     key = (

@@ -34,6 +34,28 @@ def refused(answer, status, param=None):
     return error
 
 
+def test_a_key_that_is_paused_reads_and_does_nothing_until_it_is_resumed(cast):
+    issued = every_scope(cast.support)
+    caller, other = bearer(issued.secret), bearer(issue(cast.support, "read").secret)
+    rotated = send(caller, "post", f"{KEYS}{issued.key.pk}/rotate/").json()["secret"]
+    with one_event("service_key.paused"):
+        paused = send(bearer(rotated), "post", f"{KEYS}{issued.key.pk}/pause/", {"reason": "It loops."})
+    assert paused.status_code == 200
+    with no_event():
+        for secret in (issued.secret, rotated):
+            for method, address in (
+                ("get", KEYS),
+                ("get", PROJECTS),
+                ("post", f"{KEYS}{issued.key.pk}/resume/"),
+                ("get", "/api/v1/schema/"),
+            ):
+                error = refused(getattr(bearer(secret), method)(address), 403)
+                assert error["code"] == "key_paused" and "paused: It loops. Ask" in error["message"]
+    assert other.get(PROJECTS).status_code == 200
+    services.resume_service_key(COMMAND, key=issued.key)
+    assert caller.get(KEYS).status_code == 200
+
+
 def unusable_keys(cast):
     revoked = issue(cast.support, "read")
     services.revoke_service_key(COMMAND, key=revoked.key)
