@@ -54,8 +54,13 @@ def name_stand_in(
     if problem := text_problem(reason):
         raise InvalidRequest(f"reason: {problem}.", param="reason")
     with transaction.atomic():
-        away, other = _account(person, "person", lock=True), _account(stand_in, "stand_in")
-        _refuse_for_others(actor, away)
+        user = get_user_model().objects.filter(pk=actor.identifier).first()
+        powers = powers_of(user)
+        if (user is None or user.get_username() != person) and not powers.allow("member.manage", None):
+            # Before anything is looked up: whether there is such an account is not for everybody.
+            raise _for_oneself()
+        away = _account(person, "person", lock=True)
+        other = _stand_in(stand_in, told=powers.allow("member.view", None))
         now = database_now()
         begin = max(starts_at or now, now)
         if away.pk == other.pk:
@@ -63,12 +68,6 @@ def name_stand_in(
         if not powers_of(away).allow_anywhere("approval.decide"):
             raise InvalidRequest(
                 f"person: {away.get_username()} decides nothing that could be lent.", param="person"
-            )
-        if not powers_of(other).allow_anywhere("approval.decide"):
-            raise InvalidRequest(
-                f"stand_in: {other.get_username()} has no inbox to decide in. Name an operator, a reviewer, somebody of finance or "
-                "an administrator.",
-                param="stand_in",
             )
         if ends_at <= begin:
             raise InvalidRequest("ends_at: it must end after it begins, and in the future.", param="ends_at")
@@ -152,10 +151,14 @@ def may_name_for_others(actor: Actor) -> bool:
 
 def _refuse_for_others(actor: Actor, person: Any) -> None:
     if actor.identifier != str(person.pk) and not _manages(actor):
-        raise PermissionDenied(
-            "You name a stand-in for yourself. For others somebody does who manages members of the whole organisation.",
-            param="person",
-        )
+        raise _for_oneself()
+
+
+def _for_oneself() -> PermissionDenied:
+    return PermissionDenied(
+        "You name a stand-in for yourself. For others somebody does who manages members of the whole organisation.",
+        param="person",
+    )
 
 
 def _manages(actor: Actor) -> bool:
@@ -163,12 +166,28 @@ def _manages(actor: Actor) -> bool:
     return powers_of(user).allow("member.manage", None)
 
 
+def _active(username: str) -> QuerySet[Any]:
+    return get_user_model().objects.filter(username=username, is_active=True)
+
+
 def _account(username: str, name: str, *, lock: bool = False) -> Any:
-    rows = get_user_model().objects.filter(username=username, is_active=True)
+    rows = _active(username)
     found = (rows.select_for_update() if lock else rows).first()
     if found is None:
         raise InvalidRequest(f"{name}: there is no account of this name.", param=name)
     return found
+
+
+def _stand_in(username: str, *, told: bool) -> Any:
+    """The account that is to stand in. ``told``: who asks may know whether there is one of this name that decides nothing."""
+    found = _account(username, "stand_in") if told else _active(username).first()
+    if found is not None and powers_of(found).allow_anywhere("approval.decide"):
+        return found
+    who = f"{username} has no" if told else "nobody of this name has an"
+    raise InvalidRequest(
+        f"stand_in: {who} inbox to decide in. Name an operator, a reviewer, somebody of finance or an administrator.",
+        param="stand_in",
+    )
 
 
 def _record(actor: Actor, row: StandIn, action: str, *, after: dict[str, Any], reason: str = "") -> None:

@@ -192,6 +192,26 @@ def test_who_names_whom(
 
 
 @pytest.mark.any_engine
+def test_whether_there_is_an_account_is_told_to_who_may_see_people(away: SimpleNamespace) -> None:
+    gone = person("gone", ("reviewer", away.support))
+    type(gone).objects.filter(pk=gone.pk).update(is_active=False)
+
+    def told(who: Any, away_: str, stand_in: str) -> tuple[str, str | None]:
+        with no_event(), pytest.raises(ConsoleError) as refused:
+            named(who, away_, stand_in)
+        return refused.value.message, refused.value.param
+
+    for_others = {told(away.bob, name, "charlie") for name in ("rita", "dan", "gone", "nobody")}
+    assert len(for_others) == 1 and "for yourself" in for_others.pop()[0]
+    unfit = {told(away.bob, "bob", name) for name in ("dan", "gone", "nobody")}
+    assert len(unfit) == 1 and "nobody of this name has an inbox" in unfit.pop()[0]
+    ada = person("ada", ("admin", None))
+    assert "no account of this name" in told(ada, "nobody", "charlie")[0]
+    assert "no account of this name" in told(ada, "ada", "nobody")[0]
+    assert "dan has no inbox" in told(ada, "ada", "dan")[0]
+
+
+@pytest.mark.any_engine
 def test_it_is_named_and_ended_on_a_page_and_over_the_api(away: SimpleNamespace) -> None:
     bob, stranger = signed_in(away.bob), signed_in(away.carla)
     soon = (timezone.now() + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M")
