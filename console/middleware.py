@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
-from csp.middleware import CSPMiddleware, PolicyParts
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from llmops.core.ids import uuid7
 from llmops.core.logs import request_id as logged_request
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):
-    """The strict policy everywhere but in the admin and the API reference (see ``console.settings_look``)."""
+    """The strict policy everywhere but in the admin and the API reference (see ``console.settings_look``).
 
-    def get_policy_parts(
-        self, request: HttpRequest, response: HttpResponseBase, report_only: bool = False
-    ) -> PolicyParts:
-        parts = super().get_policy_parts(request, response, report_only)
-        if parts.config is None and not report_only:
-            if request.path_info.startswith(reverse("admin:index")):
-                parts.config = settings.ADMIN_CONTENT_SECURITY_POLICY
-            elif request.path_info in _api_docs():
-                parts.config = settings.API_DOCS_CONTENT_SECURITY_POLICY
-        return parts
+    A response may bring the directives of another one as ``_csp_config``. Nothing of a policy is about a single request, so
+    each is written out once.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        directives = getattr(response, "_csp_config", None) or _directives(request.path_info)
+        response.headers.setdefault(HEADER, _written(tuple((name, *directives[name]) for name in directives)))
+        return response
 
 
-def _api_docs() -> set[str]:
-    found = set()
+def _directives(path: str) -> dict[str, list[str]]:
+    admin, api_docs = _places(settings.ROOT_URLCONF, get_script_prefix())
+    if path.startswith(admin):
+        return settings.ADMIN_CONTENT_SECURITY_POLICY
+    if path in api_docs:
+        return settings.API_DOCS_CONTENT_SECURITY_POLICY
+    found: dict[str, list[str]] = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]
+    return found
+
+
+@cache
+def _written(directives: tuple[tuple[str, ...], ...]) -> str:
+    return build_policy({name: values for name, *values in directives})
+
+
+@cache
+def _places(urlconf: str, prefix: str) -> tuple[str, frozenset[str]]:
+    """Where the admin is, and each page of the API reference."""
+    docs = set()
     for name in settings.API_DOCS_URL_NAMES:
         try:
-            found.add(reverse(name))
+            docs.add(reverse(name))
         except NoReverseMatch:
             continue
-    return found
+    return reverse("admin:index"), frozenset(docs)
 
 
 class RequestIdMiddleware:

@@ -279,7 +279,9 @@ def _powers_of_user(user: Any) -> Powers:
     if user.is_superuser:
         return ALL_POWERFUL
     roles: dict[UUID | None, set[str]] = {}
-    for project_id, role in Membership.objects.filter(user_id=user.pk).values_list("project_id", "role"):
+    # In no order: that of memberships would join the tables of people and projects to every request.
+    held = Membership.objects.order_by().filter(user_id=user.pk).values_list("project_id", "role")
+    for project_id, role in held:
         roles.setdefault(project_id, set()).add(role)
     return powers_of_roles(roles)
 
