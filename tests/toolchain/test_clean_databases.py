@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -12,6 +13,7 @@ from django.utils import timezone
 
 from llmops.audit.models import ChainHead, Event
 from llmops.base.models import LiveVersion
+from tests import servers
 
 
 def _counts() -> dict[str, int]:
@@ -97,3 +99,18 @@ def test_a_connection_that_stays_open_is_not_in_the_way(
 ) -> None:
     in_a_thread_that_stays(lambda: LiveVersion.objects.create(name="thread", number=turn))
     assert LiveVersion.objects.get(name="thread").number == turn
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize(
+    ("where", "room", "found"),
+    [("here", 1, True), ("here", 1 << 60, False), ("nowhere", 1, False)],
+    ids=["roomy", "full", "missing"],
+)
+def test_postgresql_lies_in_memory_where_there_is_room(
+    where: str, room: int, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(servers, "MEMORY", str(tmp_path / where))
+    monkeypatch.setattr(servers, "ROOM", room)
+    assert servers.roomy_memory() == (str(tmp_path / where) if found else None)
