@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+# Nobody waits longer for a page, and its query would go on all the same.
+os.environ.setdefault("CONSOLE_DB_STATEMENT_SECONDS", "60")
 
 from console.startup import set_up
 

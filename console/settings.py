@@ -14,6 +14,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from console.environment import Environment
+from console.sessions import session_options
 from llmops.core import memory
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -139,6 +140,14 @@ def _database() -> dict[str, Any]:
         "timeout": env.int("CONSOLE_DB_POOL_TIMEOUT", default=10),
     }
     options.setdefault("connect_timeout", 5)
+    options["options"] = session_options(
+        options.get("options", ""),
+        idle_s=env.float("CONSOLE_DB_IDLE_TRANSACTION_SECONDS", default=60.0),
+        statement_s=env.float("CONSOLE_DB_STATEMENT_SECONDS", default=0.0),
+    )
+    if not options["options"]:
+        # A pooler in between may refuse even an empty one.
+        del options["options"]
     config.update({"OPTIONS": options, "CONN_MAX_AGE": 0})
     return config
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import include, path
 from django.views import defaults
 
 from console import api
+from llmops.base.refusals import took_too_long
 from llmops.tools.mcp.view import endpoint
 
 urlpatterns: list[Any] = [
@@ -37,6 +40,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     if request.path_info.startswith("/api/"):
         return api.failed(request)
+    if took_too_long(sys.exception()):
+        return render(request, "503.html", status=503)
     return defaults.server_error(request)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
 
-from llmops.core.errors import Conflict, ConsoleError, InvalidRequest
+from llmops.core.errors import Conflict, ConsoleError, InvalidRequest, ServiceUnavailable
 
 #: What a surface catches around a service and shows to whoever asked.
 REFUSALS = (ConsoleError, DjangoValidationError, IntegrityError)
@@ -31,7 +31,18 @@ def as_console_error(raised: Exception) -> ConsoleError | None:
             "The database refused this change: something with the same name or value exists, or was stored "
             "at the same moment, or a limit would be broken. Reload and try again."
         )
+    if took_too_long(raised):
+        return ServiceUnavailable(
+            "The database gave this up because it took too long. Ask for a shorter time or for less at once; if it was a change, "
+            "nothing of it was saved: try again in a moment.",
+            code="took_too_long",
+        )
     return None
+
+
+def took_too_long(raised: BaseException | None) -> bool:
+    """Whether PostgreSQL gave a statement up for its ``statement_timeout`` (SQLSTATE 57014)."""
+    return isinstance(raised, OperationalError) and getattr(raised.__cause__, "sqlstate", "") == "57014"
 
 
 def problems_of(error: DjangoValidationError) -> dict[str, str]:
