@@ -222,6 +222,71 @@ async def test_a_transcript_that_is_no_text_does_not_go_out_unread(rig: Rig) -> 
     assert answer.status == 502
 
 
+GENERATIONS = "/v1/images/generations"
+A_PICTURE = "A" * 70_000
+
+
+def drawn(*said: str, twice: bool = False) -> Any:
+    """A stream of an image: with each event but the last one a partial image, and what the prompt was made into."""
+    names = [*["image_generation.partial_image"] * (len(said) - 1), "image_generation.completed"]
+    events = [
+        event(name, b64_json=A_PICTURE, revised_prompt=text, usage=image_usage(20, 500))
+        for name, text in zip(names, said, strict=True)
+    ]
+    if twice:
+        events[-1] = events[-1].replace(
+            b'"revised_prompt"', b'"revised_prompt":"%b","revised_prompt"' % SECRET.encode()
+        )
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.events(*events)
+
+    return script
+
+
+async def draw(rig: Rig) -> Answer:
+    return await rig.call({"model": "small", "prompt": "x", "stream": True}, path=GENERATIONS)
+
+
+async def test_what_a_streamed_image_says_of_its_prompt_is_redacted(rig: Rig) -> None:
+    under(rig, ("personal_data", AFTER, REDACT, {}), max_output_tokens=4_000)
+    rig.upstream.does(drawn("A cat", f"A cat for {EMAIL}", f"A cat for {EMAIL}"))
+    events = data_of((await draw(rig)).body)
+    assert [one["revised_prompt"] for one in events] == [
+        "A cat",
+        "A cat for [EMAIL_1]",
+        "A cat for [EMAIL_1]",
+    ]
+    assert [(one["b64_json"], one["usage"]) for one in events] == [(A_PICTURE, image_usage(20, 500))] * 3
+    assert rig.outcome().status == "ok"
+    assert verdicts(rig) == [("after", "personal_data", "redact")]
+
+
+@pytest.mark.parametrize("said", [(f"A {SECRET}", "A cat"), ("A cat", f"A {SECRET}")], ids=["early", "last"])
+async def test_a_streamed_image_that_says_a_secret_is_stopped(rig: Rig, said: tuple[str, ...]) -> None:
+    under(rig, ("secrets", AFTER, BLOCK, {}), max_output_tokens=4_000)
+    rig.upstream.does(drawn(*said))
+    body = (await draw(rig)).body
+    assert b"policy_blocked" in body and SECRET[:14].encode() not in body
+    assert b"image_generation.completed" not in body
+    assert rig.outcome().code == "policy_blocked"
+
+
+async def test_a_streamed_image_that_says_two_things_at_once_is_not_relayed(rig: Rig) -> None:
+    under(rig, ("secrets", AFTER, BLOCK, {}), max_output_tokens=4_000)
+    rig.upstream.does(drawn("A cat", "A dog", twice=True))
+    body = (await draw(rig)).body
+    assert SECRET[:14].encode() not in body and b"image_generation.completed" not in body
+    assert rig.outcome().status == "interrupted"
+
+
+async def test_a_streamed_image_is_not_kept_back_for_a_judge_of_texts(rig: Rig) -> None:
+    under(rig, ("length", AFTER, BLOCK, {"max_characters": 5}), max_output_tokens=4_000)
+    rig.upstream.does(drawn("A cat that is long", "A cat that is long"))
+    assert [one["type"] for one in data_of((await draw(rig)).body)][-1] == "image_generation.completed"
+    assert rig.outcome().status == "ok"
+
+
 def told(text: str, size: int) -> Any:
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     events = [event("transcript.text.delta", delta=one) for one in pieces]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmops.gateway.policing.chat_streams import ChatWatcher
+from llmops.gateway.policing.image_streams import ImageWatcher
 from llmops.gateway.policing.response_streams import ResponsesWatcher
 from llmops.gateway.policing.streams import Watcher
 from llmops.gateway.policing.transcripts import TranscriptWatcher
@@ -16,6 +17,8 @@ _WATCHERS: dict[str, Callable[[Guard, Placeholders], Watcher]] = {
     "responses": ResponsesWatcher,
     "audio.transcriptions": TranscriptWatcher,
     "audio.translations": TranscriptWatcher,
+    "images.generations": ImageWatcher,
+    "images.edits": ImageWatcher,
 }
 
 
