@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
-from django.db.models import F
 
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.budgets.models import Budget, Window
@@ -29,7 +28,8 @@ from llmops.providers.models import Credential, Model, ModelConfig, Price, Provi
 from llmops.providers.rules import origin_of
 from llmops.serving.compile import compile_document
 from llmops.serving.models import LivePointer, Revision
-from llmops.usage.models import Call, LatencyRollup, PromptRollup, Rollup
+from llmops.usage.ingest import write
+from llmops.usage.models import Call, PromptRollup, Rollup
 from llmops.usage.signals import BIT
 
 PASSWORD = "correct horse battery staple"
@@ -153,85 +153,65 @@ def budget(slug: str, limit: str, settled: str, leased: str = "0", *, scope: str
 
 @dataclass
 class Sums:
-    """Rollups in the making, so that many calls cost few statements."""
+    """Rollups in the making, so that many calls cost few statements. Buckets are Unix seconds."""
 
-    rows: dict[tuple[Any, ...], Counter[str]] = field(default_factory=dict)
+    rows: dict[tuple[Any, ...], list[int]] = field(default_factory=dict)
     latency: Counter[tuple[Any, ...]] = field(default_factory=Counter)
-    prompts: dict[tuple[Any, ...], Counter[str]] = field(default_factory=dict)
+    prompts: dict[tuple[Any, ...], list[int]] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
+        signals = {name: int(bool(call.signals & bit)) for name, bit in BIT.items()}
+        counted = {
+            "calls": 1, "streamed": int(call.streamed), "attempts": call.attempt_count, "retries": call.retry_count,
+            "fallback_calls": int(call.fallback_count > 0), "input_tokens": call.input_tokens,
+            "cached_input_tokens": call.cached_input_tokens, "output_tokens": call.output_tokens,
+            "cost_nano": call.cost_nano, "overrun_nano": call.overrun_nano,
+            "cache_hits": int(call.cache in ("hit", "joined", "stale")), "busy_us": call.total_us,
+            "queued_calls": int(call.queue_us >= 1_000), **signals,
+        }  # fmt: skip
+        if call.status == Call.OK and call.attempt_count and call.upstream_us is not None:
+            counted |= {
+                "timed_calls": 1, "timed_us": call.total_us, "upstream_us": call.upstream_us, "queue_us": call.queue_us,
+            }  # fmt: skip
+        named = {
+            "calls": 1, "failed": int(call.status in ("error", "interrupted", "unknown")),
+            "refused": int(call.status == Call.REFUSED), "input_tokens": call.input_tokens,
+            "output_tokens": call.output_tokens, "cost_nano": call.cost_nano, **signals,
+        }  # fmt: skip
+        measured: dict[str, int | None] = {}
+        if call.status == Call.OK:
+            measured = {"total": call.total_us, "ttft": call.ttft_us}
+            if call.upstream_us is not None:
+                measured["overhead"] = call.total_us - call.upstream_us
+        stamp = int(call.started_at.timestamp())
         for granularity in (Rollup.MINUTE, Rollup.HOUR, Rollup.DAY):
-            stamp = int(call.started_at.timestamp())
-            bucket = datetime.fromtimestamp(stamp - stamp % granularity, UTC)
-            key = (
-                granularity, bucket, call.project_id, call.key_id, call.endpoint, call.route, call.model, call.feature,
-                call.status, call.error_code,
+            bucket = granularity, stamp - stamp % granularity
+            whose = call.project_id, call.key_id
+            _add(
+                self.rows,
+                (*bucket, *whose, call.endpoint, call.route, call.model, call.feature, call.status, call.error_code),
+                [counted.get(name, 0) for name in Rollup.SUMS],
             )  # fmt: skip
-            row = self.rows.setdefault(key, Counter())
-            row.update(
-                calls=1, streamed=int(call.streamed), attempts=call.attempt_count, retries=call.retry_count,
-                fallback_calls=int(call.fallback_count > 0), input_tokens=call.input_tokens,
-                cached_input_tokens=call.cached_input_tokens, cache_write_tokens=0, output_tokens=call.output_tokens,
-                reasoning_tokens=0, cost_nano=call.cost_nano, overrun_nano=call.overrun_nano,
-                cache_hits=int(call.cache in ("hit", "joined", "stale")), busy_us=call.total_us,
-                queued_calls=int(call.queue_us >= 1_000),
-                **{name: int(bool(call.signals & bit)) for name, bit in BIT.items()},
-            )  # fmt: skip
-            if call.status == Call.OK and call.attempt_count and call.upstream_us is not None:
-                row.update(
-                    timed_calls=1,
-                    timed_us=call.total_us,
-                    upstream_us=call.upstream_us,
-                    queue_us=call.queue_us,
-                )
             if call.prompt_name:
-                of_prompt = (
-                    granularity, bucket, call.project_id, call.key_id, call.route, call.model, call.feature,
-                    call.prompt_name, call.prompt_version or 0,
-                )  # fmt: skip
-                self.prompts.setdefault(of_prompt, Counter()).update(
-                    calls=1, failed=int(call.status in ("error", "interrupted", "unknown")),
-                    refused=int(call.status == Call.REFUSED), input_tokens=call.input_tokens,
-                    output_tokens=call.output_tokens, cost_nano=call.cost_nano,
-                    **{name: int(bool(call.signals & bit)) for name, bit in BIT.items()},
-                )  # fmt: skip
-            if call.status == Call.OK:
-                measured = {"total": call.total_us, "ttft": call.ttft_us}
-                if call.upstream_us is not None:
-                    measured["overhead"] = call.total_us - call.upstream_us
-                for metric, value in measured.items():
-                    if value is not None:
-                        self.latency[
-                            granularity,
-                            bucket,
-                            call.project_id,
-                            call.route,
-                            call.model,
-                            metric,
-                            bucket_of(value),
-                        ] += 1
+                prompt = call.prompt_name, call.prompt_version or 0
+                _add(
+                    self.prompts,
+                    (*bucket, *whose, call.route, call.model, call.feature, *prompt),
+                    [named[name] for name in PromptRollup.SUMS],
+                )
+            for metric, value in measured.items():
+                if value is not None:
+                    place = call.project_id, call.route, call.model, metric
+                    self.latency[(*bucket, *place, bucket_of(value))] += 1
 
     def store(self) -> None:
-        _add(Rollup, Rollup.DIMENSIONS, {key: dict(sums) for key, sums in self.rows.items()})
-        _add(PromptRollup, PromptRollup.DIMENSIONS, {key: dict(sums) for key, sums in self.prompts.items()})
-        names = ("granularity", "bucket", "project_id", "route", "model", "metric", "log_bucket")
-        _add(LatencyRollup, names, {key: {"calls": calls} for key, calls in self.latency.items()})
+        write.add_rollups(self.rows)
+        write.add_prompts(self.prompts)
+        write.add_latencies(self.latency)
 
 
-def _add(table: Any, names: tuple[str, ...], rows: dict[tuple[Any, ...], dict[str, int]]) -> None:
-    buckets = {key[1] for key in rows}
-    stored = {row[1:]: row[0] for row in table.objects.filter(bucket__in=buckets).values_list("pk", *names)}
-    table.objects.bulk_create(
-        [
-            table(**dict(zip(names, key, strict=True)), **sums)
-            for key, sums in rows.items()
-            if key not in stored
-        ],
-        batch_size=500,
-    )
-    for key, sums in rows.items():
-        if key in stored:
-            table.objects.filter(pk=stored[key]).update(**{name: F(name) + by for name, by in sums.items()})
+def _add(rows: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], sums: list[int]) -> None:
+    rows[key] = [before + by for before, by in zip(rows[key], sums, strict=True)] if key in rows else sums
 
 
 def attempt(n: int, model: str, **given: Any) -> dict[str, Any]:
