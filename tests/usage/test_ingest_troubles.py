@@ -13,7 +13,9 @@ from django.db import OperationalError, connection
 
 from llmops.budgets.models import Window
 from llmops.usage import journal
+from llmops.usage.ingest.follower import Follower
 from llmops.usage.ingest.loop import Ingester
+from llmops.usage.journal import JournalWriter
 from llmops.usage.models import Call, Journal, Rollup
 from llmops.usage.records import Ended
 from tests.usage.journals import Scribe, origin, outcome
@@ -127,3 +129,50 @@ def test_a_database_that_goes_away_anywhere_loses_nothing(
     stands(window, settled=30 * 2 + 8)
     assert Window.objects.get(budget=soft).settled_nano == 60
     assert sum(Rollup.objects.filter(granularity=60).values_list("calls", flat=True)) == 31
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["finished", "gone on"])
+def test_what_another_ingester_removed_in_this_very_moment_is_no_damage(
+    tmp_path: Path, db: None, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """It read its position, and before it opened the file there another had booked that far and removed what it had booked."""
+    scribe = Scribe(JournalWriter(tmp_path, segment_bytes=2_000))
+    scribe.traffic(20)
+    if ended:
+        scribe.writer.close()
+    late, quick = (Follower(tmp_path, scribe.writer.journal_id) for _ in range(2))
+    load, waits = Follower._load, [late]
+
+    def slowly(follower: Follower) -> None:
+        load(follower)
+        if follower in waits:
+            waits.clear()
+            while quick.step(10):
+                pass
+            assert quick.finish() == ended
+            assert not journal.segment_path(tmp_path, scribe.writer.journal_id, 0).exists()
+
+    monkeypatch.setattr(Follower, "_load", slowly)
+    while late.step(10):
+        pass
+    # Nothing is left to finish, or its process lives.
+    assert not waits and not late.finish() and not late.blocked
+    assert Journal.objects.get().problem == ""
+    assert_calls(scribe.written)
+    assert_rollups(scribe.written)
+
+
+def test_a_segment_that_nobody_booked_is_missed_however_often_one_looks(tmp_path: Path, db: None) -> None:
+    scribe = Scribe(JournalWriter(tmp_path, segment_bytes=2_000))
+    scribe.traffic(20)
+    follower, other = (Follower(tmp_path, scribe.writer.journal_id) for _ in range(2))
+    assert follower.step(3) == 3 and other.step(3) == 3
+    segment = Journal.objects.get().segment
+    scribe.writer.close()
+    journal.segment_path(tmp_path, scribe.writer.journal_id, segment + 1).unlink()
+    for one in (follower, other):
+        while one.step(50):
+            pass
+        assert not one.finish()
+        assert one.blocked
+    assert "is missing" in Journal.objects.get().problem

@@ -59,6 +59,8 @@ class Follower:
         self.journal_id = journal_id
         self.closed = False
         self._row: Journal | None = None
+        #: state and records booked, when the position was read from the database or last moved there
+        self._found: tuple[str, int] | None = None
         self._reader = JournalReader(directory, journal_id)
         self._ledger = Ledger(journal_id)
         self._careful = 0
@@ -91,6 +93,9 @@ class Follower:
             self.reset()
             return 1
         except JournalDamaged as damage:
+            if self._another_went_on():
+                self.reset()
+                return 1
             self._stop(str(damage))
             return 0
         except (IntegrityError, DataError) as refusal:
@@ -107,7 +112,10 @@ class Follower:
             if self._row is not None and not self.closed:
                 self._reader.check_later()
         except JournalDamaged as damage:
-            self._stop(str(damage))
+            if self._another_went_on():
+                self.reset()
+            else:
+                self._stop(str(damage))
             return False
         held = journal.claim(self.directory, self.journal_id)
         if held is None:
@@ -142,6 +150,7 @@ class Follower:
         if self._row is not None:
             return
         row = Journal.objects.filter(pk=self.journal_id).first() or self._register()
+        self._found = row.state, row.sequence
         self.closed = row.state == Journal.CLOSED
         if self.closed:
             self._row = row
@@ -160,6 +169,11 @@ class Follower:
             self._ledger.recall(entries)
         self._reader.position = Position(row.segment, row.offset, row.sequence)
         self._row = row
+
+    def _another_went_on(self) -> bool:
+        """Whether what is missing or short here may be what another follower has booked and removed meanwhile."""
+        found = Journal.objects.filter(pk=self.journal_id).values_list("state", "sequence").first()
+        return found is not None and found != self._found
 
     def _register(self) -> Journal:
         opened = JournalReader(self.directory, self.journal_id)
@@ -232,6 +246,7 @@ class Follower:
             raise Moved
         for name, value in change.items():
             setattr(row, name, value)
+        self._found = row.state, row.sequence
 
     def _keys_to_note(self, batch: Batch) -> dict[UUID, int]:
         now = time.monotonic()
