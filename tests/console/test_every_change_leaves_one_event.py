@@ -172,7 +172,7 @@ def stand_in(route: str, world: SimpleNamespace) -> str:
         "access/project": world.support, "access/servicekey": world.key, "access/membership": world.membership,
         "auth/user": world.eve, "audit/event": world.event, "providers/credential": world.staged,
         "providers/rotation": world.rotation,
-        "providers/model": world.model, "providers/price": world.model.prices.first(),
+        "providers/model": world.model, "providers/price": world.price,
         "prompts/promptversion": world.first_prompt_version, "prompts/prompt": world.prompt, "prompts/label": world.label,
         "alerts/rule": world.alert_rule, "alerts/slo": world.slo, "alerts/channel": world.channel, "tools/tool": world.tool, "tools/action": world.lost_action,
         "policies/policyversion": world.first_version, "policies/policy": world.policy,

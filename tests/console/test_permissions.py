@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.template import Context, Template
+from django.test.signals import template_rendered
+from django.utils.safestring import SafeString
 
 from tests.console import surface
 from tests.console.changes.admin import ADMIN, ASKS_A_PROVIDER
@@ -20,6 +25,9 @@ from tests.console.world import ACTORS, undone
 
 pytestmark = pytest.mark.django_db
 PEOPLE = ACTORS[:7]
+
+#: A page is rendered for the first of each kind: nobody, who may do everything, who may something in a project.
+_KINDS = {"nobody": "nobody", "alice": "the whole"}
 
 #: Not in the table: the same for everybody.
 SAME_FOR_ALL = {"/admin/login/", "/admin/logout/", "/api/", "/api/v1/", "/api/{rest}"}
@@ -88,9 +96,42 @@ def test_the_api(world, kind):
     assert found == {key: API_ROWS[key] for key in found}
 
 
+class Rendering:
+    """Whether what is answered with is rendered, or only made ready to be; a code tells nothing about its text."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+        self.wanted = True
+
+    @contextmanager
+    def once(self, key: str, actor: str) -> Iterator[None]:
+        """The block asks, as ``actor``, for what the row ``key`` is about."""
+        kind = key, _KINDS.get(actor, "a project")
+        self.wanted = kind not in self._seen
+        self._seen.add(kind)
+        try:
+            yield
+        finally:
+            self.wanted = True
+
+
+@pytest.fixture
+def rendering(monkeypatch: pytest.MonkeyPatch) -> Rendering:
+    chosen, render = Rendering(), Template._render
+
+    def render_wanted(self: Template, context: Context) -> SafeString:
+        if chosen.wanted:
+            return render(self, context)
+        template_rendered.send(sender=self, template=self, context=context)
+        return SafeString("")
+
+    monkeypatch.setattr(Template, "_render", render_wanted)
+    return chosen
+
+
 @pytest.mark.any_engine
 @pytest.mark.parametrize("area", AREAS)
-def test_the_pages(world, area):
+def test_the_pages(world, area, rendering):
     found = {}
     for key, expected in PAGE_ROWS.items():
         if area_of(key) != area:
@@ -111,9 +152,10 @@ def test_the_pages(world, area):
                     if hasattr(sent, "seek"):
                         sent.seek(0)
             if change is None:
-                codes += code(client.get(place))
+                with rendering.once(key, actor):
+                    codes += code(client.get(place))
                 continue
-            with undone():
+            with undone(), rendering.once(key, actor):
                 codes += code(client.post(address(key, change, world), form))
         if key.endswith(ASKS_A_PROVIDER):
             # The page says, as an error, that the key does not work: it was tried.

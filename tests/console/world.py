@@ -149,6 +149,7 @@ def build() -> SimpleNamespace:
         key_id="earlier", sealed=master_keys().seal("known", identity="base.master_key:earlier")
     )
     w.model = a_model(w.provider, "sim-small")
+    w.price = w.model.prices.first()
     w.spare_model = a_model(w.provider, "sim-spare")
     w.listed_provider = providers.create_provider(
         COMMAND, slug="listed", kind="openai", base_url="https://api.openai.com/v1"
