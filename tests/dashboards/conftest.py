@@ -9,6 +9,7 @@ import time_machine
 from django.test import Client
 
 from llmops.usage.models import Call
+from tests.cast import quick_passwords  # noqa: F401
 from tests.dashboards import seed
 from tests.kept import kept
 

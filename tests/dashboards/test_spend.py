@@ -44,7 +44,7 @@ def booked(
     with django_db_blocker.unblock(), undone():
         with time_machine.travel(NOW, tick=False):
             stage = seed.fill()
-            spend_world.months(stage, tmp_path_factory.mktemp("journals"), now=NOW, scale=0.35)
+            spend_world.months(stage, tmp_path_factory.mktemp("journals"), now=NOW, scale=0.2)
         yield stage
 
 

@@ -24,7 +24,7 @@ from tests.tools.test_lane import reviewers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 #: Where they stand still, a hundred or a thousand behind them change nothing.
-HEAPS, OF_EACH = 4, 20
+HEAPS, OF_EACH = 4, 5
 
 
 class Pause:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: A worker that has a message for so long has died.
 _LONGEST_SENDING = timedelta(minutes=2)
+#: Messages that one run looks at.
+_AT_ONCE = 200
 #: In one message of a chat or an e-mail.
 MOST_TOGETHER = 25
 
@@ -82,7 +84,7 @@ def deliver(now: datetime | None = None) -> int:
         .order_by("due_at", "created_at", "id")
     )
     mine: dict[object, list[Notification]] = {}
-    for one in due[:200]:
+    for one in due[:_AT_ONCE]:
         if not _needed(one, clock):
             continue
         claimed = compare_and_set(
