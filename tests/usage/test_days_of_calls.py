@@ -181,6 +181,7 @@ def test_a_table_that_has_calls_is_split_in_place_and_joined_again(
         return
     scribe = booked(tmp_path, midnight(-40), midnight(-1), midnight())
     everything = list(Call.objects.order_by("pk").values())
+    split = False
     try:
         call_command("migrate", "usage", "0006", verbosity=0)
         assert set(tables(3)) == {"usage_call"}
@@ -188,6 +189,7 @@ def test_a_table_that_has_calls_is_split_in_place_and_joined_again(
             {"id": row["id"], "cost_nano": row["cost_nano"]} for row in everything
         ]
         call_command("migrate", verbosity=0)
+        split = True
         past = f"usage_call_before_{midnight(2):%Y%m%d}"
         assert tables(3) == [past] * 3
         assert list(Call.objects.order_by("pk").values()) == everything
@@ -199,5 +201,7 @@ def test_a_table_that_has_calls_is_split_in_place_and_joined_again(
         assert services.apply_retention(COMMAND, days=30) == 1
     finally:
         Call.objects.all().delete()
-        call_command("migrate", "usage", "0006", verbosity=0)
-        call_command("migrate", verbosity=0)
+        if not split:
+            call_command("migrate", verbosity=0)
+        # The past and days go; the rest stays, as in a database without calls.
+        partitions.drop_before(midnight(partitions.AHEAD + 2))
