@@ -236,6 +236,7 @@ CAPABILITIES = (
     "speech",
     "transcription",
     "moderation",
+    "rerank",
 )
 
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2}|-\d{4}$|@\d+|:[0-9a-f]{8,}|-\d{3}$)")

@@ -253,6 +253,8 @@
   document.addEventListener("fullscreenchange", filled);
   document.addEventListener("keydown", function (event) {
     if (event.key !== "Escape") return;
+    // Not every browser sees to it by itself; one that does has left already, and refuses.
+    if (document.fullscreenElement) document.exitFullscreen().catch(function () {});
     document.querySelectorAll(".panel.filling").forEach(function (panel) { panel.classList.remove("filling"); filled(); });
   });
 

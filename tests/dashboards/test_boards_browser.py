@@ -80,6 +80,17 @@ def test_somebody_on_call_finds_the_calls(stage: SimpleNamespace, browser: InPro
         expect(button).to_have_attribute("aria-pressed", "true")
         button.click()
         expect(button).to_have_attribute("aria-pressed", "false")
+        # Escape leads back too, also where a browser does not see to it by itself, and where it gives no full screen.
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("Escape")
+        expect(button).to_have_attribute("aria-pressed", "false")
+        assert page.evaluate("document.fullscreenElement") is None
+        page.evaluate("() => { Element.prototype.requestFullscreen = () => Promise.reject(); }")
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("Escape")
+        expect(button).to_have_attribute("aria-pressed", "false")
         # Filters go into the address.
         page.get_by_text("Filters", exact=True).click()
         page.get_by_label("Route", exact=True).fill("chat")

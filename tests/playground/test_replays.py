@@ -168,6 +168,12 @@ def test_the_page_estimates_and_asks(lab):
     assert page.status_code == 200
     assert [one.name for one in page.context["offers"]] == ["chat", "sim-small"]
     assert all("about $" in one.words and "at most $" in one.words for one in page.context["offers"])
+    # A line that wraps: the price is what is chosen by, and a list would cut it off on a phone.
+    shown = page.content.decode()
+    assert (
+        all(one.words in shown for one in page.context["offers"])
+        and "<option" not in shown.partition("</fieldset>")[0]
+    )
     form = {"id": page.context["replay_id"], "model": "sim-small"}
     answer = signed_in(lab.bob).post(f"/playground/replay/{call.pk}/", form)
     made = Replay.objects.get()

@@ -20,6 +20,8 @@ from llmops.playground.models import Piece, ProjectKey, Run, Setup
 from llmops.playground.sealed import piece_identity, seal
 from llmops.playground.selectors import callables, project_of, prompt_of, run_of, setup_of
 from llmops.prompts import services as prompts
+from llmops.serving import services as serving
+from tests import configuring
 from tests.access.test_service_keys import every_text_in_the_database
 from tests.cast import COMMAND, acting, no_event, one_event, signed_in
 from tests.playground.conftest import a_column, sent, some_text
@@ -89,6 +91,14 @@ def test_the_same_id_is_the_same_run(lab):
         with no_event(), pytest.raises(Conflict):
             start(lab, who, column)
     assert Run.objects.count() == 1
+
+
+@pytest.mark.parametrize("purpose", ["rerank", "embeddings"])
+def test_what_does_not_talk_is_not_offered(lab, purpose):
+    configuring.model("apart", capabilities=[purpose])
+    configuring.route("sorts", configuring.model("sorting", capabilities=[purpose]))
+    serving.publish(COMMAND, reason="models that do not talk")
+    assert {one.name for one in callables(lab.support)} == {"chat", "sim-small"}
 
 
 def test_only_what_is_live_and_allowed_may_be_asked(lab):

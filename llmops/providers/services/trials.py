@@ -131,7 +131,7 @@ def _request(version: ModelConfig) -> tuple[str, dict[str, Any]]:
     """Path and body of the smallest call that the model answers."""
     able = set(version.capabilities)
     if not able & {"chat"}:
-        for purpose in ("images", "speech", "transcription"):
+        for purpose in ("images", "speech", "transcription", "rerank"):
             if purpose in able:
                 raise UnprocessableEntity(
                     f"A model for {purpose} is not called for a test: publish it and call it once.",
