@@ -55,6 +55,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.any_engine
 def test_whoever_holds_everything_in_one_project_finds_nothing_of_another(world):
     """404 for each change, and not a word that would tell an id that exists from one that does not."""
     from llmops.access.rules import SCOPES
