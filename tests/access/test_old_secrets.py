@@ -20,12 +20,13 @@ from llmops.gateway.auth import key_of
 from llmops.serving.selectors import load_snapshot
 from llmops.usage.ingest.loop import Ingester
 from tests.cast import COMMAND, bearer, issue, no_event, one_event, signed_in
+from tests.kept import kept
 from tests.usage.journals import Scribe, origin, outcome
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+@kept
 def rotated(cast) -> tuple[ServiceKey, str, str]:
     """A key, its old secret and its new one, with an hour of grace."""
     first = issue(cast.support, "inference", "read", name="worker")

@@ -26,6 +26,7 @@ from llmops.serving.selectors import live_revision, load_snapshot
 from tests import configuring
 from tests.cast import in_threads, last_sequence
 from tests.configuring import OPERATOR, secret_of
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
@@ -76,6 +77,11 @@ def apply(text=WHOLE, **values):
     return apply_text(OPERATOR, text, **values)
 
 
+@kept
+def applied_whole() -> None:
+    apply()
+
+
 def actions(after: int) -> list[str]:
     return list(
         Event.objects.filter(sequence__gt=after).order_by("sequence").values_list("action", flat=True)
@@ -119,8 +125,7 @@ def test_a_whole_file_configures_everything_with_an_event_for_each_step():
     assert secret_of(Credential.objects.get(name="primary")) == "sk-PLANTED-0123456789abcdef"
 
 
-def test_the_second_time_there_is_nothing_to_do():
-    apply()
+def test_the_second_time_there_is_nothing_to_do(applied_whole):
     before, numbers = last_sequence(), versions()
     applied = apply()
     assert applied.nothing_to_do
@@ -221,8 +226,7 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
         ("PLANTED-0", "PLANTED-1", ["~ credential sim/primary: replace"], ["credential.replaced"]),
     ],
 )
-def test_one_difference_is_one_step_and_one_event(old, new, steps, events):
-    apply()
+def test_one_difference_is_one_step_and_one_event(applied_whole, old, new, steps, events):
     start = last_sequence()
     assert WHOLE.count(old) == 1
     changed = WHOLE.replace(old, new)
@@ -247,8 +251,7 @@ def test_a_new_project_sends_to_a_route_of_the_same_file():
 
 
 @pytest.mark.any_engine
-def test_what_the_file_does_not_name_is_left_alone():
-    apply()
+def test_what_the_file_does_not_name_is_left_alone(applied_whole):
     configuring.credential(Provider.objects.get(), name="mine", secret="sk-mine-0123456789", activate=True)
     other = configuring.model("my-model", Provider.objects.get())
     configuring.route("mine", other)
@@ -262,8 +265,7 @@ def test_what_the_file_does_not_name_is_left_alone():
 
 
 @pytest.mark.any_engine
-def test_what_was_put_away_is_brought_back():
-    apply()
+def test_what_was_put_away_is_brought_back(applied_whole):
     route = Route.objects.get()
     providers.archive_route(OPERATOR, route=route)
     for model in Model.objects.all():
@@ -353,8 +355,7 @@ def test_what_stands_in_the_way_elsewhere_is_told_too():
 
 
 @pytest.mark.any_engine
-def test_revoked_and_archived_names_are_told_with_their_line():
-    apply()
+def test_revoked_and_archived_names_are_told_with_their_line(applied_whole):
     providers.revoke_credential(OPERATOR, credential=Credential.objects.get(name="primary"))
     access.revoke_service_key(OPERATOR, key=ServiceKey.objects.get())
     archive_budget(OPERATOR, budget_id=Budget.objects.get(slug="ci-day").pk)
@@ -363,8 +364,7 @@ def test_revoked_and_archived_names_are_told_with_their_line():
     assert all("another name" in reason for _, reason in found)
 
 
-def test_a_service_key_keeps_its_secret_where_it_cannot_be_read_and_rotates_where_it_differs():
-    apply()
+def test_a_service_key_keeps_its_secret_where_it_cannot_be_read_and_rotates_where_it_differs(applied_whole):
     applied = apply(environment={})
     assert applied.nothing_to_do
     assert any("present secret stays" in note for note in applied.plan.notes)
@@ -377,8 +377,7 @@ def test_a_service_key_keeps_its_secret_where_it_cannot_be_read_and_rotates_wher
     assert apply(environment={"CI_SERVICE_KEY": other}).nothing_to_do
 
 
-def test_prices_are_added_when_they_differ_and_scheduled_ones_once():
-    apply()
+def test_prices_are_added_when_they_differ_and_scheduled_ones_once(applied_whole):
     tomorrow = (timezone.now() + timedelta(days=1)).replace(microsecond=0)
     text = WHOLE.replace(
         'output: "10.00"', f'output: [{{usd: "10.00"}}, {{usd: "8.00", from: "{tomorrow.isoformat()}"}}]'
@@ -429,8 +428,7 @@ def test_no_secret_is_in_the_export_the_trail_or_the_log(caplog):
 
 
 @pytest.mark.any_engine
-def test_an_export_has_nothing_to_do_where_it_came_from_and_makes_the_same_elsewhere():
-    apply()
+def test_an_export_has_nothing_to_do_where_it_came_from_and_makes_the_same_elsewhere(applied_whole):
     text = exported()
     before = last_sequence()
     assert apply(text, environment={}).nothing_to_do
@@ -438,8 +436,7 @@ def test_an_export_has_nothing_to_do_where_it_came_from_and_makes_the_same_elsew
 
 
 @pytest.mark.any_engine
-def test_a_placeholder_replaces_the_key_only_when_it_leads_to_another():
-    apply()
+def test_a_placeholder_replaces_the_key_only_when_it_leads_to_another(applied_whole):
     text = exported()
     same = {"SIM_PRIMARY": "sk-PLANTED-0123456789abcdef"}
     assert apply(text, environment=same).nothing_to_do
@@ -449,8 +446,7 @@ def test_a_placeholder_replaces_the_key_only_when_it_leads_to_another():
 
 
 @pytest.mark.any_engine
-def test_what_is_out_of_use_is_not_exported_and_neither_what_speaks_of_it():
-    apply()
+def test_what_is_out_of_use_is_not_exported_and_neither_what_speaks_of_it(applied_whole):
     archive_budget(OPERATOR, budget_id=Budget.objects.get(slug="project-support-month").pk)
     access.revoke_service_key(OPERATOR, key=ServiceKey.objects.get())
     providers.revoke_credential(OPERATOR, credential=Credential.objects.get(name="primary"))

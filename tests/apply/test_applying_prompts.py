@@ -14,8 +14,9 @@ from llmops.serving.selectors import live_prompts
 from tests import configuring
 from tests.cast import no_event
 from tests.configuring import OPERATOR
+from tests.kept import kept
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything")]
 
 FILE = """
 version: 1
@@ -38,7 +39,7 @@ SECOND = FILE.replace(
 ).replace("production: 1", "production: 2, old: 1")
 
 
-@pytest.fixture(autouse=True)
+@kept
 def everything():
     configuring.everything()
     access.create_project(OPERATOR, slug="support")

@@ -8,11 +8,12 @@ from llmops.access import services
 from llmops.audit import selectors, wording
 from llmops.audit.models import Event
 from tests.cast import acting, bearer, issue, last_sequence, no_event, person, signed_in
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+@kept
 def history(cast):
     cast.key = issue(cast.support, actor=acting(cast.bob), name="ci").key
     services.update_service_key(acting(cast.alice), key=cast.key, rpm=60)

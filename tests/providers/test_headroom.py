@@ -21,11 +21,12 @@ from llmops.usage.ingest.loop import Ingester
 from llmops.usage.journal import JournalWriter
 from llmops.usage.records import LimitsSeen, LimitTold
 from tests.cast import COMMAND, signed_in
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+@kept
 def key(cast: Any) -> Any:
     provider = providers.create_provider(
         COMMAND,

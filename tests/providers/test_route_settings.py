@@ -22,11 +22,12 @@ from tests import configuring
 from tests.cast import bearer, every_scope, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
 from tests.console.browser_forms import form_of
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+@kept
 def models():
     for slug in ("pii", "tone"):
         policies.create_policy(OPERATOR, slug=slug, checks=[EXAMPLES["refusal"]])

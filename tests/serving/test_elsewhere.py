@@ -24,12 +24,13 @@ from llmops.serving.selectors import exported, live_revision, load_snapshot, pen
 from tests import configuring
 from tests.cast import bearer, every_scope, in_threads, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 SECRET = "sk-PLANTED-0123456789abcdef"
 
 
-@pytest.fixture
+@kept
 def staged():
     """A file of what staging serves; here, other things are live by now."""
     sim, _, chat = configuring.everything()

@@ -21,6 +21,7 @@ from llmops.serving.selectors import live_revision, pending, publishing_rule
 from tests import configuring
 from tests.cast import bearer, every_scope, in_threads, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +30,7 @@ def person(user):
     return Actor("user", str(user.pk), user.username)
 
 
-@pytest.fixture
+@kept
 def ruled(cast):
     """One revision is live, a change waits, and whatever is published takes two."""
     _, _, chat = configuring.everything()

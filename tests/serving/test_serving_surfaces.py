@@ -16,13 +16,14 @@ from llmops.serving.selectors import live_revision
 from tests import configuring
 from tests.cast import bearer, every_scope, no_event, one_event, signed_in
 from tests.configuring import OPERATOR
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
 PAGE = "/admin/serving/revision"
 
 
-@pytest.fixture
+@kept
 def two_revisions():
     _, _, chat = configuring.everything()
     services.publish(OPERATOR, reason="one")
