@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import Any
 
 from django import template
 from django.conf import settings
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -60,6 +62,7 @@ ICONS = {
 
 
 @register.simple_tag
+@cache
 def icon(name: str) -> SafeString:
     """A decorative drawing; the text beside it carries the meaning."""
     return format_html(
@@ -70,11 +73,17 @@ def icon(name: str) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def navigation_sections(context: dict[str, Any]) -> list[navigation.Section]:
+def navigation_sections(context: dict[str, Any]) -> SafeString:
     request = context.get("request")
     if request is None or not getattr(request, "user", None) or not request.user.is_authenticated:
-        return []
-    return navigation.sections(request)
+        return _drawn(())
+    return _drawn(tuple(navigation.sections(request)))
+
+
+@lru_cache(maxsize=500)
+def _drawn(sections: tuple[navigation.Section, ...]) -> SafeString:
+    """Once for all who are offered the same on the same page: drawn anew it would be a third of a small page."""
+    return render_to_string("console/nav_sections.html", {"sections": sections})
 
 
 @register.inclusion_tag("console/trail.html", takes_context=True)

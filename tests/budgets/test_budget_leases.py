@@ -210,7 +210,8 @@ def sampler(transactional_db: None) -> Iterator[list[int]]:
     stop, looked, broken = threading.Event(), [0], []
 
     def watch() -> None:
-        while not stop.is_set():
+        # A pause between two looks, so that it watches the others at work and does not take their turns.
+        while not stop.wait(0.002):
             for row in Window.objects.filter(hard=True):
                 if row.settled_nano + row.leased_nano > row.limit_nano or row.leased_nano < 0:
                     broken.append(amounts(row.pk))
