@@ -16,6 +16,12 @@ from tests.templates import Template
 
 #: Every sort of process: the web server and commands with all apps, background processes with fewer.
 PROCESSES = ({}, {"CONSOLE_BACKGROUND": "1"})
+APPS = """
+from django.apps import apps
+for model in apps.get_models():
+    if model._meta.managed:
+        print(model._meta.app_label + "." + model._meta.db_table)
+"""
 UNAPPLIED = """
 from django.apps import apps
 from django.core.management import call_command
@@ -56,9 +62,24 @@ def nothing_is_left_unmigrated(env: dict[str, str]) -> None:
         assert manage(env | process, "shell", "--no-imports", "-c", UNAPPLIED).split() == ["[]", "[]"]
 
 
-def test_no_app_of_any_process_is_left_unmigrated_whoever_begins(env: dict[str, str], tmp_path: Path) -> None:
-    """Here a process that has not all apps itself; below one that has."""
+def test_no_app_of_any_process_is_left_unmigrated_whoever_begins(
+    env: dict[str, str], tmp_path: Path, installation_template: Template
+) -> None:
+    """Here a process that has not all apps itself, and just what those need is missing; below one that has.
+
+    A first start, where all is missing, is that of e2e/test_embedded.py.
+    """
     (tmp_path / "var").mkdir()
+    installation_template.fill(str(tmp_path / "var" / "console.sqlite3"))
+    of_all, of_some = (
+        set(manage(env | process, "shell", "--no-imports", "-c", APPS).split()) for process in PROCESSES
+    )
+    left_out = sorted(of_all - of_some)
+    assert left_out == ["admin.django_admin_log"]
+    with closing(sqlite3.connect(tmp_path / "var" / "console.sqlite3")) as database, database:
+        for app, table in (one.split(".") for one in left_out):
+            database.execute(f"DROP TABLE {table}")
+            assert database.execute("DELETE FROM django_migrations WHERE app = ?", [app]).rowcount
     manage(env | PROCESSES[1], "bootstrap")
     nothing_is_left_unmigrated(env)
     first = json.loads((tmp_path / "var" / "first-run.json").read_text())
