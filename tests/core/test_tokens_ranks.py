@@ -42,6 +42,10 @@ def cached(directory: Path, name: str = "o200k_base") -> Path:
     return directory / RANK_FILES[name].cache_name
 
 
+def vendored(name: str = "o200k_base") -> bytes:
+    return gzip.decompress((ROOT / "llmops/core/tokens/data" / RANK_FILES[name].resource).read_bytes())
+
+
 def test_vendored_files_are_the_ones_tiktoken_pins() -> None:
     import inspect
 
@@ -49,8 +53,7 @@ def test_vendored_files_are_the_ones_tiktoken_pins() -> None:
 
     pinned = inspect.getsource(tiktoken_ext.openai_public)
     for file in RANK_FILES.values():
-        data = gzip.decompress((ROOT / "llmops/core/tokens/data" / file.resource).read_bytes())
-        assert hashlib.sha256(data).hexdigest() == file.sha256
+        assert hashlib.sha256(vendored(file.encoding)).hexdigest() == file.sha256
         assert file.url in pinned
         assert file.sha256 in pinned
 
@@ -66,7 +69,8 @@ def test_data_files_ship_with_the_package() -> None:
 def test_unpacks_into_the_data_directory_and_counts_without_a_network(tmp_path: Path) -> None:
     done = run(COUNT, CONSOLE_DATA_DIR=str(tmp_path))
     assert done.stdout.strip() == "2", done.stderr
-    assert [path.name for path in (tmp_path / "tiktoken").iterdir()] == [RANK_FILES["o200k_base"].cache_name]
+    assert list((tmp_path / "tiktoken").iterdir()) == [cached(tmp_path / "tiktoken")]
+    assert cached(tmp_path / "tiktoken").read_bytes() == vendored()
 
 
 def test_cache_directory_named_in_the_environment_wins_over_the_data_directory(tmp_path: Path) -> None:
@@ -90,8 +94,7 @@ def test_directory_given_by_the_caller_wins_over_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["emptied", "one bit", "cut short"])
 def test_a_damaged_cache_file_is_replaced(tmp_path: Path, damage: str) -> None:
-    assert run(COUNT, TIKTOKEN_CACHE_DIR=str(tmp_path)).returncode == 0
-    whole = cached(tmp_path).read_bytes()
+    whole = vendored()
     broken = {
         "emptied": b"",
         "one bit": whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:],
@@ -173,7 +176,8 @@ def test_damaged_vendored_data_is_refused_with_a_sentence(
 def test_damaged_vendored_data_does_not_matter_while_the_cache_is_whole(
     copied_package: Path, tmp_path: Path
 ) -> None:
-    assert run(COUNT, root=copied_package, TIKTOKEN_CACHE_DIR=str(tmp_path / "cache")).returncode == 0
+    (tmp_path / "cache").mkdir()
+    cached(tmp_path / "cache").write_bytes(vendored())
     (copied_package / "llmops/core/tokens/data/o200k_base.tiktoken.gz").unlink()
     done = run(COUNT, root=copied_package, TIKTOKEN_CACHE_DIR=str(tmp_path / "cache"))
     assert done.stdout.strip() == "2", done.stderr
