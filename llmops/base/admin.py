@@ -141,11 +141,19 @@ class ServiceAdmin(ModelAdmin):
         )
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """The row, or 404: whoever may not see it learns nothing, not even that it exists."""
-        found = super().get_object(request, object_id, from_field)
-        if found is None:
+        """The row, or 404: whoever may not see it learns nothing, not even that it exists.
+
+        A page that only shows reads it once, for its form and for its buttons.
+        """
+        read: dict[Any, Any] = {}
+        if request.method == "GET":
+            read = request.__dict__.setdefault("_rows_read", {})
+        asked = (self.opts.label, str(object_id), from_field)
+        if asked not in read:
+            read[asked] = super().get_object(request, object_id, from_field)
+        if read[asked] is None:
             raise Http404
-        return found
+        return read[asked]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Without Django's "delete selected", which would go past the services."""
