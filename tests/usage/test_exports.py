@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,14 +25,15 @@ from llmops.usage.ingest.loop import Ingester
 from llmops.usage.models import Call
 from llmops.usage.selectors import Span, SpendFilters
 from tests.cast import issue
+from tests.kept import kept
 from tests.usage.journals import Scribe
 
 DAY = datetime(2024, 5, 16, tzinfo=UTC)
 SPAN = Span(DAY, DAY + timedelta(days=2))
 
 
-@pytest.fixture
-def traffic(tmp_path: Path, cast: SimpleNamespace) -> SimpleNamespace:
+@kept
+def traffic(cast: SimpleNamespace) -> SimpleNamespace:
     provider = Provider.objects.create(
         slug="openai", name="OpenAI", kind="openai", base_url="https://api.openai.com/v1"
     )
@@ -45,9 +47,12 @@ def traffic(tmp_path: Path, cast: SimpleNamespace) -> SimpleNamespace:
     cast.support.cost_center = "=CC(1)"
     cast.support.save()
     keys = [issue(cast.support, name="+key").key, issue(cast.search, name="search").key]
-    scribe = Scribe.at(tmp_path, projects=[cast.support.pk, cast.search.pk], keys=[key.pk for key in keys])
-    scribe.traffic(160, since=DAY.timestamp(), seconds=2 * 86_400)
-    Ingester(tmp_path).run_once()
+    with tempfile.TemporaryDirectory() as directory:
+        projects = [cast.support.pk, cast.search.pk]
+        scribe = Scribe.at(Path(directory), projects=projects, keys=[key.pk for key in keys])
+        scribe.traffic(160, since=DAY.timestamp(), seconds=2 * 86_400)
+        Ingester(Path(directory)).run_once()
+        scribe.writer.close()
     return cast
 
 

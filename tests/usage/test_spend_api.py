@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from llmops.core.money import format_usd
 from llmops.usage.ingest.loop import Ingester
 from llmops.usage.models import Call
 from tests.cast import bearer, issue, signed_in
+from tests.kept import kept
 from tests.usage.journals import Scribe
 
 SPEND = "/api/v1/spend/"
@@ -22,12 +24,15 @@ DAY = datetime(2024, 5, 16, tzinfo=UTC)
 RANGE = {"from": "2024-05-16", "to": "2024-05-18"}
 
 
-@pytest.fixture
-def traffic(tmp_path: Path, cast: SimpleNamespace) -> SimpleNamespace:
+@kept
+def traffic(cast: SimpleNamespace) -> SimpleNamespace:
     keys = [issue(cast.support).key, issue(cast.search).key]
-    scribe = Scribe.at(tmp_path, projects=[cast.support.pk, cast.search.pk], keys=[key.pk for key in keys])
-    scribe.traffic(150, since=DAY.timestamp(), seconds=2 * 86_400)
-    Ingester(tmp_path).run_once()
+    with tempfile.TemporaryDirectory() as directory:
+        projects = [cast.support.pk, cast.search.pk]
+        scribe = Scribe.at(Path(directory), projects=projects, keys=[key.pk for key in keys])
+        scribe.traffic(150, since=DAY.timestamp(), seconds=2 * 86_400)
+        Ingester(Path(directory)).run_once()
+        scribe.writer.close()
     return SimpleNamespace(keys=keys)
 
 
