@@ -34,6 +34,8 @@ LOGGING = {
         "django.request": {"filters": ["refused"]},
         # A broker of files has no host name, which each process that sends would be warned of.
         "kombu.connection": {"level": "ERROR"},
+        # Four lines a sign-in that went well, which the audit trail tells of.
+        "axes": {"level": "WARNING"},
         # One line for every task of the schedule would bury the rest.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

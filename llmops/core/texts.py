@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_CONTROL, _CONTROL_BUT_LINES = re.compile(r"[\x00-\x1f\x7f]"), re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_HALF = re.compile(r"[\ud800-\udfff]")
+
 
 def text_problem(value: object, *, lines: bool = False) -> str | None:
     """What keeps a text, or a text inside a JSON-like value, from being stored, or None.
@@ -9,16 +14,13 @@ def text_problem(value: object, *, lines: bool = False) -> str | None:
     On one line, unless ``lines`` admits line breaks and tabs (never a carriage return, which YAML and browsers change).
     """
     if isinstance(value, str):
-        if any(
-            (character < " " and not (lines and character in "\n\t")) or character == "\x7f"
-            for character in value
-        ):
+        if (_CONTROL_BUT_LINES if lines else _CONTROL).search(value):
             return (
                 "control characters cannot be kept"
                 if lines
                 else "line breaks and control characters cannot be kept"
             )
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if not value.isascii() and _HALF.search(value):
             return "it holds half a character (a lone surrogate)"
     elif isinstance(value, dict):
         parts = (part for item in value.items() for part in item)
