@@ -24,6 +24,7 @@ from llmops.gateway.money.cheaper import Turned, way_out
 from llmops.gateway.money.holding import Holding, output_bound, output_cap
 from llmops.gateway.policing.opinions import INNER, put_aside
 from llmops.gateway.routing import Budgets, Target
+from llmops.gateway.suiting import check_suited
 from llmops.gateway.throttling.limits import Limiteds, Ticket
 from llmops.gateway.throttling.queueing import Gate
 from llmops.providers.pricing import Prices
@@ -134,10 +135,11 @@ async def hold(call: Call, target: Target) -> Holding:
     if asked.unmetered and bounded:
         raise bounds.unmetered(asked)
     if asked.billing == FREE or prices is None or not _pays(prices, call.endpoint, asked):
-        if budgets and asked.billing == BILLED:
-            raise _unpriced(target, budgets)
-        if bounded and asked.billing == BILLED:
-            raise bounds.unpriced(target)
+        if asked.billing == BILLED and (budgets or bounded):
+            assert call.resolution is not None
+            # What has no price for this may be for something else.
+            check_suited(call.resolution, call.endpoint.capability)
+            raise _unpriced(target, budgets) if budgets else bounds.unpriced(target)
         holding.prices = None
         return holding
     if asked.tier:
@@ -156,7 +158,8 @@ async def hold(call: Call, target: Target) -> Holding:
     if hard and holding.worst:
         holding.hold = call.plane.purse.hold_now(hard, holding.worst)
         if holding.hold is None:
-            await _hold_slowly(call, target, holding, prices, holding.bound, holding.output)
+            with call.plane.purse.weighing(hard):
+                await _hold_slowly(call, target, holding, prices, holding.bound, holding.output)
     return holding
 
 

@@ -47,7 +47,8 @@ from llmops.gateway.kept.referring import where_kept
 from llmops.gateway.plane import Plane
 from llmops.gateway.policing import calls as policing
 from llmops.gateway.policing.opinions import INNER
-from llmops.gateway.streaming.media import check_capability, read_media
+from llmops.gateway.streaming.media import read_media
+from llmops.gateway.suiting import check_suited
 from llmops.gateway.throttling.queueing import INTERACTIVE
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ async def read(call: Call) -> None:
     if asked.background:
         call.plane.background.room(key.project_id)
     if asked.units is not None:
-        check_capability(call, resolution)
+        check_suited(resolution, call.endpoint.capability)
     largest = resolution.largest_output
     if asked.cap is not None and largest and asked.cap > largest:
         raise InvalidRequest(

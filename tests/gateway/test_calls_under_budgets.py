@@ -12,8 +12,10 @@ import pytest
 from llmops.core.tokens import count_chat
 from llmops.gateway.kept.owners import AUDIO, FILE
 from llmops.gateway.money.bank import Short
+from llmops.serving.snapshot import PriceRow
 from tests.gateway.rig import (
     KEY,
+    USD,
     Asked,
     Reply,
     Rig,
@@ -64,6 +66,37 @@ async def test_the_output_cap_is_lowered_to_what_is_left(rig: Rig) -> None:
     assert (rig.outcome().clamped, rig.outcome().cap) == (True, 40)
     [held] = rig.held()
     assert held.worst_cost == counted * IN + 40 * OUT
+
+
+async def test_it_is_lowered_whatever_else_the_purse_does_meanwhile(rig: Rig) -> None:
+    """A budget at rest keeps nothing here, so that what a call asked for would go back at once."""
+    counted = count_chat(ask()["messages"], "sim-small")
+    budget = a_budget(limit_nano=counted * IN + 40 * OUT)
+    rig.configure(budgets=[budget])
+    purse = rig.plane.purse
+
+    async def tick_on() -> None:
+        while True:
+            purse.tick({budget.id: budget})
+            await asyncio.sleep(0)
+
+    ticking = asyncio.ensure_future(tick_on())
+    answer = await rig.chat()
+    ticking.cancel()
+    assert (answer.status, answer.headers["x-llmops-output-cap"]) == (200, "40")
+
+
+async def test_a_model_that_is_for_something_else_is_not_said_to_have_no_price(rig: Rig) -> None:
+    vectors = a_model("vectors", capabilities=("embeddings",), prices=(PriceRow("input", 0, USD),))
+    rig.configure(models=[a_model(), vectors], budgets=[a_budget(hard=False)])
+    answer = await rig.chat(model="vectors")
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (
+        400,
+        "model_not_supported",
+        "model",
+    )
+    assert answer.error["message"] == "The model 'vectors' is not for chat: it is for embeddings."
+    assert rig.upstream.asked == []
 
 
 async def test_a_route_may_refuse_rather_than_lower_the_cap(rig: Rig) -> None:

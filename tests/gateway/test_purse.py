@@ -176,6 +176,27 @@ async def test_idle_money_goes_back() -> None:
     assert [type(one) for one in vault.commands].count(GiveBack) == 1
 
 
+@pytest.mark.parametrize("at_rest", [0.0, 60.0], ids=["just opened", "long at rest"])
+async def test_money_that_a_call_asked_for_waits_until_it_knows_what_it_can_afford(at_rest: float) -> None:
+    vault, clock = Vault(), Clock()
+    purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000)
+    if at_rest:
+        purse.settle(await must_hold(purse, [budget], 10), 0)
+        clock.pass_by(at_rest)
+        purse.tick(everything(budget))
+        await settled_down()
+    with purse.weighing([budget]):
+        assert isinstance(await purse.hold([budget], 1_001), Short)
+        clock.pass_by(5.0)
+        purse.tick(everything(budget))
+        await settled_down()
+        assert purse.left([budget]) == 1_000
+        assert purse.hold_now([budget], 990) is not None
+    purse.tick(everything(budget))
+    await settled_down()
+    assert purse.left([budget]) == 0, "nobody needs the rest"
+
+
 async def test_money_on_its_way_back_is_not_spent() -> None:
     vault, clock = Vault(), Clock()
     purse, budget = a_purse(vault, clock), a_budget(limit_nano=1_000_000)

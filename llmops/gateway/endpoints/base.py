@@ -188,6 +188,8 @@ class Endpoint(Protocol):
     has_output: bool
     #: whether its bodies may be forms; then it is one of ``making.MediaEndpoint``
     forms: bool
+    #: what a model must be for: one of ``providers.rules.CAPABILITIES``
+    capability: str
 
     def read(self, body: bytes) -> Asked:
         """Raises ``InvalidRequest`` naming the member that is wrong."""

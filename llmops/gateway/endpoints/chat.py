@@ -125,6 +125,7 @@ class Chat:
     path = "/chat/completions"
     has_output = True
     forms = False
+    capability = "chat"
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

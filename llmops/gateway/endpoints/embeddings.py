@@ -29,6 +29,7 @@ class Embeddings:
     path = "/embeddings"
     has_output = False
     forms = False
+    capability = "embeddings"
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

@@ -68,12 +68,10 @@ class AskedMedia(Asked):
 
 
 class MediaEndpoint(Endpoint, Protocol):
-    """An endpoint whose calls are billed by what was made or heard; ``capability`` is what a model must be for.
+    """An endpoint whose calls are billed by what was made or heard.
 
     An ``answer`` is the body of one in one piece, how many bytes of sound came, or the reader of a stream.
     """
-
-    capability: str
 
     def read_form(self, form: Form) -> AskedMedia:
         """Raises ``InvalidRequest`` naming the part that is wrong."""

@@ -33,6 +33,7 @@ class Moderations:
     path = "/moderations"
     has_output = False
     forms = False
+    capability = "moderation"
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

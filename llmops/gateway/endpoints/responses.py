@@ -60,6 +60,7 @@ class Responses:
     path = "/responses"
     has_output = True
     forms = False
+    capability = "chat"
 
     def read(self, body: bytes) -> Asked:
         members = read_members(body)

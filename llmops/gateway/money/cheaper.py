@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmops.core.errors import ConsoleError
 from llmops.gateway.attempts.resilience import Plan, Step
 from llmops.gateway.routing import Budgets, Resolution
+from llmops.gateway.suiting import suit
 from llmops.serving.snapshot import BudgetEntry
 
 if TYPE_CHECKING:
@@ -35,18 +36,9 @@ def way_out(call: Call, budgets: Budgets, needed: int) -> tuple[Resolution, Budg
         if not budget.at_limit_route or call.plane.purse.left((budget,)) >= needed:
             continue
         found = call.view.cheaper(resolution, budget.at_limit_route)
-        if found is not None and _can(call, found):
+        if found is not None and suit((*found.targets, *found.fallbacks), call.endpoint.capability):
             return found, budget
     return None
-
-
-def _can(call: Call, resolution: Resolution) -> bool:
-    """Whether a model there is for images or sounds, where the call is about those; one that declares nothing may be."""
-    needed = getattr(call.endpoint, "capability", "")
-    if not needed:
-        return True
-    models = (*resolution.targets, *resolution.fallbacks)
-    return any(not one.entry.capabilities or needed in one.entry.capabilities for one in models)
 
 
 def turn(call: Call, turned: Turned, now: float) -> tuple[Plan, Step]:

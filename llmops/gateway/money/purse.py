@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import inf
 
 from llmops.budgets import escrow
@@ -69,6 +71,8 @@ class Purse:
         #: calls that wait, with the budget and the amount they wait for
         self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
         self._crowd = Crowd()
+        #: calls that make up their minds about what they can afford, by budget
+        self._weighing: Counter[str] = Counter()
         self._closed = False
 
     # ------------------------------------------------------------------ on the way of a call
@@ -139,6 +143,20 @@ class Purse:
                     short = self._short(budget, pot)
                     hopeful = hopeful and pot.available + pot.held >= amount
         return asked, short, hopeful
+
+    @contextmanager
+    def weighing(self, budgets: Sequence[BudgetEntry]) -> Iterator[None]:
+        """As long as the block lasts, nothing that is here goes back unasked: a call that asked for more than there is may do
+        with less of it."""
+        ids = [budget.id for budget in budgets]
+        self._weighing.update(ids)
+        try:
+            yield
+        finally:
+            self._weighing.subtract(ids)
+            for budget_id in ids:
+                if not self._weighing[budget_id]:
+                    del self._weighing[budget_id]
 
     def settle(self, held: Hold, cost: int) -> tuple[int, int]:
         """End a hold; ``(spent, overrun)`` as ``escrow.settle`` has it."""
@@ -364,7 +382,7 @@ class Purse:
                 if limit < pot.for_limit:
                     self._return(pot, keep=0)
                 self._open(entry, now)
-            elif idle or pot.available > 2 * pot.level:
+            elif budget_id not in self._weighing and (idle or pot.available > 2 * pot.level):
                 self._return(pot, keep=0 if idle else pot.level)
             if (
                 pot.ends is not None

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from llmops.core.errors import InvalidRequest, StreamInterrupted
+from llmops.core.errors import StreamInterrupted
 from llmops.core.sounds import HEAD_BYTES, TAIL_BYTES, seconds_said
 from llmops.gateway import settle
 from llmops.gateway.attempts.failures import MALFORMED, Failure
@@ -30,7 +30,6 @@ from llmops.usage.records import Tokens
 
 if TYPE_CHECKING:
     from llmops.gateway.attempts.trial import Trial
-    from llmops.gateway.routing import Resolution
 
 _HTML = (b"<!doctype", b"<html")
 _TYPE_LONGEST = 100
@@ -58,19 +57,6 @@ async def read_media(call: Call) -> AskedMedia:
         part = form.named("file")[0]
         endpoint.hear(asked, seconds_said(*await form.edges(part, HEAD_BYTES, TAIL_BYTES), part.size))
     return asked
-
-
-def check_capability(call: Call, resolution: Resolution) -> None:
-    """Refuse a name none of whose models is for this endpoint; a model that declares nothing may be for anything."""
-    needed = cast(MediaEndpoint, call.endpoint).capability
-    declared = [target.entry.capabilities for target in (*resolution.targets, *resolution.fallbacks)]
-    if any(not one or needed in one for one in declared):
-        return
-    raise InvalidRequest(
-        f"The model {resolution.name!r} is not for {needed}: it is for {', '.join(declared[0])}.",
-        param="model",
-        code="model_not_supported",
-    )
 
 
 async def tokens_of(call: Call, trial: Trial, answer: Answer, said: Whole | None = None) -> Tokens:
