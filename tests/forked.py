@@ -30,7 +30,8 @@ from typing import Any, NoReturn
 import pytest
 
 from console.process import die_with_parent
-from tests import backends, handing_on, trying
+from tests import backends, handing_on, templates, trying
+from tests.loaded_ahead import load_ahead
 
 _SETTINGS = ("settings_celery", "settings_logging", "settings_look", "settings_mail", "settings")
 
@@ -65,6 +66,8 @@ class Forked:
         if terminal is not None:
             # Files of several processes end in no order; a line for each would say nothing.
             terminal.showfspath = False
+        if session.config.rootpath == templates.ROOT:
+            load_ahead()
         try:
             for backend, processes in self.processes.items():
                 for _ in range(min(processes, len(left[backend]))):

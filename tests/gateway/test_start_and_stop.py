@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llmops.core.tokens import count_text
+from llmops.core.tokens import count_text, ranks
 from llmops.gateway import boot
 from tests import launcher
 from tests.e2e.test_sdk import start_gateway
@@ -122,6 +122,8 @@ def test_a_server_of_a_refused_worker_ends_and_says_why(installation: Installati
 def test_what_tokens_are_counted_with_is_there_before_a_call_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # This process may have counted before.
+    monkeypatch.setattr(ranks, "_loaded", {})
     boot._load_encodings(a_snapshot(models=[a_model("a", upstream_model="gpt-4o"), a_model("b")]))
 
     def never(name: str) -> None:
