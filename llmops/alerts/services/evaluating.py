@@ -50,6 +50,10 @@ def evaluate(now: datetime | None = None, *, claim: bool = True) -> int:
     began = time.monotonic()
     ensure_shipped()
     figures, problems, changes = Figures(clock), [], 0
+    # Most rules find nothing and had found nothing: they are done once that is known.
+    restless = set(
+        Incident.objects.exclude(state=Incident.RESOLVED).order_by().values_list("rule", flat=True).distinct()
+    )
     for rule in Rule.objects.filter(archived_at=None).select_related("project"):
         try:
             kind = kind_named(rule.kind)
@@ -59,7 +63,8 @@ def evaluate(now: datetime | None = None, *, claim: bool = True) -> int:
                 continue
             else:
                 findings = look(rule, kind, figures)
-            changes += _apply(rule, findings, clock)
+            if findings or rule.pk in restless:
+                changes += _apply(rule, findings, clock)
             if kind.every_s and rule.enabled:
                 Rule.objects.filter(pk=rule.pk).update(looked_at=clock)
         except Exception as fault:
