@@ -72,13 +72,11 @@ def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey |
     """The key whose secret this is if it is usable, or will be when it is resumed; None otherwise. A rotated secret works until its grace period ends."""
     now = at or timezone.now()
     hashed = sha256_hex(secret.encode() if isinstance(secret, str) else secret)
-    key = (
-        ServiceKey.objects.select_related("project")
-        .filter(Q(secret_hash=hashed) | Q(previous_hash=hashed, previous_valid_until__gt=now))
-        .filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None, project__archived_at=None)
-        .first()
-    )
-    if key is None or not (equal(key.secret_hash, hashed) or equal(key.previous_hash or "", hashed)):
+    # Asked with the least that finds a row: putting a question together takes most of the time of one.
+    rows = ServiceKey.objects.select_related("project").order_by()
+    found = rows.filter(Q(secret_hash=hashed) | Q(previous_hash=hashed))
+    key = next((row for row in found if _works(row, hashed, now)), None)
+    if key is None:
         return None
     if key.last_used_at is None or now - key.last_used_at > _TOUCH_EVERY:
         ServiceKey.objects.filter(pk=key.pk).update(last_used_at=now)
@@ -87,6 +85,17 @@ def find_key(secret: bytes | str, *, at: datetime | None = None) -> ServiceKey |
         if used is None or now - used > _TOUCH_EVERY:
             ServiceKey.objects.filter(pk=key.pk, previous_hash=hashed).update(previous_last_used_at=now)
     return key
+
+
+def _works(key: ServiceKey, hashed: str, now: datetime) -> bool:
+    if key.revoked_at is not None or key.project.archived_at is not None:
+        return False
+    if key.expires_at is not None and key.expires_at <= now:
+        return False
+    if equal(key.secret_hash, hashed):
+        return True
+    until = key.previous_valid_until
+    return until is not None and until > now and equal(key.previous_hash or "", hashed)
 
 
 class InTheSchema(OpenApiAuthenticationExtension):
