@@ -64,6 +64,7 @@ def test_an_account_that_is_closed_cannot_sign_in_and_loses_its_session(eve):
         assert attempt(Client(), password=PASSWORD).status_code == 200
 
 
+@pytest.mark.any_engine
 def test_guessing_is_stopped_with_a_page_that_says_so(eve, settings):
     client = Client(REMOTE_ADDR="192.0.2.66")
     for _ in range(settings.AXES_FAILURE_LIMIT):
@@ -79,6 +80,7 @@ def test_guessing_is_stopped_with_a_page_that_says_so(eve, settings):
         assert attempt(Client(REMOTE_ADDR="192.0.2.7"), password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_the_pause_can_be_lifted(eve, settings, capsys):
     client = Client(REMOTE_ADDR="192.0.2.66")
 
@@ -147,6 +149,7 @@ def test_one_person_does_not_close_the_office(eve, settings):
     assert attempt(Client(REMOTE_ADDR=office), password=PASSWORD).status_code == 302
 
 
+@pytest.mark.any_engine
 def test_the_pause_of_an_address_ends(eve, settings, time_machine):
     settings.SIGN_IN_ADDRESS_LIMIT = 10
     time_machine.move_to("2030-01-01T12:00:00Z", tick=False)
