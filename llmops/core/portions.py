@@ -9,6 +9,10 @@ from __future__ import annotations
 
 #: How many times what is free a key and its project may keep.
 TIMES = 2
+#: What is smaller is not counted: most is, and what all of it takes at once is bounded by how many calls there may be.
+UNCOUNTED = 16 * 1024
+#: What comes in pieces is counted so many bytes ahead: to count every piece would cost more than it.
+AHEAD = 64 * 1024
 
 
 class Portion:
@@ -31,6 +35,43 @@ class Portion:
 
     def close(self) -> None:
         self.keep(0)
+
+
+class Pieces:
+    """What comes in pieces and is kept to be put together, up to ``most`` bytes. ``over``: it was more than that, or than there was
+    room for, and nothing of it is kept. ``close`` it."""
+
+    __slots__ = ("_counted", "_kept", "_most", "_portion", "_size", "over")
+
+    def __init__(self, portion: Portion, most: int) -> None:
+        self._portion = portion
+        self._most = most
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._counted = min(UNCOUNTED, most)
+        self.over = False
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def add(self, data: bytes) -> None:
+        if self.over:
+            return
+        self._size += len(data)
+        if self._size > self._counted:
+            self._counted = min(self._size + AHEAD, self._most)
+            if self._size > self._most or not self._portion.keep(self._counted):
+                self.over = True
+                self.close()
+                return
+        self._kept.append(data)
+
+    def joined(self) -> bytes:
+        return b"".join(self._kept)
+
+    def close(self) -> None:
+        self._kept.clear()
+        self._portion.close()
 
 
 class SharedBytes:

@@ -21,6 +21,7 @@ from hashlib import sha256
 import msgspec
 
 from llmops.core.once import quotes
+from llmops.core.portions import Pieces, Portion
 from llmops.gateway.endpoints.base import NULL, Members, decode_any
 from llmops.serving.snapshot import RouteEntry
 
@@ -69,32 +70,30 @@ class Flight:
 class Filling:
     """The answer of a call on its way into the cache; ``kept`` is set when it is known to be whole."""
 
-    __slots__ = ("_pieces", "_size", "cache", "kept", "key", "leads", "too_large")
+    __slots__ = ("_pieces", "cache", "kept", "key", "leads")
 
-    def __init__(self, cache: Cache, key: bytes, *, leads: bool) -> None:
+    def __init__(self, cache: Cache, key: bytes, portion: Portion, *, leads: bool) -> None:
         self.cache = cache
         self.key = key
         self.leads = leads
         self.kept: Callable[[bytes], Kept] | None = None
-        self.too_large = False
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._pieces = Pieces(portion, MAX_ENTRY_BYTES)
+
+    @property
+    def too_large(self) -> bool:
+        return self._pieces.over
 
     def add(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > MAX_ENTRY_BYTES:
-            self.too_large = True
-            self._pieces.clear()
-        elif not self.too_large:
-            self._pieces.append(data)
+        self._pieces.add(data)
 
     def end(self, *, gone: bool) -> None:
         """The call is over: keep its answer if it is one, and let those who wait for it go on. ``gone``: it has not
         failed, its client left."""
         failed = not gone
-        if self.kept is not None and not self.too_large and self._pieces:
-            self.cache.put(self.key, self.kept(b"".join(self._pieces)))
+        if self.kept is not None and self._pieces:
+            self.cache.put(self.key, self.kept(self._pieces.joined()))
             failed = False
+        self._pieces.close()
         if self.leads:
             self.cache.land(self.key, failed=failed)
 

@@ -12,6 +12,7 @@ from llmops.core.asgi import Message, Receive, Send, at_once
 from llmops.core.errors import ConsoleError, InvalidRequest, QueueFull, RequestTooLarge
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
+from llmops.core.portions import AHEAD, UNCOUNTED
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.forms.spool import declared_length
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 
 #: A body must be complete within this time.
 BODY_TIMEOUT_S = 60.0
-#: Bodies up to this size are not counted among what calls keep: most are smaller, and what all of them take at once is bounded by
-#: how many calls there may be.
-UNCOUNTED = 16 * 1024
-#: What comes in pieces is counted so many bytes ahead: to count every piece would cost more than it.
-AHEAD = 64 * 1024
 RETRY_AFTER_S = 2
 #: A shorter credential may be a word like any other ("EMPTY", "none"): it is no secret either.
 TELLING_SECRET = 16
@@ -283,7 +279,7 @@ class Call:
         if self.in_memory is None:
             if memory <= UNCOUNTED and not disk:
                 return
-            self.in_memory = plane.bodies.portion(key.id, key.project_id)
+            self.in_memory = self.portion()
         if not self.in_memory.keep(memory):
             raise _no_room(plane.bodies, key, "CONSOLE_BODY_BYTES")
         if disk:
@@ -291,6 +287,11 @@ class Call:
                 self.on_disk = plane.spooled.portion(key.id, key.project_id)
             if not self.on_disk.keep(disk):
                 raise _no_room(plane.spooled, key, "CONSOLE_SPOOL_BYTES")
+
+    def portion(self) -> Portion:
+        """For more that is kept of the call in memory; whoever asks closes it."""
+        assert self.key is not None
+        return self.plane.bodies.portion(self.key.id, self.key.project_id)
 
     def header_text(self, name: bytes, longest: int) -> str:
         """A header of ours as text; empty when it was not sent. Raises ``InvalidRequest`` naming it."""

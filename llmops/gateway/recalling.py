@@ -58,7 +58,7 @@ async def find(call: Call) -> Kept | None:
                 break
     cache.misses += 1
     call.cache_word = MISS
-    call.filling = Filling(cache, key, leads=leads)
+    call.filling = Filling(cache, key, call.portion(), leads=leads)
     return None
 
 

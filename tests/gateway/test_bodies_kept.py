@@ -10,13 +10,29 @@ from typing import Any
 
 import pytest
 
-from llmops.core.portions import SharedBytes
-from llmops.gateway.call import UNCOUNTED, Call
+from llmops.core.portions import UNCOUNTED, SharedBytes
+from llmops.gateway.call import Call
 from llmops.gateway.endpoints.chat import CHAT
 from llmops.gateway.pipeline import identify
 from tests.gateway.keeping import OTHER, configure, gives
 from tests.gateway.making import FORM_TYPE, SOUND, form, per
-from tests.gateway.rig import KEY, Exchange, Rig, a_budget, a_provider, ask, completion, eventually, fails
+from tests.gateway.rig import (
+    DONE,
+    KEY,
+    Asked,
+    Exchange,
+    Reply,
+    Rig,
+    a_budget,
+    a_provider,
+    a_route,
+    ask,
+    chunk,
+    completion,
+    eventually,
+    fails,
+    usage_chunk,
+)
 from tests.gateway.test_fair_shares import Held
 from tests.gateway.test_transcriptions import TRANSCRIPTIONS, voices
 
@@ -104,6 +120,39 @@ async def test_a_call_that_fails_gives_back_what_it_kept(rig: Rig, body: Any) ->
     rig.upstream.does(fails(400))
     assert 400 <= (await rig.call(body)).status < 500
     assert free(rig)
+
+
+@pytest.mark.parametrize("keeps", ["idempotency", "cache"])
+async def test_answers_that_are_kept_meanwhile_are_counted_too(rig: Rig, keeps: str) -> None:
+    """Of a stream: where there is no room for it, it is relayed and not kept."""
+    configure(rig, routes=[a_route("chat", cache_ttl_s=60.0 if keeps == "cache" else 0)])
+    go = asyncio.Event()
+
+    async def script(asked: Asked, reply: Reply) -> None:
+        await reply.events(*(chunk("x" * 10_000) for _ in range(20)), end=False)
+        await go.wait()
+        for piece in (chunk(finish="stop"), usage_chunk(), DONE):
+            await reply.chunk(piece)
+        await reply.raw(b"0\r\n\r\n")
+
+    async def stream(key: str) -> Exchange:
+        how: dict[str, Any] = {"headers": {"idempotency-key": key}} if keeps == "idempotency" else {}
+        exchange = rig.start(ask("chat", key, stream=True), **how)
+        await exchange.answer.until(lambda one: len(one.body) > 200_000)
+        return exchange
+
+    bound(rig, memory=600_000)
+    rig.upstream.does(script, script)
+    first = await stream("first-key")
+    assert 200_000 <= rig.plane.bodies.used <= 300_000
+    second = await stream("second-key")
+    assert rig.plane.bodies.used <= 300_000
+    go.set()
+    assert [(await one.done()).complete for one in (first, second)] == [True, True]
+    await eventually(lambda: free(rig))
+    rig.upstream.does(script)
+    again = await stream("first-key")
+    assert (await again.done()).complete and len(rig.upstream.asked) == 2, "the first was kept"
 
 
 async def test_what_is_passed_through_is_counted_as_well(rig: Rig) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmops.core.asgi import Message
+from llmops.core.portions import Pieces
 from llmops.gateway.errors import Headers
 from llmops.gateway.idempotency.ledger import MAX_ANSWER_BYTES
 
@@ -51,15 +52,14 @@ decode_first = msgspec.msgpack.Decoder(First).decode
 
 
 class Lead:
-    __slots__ = ("_call", "_concluded", "_gone", "_head", "_pieces", "_seal", "_send", "_size")
+    __slots__ = ("_call", "_concluded", "_gone", "_head", "_pieces", "_seal", "_send")
 
     def __init__(self, call: Call, seal: Seal) -> None:
         self._call = call
         self._seal = seal
         self._send = call.send
         self._head: tuple[int, Headers] = 0, []
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._pieces = Pieces(call.portion(), MAX_ANSWER_BYTES)
         self._gone = False
         self._concluded = False
         call.send = self.send
@@ -67,7 +67,7 @@ class Lead:
 
     @property
     def _too_large(self) -> bool:
-        return self._size > MAX_ANSWER_BYTES
+        return self._pieces.over
 
     def left(self) -> bool:
         """The client hung up. Whether the call goes on all the same."""
@@ -79,12 +79,7 @@ class Lead:
         if message["type"] == "http.response.start":
             self._head = message["status"], message["headers"]
         else:
-            data = message.get("body", b"")
-            self._size += len(data)
-            if self._too_large:
-                self._pieces.clear()
-            else:
-                self._pieces.append(data)
+            self._pieces.add(message.get("body", b""))
             if not message.get("more_body", False):
                 await self._conclude(self._head[0])
         if not self._gone:
@@ -100,10 +95,11 @@ class Lead:
         call, flights = self._call, self._call.plane.flights
         self._concluded = True
         if not call.reached:
+            self._pieces.close()
             await flights.release(self._seal.name, call.id)
             return
         sealed = self._seal.seal(_encode(self._first(status)))
-        self._pieces.clear()
+        self._pieces.close()
         await flights.conclude(self._seal.name, call.id, sealed)
 
     def _first(self, status: int) -> First:
@@ -113,7 +109,7 @@ class Lead:
             for name, value in self._head[1]
             if name not in _OF_THE_MOMENT and not name.startswith(_LIMITS)
         ]
-        body = None if self._too_large else b"".join(self._pieces)
+        body = None if self._too_large else self._pieces.joined()
         revision = call.view.snapshot.revision
         if outcome is None:
             return First(call.id, status, headers, body, "ok", revision=revision)
@@ -136,3 +132,5 @@ class Lead:
         """The call is over, its answer perhaps without an end."""
         if not self._concluded:
             self._call.plane.flights.later(self._conclude(0))
+        else:
+            self._pieces.close()
