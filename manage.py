@@ -12,20 +12,24 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
     if ABOUT_EVERY_APP.intersection(sys.argv[1:2]):
         os.environ["CONSOLE_BACKGROUND"] = "false"
-    from console.process import collect_seldom
+    from console.process import EXIT_REFUSED, collect_seldom
 
     collect_seldom()
     from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
 
+    from console.commands import run
     from llmops.core.errors import ConfigurationRefused
 
     try:
-        execute_from_command_line(sys.argv)
+        run(sys.argv)
     except ConfigurationRefused as refusal:
-        sys.exit(f"Refused: {refusal.message}")
+        said = refusal.message
     except ImproperlyConfigured as refusal:
-        sys.exit(f"Refused: {refusal}")
+        said = str(refusal)
+    else:
+        return
+    sys.stderr.write(f"Refused: {said}\n")
+    sys.exit(EXIT_REFUSED)
 
 
 if __name__ == "__main__":

@@ -11,33 +11,14 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
 from llmops.access.rules import ROLES
-from llmops.base.crypto import MasterKeys
+from llmops.base.master_keys import MasterKeysLost, master_keys
 from llmops.base.requests import trusted_networks
 from llmops.core.errors import ConfigurationRefused
 
 
 @register()
 def settings_are_usable(**_: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
-    if len(_secret_key()) < 32:
-        found.append(
-            Error(
-                "CONSOLE_SECRET_KEY is missing or shorter than 32 characters.",
-                hint="Set it to a long random text, the same for every process of this installation.",
-                id="console.E001",
-            )
-        )
-    try:
-        MasterKeys.parse(settings.MASTER_KEYS)
-    except ConfigurationRefused as refusal:
-        found.append(
-            Error(
-                refusal.message,
-                hint="CONSOLE_MASTER_KEYS=id:base64-of-32-bytes[,older-id:...]",
-                id="console.E002",
-            )
-        )
-    found += _proxies()
+    found = [*_keys(), *_proxies()]
     found += _gateway_url()
     found += _sign_in()
     found += [
@@ -49,6 +30,27 @@ def settings_are_usable(**_: Any) -> list[CheckMessage]:
         for variable, value, least in _lower_bounds()
         if value < least
     ]
+    return found
+
+
+def _keys() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    secret_key = _secret_key()
+    if len(secret_key) < 32:
+        found.append(
+            Error(
+                "CONSOLE_SECRET_KEY is missing or shorter than 32 characters.",
+                hint="Set it to a long random text, the same for every process of this installation.",
+                id="console.E001",
+            )
+        )
+    try:
+        master_keys()
+    except ConfigurationRefused as refusal:
+        # Both stand in the file that is to be put back, so that is all there is to say.
+        if isinstance(refusal, MasterKeysLost) and not secret_key and settings.MASTER_KEYS_FILE:
+            found.clear()
+        found.append(Error(refusal.message, id="console.E002"))
     return found
 
 

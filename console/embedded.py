@@ -35,7 +35,7 @@ LOG_BYTES = 10_000_000
 
 
 class Refusal(Exception):
-    """The console cannot start; the text says why and what to do."""
+    """The console cannot start; the text says why and what to do, or is empty where that has been said."""
 
 
 @dataclass
@@ -62,7 +62,8 @@ def main() -> int:
     try:
         return run()
     except Refusal as refusal:
-        print(f"Cannot start: {refusal}", file=sys.stderr)
+        if str(refusal):
+            print(f"Cannot start: {refusal}", file=sys.stderr)
         return EXIT_REFUSED
 
 
@@ -82,11 +83,11 @@ def run() -> int:
         ) from None
     with _only_one(data_dir):
         _refuse_taken(host, port)
-        _make_keys(data_dir)
+        kept = _make_keys(data_dir)
         simulator_port = _simulator_port(data_dir, near=port + 1)
         environment = {**os.environ, **environment_of(data_dir, port, simulator_port)}
         children = children_of(host, port, simulator_port)
-        if os.environ.get("DATABASE_URL") or not (data_dir / "console.sqlite3").exists():
+        if os.environ.get("DATABASE_URL") or not (kept and (data_dir / "console.sqlite3").exists()):
             _prepare(environment)
         else:
             # It is all there, as a rule. The web server looks, which costs nothing beside what it loads anyway.
@@ -142,16 +143,14 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def _make_keys(data_dir: Path) -> None:
-    """Make the secret key and the master key of this installation once; an environment that sets them wins."""
+def _make_keys(data_dir: Path) -> bool:
+    """Make the secret key and the master key of this installation once; an environment that sets them wins. False: there are
+    none, and new ones would not open what the database holds."""
     path = data_dir / "keys.env"
     if path.exists() or (os.environ.get("CONSOLE_SECRET_KEY") and os.environ.get("CONSOLE_MASTER_KEYS")):
-        return
+        return True
     if (data_dir / "console.sqlite3").exists():
-        raise Refusal(
-            f"{path} is missing, but {data_dir} holds a database whose secrets need it. Put the file back, or set "
-            "CONSOLE_SECRET_KEY and CONSOLE_MASTER_KEYS to what they were."
-        )
+        return False
     # Needed once, and it loads OpenSSL.
     import secrets
 
@@ -160,6 +159,7 @@ def _make_keys(data_dir: Path) -> None:
         f"CONSOLE_MASTER_KEYS=k{time.strftime('%Y%m%d')}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
     )
     write_private(path, text)
+    return True
 
 
 def write_private(path: Path, text: str) -> None:
@@ -191,6 +191,8 @@ def _prepare(environment: dict[str, str]) -> None:
         cwd=ROOT,
         check=False,
     )
+    if finished.returncode == EXIT_REFUSED:
+        raise Refusal("")
     if finished.returncode:
         raise Refusal("preparing the database failed; the reason stands above.")
 
@@ -255,6 +257,7 @@ class Watch:
         self.log_dir = log_dir
         self.log_dir.mkdir(exist_ok=True)
         self.stopping = False
+        self.ready = False
         self.ready_by = 0.0
         #: processes that end by themselves and are not started again
         self.passing: list[subprocess.Popen[bytes]] = []
@@ -270,21 +273,20 @@ class Watch:
                 else:
                     self._start(child)
             self.ready_by = time.monotonic() + READY_WITHIN_S
-            ready = False
             while not self.stopping:
                 self._tend()
-                if not ready:
-                    if self._ready():
+                if not self.ready:
+                    if self._answers():
                         for child in self.children:
                             child.retry_at = 0.0
                         self.passing = when_ready()
-                        ready = True
+                        self.ready = True
                     elif time.monotonic() > self.ready_by:
                         raise Refusal(
                             f"the web server and the simulator were not ready within {READY_WITHIN_S} s. Their logs: "
                             f"{self.log_dir}/web.log, {self.log_dir}/simulator.log"
                         )
-                time.sleep(0.5 if ready else 0.05)
+                time.sleep(0.5 if self.ready else 0.05)
             return 0
         finally:
             self._stop_all()
@@ -310,7 +312,7 @@ class Watch:
         log.close()
         child.started = time.monotonic()
 
-    def _ready(self) -> bool:
+    def _answers(self) -> bool:
         """Whether calls are answered: the web server is ready, and so is the provider that the demo's calls go to."""
         return answers(int(self.environment["PORT"]), "/readyz") and answers(self.simulator_port, "/healthz")
 
@@ -348,7 +350,7 @@ class Watch:
 
     def _stop_all(self) -> None:
         running = [child for child in reversed(self.children) if child.process is not None]
-        if running:
+        if running and self.ready:
             _say("Stopping: calls in flight are finished and written down.")
         for process in self.passing:
             process.terminate()

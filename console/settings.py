@@ -6,6 +6,7 @@ are made once and kept in ``<data dir>/keys.env`` (mode 0600) by ``console.embed
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ env = Environment()
 
 DATA_DIR = Path(env.str("CONSOLE_DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
 _kept_keys = DATA_DIR / "keys.env"
+#: Where the master keys stand; None: in the environment.
+MASTER_KEYS_FILE: Path | None = None
+if "CONSOLE_MASTER_KEYS" not in os.environ and (_kept_keys.is_file() or not os.environ.get("DATABASE_URL")):
+    MASTER_KEYS_FILE = _kept_keys
 if _kept_keys.is_file():
     environ.Env.read_env(str(_kept_keys))
 

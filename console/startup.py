@@ -34,7 +34,7 @@ def _reason_to_refuse(*, data_plane: bool) -> str:
 
     from llmops.core.errors import ConfigurationRefused
 
-    if reason := _failed_checks():
+    if reason := failed_checks():
         return reason
     try:
         if reason := _pending_migrations():
@@ -66,11 +66,12 @@ def _reason_to_refuse(*, data_plane: bool) -> str:
     return ""
 
 
-def _failed_checks() -> str:
+def failed_checks() -> str:
+    """What the system checks found that nothing may start with, in sentences; empty when all is well."""
     from django.core.checks import ERROR, run_checks
 
     found = [message for message in run_checks() if message.level >= ERROR and not message.is_silenced()]
-    return " ".join(f"[{one.id}] {one.msg}{f' {one.hint}' if one.hint else ''}" for one in found)
+    return " ".join(f"{one.msg}{f' {one.hint}' if one.hint else ''}" for one in found)
 
 
 def _pending_migrations() -> str:

@@ -23,6 +23,14 @@ _NONCE_BYTES = 12
 _TAG_BYTES = 16
 
 
+class MasterKeyUnfit(ConfigurationRefused):
+    """What was sealed under ``key_id`` does not open; ``fault`` says why, as the second half of a sentence."""
+
+    def __init__(self, message: str, *, key_id: str, fault: str) -> None:
+        super().__init__(message)
+        self.key_id, self.fault = key_id, fault
+
+
 class MasterKeys:
     """The keys this process holds: ``{key id: 32 bytes}``, the first of which is active."""
 
@@ -85,9 +93,12 @@ class MasterKeys:
         """Plaintext of ``sealed``. Raises ``ConfigurationRefused`` naming the key id that is missing or wrong."""
         key_id, body = split_sealed(sealed)
         if key_id not in self._keys:
-            raise ConfigurationRefused(
+            present = ", ".join(sorted(self._keys))
+            raise MasterKeyUnfit(
                 f"The master key {key_id!r} is needed to read a stored secret and is not in CONSOLE_MASTER_KEYS "
-                f"(present: {', '.join(sorted(self._keys))}). Add it back."
+                f"(present: {present}). Add it back.",
+                key_id=key_id,
+                fault=f"which is not there (only {present})",
             )
         # Loads OpenSSL (7 MB), which processes that never open a secret do without.
         from cryptography.exceptions import InvalidTag
@@ -99,9 +110,11 @@ class MasterKeys:
                 .decode()
             )
         except InvalidTag:
-            raise ConfigurationRefused(
+            raise MasterKeyUnfit(
                 f"The master key {key_id!r} does not open a secret that was stored under it: the key in "
-                "CONSOLE_MASTER_KEYS is not the one that was used, or the stored value was altered."
+                "CONSOLE_MASTER_KEYS is not the one that was used, or the stored value was altered.",
+                key_id=key_id,
+                fault="and what is there under that name is another key",
             ) from None
 
 

@@ -114,11 +114,52 @@ def test_the_process_with_the_wrong_keys_does_not_start(settings):
     module.verify_master_keys()
     assert module.required_key_ids() == {"k1", "k2"}
     settings.MASTER_KEYS = second
-    with pytest.raises(ConfigurationRefused, match="'k1' is needed"):
+    with pytest.raises(
+        ConfigurationRefused, match=r"need the master key 'k1' .* which is not there .only k2."
+    ):
         module.verify_master_keys()
     settings.MASTER_KEYS = f"{second},{new_master_key('k1')}"
-    with pytest.raises(ConfigurationRefused, match="'k1' does not open"):
+    with pytest.raises(ConfigurationRefused, match=r"'k1' .* is another key"):
         module.verify_master_keys()
     MasterKeyVerifier.objects.filter(key_id="k1").update(retired_at="2026-01-01T00:00:00Z")
     settings.MASTER_KEYS = second
     module.verify_master_keys()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("in_file", "given", "said"),
+    [
+        (None, "", "and that file is missing"),
+        ("\n", "", "and that file is empty"),
+        ("CONSOLE_SECRET_KEY=x\n", "", "and that line is missing"),
+        ("CONSOLE_MASTER_KEYS=\n", "", "and that line is empty"),
+        ("CONSOLE_MASTER_KEYS=k1:AAAA\n", "k1:AAAA", "cannot be read: Master key 'k1' has 3 bytes"),
+    ],
+)
+def test_keys_that_are_lost_are_named_with_the_file_to_put_back(settings, tmp_path, in_file, given, said):
+    settings.MASTER_KEYS_FILE = kept = tmp_path / "keys.env"
+    if in_file is not None:
+        kept.write_text(in_file)
+    settings.MASTER_KEYS = new_master_key("k1")
+    module.verify_master_keys()
+    settings.MASTER_KEYS = given
+    with pytest.raises(ConfigurationRefused, match=said) as refusal:
+        module.master_keys()
+    assert f"need the master key 'k1' of CONSOLE_MASTER_KEYS in {kept}" in refusal.value.message
+    assert "Put the copy of keys.env back" in refusal.value.message
+    assert "masterkey new" not in refusal.value.message
+
+
+@pytest.mark.django_db
+def test_without_stored_secrets_a_missing_key_may_be_a_new_one(settings):
+    settings.MASTER_KEYS = ""
+    with pytest.raises(ConfigurationRefused, match=r"\./dev manage masterkey new"):
+        module.master_keys()
+    settings.MASTER_KEYS, settings.MASTER_KEYS_FILE = new_master_key("k1"), None
+    module.verify_master_keys()
+    settings.MASTER_KEYS = ""
+    with pytest.raises(
+        ConfigurationRefused, match=r"'k1' of CONSOLE_MASTER_KEYS, which is not set. Set it to what"
+    ):
+        module.master_keys()

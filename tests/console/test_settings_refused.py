@@ -67,6 +67,13 @@ def test_the_command_refuses_them(tmp_path, changed, said):
     refused(check(tmp_path, *COMMAND, **changed), said)
 
 
+def test_another_command_says_it_without_what_django_says_around_it(tmp_path):
+    command = QUICKER.replace("'check'", "'showmigrations'")
+    run = check(tmp_path, "-c", command, CONSOLE_BACKGROUND="1", anew=False, CONSOLE_SECRET_KEY="short")
+    refused(run, "Refused: CONSOLE_SECRET_KEY is missing or shorter than 32 characters. Set it to")
+    assert len(run.stderr.splitlines()) == 1
+
+
 def refused(run, said):
     assert run.returncode != 0
     assert said in run.stderr + run.stdout

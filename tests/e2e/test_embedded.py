@@ -349,7 +349,9 @@ def test_a_lost_or_wrong_master_key_is_refused_with_its_id(embedded: Embedded) -
     assert other_id.returncode != 0
     for refusal in (other_bytes, other_id):
         said = refusal.stderr + refusal.stdout
-        assert repr(key_id) in said
+        assert said.count(repr(key_id)) == 1
+        assert "is lost for good: provider keys" in said
+        assert "Stopping" not in said and "SystemCheckError" not in said
         assert "Traceback" not in said
         assert fresh not in said
 
@@ -357,7 +359,9 @@ def test_a_lost_or_wrong_master_key_is_refused_with_its_id(embedded: Embedded) -
     try:
         missing = embedded.run()
         assert missing.returncode == 3
-        assert "keys.env is missing" in missing.stderr
+        assert f"{key_id!r} of CONSOLE_MASTER_KEYS in {embedded.data_dir / 'keys.env'}" in missing.stderr
+        assert "that file is missing. Put the copy of keys.env back" in missing.stderr
+        assert len(missing.stderr.splitlines()) == 1
     finally:
         (embedded.data_dir / "elsewhere").rename(embedded.data_dir / "keys.env")
 
