@@ -7,14 +7,21 @@ from typing import Any
 from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Model
 from django.utils import timezone
 
 from llmops.audit import chain
 from llmops.audit.models import ChainHead, Event
+from llmops.base.compiled import CompiledQuery
 from llmops.core.actors import Actor
 from llmops.core.redaction import redact, redact_text
+
+# Every change of the control plane asks these; put into SQL by the ORM each time, they would be half of what an event takes.
+_HEAD = CompiledQuery(
+    lambda: ChainHead.objects.select_for_update().filter(pk=1).values_list("sequence", "hash")
+)
+_MOVE_HEAD = f"UPDATE {ChainHead._meta.db_table} SET sequence = %s, hash = %s WHERE id = 1"  # noqa: S608 - a name of our own
 
 
 def _within_a_transaction() -> bool:
@@ -42,9 +49,9 @@ def record(
     """
     if not _within_a_transaction():
         raise RuntimeError("audit.record needs the transaction of the change it describes")
-    head = ChainHead.objects.select_for_update().get(pk=1)
+    [(sequence, last)] = _HEAD.rows()
     row: dict[str, Any] = {
-        "sequence": head.sequence + 1,
+        "sequence": sequence + 1,
         "at": timezone.now(),
         "actor_kind": actor.kind,
         "actor_id": actor.identifier[:64],
@@ -60,12 +67,13 @@ def record(
         "after": _plain(after),
         "reason": _text(reason),
         "origin": _origin(actor),
-        "prev_hash": head.hash,
+        "prev_hash": last,
     }
     event = Event(**row)
     event.hash = chain.event_hash(as_exported(event))
     event.save(force_insert=True)
-    ChainHead.objects.filter(pk=1).update(sequence=event.sequence, hash=event.hash)
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE_HEAD, [event.sequence, event.hash])
     return event
 
 
