@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,14 +42,32 @@ class Gauge:
     resets_at: datetime | None
     carried_nano: int = 0
     raised_nano: int = 0
+    at_limit_route: str = ""
+    #: of the first refusal under the limit, read only where next to nothing is left
+    refused_at: datetime | None = None
+
+    @property
+    def used_nano(self) -> int:
+        return self.settled_nano + self.held_nano
+
+    @property
+    def next_to_nothing_left(self) -> bool:
+        """Whether calls that were refused lately would be so again: at most a twentieth of the limit is left."""
+        return self.left_nano * 20 <= self.limit_nano
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it refuses calls. What data planes hold may come back unspent, so that alone does not use it up."""
+        spent = self.settled_nano >= self.limit_nano or self.refused_at is not None
+        return self.hard and self.limit_nano > 0 and self.next_to_nothing_left and spent
 
     @property
     def left_nano(self) -> int:
-        return max(0, self.limit_nano - self.settled_nano - self.held_nano)
+        return max(0, self.limit_nano - self.used_nano)
 
     @property
     def percent(self) -> int | None:
-        return (self.settled_nano + self.held_nano) * 100 // self.limit_nano if self.limit_nano else None
+        return self.used_nano * 100 // self.limit_nano if self.limit_nano else None
 
     @property
     def passed(self) -> tuple[int, ...]:
@@ -62,7 +80,7 @@ def active_budgets() -> QuerySet[Budget]:
 
 
 def gauges(project_ids: Collection[UUID] | None, now: datetime) -> list[Gauge]:
-    """Every budget in force in these projects (None: all, and the organisation's own), by name. Two queries."""
+    """Every budget in force in these projects (None: all, and the organisation's own), by name. Two queries, as ``gauges_of``."""
     budgets = active_budgets()
     if project_ids is not None:
         budgets = budgets.filter(project_id__in=list(project_ids))
@@ -71,16 +89,35 @@ def gauges(project_ids: Collection[UUID] | None, now: datetime) -> list[Gauge]:
 
 
 def gauges_of(budgets: Collection[Budget], now: datetime) -> dict[UUID, Gauge]:
-    """Gauges of these budgets, by their ids in the same order. One query, two with a raise."""
+    """Gauges of these budgets, by their ids in the same order. One query, one more with a raise, and one more where a hard one
+    has next to nothing left."""
     current = Window.objects.filter(starts_at__lte=now, budget__in=[one.pk for one in budgets]).filter(
         Q(ends_at=None) | Q(ends_at__gt=now)
     )
     windows = {window.budget_id: window for window in current.order_by("starts_at")}
     raised = [one for one in budgets if one.raised_until is not None and one.raised_until > now]
     raises = open_raises(raised) if raised else {}
-    return {
+    found = {
         budget.pk: gauge(budget, windows.get(budget.pk), now, raises.get(budget.pk, ())) for budget in budgets
     }
+    short = {
+        windows[one.budget_id].pk: one
+        for one in found.values()
+        if one.hard and one.next_to_nothing_left and one.budget_id in windows
+    }
+    for window_id, at in _first_refusals({pk: one.limit_nano for pk, one in short.items()}).items():
+        found[short[window_id].budget_id] = replace(short[window_id], refused_at=at)
+    return found
+
+
+def _first_refusals(limits: Mapping[int, int]) -> dict[int, datetime]:
+    """Window -> when it refused a call for the first time under its limit or a higher one, of those that did."""
+    rows = ThresholdCrossing.objects.filter(window__in=list(limits), refusing=True) if limits else ()
+    found: dict[int, datetime] = {}
+    for row in rows:
+        if row.limit_nano >= limits[row.window_id]:
+            found[row.window_id] = min(row.crossed_at, found.get(row.window_id, row.crossed_at))
+    return found
 
 
 def open_raises(budgets: Collection[Budget]) -> dict[UUID, list[Raise]]:
@@ -117,6 +154,7 @@ def gauge(budget: Budget, window: Window | None, now: datetime, raises: Collecti
         resets_at=resets_at,
         carried_nano=carried,
         raised_nano=raised,
+        at_limit_route=budget.at_limit_route,
     )
 
 

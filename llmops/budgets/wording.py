@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from llmops.budgets.models import ThresholdCrossing
-from llmops.budgets.selectors import scope_text
+from llmops.budgets.selectors import Gauge, scope_text
 from llmops.core.money import format_usd
+
+
+def used_up_text(gauge: Gauge) -> str:
+    """What happens to calls of a budget that is used up, and until when, in UTC; empty for any other."""
+    if not gauge.used_up:
+        return ""
+    until = f"{gauge.resets_at:%Y-%m-%d %H:%M} UTC" if gauge.resets_at else "its limit is raised"
+    if gauge.at_limit_route:
+        return f"used up: calls go to the route {gauge.at_limit_route}, or are refused, until {until}"
+    return f"used up: calls are refused until {until}"
 
 
 def crossing_mail(crossing: ThresholdCrossing, console_url: str) -> tuple[str, str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmops.core.money import NANO, format_usd
+from llmops.core.shares import NONE
+from llmops.core.shares import share_text as percent
+
+__all__ = ["NONE", "percent"]
 
 _THIN = "\u2009"
-NONE = "–"
 
 
 def count(number: int | None) -> str:
@@ -69,6 +72,8 @@ def usd_places(nano: int | None, places: int, *, signed: bool = False) -> str:
     """Dollars with just so many decimals; ``signed`` puts a plus before what is more than nothing."""
     if nano is None:
         return NONE
+    if not nano:
+        return usd(0)
     whole, _, rest = format_usd(abs(nano), places=places).partition(".")
     shown = f"${int(whole):,}".replace(",", _THIN) + (f".{rest}" if rest else "")
     nothing = not any(digit in shown for digit in "123456789")
@@ -127,18 +132,6 @@ def span(seconds: float) -> str:
         return f"{hours}{_THIN}h" + (f" {minutes}{_THIN}min" if minutes and hours < 6 else "")
     days, hours = divmod(seconds // 3_600, 24)
     return f"{days}{_THIN}d" + (f" {hours}{_THIN}h" if hours and days < 7 else "")
-
-
-def percent(part: int, whole: int) -> str:
-    """A share with as many decimals as say something; a part that is not zero never reads as 0 %."""
-    if whole == 0:
-        return NONE
-    share = 100 * part / whole
-    if part and share < 0.1:
-        return f"<{_THIN}0.1{_THIN}%"
-    if share >= 99.95 and part < whole:
-        return f">{_THIN}99.9{_THIN}%"
-    return f"{share:.1f}{_THIN}%" if share < 99.95 else f"{share:.0f}{_THIN}%"
 
 
 def size(octets: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -12,6 +13,7 @@ from django.db.models import Q
 from django.urls import reverse
 
 from llmops.access.selectors import may
+from llmops.budgets.models import Budget
 from llmops.core.money import MILLION
 from llmops.core.verdicts import BEFORE, BLOCK, REQUIRE_APPROVAL, Finding, Verdict
 from llmops.dashboards import formats, words
@@ -30,6 +32,8 @@ from llmops.usage.records import Media, Tokens
 from llmops.usage.selectors import CallStory, call_story, kept_answer
 from llmops.usage.work import is_model_work
 
+#: How a budget's refusal begins (``gateway.admission``, ``gateway.money``).
+_REFUSING = re.compile(r"The budget '([^']+)' ")
 _NO_PRICES = Prices(0, 0, 0, 0, 0)
 
 
@@ -332,6 +336,9 @@ def _links(reader: Reader, told: CallStory) -> dict[str, str]:
     )
     if prompts:
         links["prompt"] = reader.link("prompts.prompt", prompts[call.prompt_name])
+    if refusing := _REFUSING.match(call.error_message) if call.status == Call.REFUSED else None:
+        budget = Budget.objects.filter(slug=refusing[1]).values_list("pk", flat=True).first()
+        links["refusing"] = reader.link("budgets.budget", budget) if budget else ""
     if call.charged_at_hold and may(reader.request, "usage.correct", call.project_id):
         links["correct"] = reader.link("usage.call", call.pk).removesuffix("change/") + "correct/"
     return links

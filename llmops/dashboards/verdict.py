@@ -18,7 +18,7 @@ ENOUGH_CALLS = 20
 FAILED_WARN, FAILED_BAD = 0.01, 0.05
 FALLBACK_WARN = 0.05
 SLOWER_WARN = 1.5
-BUDGET_WARN, BUDGET_BAD = 0.9, 1.0
+BUDGET_WARN = 0.9
 #: signal of an answer's quality (``usage.signals``) -> (what such answers did, the share that warns, the share that is bad)
 QUALITY = {
     "truncated": ("were cut off at the output cap", 0.02, 0.10),
@@ -77,8 +77,19 @@ class Avoided:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """A budget; amounts in nanodollars, ``used_up`` is what happens to calls, empty as long as they fit."""
+
+    name: str
+    used: int
+    limit: int
+    hard: bool
+    used_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """Counts of the period and of the one before; durations in microseconds, budgets as ``(name, used, limit, hard)``."""
+    """Counts of the period and of the one before; durations in microseconds."""
 
     calls: int
     failed: int
@@ -92,7 +103,7 @@ class Facts:
     worst_error_calls: int = 0
     refusal: str = ""
     refusal_calls: int = 0
-    budgets: Sequence[tuple[str, int, int, bool]] = ()
+    budgets: Sequence[Spent] = ()
     paused: Sequence[Paused] = ()
     unreadable: Sequence[Unreadable] = ()
     avoided: Sequence[Avoided] = ()
@@ -201,17 +212,15 @@ def quality(calls: int, signals: Mapping[str, int]) -> list[Finding]:
 
 def _budgets(facts: Facts) -> list[Finding]:
     found = []
-    for name, used, limit, hard in facts.budgets:
-        if not limit or used / limit < BUDGET_WARN:
+    for one in facts.budgets:
+        if not one.limit or one.used / one.limit < BUDGET_WARN:
             continue
-        spent_up = used / limit >= BUDGET_BAD
-        if spent_up:
-            what = "is used up: calls that need it are refused" if hard else "is used up (soft: calls go on)"
-        else:
-            what = f"is {formats.percent(used, limit)} used or held"
-        found.append(
-            Finding("bad" if spent_up and hard else "warn", f"Budget {name} {what}", place="budgets")
-        )
+        what = f"is {formats.percent(one.used, one.limit)} used or held"
+        if one.used_up:
+            what = f"is {one.used_up}"
+        elif not one.hard and one.used >= one.limit:
+            what = "is used up (soft: calls go on)"
+        found.append(Finding("bad" if one.used_up else "warn", f"Budget {one.name} {what}", place="budgets"))
     return found
 
 

@@ -8,7 +8,7 @@ STATUSES: dict[str, tuple[str, str]] = {
     "error": ("Failed", "No provider could answer; the service got an error. The attempts below say why."),
     "refused": (
         "Refused",
-        "The console itself refused the call before it went to any provider, so nothing was spent.",
+        "It went to no provider, so nothing was spent.",
     ),
     "client_closed": (
         "Hung up",

@@ -147,7 +147,7 @@
         ],
         series: [{ value: function (plot, value, index, at) { return at == null ? "" : moment(value); }, label: "" }].concat(kind.series()),
         hooks: {
-          ready: [function (plot) { plot.over.addEventListener("click", function () { open(plot); }); rest(plot); }],
+          ready: [function (plot) { plot.over.addEventListener("click", function () { open(plot); }); rest(plot); fit(plot); }],
           setCursor: [function (plot) { if (plot.cursor.idx == null) rest(plot); }],
         },
       },
@@ -177,6 +177,12 @@
     if (last >= 0) plot.setLegend({ idx: last });
   }
 
+  // A legend that takes a second line takes it from the plot, so that the time axes of charts side by side are at one height.
+  function fit(plot) {
+    var legend = plot.root.querySelector(".u-legend");
+    plot.setSize({ width: plot.root.parentElement.clientWidth - 16, height: 200 - Math.max(0, (legend ? legend.offsetHeight : 0) - 20) });
+  }
+
   function drawAll() {
     Object.keys(kinds).forEach(draw);
   }
@@ -187,8 +193,7 @@
     window.clearTimeout(waiting);
     waiting = window.setTimeout(function () {
       Object.keys(plots).forEach(function (name) {
-        var element = document.getElementById("chart-" + name);
-        plots[name].setSize({ width: element.clientWidth - 16, height: 200 });
+        fit(plots[name]);
       });
     }, 120);
   });

@@ -179,7 +179,7 @@ def test_the_admin_makes_changes_and_archives_budgets(cast: SimpleNamespace) -> 
     url = f"{ADMIN}{budget.pk}/change/"
     page = alice.get(url)
     text = page.content.decode()
-    assert ">0.00</a> + 0.0025 of 0.01 (25 %)" in text and 'name="period"' not in text
+    assert ">0.00</a> + 0.0025 of 0.01 (25.0\u2009%)" in text and 'name="period"' not in text
     assert 'value="0.01"' in text and "50, 80, 100" in text
     budget.refresh_from_db()
     stamp = {"_loaded": budget.updated_at.isoformat()}
@@ -188,6 +188,41 @@ def test_the_admin_makes_changes_and_archives_budgets(cast: SimpleNamespace) -> 
     assert answer.status_code == 302
     assert seen.event.after == {"limit_usd": "0.02", "thresholds": []}
     assert "0.02" in alice.get(ADMIN).content.decode()
+
+
+def test_a_project_is_chosen_or_its_slug_typed(cast: SimpleNamespace) -> None:
+    alice, carla = signed_in(cast.alice), signed_in(cast.carla)
+    chosen, unsaid = str(cast.support.pk), FORM | {"scope_value": ""}
+    # As the page sends it that hides what the scope does not ask for, and as one without a script does.
+    for number, (who, given) in enumerate(
+        [
+            (
+                alice,
+                {name: text for name, text in FORM.items() if name != "scope_value"} | {"project": chosen},
+            ),
+            (alice, unsaid | {"project": chosen}),
+            (carla, FORM | {"project": chosen}),
+            (carla, FORM),
+        ]
+    ):
+        with one_event("budget.created"):
+            answer = who.post(f"{ADMIN}add/", given | {"slug": f"b-{number}"})
+        assert answer.status_code == 302, answer.context["adminform"].form.errors
+        made = Budget.objects.get(slug=f"b-{number}")
+        assert (made.scope_value, made.project) == ("support", cast.support)
+    for who in (alice, carla):
+        with no_event():
+            answer = who.post(f"{ADMIN}add/", unsaid)
+        assert answer.context["adminform"].form.errors.keys() == {"project"}
+    key = str(issue(cast.support).key.pk)
+    by_key = {name: text for name, text in FORM.items() if name != "project"} | {"scope_kind": "key"}
+    with one_event("budget.created"):
+        assert carla.post(f"{ADMIN}add/", by_key | {"scope_value": key}).status_code == 302
+    with no_event():
+        foreign = carla.post(
+            f"{ADMIN}add/", FORM | {"slug": "x", "project": str(cast.search.pk), "scope_value": ""}
+        )
+    assert foreign.context["adminform"].form.errors.keys() == {"project"}
 
 
 @pytest.mark.any_engine

@@ -214,7 +214,7 @@ def test_the_api_and_the_inbox(cast: SimpleNamespace) -> None:
     services.open_window(budget_id=budget.pk, at=timezone.now())
     shown = carla.get(f"/admin/budgets/budget/{budget.pk}/change/").content.decode()
     ends = f"{datetime.fromisoformat(until):%d %b %Y %H:%M} UTC"
-    assert re.search(rf"20\.00 \(raised to 25\.00 until <time [^>]*>{ends}</time>\)", shown)
+    assert re.search(rf"limit of \$20\.00 is raised to \$25\.00 until <time [^>]*>{ends}</time>", shown)
     found = [unescape(one) for one in re.findall(r'href="(/calls/[^"]*)"', shown) if "from=" in one]
     every, refused = (dict(parse_qsl(urlsplit(one).query)) for one in found)
     assert every["project"] == str(budget.project_id) and every["from"].startswith("2027-03-01T00:00")

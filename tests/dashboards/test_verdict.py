@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmops.dashboards.verdict import Facts, Paused, Unreadable, judge
+from llmops.dashboards.verdict import Facts, Paused, Spent, Unreadable, judge
 
 QUIET = Facts(
     calls=100, failed=0, refused=0, unknown=0, fallback=0, p95_us=1_000_000, calls_before=100, p95_before_us=1_000_000
@@ -37,10 +37,11 @@ def test_a_quiet_hour() -> None:
         ({"signals": {"schema_failed": 5, "blocked": 90}}, "bad", "broke the schema"),
         ({"signals": {"lazy": 1, "redacted": 100}}, "ok", ""),
         ({"calls": 19, "signals": {"lazy": 19}}, "ok", ""),
-        ({"budgets": [("support", 100, 100, True)]}, "bad", "refused"),
-        ({"budgets": [("support", 100, 100, False)]}, "warn", "calls go on"),
-        ({"budgets": [("support", 95, 100, True)]}, "warn", "95.0"),
-        ({"budgets": [("nothing", 0, 0, True)]}, "ok", ""),
+        ({"budgets": [Spent("support", 99, 100, True, "used up: calls are refused")]}, "bad", "Budget support is used up: calls are refused"),
+        ({"budgets": [Spent("support", 100, 100, False)]}, "warn", "calls go on"),
+        ({"budgets": [Spent("support", 95, 100, True)]}, "warn", "95.0"),
+        ({"budgets": [Spent("support", 100, 100, True)]}, "warn", "100\u2009% used or held"),
+        ({"budgets": [Spent("nothing", 0, 0, True)]}, "ok", ""),
         ({"paused": [Paused("Route", "chat", "wrong answers")]}, "warn", "Route chat is paused: wrong answers"),
         ({"paused": [Paused("Provider", "sim", "")]}, "warn", "Provider sim is paused"),
         ({"paused": [Paused("Route", "chat", "slow", "", "degraded")]}, "warn", "Route chat is degraded: slow"),

@@ -21,6 +21,7 @@ from llmops.alerts import services as alerts
 from llmops.alerts.models import Incident, Rule, Slo
 from llmops.approvals.models import Request
 from llmops.base.requests import user_actor
+from llmops.budgets.models import ThresholdCrossing
 from llmops.core import ids
 from llmops.core.actors import Actor
 from llmops.dashboards.boards import live, making
@@ -78,6 +79,7 @@ def build() -> Scenes:
         twice = _calls(cast)
         seed.budget("support-month", "60", "31.40", "1.20", value="support", project=cast.support)
         seed.budget("search-day", "5", "4.71", value="search", project=cast.search, period="day")
+        _used_up(cast)
         seed.budget("everyone", "900", "288.25", scope="organisation", hard=False)
         incident = _incident(cast, clock)
         clock.move_to(NOW)
@@ -99,6 +101,16 @@ def build() -> Scenes:
             "budgets": "/admin/budgets/budget/",
         },
     )
+
+
+def _used_up(cast: SimpleNamespace) -> None:
+    window = seed.budget(
+        "trial-day", "0.5", "0.4993", "0.0002", value="support", project=cast.support, period="day"
+    )
+    ThresholdCrossing.objects.create(
+        window=window, percent=100, settled_nano=window.settled_nano, limit_nano=window.limit_nano, refusing=True,
+        crossed_at=NOW - timedelta(minutes=51),
+    )  # fmt: skip
 
 
 def _calls(cast: SimpleNamespace) -> Call:

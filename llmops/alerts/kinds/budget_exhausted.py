@@ -17,7 +17,7 @@ def _look(asked: Asked, figures: Figures) -> Iterator[Finding]:
     hard = [budget.pk for budget in active_budgets() if budget.pk in known and budget.hard]
     for crossing in recent_crossings(hard, figures.now - timedelta(days=1)) if hard else ():
         gauge = known[crossing.window.budget_id]
-        if not crossing.refusing or gauge.left_nano * 20 > gauge.limit_nano:
+        if not crossing.refusing or not gauge.next_to_nothing_left:
             continue
         yield Finding(
             subject=f"budget:{gauge.slug}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -26,6 +26,7 @@ from llmops.base.mail import mail_note
 from llmops.base.money_fields import UsdFormField
 from llmops.budgets import services
 from llmops.budgets.admin.leads import calls_of
+from llmops.budgets.admin.standing import gauge_text, standing_of, usd_text
 from llmops.budgets.guard import check_change, check_new
 from llmops.budgets.models import (
     Budget,
@@ -34,11 +35,12 @@ from llmops.budgets.models import (
     ThresholdNotice,
     Window,
 )
-from llmops.budgets.selectors import gauges_of, open_raises, scope_text
+from llmops.budgets.scopes import KEY, PROJECT
+from llmops.budgets.selectors import Gauge, gauges_of, scope_text
 from llmops.budgets.services.loosening import WHAT
 from llmops.core.actors import Actor
 from llmops.core.errors import InvalidRequest
-from llmops.core.money import NANO, format_usd
+from llmops.core.money import format_usd
 
 _FIXED = ("scope_kind", "scope_value", "project", "period", "timezone")
 
@@ -97,6 +99,9 @@ class BudgetForm(forms.ModelForm):
         help_text="Goes into the audit trail.",
     )
 
+    class Media:
+        js = ("console/budget-form.js",)
+
     class Meta:
         model = Budget
         fields = (
@@ -121,14 +126,17 @@ class BudgetForm(forms.ModelForm):
             "hard": "Refuses what it cannot pay for, to the last cent. Off: a soft budget, which only tells.",
             "at_limit_route": "Slug of a route that serves calls which no longer fit, as long as they fit there. Empty: such "
             "calls are refused.",
-            "scope_value": "The project's slug, the key's id, the route's slug, or the feature, end user or tag as "
-            "callers send it. Empty for the organisation.",
-            "project": "Narrows a feature, route, user or tag to one project. Follows from a project or key.",
+            "scope_value": "The key's id, the route's slug, or the feature, end user or tag as callers send it. Empty for "
+            "a project and for the organisation.",
+            "project": "The one that a project's budget is for; narrows a feature, route, user or tag to one. Follows from a "
+            "key.",
             "timezone": "Where a day begins, such as Europe/Berlin.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if (project := self.fields.get("project")) is not None and self._names_its_scope():
+            project.required = False
         if (told := self.fields.get("notify")) is not None:
             told.help_text = f"{told.help_text} {mail_note()}".strip()
         if not self.instance._state.adding:
@@ -137,9 +145,22 @@ class BudgetForm(forms.ModelForm):
             self.initial["notify"] = self.instance.notify
             self.initial["carry_over_usd"] = self.instance.carry_over_nano or None
 
+    def _names_its_scope(self) -> bool:
+        """Whether the project follows from what is typed; who may set the budget there is asked with the project it has."""
+        kind, value = self.data.get("scope_kind"), self.data.get("scope_value")
+        return kind == KEY or (kind == PROJECT and bool(value))
+
     def clean(self) -> dict[str, Any] | None:
-        """Tells all that is wrong at once: what the service would refuse, too."""
+        """Tells all that is wrong at once: what the service would refuse, too. A project is chosen, or its slug typed."""
         data = super().clean()
+        chosen = self.cleaned_data.get("project")
+        if self.cleaned_data.get("scope_kind") == PROJECT and not self.cleaned_data.get("scope_value"):
+            if chosen is not None:
+                self.cleaned_data["scope_value"] = chosen.slug
+            else:
+                self.cleaned_data.pop("scope_value", None)
+                if "project" not in self.errors:
+                    self.add_error("project", "Choose the project that the budget is for.")
         budget = None if self.instance._state.adding else self.instance
         given = _arguments(self.cleaned_data)
         given.pop("reason", None)
@@ -245,6 +266,7 @@ class WindowsInline(ReadOnlyInline):
 class BudgetAdmin(ServiceAdmin):
     view_permission, manage_permission = "budget.view", "budget.manage"
     form = BudgetForm
+    change_form_before_template = "budgets/standing.html"
     list_display = ("slug", "scope", "period", "kind", "at_the_limit", "stand", "resets")
     list_filter = ("scope_kind", "period", "hard")
     list_select_related = ("project",)
@@ -263,24 +285,24 @@ class BudgetAdmin(ServiceAdmin):
         "reason",
     )
 
-    def get_fields(self, request: HttpRequest, obj: Budget | None = None) -> Any:
-        """With what the limit is now, where that is more than the form says, and what is used of it."""
-        if obj is None:
-            return self.fields
-        after = self.fields.index(("limit_usd", "carry_over_usd")) + 1
-        shown = ("limit_now", "used_now") if _raised(obj) else ("used_now",)
-        return (*self.fields[:after], *shown, *self.fields[after:])
-
     def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
-        if obj is None:
-            return ()
-        return ("limit_now", "used_now", *(_FIXED if obj.windows.exists() else ()))
+        return _FIXED if obj is not None and obj.windows.exists() else ()
 
     def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
         return self.inlines if obj is not None else ()
 
     def has_change_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.archived_at is None)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        budget: Budget | None = kwargs.get("obj")
+        if budget is not None:
+            # Of what is stored: a form that was refused has written what it says on the row.
+            stored = Budget.objects.select_related("project").get(pk=budget.pk) if request.POST else budget
+            context["standing"] = standing_of(stored, lambda name: self.holds(request, name, stored))
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def check_create(self, request: HttpRequest, data: dict[str, Any]) -> None:
         check_new(request, _arguments(data))
@@ -305,43 +327,22 @@ class BudgetAdmin(ServiceAdmin):
         return "hard" if budget.hard else "soft"
 
     @display(description="at the limit")
-    def at_the_limit(self, budget: Budget) -> str:
+    def at_the_limit(self, budget: Budget) -> Any:
         if not budget.hard:
             return "only tells"
-        return f"by the route {budget.at_limit_route}" if budget.at_limit_route else "refuses"
+        what = f"by the route {budget.at_limit_route}" if budget.at_limit_route else "refuses"
+        if budget.archived_at is None and _gauge(budget).used_up:
+            return format_html('<b class="used-up">used up: {}</b>', what)
+        return what
 
     @display(description="settled + held of limit, USD")
     def stand(self, budget: Budget) -> str:
-        gauge = gauges_of([budget], timezone.now())[budget.pk]
+        gauge = _gauge(budget)
         return gauge_text(gauge.settled_nano, gauge.held_nano, gauge.limit_nano)
-
-    @display(description="limit now, USD")
-    def limit_now(self, budget: Budget) -> Any:
-        raised = format_html_join(
-            ", ",
-            'raised to {} until <time datetime="{}" data-as="moment">{} UTC</time>',
-            (
-                (format_usd(limit), until.isoformat(), f"{until.astimezone(UTC):%d %b %Y %H:%M}")
-                for limit, until in _raised(budget)
-            ),
-        )
-        return format_html("{} ({})", format_usd(budget.limit_nano), raised)
-
-    @display(description="used now, USD")
-    def used_now(self, budget: Budget) -> Any:
-        """Explains why what a refusal says is left may be less than what this page shows as free."""
-        if not budget.hard:
-            return self.stand(budget)
-        return format_html(
-            '{}<br><span class="zone-note">Held is what data planes have taken to spend without asking: the worst case of calls '
-            "under way, and a little ahead, which comes back within seconds. A refusal names what its call would have needed at "
-            "worst and what was free at that moment, so both may differ from what stands here later.</span>",
-            self.stand(budget),
-        )
 
     @display(description="resets")
     def resets(self, budget: Budget) -> Any:
-        return gauges_of([budget], timezone.now())[budget.pk].resets_at or "never"
+        return _gauge(budget).resets_at or "never"
 
     @admin_action(
         label="Ask for a raise",
@@ -386,15 +387,12 @@ class BudgetAdmin(ServiceAdmin):
         return f"{obj} is archived."
 
 
-def _raised(budget: Budget) -> list[tuple[int, datetime]]:
-    """``(limit, until)`` for as long as raises are in force: as they end one by one, without what was carried over."""
-    now = timezone.now()
-    inside = [one for one in open_raises([budget]).get(budget.pk, ()) if one.starts_at <= now]
-    ends = sorted({one.ends_at for one in inside})
-    return [
-        (budget.limit_nano + sum(one.amount_nano for one in inside if one.ends_at >= end), end)
-        for end in ends
-    ]
+def _gauge(budget: Budget) -> Gauge:
+    """The gauge of a row of the list, read once for its columns."""
+    read: Gauge | None = budget.__dict__.get("_gauge_read")
+    if read is None:
+        read = budget.__dict__["_gauge_read"] = gauges_of([budget], timezone.now())[budget.pk]
+    return read
 
 
 def _crossing_text(crossing: ThresholdCrossing) -> Any:
@@ -419,17 +417,6 @@ def _leading(amount: int, model: str, query: str) -> Any:
         return format_usd(0)
     address = reverse(f"admin:budgets_{model}_changelist") + query
     return format_html('<a class="underline" href="{}">{}</a>', address, format_usd(amount))
-
-
-def gauge_text(settled: int, held: int, limit: int) -> str:
-    """Such as ``12.50 + 0.75 of 50.00 (26 %)``."""
-    percent = f" ({(settled + held) * 100 // limit} %)" if limit else ""
-    return f"{usd_text(settled)} + {usd_text(held)} of {usd_text(limit)}{percent}"
-
-
-def usd_text(nano: int) -> str:
-    """To the cent, or to a millionth where it is less than a dollar; what is exact stands in titles and exports."""
-    return format_usd(nano, places=2) if abs(nano) >= NANO else format_usd(round(nano, -3))
 
 
 def _arguments(data: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from llmops.access.models import ServiceKey
 from llmops.access.selectors import grace_in_words, graces_that_end_soon, may, may_anywhere, visible
 from llmops.approvals.selectors import waiting
 from llmops.budgets.selectors import Gauge, gauges, recent_crossings
+from llmops.budgets.wording import used_up_text
 from llmops.core.digests import sha256_hex
 from llmops.dashboards import breakdown, formats
 from llmops.dashboards.calls import rows_of
@@ -23,7 +24,7 @@ from llmops.dashboards.overview import panels
 from llmops.dashboards.overview.shapes import FindingRow, Notice, View
 from llmops.dashboards.reader import Reader
 from llmops.dashboards.simulated import simulated_in_words, simulated_models, simulated_providers
-from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Unreadable, Verdict, judge
+from llmops.dashboards.verdict import Avoided, Facts, Finding, Paused, Spent, Unreadable, Verdict, judge
 from llmops.providers.models import OpenBreaker, Route
 from llmops.providers.selectors import (
     keys_due,
@@ -100,13 +101,17 @@ def build(reader: Reader, filters: Filters, standing: Sequence[Gauge]) -> View:
 
 
 def standings(reader: Reader, filters: Filters, now: datetime) -> list[Gauge]:
-    """Budgets that matter here, the fullest first."""
+    """Budgets that matter here: those that are used up, then the fullest."""
     found = [
         gauge
         for gauge in gauges(reader.budget_project_ids(), now)
         if reader.sees_gauge(gauge, filters.project)
     ]
-    return sorted(found, key=lambda gauge: (-(gauge.percent or 0), gauge.slug))
+    return sorted(found, key=lambda gauge: (not gauge.used_up, -_used_share(gauge), gauge.slug))
+
+
+def _used_share(gauge: Gauge) -> float:
+    return gauge.used_nano / gauge.limit_nano if gauge.limit_nano else 0
 
 
 def marker(reader: Reader, filters: Filters, standing: Sequence[Gauge], *, now: datetime) -> str:
@@ -116,7 +121,10 @@ def marker(reader: Reader, filters: Filters, standing: Sequence[Gauge], *, now: 
     newest = Call.objects.order_by("-started_at", "-id")
     if project_ids is not None:
         newest = newest.filter(project_id__in=project_ids)
-    budgets = [(gauge.slug, gauge.settled_nano, gauge.held_nano, gauge.limit_nano) for gauge in standing]
+    budgets = [
+        (gauge.slug, gauge.settled_nano, gauge.held_nano, gauge.limit_nano, gauge.used_up)
+        for gauge in standing
+    ]
     last = newest.values_list("pk", flat=True).first()
     age = int(now.timestamp()) // STALE_AFTER
     return sha256_hex(repr((booked, last, budgets, age, filters.pairs())).encode())[:20]
@@ -132,6 +140,7 @@ def _notices(reader: Reader, standing: Sequence[Gauge]) -> list[Notice]:
             row.percent,
             row.crossed_at,
             row.refusing,
+            row.limit_nano,
         )
         for row in found[:MOST_NOTICES]
     ]
@@ -173,7 +182,7 @@ def _verdict(
             refusal=refused[0].code if refused else "",
             refusal_calls=refused[0].calls if refused else 0,
             budgets=[
-                (gauge.slug, gauge.settled_nano + gauge.held_nano, gauge.limit_nano, gauge.hard)
+                Spent(gauge.slug, gauge.used_nano, gauge.limit_nano, gauge.hard, used_up_text(gauge))
                 for gauge in standing
             ],
             paused=_paused(reader),
@@ -316,5 +325,7 @@ def _summary(now: Overview, standing: Sequence[Gauge], period: str) -> str:
     said.append(f"{formats.percent(now.errors, now.calls)} failed" if now.errors else "none failed")
     if standing:
         fullest = standing[0]
-        said.append(f"fullest budget {fullest.slug} at {fullest.percent or 0}\u2009%")
+        said.append(
+            f"fullest budget {fullest.slug} at {formats.percent(fullest.used_nano, fullest.limit_nano)}"
+        )
     return ", ".join(said) + "."

@@ -9,6 +9,7 @@ from typing import Any
 from django.urls import reverse
 
 from llmops.budgets.selectors import Gauge
+from llmops.budgets.wording import used_up_text
 from llmops.dashboards import breakdown, formats, words
 from llmops.dashboards.filters import ANY_FAILURE, FAILED, NONE_GIVEN, Filters
 from llmops.dashboards.overview.shapes import Chart, ChartRow, ErrorRow, Figure, GaugeRow, GroupRow, Tile
@@ -169,7 +170,12 @@ def group_rows(
     places = formats.places_for(max(costs, default=0))
     return [
         _group_row(
-            group, links, what, cost=formats.usd_places(cost, places), simulated=group.name in simulated
+            group,
+            links,
+            what,
+            # What is less than the column shows does not read as free.
+            cost=formats.usd_places(cost, places) if cost else formats.usd(group.cost_nano),
+            simulated=group.name in simulated,
         )
         for group, cost in zip(groups, formats.apportioned(costs, places), strict=True)
     ]
@@ -211,8 +217,8 @@ def errors(now: Overview, links: Links) -> list[ErrorRow]:
 
 
 def gauge_row(gauge: Gauge, reader: Reader) -> GaugeRow:
-    used = gauge.settled_nano + gauge.held_nano
     limit = gauge.limit_nano
+    used_up = used_up_text(gauge)
     settled_width = min(1000, 1000 * gauge.settled_nano // limit) if limit else 1000
     held_width = min(1000 - settled_width, 1000 * gauge.held_nano // limit) if limit else 0
     percent = gauge.percent if gauge.percent is not None else 100
@@ -230,8 +236,9 @@ def gauge_row(gauge: Gauge, reader: Reader) -> GaugeRow:
         settled_width=settled_width,
         held_width=held_width,
         percent=min(100, percent),
-        share=formats.percent(used, limit) if limit else "no money",
+        share=formats.percent(gauge.used_nano, limit) if limit else "no money",
         spoken=f"{formats.usd(gauge.settled_nano)} settled and {formats.usd(gauge.held_nano)} held of "
-        f"{formats.usd(limit)}",
-        tone="bad" if percent >= 100 else "warn" if percent >= 80 else "",
+        f"{formats.usd(limit)}{', ' if used_up else ''}{used_up}",
+        used_up=used_up,
+        tone="bad" if used_up else "warn" if percent >= 80 else "",
     )

@@ -25,6 +25,8 @@ class Notice:
     percent: int
     at: datetime
     refusing: bool = False
+    #: of the budget at that time
+    limit_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class GaugeRow:
     share: str
     spoken: str
     tone: str
+    #: what happens to calls, and until when; empty as long as they fit
+    used_up: str
 
 
 @dataclass(frozen=True, slots=True)
