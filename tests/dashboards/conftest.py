@@ -52,5 +52,5 @@ def still() -> Iterator[None]:
 def day(stage: SimpleNamespace) -> list[Call]:
     """A day of calls in both projects, up to a moment ago."""
     now = datetime.now(UTC)
-    calls = seed.traffic(stage, until=now - timedelta(minutes=1), hours=5, per_hour=40)
+    calls = seed.traffic(stage, until=now - timedelta(minutes=1), hours=5, per_hour=24)
     return seed.store([*calls, seed.unknown(stage, now - timedelta(seconds=20))])

@@ -183,6 +183,7 @@ def test_every_number_leads_to_exactly_the_calls_behind_it(alice: Client, day: l
     assert len(listed(alice, tiles["Calls"].href)) == len(day)
     assert len(listed(alice, tiles["Error rate"].href)) == sum(view.chart_data["failed"])
     went_elsewhere = {str(call.pk) for call in day if call.fallback_count}
+    assert went_elsewhere and len(view.errors) > 2 and view.findings and len(day) > 100
     assert set(listed(alice, tiles["Fallback rate"].href)) == went_elsewhere
     for group in (*view.routes, *view.models):
         assert len(listed(alice, group.href)) == group.calls
