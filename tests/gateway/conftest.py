@@ -1,14 +1,33 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from openai import _base_client
 
 from llmops.gateway.attempts import resilience
 from llmops.gateway.kept import objects
 from tests.gateway.keeping import MINE, configure
 from tests.gateway.rig import Rig, Upstream
+
+Found = TypeVar("Found")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def platform_asked_at_once() -> Iterator[None]:
+    """Every client of the SDK asks in a thread of its own what it runs on, and each loop of a test would start one for it."""
+
+    def asked(look: Callable[[], Found]) -> Callable[[], Awaitable[Found]]:
+        async def found() -> Found:
+            return look()
+
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_base_client, "asyncify", asked)
+        yield
 
 
 @pytest.fixture
