@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,10 @@ _LONG = (
     "policies/",
     "access/",
 )
+
+
+#: On a test: what it leaves in its directory is of use.
+_FAILED = pytest.StashKey[bool]()
 
 
 def _runs_once(item: pytest.Item) -> bool:
@@ -232,6 +239,16 @@ def certificates_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As pytest's, which looks through all directories that are there and moves a link to the newest one each time."""
+    name = re.sub(r"\W", "_", request.node.name)[:22]
+    path = Path(tempfile.mkdtemp(prefix=f"{name}_", dir=tmp_path_factory.getbasetemp()))
+    yield path
+    if not request.node.stash.get(_FAILED, False):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def nothing_cached(request: pytest.FixtureRequest) -> None:
     """Every test starts with an empty cache and, where there is one, an empty Redis database."""
@@ -263,6 +280,7 @@ def pytest_runtest_teardown(
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
+        item.stash[_FAILED] = True
         for found in living_installations():
             report.sections.extend(
                 (f"log of {process.name}", process.log_tail()) for process in found.processes
