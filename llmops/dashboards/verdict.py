@@ -27,6 +27,8 @@ QUALITY = {
     "schema_failed": ("broke the schema that they were asked for", 0.01, 0.05),
     "lazy": ("left out what was asked for", 0.02, 0.10),
 }
+#: Callers who set a cap get what they asked for: worth a note, so that whoever wonders about short answers finds why.
+CAPPED_NOTE = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Facts:
 
 def judge(facts: Facts, *, period: str) -> Verdict:
     findings = [*_configured(facts), *_budgets(facts), *_calls(facts), *quality(facts.calls, facts.signals)]
+    notes = noted(facts.calls, facts.signals)
     findings.sort(key=lambda finding: ("bad", "warn", "ok", "quiet").index(finding.level))
     if findings:
         level = findings[0].level
@@ -119,10 +122,10 @@ def judge(facts: Facts, *, period: str) -> Verdict:
         headline = "One thing needs a look" if number == 1 else f"{number} things need a look"
         if level == "bad":
             headline = "Something is wrong" if number == 1 else f"Something is wrong, {number} findings"
-        return Verdict(level, headline, tuple(findings))
+        return Verdict(level, headline, (*findings, *notes))
     if not facts.calls:
         return Verdict("quiet", f"No calls in {period}", ())
-    return Verdict("ok", "Nothing looks wrong", ())
+    return Verdict("ok", "Nothing looks wrong", tuple(notes))
 
 
 def _configured(facts: Facts) -> list[Finding]:
@@ -208,6 +211,15 @@ def quality(calls: int, signals: Mapping[str, int]) -> list[Finding]:
         text = f"{formats.percent(seen, calls)} of calls {did} ({formats.count(seen)})"
         found.append(Finding(level, text, query=f"signal={name}"))
     return found
+
+
+def noted(calls: int, signals: Mapping[str, int]) -> list[Finding]:
+    """What is as its callers asked for and yet good to know."""
+    seen = signals.get("capped", 0)
+    if calls < ENOUGH_CALLS or seen / calls < CAPPED_NOTE:
+        return []
+    text = f"{formats.percent(seen, calls)} of calls were cut off at the cap that their caller set ({formats.count(seen)})"
+    return [Finding("ok", text, query="signal=capped")]
 
 
 def _budgets(facts: Facts) -> list[Finding]:

@@ -16,7 +16,7 @@ from llmops.core.errors import InvalidRequest, NotFound
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import NULL, Asked, Members, Raw, encode, member
 from llmops.gateway.endpoints.chat import CAP_FIELDS, CHAT, Chat
-from llmops.gateway.endpoints.responses import RESPONSES, Responses
+from llmops.gateway.endpoints.responses import CAP, RESPONSES, Responses
 from llmops.prompts.published import Served, served
 from llmops.prompts.rendering import Rendered
 from llmops.serving.snapshot import PromptEntry
@@ -85,6 +85,7 @@ def expand(call: Call, body: bytes, asked: Asked) -> Asked:
         expanded = endpoint.read_whole(encode(sent))
     except InvalidRequest as refused:
         raise _as_sent(refused, len(rendered.messages) if endpoint is CHAT else bool(rendered.user)) from None
+    expanded.own_cap = any(_given(members, field) for field in (*CAP_FIELDS, CAP))
     if not expanded.model:
         expanded.model = found.route
     return expanded

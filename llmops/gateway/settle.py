@@ -16,6 +16,7 @@ from llmops.gateway.idempotency.lead import First
 from llmops.gateway.money import charging
 from llmops.gateway.money.holding import Holding
 from llmops.usage.records import Charge, Ended, Held, HeldCharge, Origin, Outcome, Shortage, Tokens
+from llmops.usage.signals import TRUNCATED
 
 OK, ERROR, REFUSED, CLIENT_CLOSED, INTERRUPTED = "ok", "error", "refused", "client_closed", "interrupted"
 CLIENT_CLOSED_STATUS = 499
@@ -24,6 +25,8 @@ REPLAYED = "replayed"
 #: The provider brought an answer to its end that says that it failed.
 ANSWER_FAILED = "answer_failed"
 _MAX_MESSAGE = 300
+#: of a cap: how many tokens an answer must have that was cut off there, as providers count a few differently
+_REACHED = 0.9
 _FILTERED = "content_filter"
 
 
@@ -102,7 +105,7 @@ def answered(
     outcome = _outcome(call, trial, status=status, http=http, code=code, message=message)
     outcome.tokens = tokens
     if said is not None:
-        outcome.finish = "" if call.hides(said.finish) else said.finish[:30]
+        _finish(call, outcome, "" if call.hides(said.finish) else said.finish[:30])
         outcome.upstream_model = "" if call.hides(said.model) else said.model[:120]
         outcome.tools = said.tools if not said.tools else [one for one in said.tools if not call.hides(one)]
     if call.ticket is not None:
@@ -141,11 +144,11 @@ def again(call: Call, kept: Kept) -> None:
         model_version=kept.model_version,
         provider=kept.provider,
         upstream_model=kept.upstream_model,
-        finish=kept.finish,
         cache=call.cache_word.decode(),
         saved=kept.cost,
     )
     _fill(call, outcome)
+    _finish(call, outcome, kept.finish)
     call.ended = call.reached = True
     call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
 
@@ -163,10 +166,10 @@ def repeated(call: Call, first: First) -> None:
         model_version=first.model_version,
         provider=first.provider,
         upstream_model=first.upstream_model,
-        finish=first.finish,
         cache=REPLAYED,
     )
     _fill(call, outcome)
+    _finish(call, outcome, first.finish)
     call.ended = True
     call.plane.record_end(Ended(n=0, at=time.time_ns(), attempt=0, origin=origin, cost=0, outcome=outcome))
 
@@ -179,7 +182,8 @@ def resorted(call: Call, *, code: str, reason: str) -> None:
     _fill(call, outcome)
     if kept is not None:
         outcome.model, outcome.model_version, outcome.provider = kept.model, kept.model_version, kept.provider
-        outcome.upstream_model, outcome.finish = kept.upstream_model, kept.finish
+        outcome.upstream_model = kept.upstream_model
+        _finish(call, outcome, kept.finish)
         outcome.cache = call.cache_word.decode()
     outcome.upstream_us = sum(one.total_us for one in call.attempts) if call.attempts else None
     if call.ticket is not None:
@@ -338,6 +342,19 @@ def _fill(call: Call, outcome: Outcome) -> None:
     outcome.bytes_out = call.bytes_out
     if call.policing is not None:
         outcome.verdicts = call.policing.told()
+
+
+def _finish(call: Call, outcome: Outcome, finish: str) -> None:
+    """How the answer ended; ``outcome.capped``: cut off at the cap that the caller set, not at one that the console set nor at
+    the model's own limit."""
+    outcome.finish = finish
+    asked, tokens = call.asked, outcome.tokens
+    if finish not in TRUNCATED or asked is None or asked.cap is None:
+        return
+    theirs = asked.own_cap and not asked.uncapped and outcome.cap is None
+    # An answer that ended well before it ran into the model's window.
+    reached = not tokens.output or tokens.estimated or tokens.output >= _REACHED * asked.cap
+    outcome.capped = theirs and reached
 
 
 def origin_of(call: Call, *, feature: str = "", session: str = "", tags: list[str] | None = None) -> Origin:

@@ -196,6 +196,8 @@ class Outcome(msgspec.Struct, omit_defaults=True, gc=False):
     provider_us: int | None = None
     provider_request: str = ""
     bytes_out: int = 0
+    #: cut off at the cap that the caller had set
+    capped: bool = False
 
 
 class Ended(msgspec.Struct, tag="end", tag_field="t", omit_defaults=True, gc=False):

@@ -1,7 +1,8 @@
 """What a call's record says of the quality of its answer. Pure.
 
 ``Call.signals`` holds them as bits, so that SQL counts and finds them; rollups have a count for each. What only a policy can see
-(a refusal by the model, a lazy answer, one that breaks its schema) shows where a policy checks for it.
+(a refusal by the model, a lazy answer, one that breaks its schema) shows where a policy checks for it. ``capped`` are answers
+that were cut off at the cap that their caller had set: that is as asked for, so they are not ``truncated``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ SIGNALS = (
     "flagged",
     "redacted",
     "blocked",
+    "capped",
 )
 BIT = {name: 1 << place for place, name in enumerate(SIGNALS)}
 #: Finish reasons of chat and of responses.
-_TRUNCATED = frozenset(("length", "max_output_tokens"))
+TRUNCATED = frozenset(("length", "max_output_tokens"))
 _FILTERED = "content_filter"
 _FILTERED_CODES = frozenset((_FILTERED, "upstream_filtered"))
 #: kind of a policy's check -> what it sees
@@ -45,11 +47,14 @@ _DONE = {
 }
 
 
-def signals_of(*, status: str, finish: str, code: str, verdicts: Sequence[Verdict]) -> int:
-    """Bits of ``SIGNALS``. ``repaired``: a policy had the model asked again, and an answer came of it that was passed on."""
+def signals_of(
+    *, status: str, finish: str, code: str, verdicts: Sequence[Verdict], capped: bool = False
+) -> int:
+    """Bits of ``SIGNALS``. ``repaired``: a policy had the model asked again, and an answer came of it that was passed on.
+    ``capped``: it is the caller's own cap that a cut off answer was cut off at."""
     found = 0
-    if finish in _TRUNCATED:
-        found |= BIT["truncated"]
+    if finish in TRUNCATED:
+        found |= BIT["capped" if capped else "truncated"]
     if finish == _FILTERED or code in _FILTERED_CODES:
         found |= BIT["filtered"]
     for verdict in verdicts:
@@ -58,6 +63,8 @@ def signals_of(*, status: str, finish: str, code: str, verdicts: Sequence[Verdic
         done = _DONE.get(verdict.action)
         if done is not None and (done != "repaired" or status == "ok"):
             found |= BIT[done]
+    if found & BIT["capped"]:
+        found &= ~BIT["truncated"]
     return found
 
 

@@ -36,6 +36,8 @@ def test_a_quiet_hour() -> None:
         ({"signals": {"truncated": 2, "schema_failed": 0}}, "warn", "2.0\u2009% of calls were cut off"),
         ({"signals": {"schema_failed": 5, "blocked": 90}}, "bad", "broke the schema"),
         ({"signals": {"lazy": 1, "redacted": 100}}, "ok", ""),
+        ({"signals": {"capped": 66}}, "ok", "66.0\u2009% of calls were cut off at the cap that their caller set (66)"),
+        ({"signals": {"capped": 66}, "unknown": 1}, "warn", "charged at the full hold 66.0\u2009% of calls were cut off at the cap"),
         ({"calls": 19, "signals": {"lazy": 19}}, "ok", ""),
         ({"budgets": [Spent("support", 99, 100, True, "used up: calls are refused")]}, "bad", "Budget support is used up: calls are refused"),
         ({"budgets": [Spent("support", 100, 100, False)]}, "warn", "calls go on"),

@@ -23,6 +23,7 @@ from tests.gateway.rig import (
     a_key,
     a_model,
     a_route,
+    answers,
     ask,
     completion,
     eventually,
@@ -262,3 +263,36 @@ async def test_a_large_body_is_relayed_whole(rig: Rig) -> None:
     text = "word " * 150_000
     assert (await rig.chat(text=text)).status == 200
     assert rig.upstream.asked[0].json["messages"][0]["content"] == text
+
+
+# ------------------------------------------------------------------- whose cap
+
+
+@pytest.mark.parametrize(
+    ("members", "model", "tokens", "theirs"),
+    [
+        ({"max_tokens": 20}, {}, 20, True),
+        ({"max_completion_tokens": 20}, {}, 20, True),
+        # The model's default, the model's largest output, and a window that ended the answer before its cap.
+        ({}, {}, 100, False),
+        ({}, {"default_max_output_tokens": 0, "max_output_tokens": 0}, 900, False),
+        ({"max_tokens": 4_000}, {}, 700, False),
+    ],
+)
+async def test_an_answer_cut_off_at_the_callers_own_cap_is_told_apart(
+    rig: Rig, members: dict[str, Any], model: dict[str, Any], tokens: int, theirs: bool
+) -> None:
+    rig.configure(models=[a_model(**model)])
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
+    rig.upstream.does(answers(used=usage(10, tokens), choices=[choice]))
+    assert (await rig.call(ask(**members))).status == 200
+    assert (rig.outcome().finish, rig.outcome().capped) == ("length", theirs)
+
+
+async def test_a_cap_that_a_budget_lowered_is_not_the_callers(rig: Rig) -> None:
+    counted = count_chat(ask()["messages"], "sim-small")
+    rig.configure(budgets=[a_budget(limit_nano=counted * IN + 40 * OUT + 999)])
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
+    rig.upstream.does(answers(used=usage(10, 40), choices=[choice]))
+    assert (await rig.call(ask(max_tokens=200))).status == 200
+    assert (rig.outcome().clamped, rig.outcome().capped) == (True, False)

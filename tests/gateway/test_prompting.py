@@ -25,6 +25,7 @@ from tests.gateway.rig import (
     answers,
     chunk,
     streams,
+    usage,
     usage_chunk,
 )
 
@@ -112,6 +113,16 @@ async def test_what_the_caller_adds_comes_after_the_prompt(rig: Rig) -> None:
     }
     answer = await rig.call(naming(model="small", messages=[]))
     assert rig.upstream.asked[-1].json["max_completion_tokens"] == 50
+
+
+async def test_an_answer_cut_off_at_the_prompts_cap_is_not_cut_off_at_the_callers(rig: Rig) -> None:
+    configured(rig, a_prompt(a_version(parameters={"max_output_tokens": 50})))
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
+    rig.upstream.does(answers(used=usage(10, 50), choices=[choice]))
+    for members in ({}, {"max_tokens": 50}):
+        answer = await rig.call(naming(**members))
+        assert answer.status == 200, answer.body
+    assert [one.outcome.capped for one in rig.ended()] == [False, True]
 
 
 async def test_a_response_says_what_the_prompt_says(rig: Rig) -> None:

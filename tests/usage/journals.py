@@ -228,6 +228,7 @@ class Scribe:
                     upstream_us=total - pick.randrange(min(total, 3000) + 1),
                     queue_us=(0, 0, 900, 1_000, 40_000)[len(self.written) % 5],
                     finish=FINISHES[len(self.written) % len(FINISHES)],
+                    capped=len(self.written) % 2 == 0,
                     verdicts=verdicts_of(len(self.written)),
                 ),
             )

@@ -87,8 +87,9 @@ def signals_of(outcome: Outcome) -> dict[str, int]:
     """What is to be counted of the quality of an answer, from the record alone."""
     checks = {verdict.check for verdict in outcome.verdicts}
     actions = {verdict.action for verdict in outcome.verdicts}
+    cut_off = outcome.finish in ("length", "max_output_tokens")
     found = {
-        "truncated": outcome.finish in ("length", "max_output_tokens") or "truncation" in checks,
+        "truncated": (cut_off or "truncation" in checks) and not (cut_off and outcome.capped),
         "filtered": outcome.finish == "content_filter"
         or outcome.code in ("content_filter", "upstream_filtered")
         or "content_filter" in checks,
@@ -99,6 +100,7 @@ def signals_of(outcome: Outcome) -> dict[str, int]:
         "flagged": "allow" in actions,
         "redacted": "redact" in actions,
         "blocked": bool(actions & {"block", "require_approval"}),
+        "capped": cut_off and outcome.capped,
     }
     return {name: int(seen) for name, seen in found.items()}
 

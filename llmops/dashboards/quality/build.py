@@ -9,7 +9,7 @@ from llmops.dashboards.boards import drawing
 from llmops.dashboards.boards.gather import Gathered, named
 from llmops.dashboards.boards.shapes import Board, Cell, Chart, Column, Table, Verdict
 from llmops.dashboards.overview.shapes import Tile
-from llmops.dashboards.verdict import ENOUGH_CALLS, QUALITY, quality
+from llmops.dashboards.verdict import ENOUGH_CALLS, QUALITY, noted, quality
 from llmops.usage.selectors.boards import Counted, counted_by, outcomes_of, prompts_by
 from llmops.usage.signals import SIGNALS
 
@@ -24,6 +24,7 @@ WORDS = {
     "flagged": "Marked",
     "redacted": "Redacted",
     "blocked": "Blocked",
+    "capped": "Cut off at the caller's cap",
 }
 _LIMITS = {name: (warn, bad) for name, (_, warn, bad) in QUALITY.items()}
 _MOST_ROWS = 40
@@ -57,14 +58,19 @@ def _verdict(of: Gathered) -> Verdict:
     calls = total["calls"]
     if not calls:
         return Verdict("quiet", f"No calls in {of.words}")
-    found = quality(calls, {name: total[name] for name in SIGNALS})
-    findings = [(one.text, of.calls(signal=one.query.partition("=")[2])) for one in found]
-    if not findings:
+    counted = {name: total[name] for name in SIGNALS}
+    found = quality(calls, counted)
+    findings = [
+        (one.text, of.calls(signal=one.query.partition("=")[2])) for one in (*found, *noted(calls, counted))
+    ]
+    if not found:
         said = "Answers look as they should"
         return Verdict(
-            "ok", f"{said}: of {formats.count(calls)} calls, few were cut off, declined or broken."
+            "ok",
+            f"{said}: of {formats.count(calls)} calls, few were cut off, declined or broken.",
+            tuple(findings),
         )
-    number = len(findings)
+    number = len(found)
     headline = "One thing needs a look" if number == 1 else f"{number} things need a look"
     wrong = any(one.level == "bad" for one in found)
     return Verdict("bad" if wrong else "warn", headline, tuple(findings))

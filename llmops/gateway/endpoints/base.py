@@ -74,6 +74,7 @@ class Asked:
         "media",
         "members",
         "model",
+        "own_cap",
         "prompt",
         "refers",
         "size",
@@ -99,6 +100,8 @@ class Asked:
         self.choices = 1
         self.cap: int | None = None
         self.cap_field = ""
+        #: False: the cap comes with the prompt that the caller named
+        self.own_cap = True
         #: service tier that was asked for, where it may have prices of its own
         self.tier = ""
         #: what comes into play beside text: flags of ``providers.pricing``

@@ -217,7 +217,9 @@ def call_row(call: OpenCall, outcome: Outcome, journal_id: str) -> CallRow:
     retries, fallbacks = within(outcome.retries, _SMALL), within(outcome.fallbacks, _SMALL)
     queue_us = within(outcome.queue_us, _BIG)
     verdicts = outcome.verdicts[:MAX_VERDICTS]
-    signals = signals_of(status=status, finish=outcome.finish, code=code, verdicts=verdicts)
+    signals = signals_of(
+        status=status, finish=outcome.finish, code=code, verdicts=verdicts, capped=outcome.capped
+    )
     prompt, version = text(origin.prompt_name, 63), within(origin.prompt_version, _INT)
     user, tags = digested(origin.user), [text(tag, 200) for tag in origin.tags]
     values = (

@@ -69,6 +69,7 @@ class Rollup(models.Model):
     flagged = models.BigIntegerField(default=0, db_default=0)
     redacted = models.BigIntegerField(default=0, db_default=0)
     blocked = models.BigIntegerField(default=0, db_default=0)
+    capped = models.BigIntegerField(default=0, db_default=0)
 
     DIMENSIONS = (
         "granularity",
@@ -247,6 +248,7 @@ class PromptRollup(models.Model):
     flagged = models.BigIntegerField(default=0)
     redacted = models.BigIntegerField(default=0)
     blocked = models.BigIntegerField(default=0)
+    capped = models.BigIntegerField(default=0, db_default=0)
 
     DIMENSIONS = (
         "granularity",
