@@ -8,12 +8,21 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
 
 from tests.runs.killing import DEAD, in_a_fork
+
+#: What each fork would load for itself.
+_LOADED = (
+    "llmops.alerts.channels.mail",
+    "llmops.alerts.channels.webhook",
+    "llmops.alerts.kinds.error_rate",
+    "tests.cast",
+)
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -155,6 +164,8 @@ def story(name: str) -> dict[str, Any]:
 def main(hook: str, letters: str) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
     settings.EMAIL_FILE_PATH = letters
+    for name in _LOADED:
+        import_module(name)
     in_a_fork(lambda: made(hook))
     found: dict[str, Any] = {}
     for name in BOUNDARIES:
