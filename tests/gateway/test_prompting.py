@@ -120,7 +120,7 @@ async def test_an_answer_cut_off_at_the_prompts_cap_is_not_cut_off_at_the_caller
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hel"}, "finish_reason": "length"}
     rig.upstream.does(answers(used=usage(10, 50), choices=[choice]))
     for members in ({}, {"max_tokens": 50}):
-        answer = await rig.call(naming(**members))
+        answer = await rig.call(naming(model="small", **members))
         assert answer.status == 200, answer.body
     assert [one.outcome.capped for one in rig.ended()] == [False, True]
 
