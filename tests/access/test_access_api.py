@@ -14,11 +14,17 @@ from llmops.access.authentication import find_key
 from llmops.access.models import Membership, Project, ServiceKey
 from llmops.access.secrets import GENERATED
 from tests.cast import COMMAND, PASSWORD, bearer, every_scope, issue, no_event, one_event, signed_in
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 KEYS, PROJECTS, MEMBERS, USERS = (
     f"/api/v1/{name}/" for name in ("service-keys", "projects", "memberships", "users")
 )
+
+
+@kept
+def secret(cast):
+    return every_scope(cast.support).secret
 
 
 def send(client, method, address, body=None):
@@ -199,8 +205,8 @@ def test_rotate_and_revoke(cast):
         ("secret_hash", "0" * 64),
     ],
 )
-def test_bad_fields_are_named(cast, field, value):
-    admin = bearer(every_scope(cast.support).secret)
+def test_bad_fields_are_named(secret, field, value):
+    admin = bearer(secret)
     before = ServiceKey.objects.count()
     with no_event():
         answer = send(admin, "post", KEYS, {"project": "support", "name": "n", field: value})

@@ -9,6 +9,7 @@ import pytest
 from llmops.providers.models import Credential, Model, Price, Provider, Route
 from tests import configuring
 from tests.cast import bearer, every_scope, issue, no_event, one_event, signed_in
+from tests.kept import kept
 from tests.providers.answering import answer
 
 pytestmark = pytest.mark.django_db
@@ -26,9 +27,19 @@ MODEL = {
 }
 
 
+@kept
+def secret(cast):
+    return every_scope(cast.support).secret
+
+
 @pytest.fixture
-def client(cast):
-    return bearer(every_scope(cast.support).secret)
+def client(secret):
+    return bearer(secret)
+
+
+@kept
+def everything():
+    return configuring.everything()
 
 
 def post(client, path, expect=201, **body):
@@ -237,8 +248,7 @@ def on_one_engine_unless_it_conflicts(path, body, status, param):
 @pytest.mark.parametrize(
     ("path", "body", "status", "param"), [on_one_engine_unless_it_conflicts(*row) for row in WRONG]
 )
-def test_what_is_wrong_is_named_and_leaves_nothing(client, path, body, status, param):
-    configuring.everything()
+def test_what_is_wrong_is_named_and_leaves_nothing(client, everything, path, body, status, param):
     with no_event():
         error = post(client, path, status, **body)["error"]
     if param is not None:

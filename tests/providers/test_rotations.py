@@ -21,6 +21,7 @@ from llmops.usage.models import Journal, KeptObject
 from tests import configuring
 from tests.cast import no_event, one_event
 from tests.configuring import OPERATOR
+from tests.kept import kept
 
 pytestmark = pytest.mark.django_db
 
@@ -28,7 +29,7 @@ OLD, NEW = "sk-proj-OLDPLANTED7f3a9c2e5b8d10", "sk-proj-NEWPLANTED4d4c0ffee00011
 WORKS, REFUSED = Outcome(True, "Works."), Outcome(False, "The provider refused the key: 401.", 401)
 
 
-@pytest.fixture
+@kept
 def old() -> Credential:
     return configuring.credential(secret=OLD, activate=True)
 
