@@ -1,18 +1,14 @@
 // A picture as a grid of mean colours, and how two grids differ. Evaluated in whatever page a picture was taken of.
 (() => {
   async function drawn(png) {
-    const bytes = Uint8Array.from(atob(png), one => one.charCodeAt(0));
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
+    const bitmap = await createImageBitmap(new Blob([Uint8Array.fromBase64(png)], { type: "image/png" }), { colorSpaceConversion: "none" });
     const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
     return { canvas, context, width: bitmap.width, height: bitmap.height, data: context.getImageData(0, 0, bitmap.width, bitmap.height).data };
   }
   async function base64(canvas) {
-    const bytes = new Uint8Array(await (await canvas.convertToBlob({ type: "image/png" })).arrayBuffer());
-    let text = "";
-    for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
-    return btoa(text);
+    return new Uint8Array(await (await canvas.convertToBlob({ type: "image/png" })).arrayBuffer()).toBase64();
   }
   // Red, green and blue of each cell, one cell after the other, row by row.
   function grid(picture, cell) {
