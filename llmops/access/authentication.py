@@ -54,11 +54,8 @@ class ServiceKeyAuthentication(BaseAuthentication):
         key = find_key(words[1])
         if key is None:
             raise AuthenticationFailed(REFUSAL)
-        if key.paused_at is not None:
-            why = f": {key.pause_reason.rstrip('.')}" if key.pause_reason else ""
-            raise PermissionDenied(
-                f"The service key {key.name} is paused{why}. Ask an operator to resume it.", code="key_paused"
-            )
+        if why := why_paused(key):
+            raise PermissionDenied(why, code="key_paused")
         plain = request._request
         plain.service_key = key
         plain._powers = None
@@ -96,6 +93,14 @@ def _works(key: ServiceKey, hashed: str, now: datetime) -> bool:
         return True
     until = key.previous_valid_until
     return until is not None and until > now and equal(key.previous_hash or "", hashed)
+
+
+def why_paused(key: ServiceKey) -> str:
+    """What whoever comes with a paused key is told; empty for one that is not paused."""
+    if key.paused_at is None:
+        return ""
+    why = f": {key.pause_reason.rstrip('.')}" if key.pause_reason else ""
+    return f"The service key {key.name} is paused{why}. Ask an operator to resume it."
 
 
 class InTheSchema(OpenApiAuthenticationExtension):

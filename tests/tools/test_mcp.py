@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from llmops.access.models import ServiceKey
-from llmops.access.services import revoke_service_key
+from llmops.access.services import pause_service_key, revoke_service_key
 from llmops.tools import services
 from llmops.tools.mcp import view
 from llmops.tools.models import Action
@@ -214,6 +214,14 @@ def test_only_a_key_of_the_scope_opens_it_and_pages_of_others_do_not(
         assert browser.post(URL, json.dumps(body), content_type="application/json").status_code == 401
     settings.PUBLIC_URL = "https://console.example"
     assert post(key.secret, rpc("tools/list"), origin="https://console.example").status_code == 200
+    pause_service_key(COMMAND, key=key.key, reason="it loops")
+    with no_event():
+        for sent in (body, rpc("tools/list")):
+            refused = post(key.secret, sent)
+            assert (
+                refused.status_code == 403
+                and "agent is paused: it loops. Ask" in refused.json()["error"]["message"]
+            )
     revoke_service_key(COMMAND, key=key.key)
     with no_event():
         assert post(key.secret, body).status_code == 401

@@ -25,7 +25,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from llmops.access.authentication import REFUSAL, find_key
+from llmops.access.authentication import REFUSAL, find_key, why_paused
 from llmops.access.models import Project, ServiceKey
 from llmops.access.selectors import may, powers_of_actor
 from llmops.base.refusals import REFUSALS, as_console_error
@@ -111,6 +111,8 @@ def _key_of(request: HttpRequest) -> ServiceKey:
     key = find_key(words[1]) if right else None
     if key is None:
         raise Refused(protocol.INVALID_REQUEST, REFUSAL, status=401)
+    if why := why_paused(key):
+        raise Refused(protocol.INVALID_REQUEST, why, status=403)
     request.service_key = key  # type: ignore[attr-defined]
     if not may(key, "action.propose", key.project):
         raise Refused(
