@@ -371,6 +371,7 @@ class ReadOnlyInline(TabularInline):
     extra = 0
     can_delete = False
     show_change_link = True
+    template_after = "base/inline_empty.html"
 
     def has_view_permission(self, request: HttpRequest, obj: Any | None = None) -> bool:
         return True

@@ -86,6 +86,9 @@
         element.replaceChildren(time);
       });
     }
+    document.querySelectorAll("#content :is(td, th)[data-label]").forEach(function (cell) {
+      cell.setAttribute("data-label", cell.getAttribute("data-label").replace(/^./, function (first) { return first.toUpperCase(); }));
+    });
     var formats = {};
     function localTimes(within) {
       within.querySelectorAll("time[data-as]").forEach(function (element) {

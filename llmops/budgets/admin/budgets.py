@@ -267,7 +267,7 @@ class BudgetAdmin(ServiceAdmin):
     view_permission, manage_permission = "budget.view", "budget.manage"
     form = BudgetForm
     change_form_before_template = "budgets/standing.html"
-    list_display = ("slug", "scope", "period", "kind", "at_the_limit", "stand", "resets")
+    list_display = ("name", "scope", "period", "kind", "at_the_limit", "stand", "resets")
     list_filter = ("scope_kind", "period", "hard")
     list_select_related = ("project",)
     search_fields = ("slug", "scope_value", "project__slug")
@@ -315,6 +315,10 @@ class BudgetAdmin(ServiceAdmin):
 
     def update(self, actor: Actor, obj: Budget, data: dict[str, Any]) -> Budget:
         return services.update_budget(actor, budget_id=obj.pk, **_arguments(data))
+
+    @display(description="name", ordering="slug")
+    def name(self, budget: Budget) -> str:
+        return budget.slug
 
     @display(description="scope")
     def scope(self, budget: Budget) -> str:
