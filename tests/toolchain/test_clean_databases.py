@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -114,3 +115,15 @@ def test_postgresql_lies_in_memory_where_there_is_room(
     monkeypatch.setattr(servers, "MEMORY", str(tmp_path / where))
     monkeypatch.setattr(servers, "ROOM", room)
     assert servers.roomy_memory() == (str(tmp_path / where) if found else None)
+
+
+@pytest.mark.any_engine
+def test_what_a_killed_run_left_in_memory_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("console-pg-left", "console-pg-used", "console-pg-begun", "another"):
+        (tmp_path / name).mkdir()
+        if name != "console-pg-begun":
+            (tmp_path / name / "held").touch()
+    with (tmp_path / "console-pg-used" / "held").open() as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        servers.remove_what_is_left(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"console-pg-used", "console-pg-begun", "another"}
