@@ -110,6 +110,7 @@ def test_a_prompt_from_its_first_word_to_its_publication_with_the_keyboard_alone
         expect(page.locator("ins").first).to_contain_text("most politely")
 
         page.go_back()
+        skip(page)
         press(page, "Point (a label|one).*", r"/point-label/")
         skip(page)
         to(page, "Version.*")
