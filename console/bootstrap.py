@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,16 @@ _DEMO = Path(__file__).parent / "demo"
 _SIMULATOR_KEY = "simulator-needs-no-key"
 
 
-def bootstrap() -> None:
+def bootstrap(tell: Callable[[str], None] = lambda _: None) -> None:
     """Migrate, check the master keys, and make the demo's configuration, administrator, keys and history if they are
-    missing."""
-    _migrate()
+    missing. ``tell`` is told of each of these that takes a while, as it begins."""
+    _migrate(tell)
     verify_master_keys()
     actor = command_actor("bootstrap")
     first = _first_run()
     # Whoever is there already had their first start: nothing is made up for them later.
     if prepared.lacks_configuration():
+        tell("Configuring the demo: providers, models, routes, prompts, budgets")
         if demo.wanted() == demo.WHOLE:
             prepared.history_file().write_text(prepared.WANTED)
         text = (_DEMO / "embedded.yaml").read_text().replace("@SIMULATOR_URL@", prepared.simulator_url())
@@ -56,12 +58,14 @@ def bootstrap() -> None:
         # Imported here, because it is needed once.
         from console.demo.history import fill
 
+        tell("Making up the demo's calls of the last weeks")
         fill(actor)
         prepared.history_file().write_text("added\n")
 
 
-def _migrate() -> None:
-    if pending_migrations():
+def _migrate(tell: Callable[[str], None]) -> None:
+    if pending := pending_migrations():
+        tell(f"Bringing the database's tables up to date ({len(pending)} migrations)")
         call_command("migrate", interactive=False, verbosity=0)
 
 

@@ -28,6 +28,8 @@ from console.process import EXIT_REFUSED, EXIT_UNPREPARED, die_with_parent
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 60
 STOP_WITHIN_S = 15
+#: Whoever waits is told that it goes on when nothing was said for so long.
+TELL_AFTER_S = 5
 #: A child that dies sooner than this after its start is given a pause before the next try.
 STEADY_AFTER_S = 10
 #: A log longer than this is put aside when its process starts.
@@ -65,6 +67,9 @@ def main() -> int:
         if str(refusal):
             print(f"Cannot start: {refusal}", file=sys.stderr)
         return EXIT_REFUSED
+    except KeyboardInterrupt:
+        # Before anything serves there is nothing to stop in order.
+        return 128 + signal.SIGINT
 
 
 def run() -> int:
@@ -185,16 +190,28 @@ def _simulator_port(data_dir: Path, *, near: int) -> int:
 
 def _prepare(environment: dict[str, str]) -> None:
     """Migrate and, the first time, fill the installation; says itself what is wrong."""
-    finished = subprocess.run(
+    _say("Preparing the database")
+    began = time.monotonic()
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "bootstrap"],
         env=environment,
         cwd=ROOT,
-        check=False,
+        preexec_fn=die_with_parent,
     )
-    if finished.returncode == EXIT_REFUSED:
+    while True:
+        try:
+            status = process.wait(TELL_AFTER_S)
+            break
+        except subprocess.TimeoutExpired:
+            _say(_under_way(began))
+    if status == EXIT_REFUSED:
         raise Refusal("")
-    if finished.returncode:
+    if status:
         raise Refusal("preparing the database failed; the reason stands above.")
+
+
+def _under_way(began: float) -> str:
+    return f"  under way for {time.monotonic() - began:.0f} s"
 
 
 def environment_of(data_dir: Path, port: int, simulator_port: int) -> dict[str, str]:
@@ -272,7 +289,9 @@ class Watch:
                     child.retry_at = float("inf")
                 else:
                     self._start(child)
-            self.ready_by = time.monotonic() + READY_WITHIN_S
+            _say("Starting the web server and the simulator")
+            began = told = time.monotonic()
+            self.ready_by = began + READY_WITHIN_S
             while not self.stopping:
                 self._tend()
                 if not self.ready:
@@ -286,6 +305,9 @@ class Watch:
                             f"the web server and the simulator were not ready within {READY_WITHIN_S} s. Their logs: "
                             f"{self.log_dir}/web.log, {self.log_dir}/simulator.log"
                         )
+                    elif time.monotonic() > told + TELL_AFTER_S:
+                        told = time.monotonic()
+                        _say(_under_way(began))
                 time.sleep(0.5 if self.ready else 0.05)
             return 0
         finally:

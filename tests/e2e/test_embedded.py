@@ -165,6 +165,15 @@ def test_it_says_how_to_begin_and_keeps_it_private(embedded: Embedded) -> None:
     for name in ("console_url", "gateway_url", "username", "password", "service_key"):
         assert embedded.first[name] in said
     assert embedded.first["gateway_url"].endswith("/v1")
+    steps = (
+        "Preparing the database",
+        "Bringing the",
+        "Configuring the demo",
+        "Making up the demo's",
+        "Starting the web",
+        "is ready",
+    )
+    assert sorted(steps, key=said.index) == list(steps), "it tells what it does, as it does it"
     for name in ("first-run.json", "keys.env", "console.sqlite3", "logs/web.log"):
         assert stat.S_IMODE((embedded.data_dir / name).stat().st_mode) == 0o600
 

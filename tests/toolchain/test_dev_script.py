@@ -91,6 +91,7 @@ def test_a_python_without_venv_names_the_package_and_leaves_nothing(machine: Mac
     done = machine.dev("run")
     assert done.returncode == 1
     assert "ensurepip is not available" in done.stderr
+    assert "Making .venv with python3 (once)" in done.stderr
     assert "apt-get install python3-venv" in done.stderr
     assert list(machine.checkout.glob(".venv*")) == []
 
@@ -109,6 +110,20 @@ def test_an_install_that_fails_is_tried_again_and_one_that_worked_is_not(machine
     with (machine.checkout / "requirements.lock").open("a") as lock:
         lock.write("# moved\n")
     assert machine.dev("manage", "check", INSTALLED="1").returncode == 1
+
+
+def test_an_install_that_takes_long_says_that_it_goes_on(machine: Machine) -> None:
+    marker = machine.bin / "told"
+    # The first wait is over at once; the second lasts until the install has ended, which it does once the line is there.
+    machine.script("sleep", f"[ -e {marker} ] && exec {shutil.which('sleep')} 60; touch {marker}")
+    python = (
+        f'case "$*" in *install.py*) until [ -e {marker} ]; do :; done; {shutil.which("sleep")} 0.5;; esac'
+    )
+    machine.script("python", python, at=machine.checkout / ".venv" / "bin")
+    machine.script("touch", f'exec {shutil.which("touch")} "$@"')
+    done = machine.dev("manage", "check")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[1:] == ["  under way for 5 s"]
 
 
 def test_the_test_packages_serve_to_run_too(machine: Machine) -> None:

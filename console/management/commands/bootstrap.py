@@ -13,4 +13,4 @@ class Command(BaseCommand):
     help = "Migrate the database and make the demo's configuration, administrator and keys where they are missing."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        bootstrap()
+        bootstrap(self.stdout.write)
