@@ -95,7 +95,7 @@ def test_the_wrong_master_key_is_named(installation: Installation) -> None:
         "CONSOLE_MASTER_KEYS",
     )
     done = start(installation, application, CONSOLE_MASTER_KEYS=f"tests:{other}")
-    refused(done, "'tests'", "not the one")
+    refused(done, "'tests'", "another key")
     assert other not in done.stderr
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from console.process import EXIT_REFUSED
 from tests import launcher
 from tests.launcher.client import Launched
 
@@ -219,7 +220,7 @@ def test_nothing_is_kept_of_the_settings_under_which_the_apps_were_loaded(
 def test_a_setting_that_cannot_be_read_is_refused_where_it_would_be(tmp_path: Path) -> None:
     env = _installed(tmp_path) | {"CONSOLE_LEASE_SECONDS": "soon"}
     launched, anew = both("manage.py", "check", env=env)
-    assert launched.returncode == anew.returncode == 1
+    assert launched.returncode == anew.returncode == EXIT_REFUSED
     assert launched.stderr == anew.stderr
     assert "CONSOLE_LEASE_SECONDS" in launched.stderr
 
