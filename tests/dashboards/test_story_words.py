@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from llmops import gateway
+from llmops.core import errors
 from llmops.dashboards import words
 from llmops.dashboards.lanes import told_note, told_why
 from llmops.gateway.attempts import credentials, resilience
 from llmops.gateway.money import charging
+
+#: Codes of the console's own API, and of changes of its configuration.
+_NOT_OF_CALLS = {"configuration_refused", "nothing_to_publish", "required", "second_person_needed"}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,13 @@ from llmops.gateway.money import charging
 )
 def test_why(why: str, told: str) -> None:
     assert told_why(why, before="small", pause_us=1_060_000) == told
+
+
+def test_every_code_with_which_the_gateway_ends_a_call_is_explained() -> None:
+    places = [Path(errors.__file__), *Path(gateway.__file__).parent.rglob("*.py")]
+    found = {code for place in places for code in re.findall(r'\bcode ?= ?"([a-z_]+)"', place.read_text())}
+    assert len(found) > 40
+    assert sorted(found - words.ERRORS.keys() - _NOT_OF_CALLS) == []
 
 
 def test_a_first_attempt_moved_on_from_nothing() -> None:

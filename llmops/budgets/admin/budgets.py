@@ -35,7 +35,7 @@ from llmops.budgets.models import (
     ThresholdNotice,
     Window,
 )
-from llmops.budgets.scopes import KEY, PROJECT
+from llmops.budgets.scopes import KEY, ORGANISATION, PROJECT
 from llmops.budgets.selectors import Gauge, gauges_of, scope_text
 from llmops.budgets.services.loosening import WHAT
 from llmops.core.actors import Actor
@@ -284,6 +284,19 @@ class BudgetAdmin(ServiceAdmin):
         "second_person",
         "reason",
     )
+
+    def get_fields(self, request: HttpRequest, obj: Budget | None = None) -> Any:
+        """Once the scope is fixed, only what belongs to it."""
+        if obj is None or not self.get_readonly_fields(request, obj):
+            return self.fields
+        scope: tuple[str, ...] = ("scope_kind", "scope_value")
+        if obj.scope_kind == PROJECT:
+            scope = ("scope_kind", "project")
+        elif obj.scope_kind == ORGANISATION:
+            scope = ("scope_kind",)
+        rest = [one for one in self.fields[2:] if one != "project"]
+        narrowed = ("project",) if obj.project_id and obj.scope_kind != PROJECT else ()
+        return (self.fields[0], scope, *narrowed, *rest)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
         return _FIXED if obj is not None and obj.windows.exists() else ()
