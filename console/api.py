@@ -90,7 +90,10 @@ class Docs(SpectacularSwaggerView):
 def no_such_address(request: HttpRequest, **_: object) -> JsonResponse:
     """404 below ``/api/`` in the API's own words, whatever the method."""
     hint = "" if request.path_info.endswith("/") else " Its addresses end with a slash."
-    return JsonResponse(error_body(NotFound(f"There is no such address in this API.{hint}")), status=404)
+    return JsonResponse(
+        error_body(NotFound(f"There is no such address in this API.{hint} Those there are: /api/v1/schema/")),
+        status=404,
+    )
 
 
 def bad_address(request: HttpRequest) -> JsonResponse:

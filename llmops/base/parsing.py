@@ -12,6 +12,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from llmops.core.errors import RequestTooLarge
+from llmops.core.texts import size_words
 
 #: NUL as json.dumps writes it; a backslash of the text itself is doubled.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -28,7 +29,9 @@ class StrictJSONParser(JSONParser):
     ) -> Any:
         body = stream.read(settings.MAX_API_BYTES + 1)
         if len(body) > settings.MAX_API_BYTES:
-            raise RequestTooLarge(f"The body is larger than {settings.MAX_API_BYTES} bytes.")
+            raise RequestTooLarge(
+                f"The body is larger than {size_words(settings.MAX_API_BYTES)}. Send less in one request."
+            )
         try:
             read = json.loads(body, object_pairs_hook=_object, parse_constant=_constant)
             written = json.dumps(read, ensure_ascii=False).encode()

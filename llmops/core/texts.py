@@ -43,3 +43,11 @@ def deeper_than(value: object, most: int) -> bool:
         if not level:
             return False
     return any(isinstance(one, dict | list | tuple) for one in level)
+
+
+def size_words(number: int) -> str:
+    """So many bytes in words: "32 MiB", or "1,000 bytes" where it is no whole number of KiB or MiB."""
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number >= size and number % size == 0:
+            return f"{number // size:,} {unit}"
+    return f"{number:,} bytes"

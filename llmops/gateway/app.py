@@ -164,8 +164,9 @@ async def _other(visit: Visit) -> None:
         await _refuse(visit.scope, visit.send, error, [(b"allow", ", ".join(allowed).encode())])
     else:
         error = NotFound(
-            f"There is nothing at {method} {path}. docs/gateway-api.md says what is served; an operator may let other paths of "
-            "a provider through, on the provider's page in the console.",
+            f"There is nothing at {method} {path}. OpenAI's paths are served, such as /v1/chat/completions, /v1/responses, "
+            "/v1/embeddings and /v1/models, without a slash at the end; a client's base URL ends with /v1. An operator may let "
+            "other paths of a provider through, on the provider's page in the console.",
             code="unknown_url",
         )
         await _refuse(visit.scope, visit.send, error)

@@ -13,6 +13,7 @@ from llmops.core.errors import ConsoleError, InvalidRequest, QueueFull, RequestT
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
 from llmops.core.portions import AHEAD, UNCOUNTED
+from llmops.core.texts import size_words
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
 from llmops.gateway.forms.spool import declared_length
@@ -514,7 +515,10 @@ def request_id_of(headers: dict[bytes, bytes], call_id: str) -> str:
 
 
 def _too_large(largest: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The body is larger than the {largest} bytes that are read here.")
+    return RequestTooLarge(
+        f"The body is larger than the {size_words(largest)} that are read here. Send less in one request; whoever runs the "
+        "gateway can allow more."
+    )
 
 
 def _no_room(room: SharedBytes, key: KeyEntry, setting: str) -> QueueFull:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.templatetags.static import static
 from django.test import Client
 
 from llmops.access import services
@@ -63,6 +64,7 @@ def test_an_unknown_address_of_the_api_is_told_in_json_whatever_the_method(metho
     assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (404, "application/json")
     said = answer.json()["error"]["message"]
     assert said.startswith("There is no such address in this API.")
+    assert said.endswith("Those there are: /api/v1/schema/")
     assert ("end with a slash" in said) is not address.endswith("/")
 
 
@@ -95,3 +97,18 @@ def test_cookies_are_not_for_scripts_or_other_sites(world):
 @pytest.mark.any_engine
 def test_another_host_is_refused():
     assert Client().get("/admin/login/", headers={"host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.any_engine
+def test_a_static_file_is_one_piece_with_the_headers_that_it_has():
+    """Of pieces, an asynchronous answer would warn in the log."""
+    client = Client()
+    address = static("vendor/uplot/uPlot.min.css")
+    found = client.get(address)
+    assert (found.status_code, found.streaming) == (200, False)
+    assert found["Content-Type"].startswith("text/css")
+    assert int(found["Content-Length"]) == len(found.content) > 0
+    again = client.get(address, headers={"if-modified-since": found["Last-Modified"]})
+    assert (again.status_code, again.content, "Content-Type" in again) == (304, b"", False)
+    head = client.head(address)
+    assert (head.content, head["Content-Length"]) == (b"", found["Content-Length"])

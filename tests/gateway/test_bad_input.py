@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmops.core.texts import size_words
 from llmops.serving.snapshot import HashEntry
 from llmops.usage.records import Held
 from tests.gateway.rig import (
@@ -238,3 +239,36 @@ async def test_the_providers_secret_is_in_no_record_and_no_refusal(rig: Rig) -> 
     for text in [written, *(one.body for one in answers)]:
         assert SECRET.encode() not in text
         assert KEY.encode() not in text
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "The body is not valid JSON: it is empty."),
+        (b" \n", "The body is not valid JSON: it is empty."),
+        (b'{"model": "small"', "The body is not valid JSON: it ends after 17 bytes, before the JSON does."),
+        (b'{"model" "small"}', "The body is not valid JSON (near byte 9)."),
+    ],
+)
+async def test_where_json_is_broken_is_said(rig: Rig, body: bytes, said: str) -> None:
+    answer = await rig.call(body)
+    assert (answer.status, answer.error["code"], answer.error["message"]) == (400, "invalid_json", said)
+
+
+async def test_a_path_that_is_none_names_some_that_are(rig: Rig) -> None:
+    said = (await rig.call(ask(), path="/v1/chat")).error["message"]
+    assert "/v1/chat/completions" in said and "base URL ends with /v1" in said and "docs/" not in said
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (32 << 20, "32 MiB"),
+        (1536, "1,536 bytes"),
+        (2048, "2 KiB"),
+        (1 << 40, "1,048,576 MiB"),
+        (0, "0 bytes"),
+    ],
+)
+def test_sizes_are_told_in_the_largest_unit_that_is_exact(number: int, words: str) -> None:
+    assert size_words(number) == words

@@ -236,9 +236,17 @@ def read_members(body: bytes) -> Members:
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        where = _POSITION.search(str(error))
-        at = f" (near byte {where[1]})" if where else ""
-        raise InvalidRequest(f"The body is not valid JSON{at}.", code="invalid_json") from None
+        raise InvalidRequest(
+            f"The body is not valid JSON{_where(body, error)}.", code="invalid_json"
+        ) from None
+
+
+def _where(body: bytes, error: Exception) -> str:
+    if not body.strip():
+        return ": it is empty"
+    if (found := _POSITION.search(str(error))) is not None:
+        return f" (near byte {found[1]})"
+    return f": it ends after {len(body)} bytes, before the JSON does" if "truncated" in str(error) else ""
 
 
 def member(members: Members, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llmops.core.errors import RequestTooLarge
+from llmops.core.texts import size_words
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.batches import spare_output
@@ -35,7 +36,8 @@ async def _begin(call: Call, visit: Visit) -> None:
         size = 0
     if size > call.plane.max_upload:
         raise RequestTooLarge(
-            f"bytes: {size} is more than the {call.plane.max_upload} bytes that may be uploaded here.",
+            f"bytes: {size:,} is more than the {size_words(call.plane.max_upload)} that may be uploaded here. Send several files; "
+            "whoever runs the gateway can allow more.",
             param="bytes",
         )
     see_through(call)

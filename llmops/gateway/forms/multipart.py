@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from llmops.core.asgi import Receive
 from llmops.core.errors import InvalidRequest, RequestTooLarge
+from llmops.core.texts import size_words
 from llmops.gateway.forms.part_headers import PARAMETER, TOKEN, UTF_8, broken, named, unquoted
 from llmops.gateway.forms.spool import Segment, Spool, Upload, declared_length
 
@@ -389,4 +390,7 @@ def _type_with(boundary: bytes) -> str:
 
 
 def _too_large(largest: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The body is larger than the {largest} bytes that are read here.")
+    return RequestTooLarge(
+        f"The body is larger than the {size_words(largest)} that are read here. Send less in one request; whoever runs the "
+        "gateway can allow more."
+    )

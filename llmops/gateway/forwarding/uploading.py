@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
+from llmops.core.texts import size_words
 from llmops.gateway.attempts.failures import TIMEOUT, Failure
 from llmops.gateway.attempts.upstream import Failed
 from llmops.gateway.call import BODY_TIMEOUT_S, Call, ClientGone
@@ -75,5 +76,6 @@ class Upload:
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(
-            f"The body is larger than the {self._largest} bytes that may be uploaded here."
+            f"The body is larger than the {size_words(self._largest)} that may be uploaded here. Send less, or "
+            "several files; whoever runs the gateway can allow more."
         )
