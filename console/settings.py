@@ -390,6 +390,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    # A name of these would otherwise be made of a digest.
+    "ENUM_NAME_OVERRIDES": {
+        "RunStateEnum": "llmops.runs.models.Run.STATES",
+        "RoleEnum": "llmops.access.rules.ROLES",
+    },
 }
 
 from console.settings_celery import *  # noqa: E402, F403

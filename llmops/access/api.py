@@ -180,7 +180,7 @@ class Pausing(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300, help_text="Callers and on-call read it.")
 
 
-class Rotation(Reason):
+class ServiceKeyRotation(Reason):
     grace_seconds = serializers.IntegerField(
         min_value=0,
         max_value=30 * 86_400,
@@ -220,8 +220,8 @@ class ServiceKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewS
             raise InvalidRequest("A key stays in its project; issue another one there.", param="project")
         return self.answer(services.update_service_key(self.actor, key=key, **data))
 
-    @extend_schema(request=Rotation, responses=IssuedKeySerializer)
-    @action(detail=True, methods=["post"], serializer_class=Rotation)
+    @extend_schema(request=ServiceKeyRotation, responses=IssuedKeySerializer)
+    @action(detail=True, methods=["post"], serializer_class=ServiceKeyRotation)
     def rotate(self, request: Request, pk: str) -> Response:
         key, data = self.get_object(), self.decoded()
         grace = timedelta(seconds=data["grace_seconds"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -33,7 +34,17 @@ class UsdFormField(forms.CharField):
         return bool(super().has_changed(self.prepare_value(initial), data))
 
 
+@extend_schema_field(
+    {
+        "type": "string",
+        "pattern": r"^-?\d+(\.\d{1,9})?$",
+        "description": "USD, exact to a billionth.",
+        "example": "0.001250",
+    }
+)
 class UsdField(serializers.Field[int, Any, str, Any]):
+    """An amount of USD as text, exact; nanodollars inside."""
+
     def to_internal_value(self, data: Any) -> int:
         return parse_usd(data, field=str(self.field_name))
 

@@ -105,7 +105,7 @@ class EmptyBody(serializers.Serializer[Any]):
     """An empty body."""
 
 
-class OutcomeSerializer(serializers.Serializer[Any]):
+class TrialOutcomeSerializer(serializers.Serializer[Any]):
     action = serializers.CharField(
         help_text="The strictest of all that matched; ``allow`` where nothing did."
     )
@@ -120,8 +120,8 @@ class OutcomeSerializer(serializers.Serializer[Any]):
 
 class TrialSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
-    before = OutcomeSerializer()
-    after = OutcomeSerializer(allow_null=True)
+    before = TrialOutcomeSerializer()
+    after = TrialOutcomeSerializer(allow_null=True)
 
 
 class Policies(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):

@@ -36,7 +36,7 @@ class ContentField(serializers.JSONField):
     """Layers, variables and the rest; the service says what is wrong with it, by its path."""
 
 
-class VersionSerializer(serializers.ModelSerializer[PromptVersion]):
+class PromptVersionSerializer(serializers.ModelSerializer[PromptVersion]):
     content = ContentField(read_only=True)
     renderings = serializers.JSONField(
         read_only=True, help_text="Each sample's digest, and tokens under a ceiling."
@@ -237,22 +237,22 @@ class Prompts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ConsoleViewSet):
             before = row.content
         return Response(VersionLineSerializer(rows[::-1], many=True).data)
 
-    @extend_schema(request=NewVersion, responses={201: VersionSerializer})
+    @extend_schema(request=NewVersion, responses={201: PromptVersionSerializer})
     @versions.mapping.post
     def add_version(self, request: Request, pk: str) -> Response:
         """Make the next version. It serves once published; until then nothing changes for anybody."""
         prompt, data = self.get_object(), self.decoded(NewVersion)
         made = services.add_version(self.actor, prompt=prompt, **data)
-        return Response(VersionSerializer(made).data, status=201)
+        return Response(PromptVersionSerializer(made).data, status=201)
 
-    @extend_schema(parameters=[OpenApiParameter("number", int)], responses=VersionSerializer)
+    @extend_schema(parameters=[OpenApiParameter("number", int)], responses=PromptVersionSerializer)
     @action(detail=True, methods=["get"], filterset_fields=())
     def version(self, request: Request, pk: str) -> Response:
         """One version in full: the newest, or the one of that ``number``."""
         prompt = self.get_object()
         newest = prompt.current.number if prompt.current else 0
         number = _asked_number(request, "number") if "number" in request.query_params else newest
-        return Response(VersionSerializer(version_of(prompt, number)).data)
+        return Response(PromptVersionSerializer(version_of(prompt, number)).data)
 
     @extend_schema(
         parameters=[OpenApiParameter("from", int, required=True), OpenApiParameter("to", int, required=True)],

@@ -12,9 +12,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from llmops.access.models import slug_validator
+from llmops.base.money_fields import UsdField
 from llmops.core.money import format_usd
 from llmops.providers import services
-from llmops.providers.api.shared import BySlug, Switches, UsdField
+from llmops.providers.api.shared import BySlug, Switches
 from llmops.providers.models import Model, ModelConfig, Price, Provider
 from llmops.providers.rules import CAPABILITIES, TOKEN_CLASSES
 from llmops.providers.selectors import unpriced_models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -12,7 +12,6 @@ from rest_framework.response import Response
 
 from llmops.access.models import slug_validator
 from llmops.base.drf import ConsoleViewSet
-from llmops.core.money import format_usd, parse_usd
 from llmops.providers import services
 from llmops.providers.models import Provider, Route
 
@@ -32,17 +31,6 @@ class BySlug(serializers.SlugRelatedField[Any]):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(slug_field="slug", **kwargs)
-
-
-@extend_schema_field(str)
-class UsdField(serializers.Field[int, Any, str, int]):
-    """An amount of USD as text, exact; nanodollars inside."""
-
-    def to_internal_value(self, data: Any) -> int:
-        return parse_usd(data, field=str(self.field_name))
-
-    def to_representation(self, value: int) -> str:
-        return format_usd(value)
 
 
 class Switches(ConsoleViewSet):
