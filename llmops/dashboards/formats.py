@@ -72,8 +72,6 @@ def usd_places(nano: int | None, places: int, *, signed: bool = False) -> str:
     """Dollars with just so many decimals; ``signed`` puts a plus before what is more than nothing."""
     if nano is None:
         return NONE
-    if not nano:
-        return usd(0)
     whole, _, rest = format_usd(abs(nano), places=places).partition(".")
     shown = f"${int(whole):,}".replace(",", _THIN) + (f".{rest}" if rest else "")
     nothing = not any(digit in shown for digit in "123456789")

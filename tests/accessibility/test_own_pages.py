@@ -95,6 +95,7 @@ NO_PAGES = {
 }  # fmt: skip
 #: Pages in the admin's frame whose content is ours.
 IN_THE_ADMIN = {
+    "budgets/budget": ("change",),
     "prompts/prompt": ("change", "compare", "history"),
     "serving/revision": ("publish", "change"),
     "policies/policy": ("change", "try-it"),

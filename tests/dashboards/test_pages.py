@@ -142,7 +142,9 @@ def test_figures_are_those_of_the_ledger(alice: Client, day: list[Call]) -> None
         assert sum(group.calls for group in groups) == len(day), "the table adds up to the tile"
         assert sum(group.cost_nano for group in groups) == sum(view.chart_data["spend"])
         assert any(group.nameless for group in groups) is any(not getattr(call, dimension) for call in day)
-        assert len({len(group.cost.partition(".")[2]) for group in groups}) == 1
+        paid = [group for group in groups if group.cost_nano]
+        assert len({len(group.cost.partition(".")[2]) for group in paid}) == 1
+        assert {group.cost for group in groups if group not in paid} <= {"$0.00"}
     errors = Counter((call.error_code) for call in day if call.error_code)
     assert {error.code: error.calls for error in view.errors} == errors
 

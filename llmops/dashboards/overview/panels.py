@@ -153,7 +153,7 @@ def charts(now: Overview, links: Links, period: str) -> tuple[list[Chart], dict[
             "spend", "Spend", unit,
             f"Bar chart of spend {unit} in {period}: {formats.usd(now.spend_nano)} in all.",
             ("Spend",),
-            rows(lambda point: (formats.usd_places(point.spend_nano, places),)),
+            rows(lambda point: (formats.usd_places(point.spend_nano, places) if point.spend_nano else formats.usd(0),)),
         ),
     ], data  # fmt: skip
 
@@ -173,8 +173,8 @@ def group_rows(
             group,
             links,
             what,
-            # What is less than the column shows does not read as free.
-            cost=formats.usd_places(cost, places) if cost else formats.usd(group.cost_nano),
+            # What cost nothing says so as lists of calls do, and no other figure of the column.
+            cost=formats.usd_places(cost, places) if group.cost_nano else formats.usd(0),
             simulated=group.name in simulated,
         )
         for group, cost in zip(groups, formats.apportioned(costs, places), strict=True)
