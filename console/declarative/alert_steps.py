@@ -100,9 +100,7 @@ def plan_channel(planner: Planner, entry: Entry, found: Present | None) -> Itera
     if secret is None:
         return
     if plain is None:
-        planner.notes.append(
-            f"{entry.kind} {entry.key}: {secret} cannot be read by this process, so the present one stays."
-        )
+        planner.unread.append((f"{entry.kind} {entry.key}", str(secret)))
     elif sha256_hex(plain.encode())[:12] != found.values["fingerprint"]:
         yield planner.step(REPLACE, entry, {"secret": plain}, (f"its secret → {secret}",))
 

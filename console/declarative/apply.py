@@ -89,7 +89,7 @@ def apply_text(
     dry_run: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Applied:
-    """Make the database match the file ``text`` and publish what came of it.
+    """Bring all that the file ``text`` names to what it says, and publish what came of it.
 
     ``source`` names the file in the reason of the revision, unless ``reason`` says something else. ``dry_run`` does all of it and takes it back, so that it refuses exactly what the real thing would. ``environment``
     is where ``env:`` secrets of service keys are read (this process's by default). Raises ``BadFile`` with lines, also when

@@ -1,4 +1,4 @@
-"""What has to be done so that the database matches the file. Pure: entries and state in, ordered steps in words out.
+"""What has to be done so that all that the file names is as it says. Pure: entries and state in, ordered steps in words out.
 
 Objects that the file does not name are left alone; inside an object the file says everything, except that keys of a
 provider and prices are only ever added.
@@ -6,7 +6,7 @@ provider and prices are only ever added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from console.declarative.steps import (
     Reveal,
     Step,
     bare,
+    member,
     placeholder,
     same,
     shown,
@@ -50,7 +51,17 @@ def make_plan(entries: list[Entry], state: State, *, reveal: Reveal) -> Plan:
     planner = _Planner(entries, state, reveal)
     steps = [step for entry in entries for step in planner.steps(entry)]
     planner.report.raise_if_any()
-    return Plan(tuple(steps), tuple(planner.notes))
+    return Plan(tuple(steps), (*planner.notes, *_stay(planner.unread)))
+
+
+def _stay(unread: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """One note of all secrets that stay since they cannot be read: every untouched export has them."""
+    if len(unread) == 1:
+        [(what, secret)] = unread
+        yield f"{what}: {secret} cannot be read by this process, so the present one stays."
+    elif unread:
+        named = ", ".join(f"{what} ({secret})" for what, secret in unread)
+        yield f"{len(unread)} secrets cannot be read by this process, so the present ones stay: {named}."
 
 
 class _Planner:
@@ -59,6 +70,8 @@ class _Planner:
         self.reveal = reveal
         self.report = Report()
         self.notes: list[str] = []
+        #: (object, reference) of secrets that stay, since they cannot be read
+        self.unread: list[tuple[str, str]] = []
         self.declared = {(entry.kind, entry.key): entry for entry in entries}
 
     def steps(self, entry: Entry) -> Iterator[Step]:
@@ -260,9 +273,7 @@ class _Planner:
             return
         yield from self.plain(entry, present, values)
         if plain is None:
-            self.notes.append(
-                f"{entry.kind} {entry.key}: {secret} cannot be read by this process, so the present secret stays."
-            )
+            self.unread.append((f"{entry.kind} {entry.key}", str(secret)))
         elif sha256_hex(plain.encode()) != present.values["hash"]:
             yield self.step(
                 ROTATE,
@@ -297,7 +308,7 @@ class _Planner:
         changed = {name: value for name, value in values.items() if not same(value, present.values[name])}
         if changed:
             words = tuple(
-                f"{name}: {shown(name, present.values[name])} → {shown(name, value)}"
+                f"{member(name)}: {shown(name, present.values[name])} → {shown(name, value)}"
                 for name, value in changed.items()
             )
             yield self.step(CHANGE, entry, changed, words)

@@ -66,6 +66,7 @@ class Planner(Protocol):
     """What the plan of one kind of object is made with."""
 
     notes: list[str]
+    unread: list[tuple[str, str]]
     reveal: Reveal
 
     def plain(self, entry: Entry, present: Present | None, values: dict[str, Any]) -> Iterator[Step]: ...
@@ -99,6 +100,11 @@ def same(left: Any, right: Any) -> bool:
 def bare(error: ConsoleError) -> str:
     prefix = f"{error.param}: "
     return error.message.removeprefix(prefix) if error.param else error.message
+
+
+def member(name: str) -> str:
+    """The file's word for a field."""
+    return f"{name.removesuffix('_nano')}_usd" if name.endswith("_nano") else name
 
 
 def shown(name: str, value: Any) -> str:

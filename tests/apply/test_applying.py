@@ -11,6 +11,7 @@ from django.utils import timezone
 from console.declarative.apply import apply_text
 from console.declarative.checks import BadFile
 from console.declarative.export import export_text
+from console.declarative.plan import _stay
 from console.declarative.state import read_state
 from llmops.access import services as access
 from llmops.access.authentication import find_key
@@ -181,7 +182,12 @@ def test_without_publishing_what_changed_stays_a_draft_until_the_next_time():
         ),
         ("weight: 90", "weight: 80", ["~ route chat"], ["route.changed", "revision.published"]),
         ("fallbacks: [small]", "fallbacks: []", ["~ route chat"], ["route.changed", "revision.published"]),
-        ('limit_usd: "50.00"', 'limit_usd: "49.99"', ["~ budget project-support-month"], ["budget.changed"]),
+        (
+            'limit_usd: "50.00"',
+            'limit_usd: "49.99"',
+            ["~ budget project-support-month"],
+            ["budget.changed"],
+        ),
         (
             "fallbacks: [small]",
             "fallbacks: [small]\n    fallbacks_for: {timeout: [small], rate_limit: [small]}",
@@ -367,7 +373,8 @@ def test_revoked_and_archived_names_are_told_with_their_line(applied_whole):
 def test_a_service_key_keeps_its_secret_where_it_cannot_be_read_and_rotates_where_it_differs(applied_whole):
     applied = apply(environment={})
     assert applied.nothing_to_do
-    assert any("present secret stays" in note for note in applied.plan.notes)
+    [note] = [note for note in applied.plan.notes if "cannot be read" in note]
+    assert "so the present one" in note and "env:CI_SERVICE_KEY" in note
     assert find_key(CI_SECRET)
     other = "another-secret-0123456789-abcdef"
     start = last_sequence()
@@ -493,3 +500,15 @@ def test_files_and_people_change_the_same_rows_at_once_without_standing_in_each_
     assert in_threads(with_files, by_hand) == ["files", "by hand"]
     apply()
     assert apply().nothing_to_do
+
+
+def test_a_change_is_told_in_the_words_of_the_file(applied_whole):
+    plan = apply(WHOLE.replace('limit_usd: "50.00"', 'limit_usd: "49.99"')).plan
+    assert str(plan.steps[0]).splitlines()[1].strip() == "limit_usd: 50.00 USD → 49.99 USD"
+
+
+def test_several_secrets_that_stay_are_one_note():
+    assert list(_stay([])) == []
+    assert list(_stay([("service key a/ci", "env:A"), ("alert channel ops", "env:B")])) == [
+        "2 secrets cannot be read by this process, so the present ones stay: service key a/ci (env:A), alert channel ops (env:B)."
+    ]

@@ -1,4 +1,4 @@
-"""``manage.py apply -f FILE``: make the database match a declarative file."""
+"""``manage.py apply -f FILE``: bring what a declarative file names to what it says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from llmops.core.errors import ConfigurationRefused, ConsoleError
 
 
 class Command(BaseCommand):
-    help = "Make the database match a YAML file, and publish what came of it. Nothing is applied if anything is wrong."
+    help = (
+        "Bring all that a YAML file names to what it says, and publish what came of it; what it does not name is left alone. "
+        "Nothing is applied if anything is wrong."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("-f", "--file", required=True, help="the file, or - for standard input")
@@ -58,7 +61,7 @@ class Command(BaseCommand):
         for note in (*applied.plan.notes, *applied.warnings):
             self.stdout.write(f"note: {note}")
         if applied.nothing_to_do:
-            self.stdout.write("Nothing to do: the database matches the file.")
+            self.stdout.write("Nothing to do: all that the file names is as it says.")
             return
         count = len(applied.plan.steps)
         changes = f"{count} change{'' if count == 1 else 's'}"
