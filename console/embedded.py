@@ -79,6 +79,9 @@ def run() -> int:
     except ValueError as wrong:
         raise Refusal(str(wrong)) from None
     host, port = os.environ.get("HOST", "127.0.0.1"), _port()
+    if not data_dir.exists():
+        # Nothing is left behind by a start that comes to nothing.
+        _refuse_taken(host, port)
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -86,7 +89,7 @@ def run() -> int:
             f"the data directory {data_dir} cannot be made ({error.strerror}). Set CONSOLE_DATA_DIR to a directory "
             "that you can write to."
         ) from None
-    with _only_one(data_dir):
+    with _only_one(data_dir, f"http://{host}:{port}"):
         _refuse_taken(host, port)
         kept = _make_keys(data_dir)
         simulator_port = _simulator_port(data_dir, near=port + 1)
@@ -114,18 +117,19 @@ def _port() -> int:
 
 
 @contextlib.contextmanager
-def _only_one(data_dir: Path):
+def _only_one(data_dir: Path, address: str):
     with (data_dir / "embedded.lock").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.seek(0)
+            process, _, there = handle.read().strip().partition(" ")
             raise Refusal(
-                f"a console already runs on the data directory {data_dir} (process {handle.read().strip() or '?'}). "
-                "Stop it first, or set CONSOLE_DATA_DIR to another directory and PORT to another port."
+                f"a console already runs on the data directory {data_dir}{there and f', at {there}'} (process {process or '?'}). "
+                "Use it, stop it first, or set CONSOLE_DATA_DIR to another directory and PORT to another port."
             ) from None
         handle.truncate(0)
-        handle.write(str(os.getpid()))
+        handle.write(f"{os.getpid()} {address}")
         handle.flush()
         yield
 

@@ -245,10 +245,14 @@ def test_a_passed_through_path_can_be_tried_with_that_key(embedded: Embedded) ->
 def test_a_second_start_on_the_same_data_or_port_is_a_sentence(embedded: Embedded, tmp_path: Path) -> None:
     same_data = embedded.run(PORT=str(free_port()))
     assert same_data.returncode == 3
-    assert "already runs on the data directory" in same_data.stderr
+    assert (
+        f"already runs on the data directory {embedded.data_dir}, at {embedded.first['console_url']} (process "
+        in same_data.stderr
+    )
     same_port = embedded.run(CONSOLE_DATA_DIR=str(tmp_path / "other"))
     assert same_port.returncode == 3
     assert f"port {embedded.port}" in same_port.stderr
+    assert not (tmp_path / "other").exists()
     for refusal in (same_data, same_port):
         assert "Traceback" not in refusal.stderr + refusal.stdout
 
