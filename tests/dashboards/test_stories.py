@@ -14,7 +14,7 @@ from llmops.access.models import Membership
 from llmops.core.ids import uuid7
 from llmops.core.verdicts import Finding, Verdict
 from llmops.dashboards import words
-from llmops.usage.models import KeptObject
+from llmops.usage.models import Call, KeptObject
 from tests.dashboards import seed
 from tests.dashboards.conftest import signed_in
 from tests.dashboards.reading import listed, text_of
@@ -226,3 +226,20 @@ def test_links_show_to_those_who_may_follow_them(stage: SimpleNamespace) -> None
     assert story.links["model"]
     assert story.links["route"]
     assert (story.links["key"], story.links["revision"]) == ("", "")
+
+
+def test_a_refusal_leads_to_its_budget(stage: SimpleNamespace, alice: Client) -> None:
+    window = seed.budget("one-cent", "0.01", "0.009995", value="support", project=stage.support)
+    told = "The budget 'one-cent' has $0.000005 of its $0.01 left. It resets at 2026-11-28 00:00 UTC."
+    refused = seed.make_call(
+        stage, datetime.now(UTC), status=Call.REFUSED, http_status=429, error_code="insufficient_quota",
+        error_message=told, model="", provider="", attempt_count=0, streamed=False, ttft_us=None,
+    )  # fmt: skip
+    seed.store([refused])
+    page = alice.get(f"/calls/{refused.pk}/")
+    text = page.content.decode()
+    assert f'href="/admin/budgets/budget/{window.budget_id}/change/">Open the budget</a>' in text
+    assert 'It resets at <time datetime="2026-11-28T00:00Z"' in text
+    assert "It went to no provider" in text and "First token" not in text
+    assert "Refused before a model was chosen" in alice.get("/calls/").content.decode()
+    assert alice.get(f"/calls/{refused.pk}/").status_code == 200
