@@ -109,5 +109,6 @@ def _put_back(key_ids: list[str], fault: str) -> str:
     return (
         f"The stored secrets need the master key{'s' if len(key_ids) > 1 else ''} {names} of {place}, {fault}. {mend}, then start "
         "again. Without a copy what is encrypted is lost for good: provider keys, secrets of tools and channels, kept texts of "
-        "calls and runs. Budgets, calls and their costs, prompts and people are not encrypted."
+        "calls and runs. Budgets, calls and their costs, prompts and people are not encrypted; docs/operations.md says how to go on "
+        'without, under "A master key is lost".'
     )

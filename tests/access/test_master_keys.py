@@ -89,6 +89,26 @@ def test_everything_is_sealed_anew_and_the_old_key_may_go(sealed, settings):
     ]
 
 
+def test_a_lost_key_is_given_up_alone_where_it_is_lost_and_opens_again_if_found(sealed, settings):
+    with no_event(), pytest.raises(Conflict, match="'k1' is not lost"):
+        services.retire_master_key(OPERATOR, key_id="k1", lost=True)
+    settings.MASTER_KEYS = SECOND
+    with pytest.raises(ConfigurationRefused, match="'k1'"):
+        verify_master_keys()
+    with one_event("master_key.retired") as seen:
+        services.retire_master_key(OPERATOR, key_id="k1", lost=True, reason="The disk is gone")
+    assert seen.event.after == {"retired": True, "lost_values": 3}
+    verify_master_keys()
+    assert not load_snapshot().live.credentials.get("sim")
+    providers.replace_secret(OPERATOR, credential=sealed[0], secret=f"{SECRET}new")
+    assert len(load_snapshot().live.credentials["sim"]) == 1
+    run = services.reseal(OPERATOR, run_id=services.start_resealing(OPERATOR).pk)
+    assert (run.state, values_by_key()) == ("failed", {"k1": 2, "k2": 1})
+    settings.MASTER_KEYS = f"{SECOND},{FIRST}"
+    verify_master_keys()
+    assert secrets() == [f"{SECRET}1", f"{SECRET}2", f"{SECRET}new"]
+
+
 def test_a_process_that_still_seals_under_a_retired_key_may_not(sealed, settings):
     services.reseal(OPERATOR, run_id=services.start_resealing(OPERATOR).pk)
     services.retire_master_key(OPERATOR, key_id="k1")

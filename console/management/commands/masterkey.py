@@ -27,6 +27,11 @@ class Command(BaseCommand):
         parser.add_argument("key", nargs="?", default="", metavar="ID", help="retire: the key")
         parser.add_argument("--id", default="", help="new: name of the key; by default k and today's date")
         parser.add_argument("--background", action="store_true", help="reseal: a worker does it")
+        parser.add_argument(
+            "--lost",
+            action="store_true",
+            help="retire: what is sealed under it is given up, for nobody has the key",
+        )
         parser.add_argument("--reason", default="", help="retire: goes into the audit trail")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -74,6 +79,6 @@ class Command(BaseCommand):
         if not options["key"]:
             raise CommandError("retire: name the key, as ./dev manage masterkey status does.")
         services.retire_master_key(
-            command_actor("masterkey"), key_id=options["key"], reason=options["reason"]
+            command_actor("masterkey"), key_id=options["key"], reason=options["reason"], lost=options["lost"]
         )
         self.stdout.write(f"{options['key']} is retired: take it out of CONSOLE_MASTER_KEYS.")

@@ -39,7 +39,9 @@ def start_resealing(actor: Actor, *, background: bool = True) -> Resealing:
     if Resealing.objects.select_for_update().filter(state=Resealing.RUNNING).exists():
         raise Conflict("Everything is being sealed anew already.")
     left = {key_id: number for key_id, number in values_by_key().items() if key_id != keys.active_id}
-    if missing := sorted(set(left) - keys.ids):
+    # What was sealed under a key that is lost is given up.
+    retired = MasterKeyVerifier.objects.exclude(retired_at=None).values_list("key_id", flat=True)
+    if missing := sorted(set(left) - keys.ids - set(retired)):
         raise Conflict(
             f"{_named(missing)} needed to read {sum(left[one] for one in missing)} stored values and not in "
             "CONSOLE_MASTER_KEYS of this process. Add it back behind the active one, then begin again."
@@ -123,8 +125,14 @@ def unreadable_values() -> list[str]:
 
 
 @transaction.atomic
-def retire_master_key(actor: Actor, *, key_id: str, reason: str = "") -> MasterKeyVerifier:
-    """Declare that a master key is needed no longer: processes start without it from then on."""
+def retire_master_key(
+    actor: Actor, *, key_id: str, reason: str = "", lost: bool = False
+) -> MasterKeyVerifier:
+    """Declare that a master key is needed no longer: processes start without it from then on.
+
+    ``lost``: although values are sealed under it, which nobody can read any more. They stay as they are, and open again should the
+    key be found.
+    """
     stored = MasterKeyVerifier.objects.select_for_update().filter(key_id=key_id).first()
     if stored is None:
         raise Conflict(f"There is no master key {key_id!r}.")
@@ -134,7 +142,12 @@ def retire_master_key(actor: Actor, *, key_id: str, reason: str = "") -> MasterK
         raise Conflict(
             f"{key_id!r} is the key that seals now. Put another one before it in CONSOLE_MASTER_KEYS first."
         )
-    if left := values_by_key().get(key_id, 0):
+    left = values_by_key().get(key_id, 0)
+    if lost and _opens(stored):
+        raise Conflict(
+            f"The master key {key_id!r} is not lost: it is in CONSOLE_MASTER_KEYS, and opens what it sealed."
+        )
+    if left and not lost:
         raise Conflict(
             f"{left} stored {'value is' if left == 1 else 'values are'} sealed under {key_id!r} still. Seal everything anew first."
         )
@@ -147,10 +160,18 @@ def retire_master_key(actor: Actor, *, key_id: str, reason: str = "") -> MasterK
         object_id=key_id,
         object_name=key_id,
         before={"retired": False},
-        after={"retired": True},
+        after={"retired": True, **({"lost_values": left} if lost else {})},
         reason=reason,
     )
     return stored
+
+
+def _opens(stored: MasterKeyVerifier) -> bool:
+    try:
+        master_keys().open(stored.sealed, identity=f"base.master_key:{stored.key_id}")
+    except ConfigurationRefused:
+        return False
+    return True
 
 
 def _following(column: SealedColumn, key_id: str, last: Any) -> Any:
