@@ -17,7 +17,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
         try:
             whole = HttpResponse(b"".join(found), status=found.status_code)
         finally:
-            found.close()
+            # The file alone: to close an answer says that the request is over, which also closes connections to the database.
+            if found.file_to_stream is not None:
+                found.file_to_stream.close()
         # WhiteNoise decides about every header, also that a 304 has no content type.
         whole.headers = found.headers
         return whole
