@@ -8,6 +8,8 @@
   var data = JSON.parse(holder.textContent);
   var plots = {};
   var thin = "\u2009";
+  // With a legend of two lines, as pages.css gives to each, so that the time axes of charts side by side are at one height.
+  var HEIGHT = 180;
 
   function css(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -132,7 +134,7 @@
     };
     plots[name] = new uPlot(
       {
-        width: element.clientWidth - 16, height: 200,
+        width: element.clientWidth - 16, height: HEIGHT,
         // Half a label of the time axis fits beside the last bucket.
         padding: [8, 18, 0, 0],
         legend: { live: true, markers: { width: 0, fill: function (plot, index) { return plot.series[index].stroke(); } } },
@@ -147,7 +149,7 @@
         ],
         series: [{ value: function (plot, value, index, at) { return at == null ? "" : moment(value); }, label: "" }].concat(kind.series()),
         hooks: {
-          ready: [function (plot) { plot.over.addEventListener("click", function () { open(plot); }); rest(plot); fit(plot); }],
+          ready: [function (plot) { plot.over.addEventListener("click", function () { open(plot); }); rest(plot); }],
           setCursor: [function (plot) { if (plot.cursor.idx == null) rest(plot); }],
         },
       },
@@ -177,12 +179,6 @@
     if (last >= 0) plot.setLegend({ idx: last });
   }
 
-  // A legend that takes a second line takes it from the plot, so that the time axes of charts side by side are at one height.
-  function fit(plot) {
-    var legend = plot.root.querySelector(".u-legend");
-    plot.setSize({ width: plot.root.parentElement.clientWidth - 16, height: 200 - Math.max(0, (legend ? legend.offsetHeight : 0) - 20) });
-  }
-
   function drawAll() {
     Object.keys(kinds).forEach(draw);
   }
@@ -193,7 +189,8 @@
     window.clearTimeout(waiting);
     waiting = window.setTimeout(function () {
       Object.keys(plots).forEach(function (name) {
-        fit(plots[name]);
+        var element = document.getElementById("chart-" + name);
+        plots[name].setSize({ width: element.clientWidth - 16, height: HEIGHT });
       });
     }, 120);
   });
