@@ -127,6 +127,8 @@ def test_the_official_client_lists_calls_waits_and_gets_what_was_approved(mode: 
             waits = asyncio.create_task(client.call_tool("refund", BIG, progress_callback=heard))
             action = await the_action(risk="destructive")
             assert action.state == Action.WAITING and len(DONE) == 1
+            while not told:
+                await asyncio.sleep(0.02)
             await in_database(lambda: decide(cast.rita, action))
             answer = await waits
             assert not answer.is_error and answer.structured_content["result"] == {"refunded": 500}
