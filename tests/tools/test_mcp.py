@@ -43,8 +43,19 @@ def functions(settings: Any) -> None:
 
 
 @asynccontextmanager
-async def connected(secret: str, mode: str) -> AsyncIterator[McpClient]:
-    transport = httpx2.ASGITransport(app=ASGIHandler())
+async def connected(secret: str, mode: str, sent: list[bytes] | None = None) -> AsyncIterator[McpClient]:
+    """``sent`` gets each piece of an answer as the server lets go of it; the client sees answers whole."""
+    handler = ASGIHandler()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def noted(message: Any) -> None:
+            if sent is not None:
+                sent.append(message.get("body", b""))
+            await send(message)
+
+        await handler(scope, receive, noted)
+
+    transport = httpx2.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {secret}"}
     async with httpx2.AsyncClient(transport=transport, headers=headers, timeout=60) as http:
         way = streamable_http_client(f"http://localhost{URL}", http_client=http)
@@ -106,12 +117,13 @@ def test_the_official_client_lists_calls_waits_and_gets_what_was_approved(mode: 
     a_tool(cast.search, "secret-tool")
     secret = issue(cast.support, "actions", name="agent").secret
     told: list[str] = []
+    sent: list[bytes] = []
 
     async def heard(amount: float, total: float | None, said: str | None) -> None:
         told.append(said or "")
 
     async def talk() -> None:
-        async with connected(secret, mode) as client:
+        async with connected(secret, mode, sent) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert set(listed) == {"wait_for_action", "refund", "look"}
             refund, look = listed["refund"], listed["look"]
@@ -127,7 +139,7 @@ def test_the_official_client_lists_calls_waits_and_gets_what_was_approved(mode: 
             waits = asyncio.create_task(client.call_tool("refund", BIG, progress_callback=heard))
             action = await the_action(risk="destructive")
             assert action.state == Action.WAITING and len(DONE) == 1
-            while not told:
+            while b"Waits for one other person" not in b"".join(sent):
                 await asyncio.sleep(0.02)
             await in_database(lambda: decide(cast.rita, action))
             answer = await waits
