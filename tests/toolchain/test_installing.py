@@ -116,14 +116,14 @@ def test_settings_of_pip_are_told_to_uv(install: ModuleType) -> None:
     listed = (
         ":env:.find-links='/wheels /more'\n"
         "global.cert='/etc/certificate'\n"
-        "global.index-url='https://of.everybody/simple'\n"
+        "global.index-url='for-everybody'\n"
         "global.timeout='60'\n"
-        "install.index-url='https://of.installing/simple'\n"
-        "install.extra-index-url='https://a/simple\\nhttps://b/simple'\n"
+        "install.index-url='for-installing'\n"
+        "install.extra-index-url='one\\nanother'\n"
     )
     assert install.settings_for_uv(listed) == {
-        "UV_DEFAULT_INDEX": "https://of.installing/simple",
-        "UV_INDEX": "https://a/simple https://b/simple",
+        "UV_DEFAULT_INDEX": "for-installing",
+        "UV_INDEX": "one another",
         "UV_FIND_LINKS": "/wheels,/more",
         "SSL_CERT_FILE": "/etc/certificate",
     }
