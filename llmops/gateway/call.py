@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from llmops.core.asgi import Message, Receive, Send, at_once
-from llmops.core.errors import ConsoleError, InvalidRequest, QueueFull, RequestTooLarge
+from llmops.core.errors import ConsoleError, InvalidRequest
 from llmops.core.ids import uuid7_text
 from llmops.core.logs import request_id as _logged_request
-from llmops.core.portions import AHEAD, UNCOUNTED
-from llmops.core.texts import size_words
 from llmops.gateway.cache import OFF
 from llmops.gateway.errors import JSON_TYPE, Headers, error_body, error_event, error_headers
-from llmops.gateway.forms.spool import declared_length
 from llmops.gateway.money.cost_headers import COST, COST_COMMENT, told
 from llmops.gateway.throttling.queueing import BATCH, INTERACTIVE
 from llmops.gateway.watch import Watch
 from llmops.usage.records import LONGEST_REQUEST_ID, Attempt, Origin, Outcome
 
 if TYPE_CHECKING:
-    from llmops.core.portions import Portion, SharedBytes
+    from llmops.core.portions import Portion
     from llmops.gateway.attempts.fitting import Fitting
     from llmops.gateway.attempts.resilience import Plan
     from llmops.gateway.cache import Filling, Kept
@@ -36,9 +32,6 @@ if TYPE_CHECKING:
     from llmops.gateway.throttling.limits import Ticket
     from llmops.serving.snapshot import BudgetEntry, KeyEntry
 
-#: A body must be complete within this time.
-BODY_TIMEOUT_S = 60.0
-RETRY_AFTER_S = 2
 #: A shorter credential may be a word like any other ("EMPTY", "none"): it is no secret either.
 TELLING_SECRET = 16
 MAX_FEATURE, MAX_USER, MAX_SESSION, MAX_TAG, MAX_TAGS = 100, 256, 100, 64, 16
@@ -224,75 +217,6 @@ class Call:
         self.plane.leave(self)
 
     # ------------------------------------------------------------------ in
-
-    async def read_body(self) -> bytes:
-        """Raises ``RequestTooLarge`` as soon as more than the limit has come, ``QueueFull`` as soon as more has come than there is
-        room for, and ``ClientGone``."""
-        largest = self.plane.max_body
-        length = declared_length(self.headers)
-        if length > largest:
-            raise _too_large(largest)
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body: bytes = message.get("body", b"")
-        if len(body) != length and message.get("more_body"):
-            try:
-                async with asyncio.timeout(BODY_TIMEOUT_S):
-                    body = await self._rest(body, largest)
-            except TimeoutError:
-                raise InvalidRequest(
-                    f"The body was not complete after {BODY_TIMEOUT_S:g} s.", code="request_timeout"
-                ) from None
-        if len(body) > UNCOUNTED:
-            if len(body) > largest:
-                raise _too_large(largest)
-            self.keep(len(body))
-        self.bytes_in = len(body)
-        return body
-
-    async def _rest(self, first: bytes, largest: int) -> bytes:
-        # Small pieces are put together: a list of bytes that come one by one would take forty times their length.
-        parts, small, size, counted = list[bytes](), bytearray(first), len(first), UNCOUNTED
-        while True:
-            if size > counted:
-                if size > largest:
-                    raise _too_large(largest)
-                counted = min(size + AHEAD, largest)
-                self.keep(counted)
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part = message.get("body", b"")
-            size += len(part)
-            if len(small) + len(part) > AHEAD:
-                parts += (bytes(small), part)
-                small.clear()
-            else:
-                small += part
-            if not message.get("more_body"):
-                return b"".join((*parts, small))
-
-    def keep(self, memory: int, disk: int = 0) -> None:
-        """From now on so many bytes of the body are kept in memory and on the disk. Raises ``QueueFull``."""
-        key, plane = self.key, self.plane
-        assert key is not None
-        if self.in_memory is None:
-            if memory <= UNCOUNTED and not disk:
-                return
-            self.in_memory = self.portion()
-        if not self.in_memory.keep(memory):
-            raise _no_room(plane.bodies, key, "CONSOLE_BODY_BYTES")
-        if disk:
-            if self.on_disk is None:
-                self.on_disk = plane.spooled.portion(key.id, key.project_id)
-            if not self.on_disk.keep(disk):
-                raise _no_room(plane.spooled, key, "CONSOLE_SPOOL_BYTES")
-
-    def portion(self) -> Portion:
-        """For more that is kept of the call in memory; whoever asks closes it."""
-        assert self.key is not None
-        return self.plane.bodies.portion(self.key.id, self.key.project_id)
 
     def header_text(self, name: bytes, longest: int) -> str:
         """A header of ours as text; empty when it was not sent. Raises ``InvalidRequest`` naming it."""
@@ -512,21 +436,3 @@ def request_id_of(headers: dict[bytes, bytes], call_id: str) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return "req_" + call_id.replace("-", "")
-
-
-def _too_large(largest: int) -> RequestTooLarge:
-    return RequestTooLarge(
-        f"The body is larger than the {size_words(largest)} that are read here. Send less in one request; whoever runs the "
-        "gateway can allow more."
-    )
-
-
-def _no_room(room: SharedBytes, key: KeyEntry, setting: str) -> QueueFull:
-    had = room.of_project(key.project_id)
-    who = f"the project {key.project!r} has its share of that" if had else "other requests fill it"
-    return QueueFull(
-        f"This server keeps so many bytes of requests at once, and {who}. Try again when some of them are answered, send fewer "
-        f"large ones at once or smaller ones, or ask an operator to raise {setting}.",
-        code="bodies_full",
-        retry_after=RETRY_AFTER_S,
-    )

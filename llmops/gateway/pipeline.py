@@ -29,6 +29,7 @@ from llmops.gateway.attempts import last_resort
 from llmops.gateway.attempts.attempting import attempts
 from llmops.gateway.attempts.resilience import Plan
 from llmops.gateway.auth import check_scope, key_of
+from llmops.gateway.bodies import read_body
 from llmops.gateway.cache import Kept
 from llmops.gateway.call import (
     MAX_FEATURE,
@@ -152,7 +153,7 @@ async def read(call: Call) -> None:
     if endpoint.forms:
         asked = await read_media(call)
     else:
-        body = await call.read_body()
+        body = await read_body(call)
         asked = endpoint.read(body)
         if asked.prompt:
             call.unexpanded = asked.members

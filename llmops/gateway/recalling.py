@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmops.gateway.bodies import portion
 from llmops.gateway.cache import BYPASS, HIT, JOINED, MISS, Filling, Kept, cacheable, digest
 from llmops.gateway.call import Call
 
@@ -58,7 +59,7 @@ async def find(call: Call) -> Kept | None:
                 break
     cache.misses += 1
     call.cache_word = MISS
-    call.filling = Filling(cache, key, call.portion(), leads=leads)
+    call.filling = Filling(cache, key, portion(call), leads=leads)
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmops.core.portions import UNCOUNTED, SharedBytes
+from llmops.gateway.bodies import read_body
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.chat import CHAT
 from llmops.gateway.pipeline import identify
@@ -214,7 +215,7 @@ async def test_a_body_in_tiny_pieces_takes_little_more_than_its_length(rig: Rig)
         identify(call)
         tracemalloc.start()
         try:
-            assert len(await call.read_body()) == size
+            assert len(await read_body(call)) == size
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -12,6 +12,7 @@ from typing import Any
 from llmops.core.errors import Conflict, InvalidRequest, NotFound, UnpricedModel, UnprocessableEntity
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.upstream import Failed
+from llmops.gateway.bodies import read_body
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.base import text_member
 from llmops.gateway.endpoints.batch_lines import ADDRESSES as ADDRESSES_OF_LINES
@@ -38,7 +39,7 @@ _MODERATIONS = "/v1/moderations"
 
 
 async def _create(call: Call, visit: Visit) -> None:
-    body = await call.read_body()
+    body = await read_body(call)
     call.watch.start(PATIENCE_S)
     members = json_body(body)
     source = text_member(members, _INPUT, required=True, longest=MAX_ID)

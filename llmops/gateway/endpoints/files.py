@@ -7,6 +7,7 @@ import msgspec
 from llmops.core.errors import RequestTooLarge
 from llmops.core.texts import size_words
 from llmops.gateway.addresses import Handler, Visit
+from llmops.gateway.bodies import read_body
 from llmops.gateway.call import Call
 from llmops.gateway.endpoints.batches import spare_output
 from llmops.gateway.forwarding.calls import handler, json_body, of_object, owner_of, provider_path
@@ -29,7 +30,7 @@ async def _upload(call: Call, visit: Visit) -> None:
 async def _begin(call: Call, visit: Visit) -> None:
     """An upload in parts begins."""
     place = chosen_place(call)
-    body = await call.read_body()
+    body = await read_body(call)
     try:
         size = msgspec.json.decode(json_body(body).get("bytes", b"0"), type=int)
     except (msgspec.DecodeError, msgspec.ValidationError):

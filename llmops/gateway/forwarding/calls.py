@@ -23,6 +23,7 @@ from llmops.core.errors import ConsoleError, InvalidRequest, UpstreamError, Upst
 from llmops.gateway import admission, settle
 from llmops.gateway.addresses import Handler, Visit
 from llmops.gateway.attempts.failures import STATUS, Failure
+from llmops.gateway.bodies import read_body
 from llmops.gateway.call import MAX_FEATURE, MAX_SESSION, MAX_USER, Call, ClientGone
 from llmops.gateway.endpoints.base import Members
 from llmops.gateway.ends import refuse_broken_body, shutting_down
@@ -195,7 +196,7 @@ def of_object(
         place = place_of(call, owner)
         errand = Errand(visit.method, provider_path(visit), visit.query)
         if visit.method not in IDEMPOTENT:
-            errand.body = await call.read_body()
+            errand.body = await read_body(call)
             see_through(call)
         if content:
             await relay(call, place, errand)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from llmops.core.asgi import Message, Receive
 from llmops.core.errors import InvalidRequest, NotFound, UnprocessableEntity
 from llmops.gateway import settle
 from llmops.gateway.addresses import Visit
+from llmops.gateway.bodies import keep, read_body
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.base import MAX_MODEL, encode
 from llmops.gateway.endpoints.batches import callable_at
@@ -177,11 +179,11 @@ async def _body(call: Call, place: Place, errand: Errand) -> str:
         if not await _like_json(call):
             errand.body = Upload(call, place.provider, largest=call.plane.max_upload)
             return ""
-        body = errand.body = await call.read_body()
+        body = errand.body = await read_body(call)
         if not await call.plane.off_loop(lambda: is_json(body), size=len(body)):
             return ""
     else:
-        body = errand.body = await call.read_body()
+        body = errand.body = await read_body(call)
     if not body.strip():
         return ""
     found = await call.plane.off_loop(lambda: names.json(body), size=len(body))
@@ -197,7 +199,7 @@ async def _form(call: Call, place: Place, errand: Errand, names: Names) -> str:
         Spool(plane.off_loop, plane.spool_directory),
         plane.max_upload,
         ClientGone,
-        call.keep,
+        partial(keep, call),
     )
     call.bytes_in = form.size
     names.form(form)

@@ -9,7 +9,8 @@ from llmops.core.errors import ConsoleError, InvalidRequest, RequestTooLarge
 from llmops.core.texts import size_words
 from llmops.gateway.attempts.failures import TIMEOUT, Failure
 from llmops.gateway.attempts.upstream import Failed
-from llmops.gateway.call import BODY_TIMEOUT_S, Call, ClientGone
+from llmops.gateway.bodies import BODY_TIMEOUT_S
+from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.forms.spool import declared_length
 from llmops.serving.snapshot import ProviderEntry
 

@@ -12,6 +12,7 @@ import msgspec
 
 from llmops.core.asgi import Message
 from llmops.core.portions import Pieces
+from llmops.gateway.bodies import portion
 from llmops.gateway.errors import Headers
 from llmops.gateway.idempotency.ledger import MAX_ANSWER_BYTES
 
@@ -59,7 +60,7 @@ class Lead:
         self._seal = seal
         self._send = call.send
         self._head: tuple[int, Headers] = 0, []
-        self._pieces = Pieces(call.portion(), MAX_ANSWER_BYTES)
+        self._pieces = Pieces(portion(call), MAX_ANSWER_BYTES)
         self._gone = False
         self._concluded = False
         call.send = self.send

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from llmops.core.errors import StreamInterrupted
@@ -16,6 +17,7 @@ from llmops.gateway import settle
 from llmops.gateway.attempts.failures import MALFORMED, Failure
 from llmops.gateway.attempts.refusals import failure_in_answer
 from llmops.gateway.attempts.upstream import BROKE, Failed, Response, clean, failure_of, read_whole
+from llmops.gateway.bodies import keep, read_body
 from llmops.gateway.call import Call, ClientGone
 from llmops.gateway.endpoints.audio import Hearing
 from llmops.gateway.endpoints.base import ErrorInside, Whole, whole_of
@@ -40,7 +42,7 @@ async def read_media(call: Call) -> AskedMedia:
     endpoint = cast(MediaEndpoint, call.endpoint)
     kind = call.headers.get(b"content-type", b"")
     if not kind.lstrip().lower().startswith(b"multipart/"):
-        return cast(AskedMedia, endpoint.read(await call.read_body()))
+        return cast(AskedMedia, endpoint.read(await read_body(call)))
     plane = call.plane
     form: Form = await read_form(
         call.receive,
@@ -48,7 +50,7 @@ async def read_media(call: Call) -> AskedMedia:
         Spool(plane.off_loop, plane.spool_directory),
         plane.max_media,
         ClientGone,
-        call.keep,
+        partial(keep, call),
     )
     call.form = form
     call.bytes_in = form.size
